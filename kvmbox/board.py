@@ -276,7 +276,10 @@ MMIO_UART: Final = "MMIO"
 """Name of the memory-mapped UART among the serial ports."""
 
 KEYBOARD: Final = "keyboard"
-"""Name of the stream of keys: a byte for each change of one, as `devices.ps2_keyboard` says."""
+"""Name of the stream of keys, a byte for each change of one, as `devices.ps2_keyboard` says, and of the
+mouse's events, as `devices.ps2_mouse` says.
+"""
+MOUSE_EVENT_SIZE: Final = 7
 
 SERIAL_PORTS: Final = (*layout.COM_PORTS, MMIO_UART)
 

@@ -19,7 +19,7 @@ from typing import Final
 import pytest
 
 from kvmbox.remote.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
-from kvmbox.run.parts import ORDER
+from kvmbox.run.parts import MONITOR, ORDER
 
 PROJECT: Final = Path(__file__).parent.parent
 PACKAGE: Final = PROJECT / "kvmbox"
@@ -454,7 +454,7 @@ def _modules_named_in_text() -> set[str]:
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
     named.add("kvmbox.tools.smoke.pytest_plugin")  # an entry point of pytest
     named |= {"kvmbox.jail.spawner", "kvmbox.tools.warm.template"}  # in interpreters of their own
-    named |= {f"kvmbox.parts.{part}.part" for part in ORDER}
+    named |= {f"kvmbox.parts.{part}.part" for part in (*ORDER, MONITOR)}
     named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
     named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `choice`
     named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true

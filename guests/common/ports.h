@@ -133,6 +133,7 @@
 
 /* Keyboard controller. */
 #define KEYBOARD_IRQ 1
+#define MOUSE_IRQ    12
 #define I8042_DATA   0x60
 #define I8042_STATUS 0x64 /* read */
 #define ST_OBF       0x01

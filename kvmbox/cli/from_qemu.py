@@ -28,7 +28,7 @@ OPTIONS: Final = {
     "display": "not needed: --screen shows the text screen of a guest",
     "curses": "--screen live",
     "vga": "not needed: the guest has a text screen",
-    "monitor": "--gdb, whose monitor words look into the machine",
+    "monitor": "not needed: Ctrl-A C on a terminal; with --gdb, gdb's monitor commands",
     "qmp": "--gdb, or the Python API",
     "qtest": "kvmbox qtest",
     "debugcon": "not needed: ports 0xe9 and 0x402 are on stdout by default",

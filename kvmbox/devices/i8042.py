@@ -1,4 +1,4 @@
-"""The 8042 keyboard controller with a PS/2 keyboard, and system control port A (0x92).
+"""The 8042 keyboard controller with a PS/2 keyboard and a PS/2 mouse, and system control port A (0x92).
 
 Theory of operation
 -------------------
@@ -6,31 +6,30 @@ Offset 0 is port 0x60 (data), 1 is port 0x64 (status; commands), 2 is port 0x92.
 write, so IBF is never seen set.
 
 *Output buffer.* It holds one byte, and OBF is set until port 0x60 is read. Bytes of the keyboard
-(`ps2_keyboard.py`) wait until it is empty. An answer of the controller to a command waits for a byte of
-the keyboard, goes before the next one, and replaces an older answer that was not read. So no byte of the
-keyboard is lost, and after a read the next byte is there at once. The line falls and rises between them:
-each byte is an edge for the 8259. A byte takes no time, as in QEMU; a real keyboard needs about a
-millisecond. Only between a press and a release of keys is there time (`ps2_keyboard`), with a deadline.
+(`ps2_keyboard.py`) and of the mouse (`ps2_mouse.py`) wait until it is empty; if both wait, they take turns.
+An answer of the controller to a command waits for a byte of a device, goes before the next one, and replaces
+an older answer that was not read. So no byte of a device is lost, and after a read the next byte is there at
+once. The line falls and rises between them: each byte is an edge for the 8259. A byte takes no time, as in
+QEMU; a real device needs about a millisecond. Only between a press and a release of keys, and between packets
+of the mouse, is there time, with a deadline.
 
-*Keyboard.* While bit 4 of the command byte is set (command 0xAD), the keyboard's clock is held: its bytes
-stay where they are. A byte that the guest sends to the keyboard releases the clock. With bit 6, bytes of
-the keyboard are translated from scan code set 2 to set 1 on their way to the output buffer: a break prefix
-(0xF0) and the code after it become one byte. All bytes are translated, also answers.
+*Clocks.* While bit 4 of the command byte is set (command 0xAD), the keyboard's clock is held: its bytes stay
+where they are. Bit 5 (0xA7) holds the mouse's. A byte that the guest sends to the device releases its clock.
+With bit 6, bytes of the keyboard are translated from scan code set 2 to set 1 on their way to the output
+buffer: a break prefix (0xF0) and the code after it become one byte. All of its bytes are translated, also
+answers.
 
-*Host input* are changes of keys, one byte each (`Ps2Keyboard.press`). The keyboard takes them while it
-scans, its clock is not held and they fit. When input was refused, InputRoom follows as soon as some fits
-again.
-
-There is no mouse. What the guest sends to it is answered as the chip answers for a device that does not
-react: 0xFE in the output buffer with the time-out bit of the status set.
+*Host input* are changes of keys, one byte each (`Ps2Keyboard.press`), and events of the mouse, which begin
+with a byte that no key has (`ps2_mouse.EVENT`). A device takes them while it listens, its clock is not held
+and they fit. When input was refused, InputRoom follows as soon as some fits again.
 
     pin 0   IRQ 1: OBF with a byte of the controller or the keyboard, if bit 0 of the command byte allows it
             and bit 4 is clear (as in QEMU: a driver that disables the keyboard polls)
-    pin 1   IRQ 12: OBF with auxiliary data, if bit 1 allows it
+    pin 1   IRQ 12: OBF with a byte of the mouse, if bit 1 allows it
 
 *Power-on.* No firmware runs before most guests, so the controller starts as a BIOS leaves it: self-test
-passed, command byte 0x65 (translation, IRQ 1, no mouse), scanning. A driver that only reads port 0x60 gets
-set 1.
+passed, command byte 0x65 (translation, IRQ 1, the mouse's clock held), the keyboard scans. A driver that only
+reads port 0x60 gets set 1.
 
 A20 is kept as a bit in both places (output port bit 1, port 0x92 bit 1), and has no effect: the address line
 is always on. `Reset` follows from 0xFE and any other pulse of output bit 0 (commands 0xF0..0xFF), from an
@@ -41,10 +40,11 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices import ps2_keyboard
+from kvmbox.devices import ps2_keyboard, ps2_mouse
 from kvmbox.devices.model import NANOSECONDS, InputRoom, IrqLine, Reset, SnapshotError, steady_for
 from kvmbox.devices.port_models import PortModel, check_snapshot
 from kvmbox.devices.ps2_keyboard import BREAK, RELEASED, TRANSLATED, Ps2Keyboard
+from kvmbox.devices.ps2_mouse import EVENT, EVENT_MARK, Ps2Mouse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ ST_OBF: Final = 0x01  # output buffer full
 ST_SYS: Final = 0x04  # system flag: self-test passed, or set through the command byte
 ST_CD: Final = 0x08  # the last write was a command
 ST_UNLOCKED: Final = 0x10  # no key lock
-ST_AUX_OBF: Final = 0x20  # the byte in the output buffer is the auxiliary device's
-ST_TIMEOUT: Final = 0x40  # the device did not react
+ST_AUX_OBF: Final = 0x20  # the byte in the output buffer is the mouse's
 
 # Command byte.
 CB_INT: Final = 0x01
@@ -103,22 +102,25 @@ _P2_POWER_ON: Final = 0xCC | P2_RESET | P2_A20
 
 INPUT_PORT: Final = 0x80  # no key lock
 SELF_TEST_PASSED: Final = 0x55
-RESEND: Final = 0xFE
 
 # Port 0x92.
 P92_RESET: Final = 0x01
 P92_A20: Final = 0x02
 
 _SNAPSHOT: Final = struct.Struct("<4s6B2BBQ")
-_SNAPSHOT_MAGIC: Final = b"KBC\x03"
-_SNAPSHOT_SIZE: Final = _SNAPSHOT.size + ps2_keyboard.STATE_SIZE
-_INPUT_REFUSED: Final = 0x01
-_ANSWER_WAITS: Final = 0x02
-_FROM_KEYBOARD: Final = 0x04
-_FLAGS: Final = _INPUT_REFUSED | _ANSWER_WAITS | _FROM_KEYBOARD
+_SNAPSHOT_MAGIC: Final = b"KBC\x04"
+_MOUSE_AT: Final = _SNAPSHOT.size + ps2_keyboard.STATE_SIZE
+_SNAPSHOT_SIZE: Final = _MOUSE_AT + ps2_mouse.STATE_SIZE
+_KEYS_REFUSED: Final = 0x01
+_EVENTS_REFUSED: Final = 0x02
+_ANSWER_WAITS: Final = 0x04
+_FROM_KEYBOARD: Final = 0x08
+_FROM_MOUSE: Final = 0x10
+_MOUSE_FIRST: Final = 0x20
+_FLAGS: Final = 0x3F
 _LAST_NOW: Final = (1 << 63) - 1
 _NEVER: Final = 1 << 64
-_STATUS_BITS: Final = ST_OBF | ST_SYS | ST_CD | ST_UNLOCKED | ST_AUX_OBF | ST_TIMEOUT
+_STATUS_BITS: Final = ST_OBF | ST_SYS | ST_CD | ST_UNLOCKED | ST_AUX_OBF
 
 
 class I8042(PortModel):
@@ -143,14 +145,16 @@ class I8042(PortModel):
         "_answer",
         "_command",
         "_command_byte",
-        "_from_keyboard",
-        "_input_refused",
         "_keyboard",
         "_lines",
+        "_mouse",
+        "_mouse_first",
         "_now",
         "_output",
         "_output_port",
         "_port_92",
+        "_refused",
+        "_source",
         "_status",
     )
 
@@ -159,7 +163,8 @@ class I8042(PortModel):
     def __init__(self) -> None:
         super().__init__()
         self._keyboard = Ps2Keyboard()
-        self._input_refused = False
+        self._mouse = Ps2Mouse()
+        self._refused = 0  # _KEYS_REFUSED, _EVENTS_REFUSED
         self._lines = 0  # bit per pin
         self._now = 0
         self._power_on()
@@ -169,7 +174,8 @@ class I8042(PortModel):
         self._command_byte = _CB_POWER_ON
         self._command = 0  # the command that waits for its data byte; 0 for none
         self._output = 0
-        self._from_keyboard = False  # whether OBF is set for a byte of the keyboard
+        self._source = 0  # of the byte in the output buffer: _FROM_KEYBOARD, _FROM_MOUSE; 0: the controller
+        self._mouse_first = False  # whether it is the mouse's turn
         self._answer: tuple[int, int] | None = None  # what waits for the output buffer: value and kind
         self._output_port = _P2_POWER_ON
         self._port_92 = P92_A20
@@ -197,10 +203,10 @@ class I8042(PortModel):
             return self._port_92
         value = self._output
         if self._status & ST_OBF:
-            self._status &= ~(ST_OBF | ST_AUX_OBF | ST_TIMEOUT)
-            if self._from_keyboard:
-                self._keyboard.was_read(self._now)
-            self._from_keyboard = False
+            self._status &= ~(ST_OBF | ST_AUX_OBF)
+            if self._source:
+                (self._keyboard if self._source == _FROM_KEYBOARD else self._mouse).was_read(self._now)
+            self._source = 0
             self._drive_lines()
             self._fill()
         return value
@@ -234,9 +240,9 @@ class I8042(PortModel):
         elif command == ENABLE_KEYBOARD:
             self._set_command_byte(self._command_byte & ~CB_DISABLE)
         elif command == DISABLE_AUX:
-            self._command_byte |= CB_DISABLE2
+            self._set_command_byte(self._command_byte | CB_DISABLE2)
         elif command == ENABLE_AUX:
-            self._command_byte &= ~CB_DISABLE2
+            self._set_command_byte(self._command_byte & ~CB_DISABLE2)
         elif command == READ_INPUT_PORT:
             self._say(INPUT_PORT)
         elif command == READ_OUTPUT_PORT:
@@ -263,7 +269,8 @@ class I8042(PortModel):
         elif command == WRITE_AUX_BUFFER:
             self._say(value, ST_AUX_OBF)
         elif command == WRITE_AUX:
-            self._say(RESEND, ST_AUX_OBF | ST_TIMEOUT)
+            self._mouse.write(value)
+            self._set_command_byte(self._command_byte & ~CB_DISABLE2)
         else:
             self._keyboard.write(value)
             self._set_command_byte(self._command_byte & ~CB_DISABLE)
@@ -271,7 +278,7 @@ class I8042(PortModel):
     # --- The output buffer and what depends on it -----------------------------------------------------------
 
     def _say(self, value: int, kind: int = 0) -> None:
-        """An answer of the controller; `kind` is ST_AUX_OBF, with or without ST_TIMEOUT, or 0."""
+        """An answer of the controller; `kind` is ST_AUX_OBF for one that looks like the mouse's, or 0."""
         self._answer = value, kind
         self._fill()
 
@@ -282,27 +289,50 @@ class I8042(PortModel):
 
     def _fill(self) -> None:
         """Put the next byte into the output buffer, if there is one and it may go there now."""
-        if self._answer is not None and not self._from_keyboard:
-            self._output, kind = self._answer
+        if self._answer is not None and not self._source:
+            self._put(*self._answer)
             self._answer = None
-            self._status = self._status & ~(ST_AUX_OBF | ST_TIMEOUT) | ST_OBF | kind
-            self._drive_lines()
-        elif self._keyboard_due() <= self._now:
-            self._output = self._byte_of_keyboard()
-            self._from_keyboard = True
-            self._status |= ST_OBF
-            self._drive_lines()
-        if self._input_refused:
-            room = 0 if self._command_byte & CB_DISABLE else self._keyboard.room
+        elif not self._status & ST_OBF:
+            keyboard, mouse = self._keyboard_due() <= self._now, self._mouse_due() <= self._now
+            if mouse and (self._mouse_first or not keyboard):
+                self._source = _FROM_MOUSE
+                self._mouse_first = False
+                self._put(self._mouse.take(), ST_AUX_OBF)
+            elif keyboard:
+                self._source = _FROM_KEYBOARD
+                self._mouse_first = True
+                self._put(self._byte_of_keyboard(), 0)
+        if self._refused:
+            room = max(self._room(_KEYS_REFUSED), self._room(_EVENTS_REFUSED))
             if room:
-                self._input_refused = False
+                self._refused = 0
                 self._effects.append(InputRoom(room))
+
+    def _put(self, value: int, kind: int) -> None:
+        self._output = value
+        self._status = self._status & ~ST_AUX_OBF | ST_OBF | kind
+        self._drive_lines()
+
+    def _room(self, refused: int) -> int:
+        """How many bytes of an input that was refused are taken now."""
+        if not self._refused & refused:
+            return 0
+        if refused == _KEYS_REFUSED:
+            return 0 if self._command_byte & CB_DISABLE else self._keyboard.room
+        return 0 if self._command_byte & CB_DISABLE2 else self._mouse.room
 
     def _keyboard_due(self) -> int:
         """When a byte of the keyboard goes to the output buffer; _NEVER if something must happen before."""
         if self._status & ST_OBF or self._command_byte & CB_DISABLE:
             return _NEVER
         due = self._keyboard.ready_at
+        return _NEVER if due is None else due
+
+    def _mouse_due(self) -> int:
+        """The same of the mouse."""
+        if self._status & ST_OBF or self._command_byte & CB_DISABLE2:
+            return _NEVER
+        due = self._mouse.ready_at
         return _NEVER if due is None else due
 
     def _byte_of_keyboard(self) -> int:
@@ -338,37 +368,47 @@ class I8042(PortModel):
             self._fill()
 
     def next_deadline(self) -> int | None:
-        """See DeviceModel. When a key has been held, or none, for long enough."""
-        due = self._keyboard_due()
+        """See DeviceModel. When a key or a button has been as it is for long enough."""
+        due = min(self._keyboard_due(), self._mouse_due())
         return None if due == _NEVER else due
 
     def receive(self, now: int, data: bytes) -> int:
         """See DeviceModel and the module's text about host input."""
         self.advance(now)
         count = 0
-        if not self._command_byte & CB_DISABLE:
-            while count < len(data) and self._keyboard.press(data[count]):
-                count += 1
-        self._input_refused = count < len(data)
+        while count < len(data):
+            size = EVENT.size if data[count] == EVENT_MARK else 1
+            if not self._take_input(data[count : count + size], size):
+                self._refused |= _KEYS_REFUSED if size == 1 else _EVENTS_REFUSED
+                break
+            count += size
         self._fill()
         return count
 
+    def _take_input(self, data: bytes, size: int) -> bool:
+        """A change of a key, or an event of the mouse of `size` bytes. False if it is not taken now."""
+        if size == 1:
+            return not self._command_byte & CB_DISABLE and self._keyboard.press(data[0])
+        if len(data) < size or self._command_byte & CB_DISABLE2 or not self._mouse.event(data):
+            return False
+        self._fill()  # it may leave at once, and then the next one fits
+        return True
+
     def reset(self, now: int) -> None:
-        """See DeviceModel. Changes of keys that the keyboard has taken are gone."""
+        """See DeviceModel. Changes of keys and movements that the devices have taken are gone."""
         self.advance(now)
         self._power_on()
         self._keyboard.power_on()
+        self._mouse.power_on()
         self._drive_lines()
         self._fill()  # there is room
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""
         value, kind = self._answer or (0, 0)
-        flags = _INPUT_REFUSED if self._input_refused else 0
+        flags = self._refused | self._source | (_MOUSE_FIRST if self._mouse_first else 0)
         if self._answer is not None:
             flags |= _ANSWER_WAITS
-        if self._from_keyboard:
-            flags |= _FROM_KEYBOARD
         return (
             _SNAPSHOT.pack(
                 _SNAPSHOT_MAGIC,
@@ -384,6 +424,7 @@ class I8042(PortModel):
                 self._now,
             )
             + self._keyboard.snapshot()
+            + self._mouse.snapshot()
         )
 
     def restore(self, state: bytes) -> None:
@@ -392,39 +433,48 @@ class I8042(PortModel):
         _, status, command_byte, command, output, output_port, port_92, value, kind, flags, now = (
             _SNAPSHOT.unpack_from(state)
         )
-        keyboard = Ps2Keyboard()
-        keyboard.restore(state[_SNAPSHOT.size :])
-        waits = flags & _ANSWER_WAITS
-        from_keyboard = bool(flags & _FROM_KEYBOARD)
-        ready_at = keyboard.ready_at
-        ready = ready_at is not None and ready_at <= now and not command_byte & CB_DISABLE
-        has_room = keyboard.room and not command_byte & CB_DISABLE
+        restored = I8042()
+        restored._keyboard.restore(state[_SNAPSHOT.size : _MOUSE_AT])
+        restored._mouse.restore(state[_MOUSE_AT:])
+        restored._status = status
+        restored._command_byte = command_byte
+        restored._command = command
+        restored._output = output
+        restored._output_port = output_port
+        restored._port_92 = port_92
+        restored._source = flags & (_FROM_KEYBOARD | _FROM_MOUSE)
+        restored._mouse_first = bool(flags & _MOUSE_FIRST)
+        restored._answer = (value, kind) if flags & _ANSWER_WAITS else None
+        restored._refused = flags & (_KEYS_REFUSED | _EVENTS_REFUSED)
+        restored._now = now
         if (
             status & ~_STATUS_BITS
             or not status & ST_UNLOCKED
-            or (status & (ST_AUX_OBF | ST_TIMEOUT) and not status & ST_OBF)
             or (command and command not in _WITH_DATA)
             or output_port & (P2_OBF | P2_AUX_OBF)
-            or kind not in (0, ST_AUX_OBF, ST_AUX_OBF | ST_TIMEOUT)
+            or kind not in (0, ST_AUX_OBF)
             or flags & ~_FLAGS
-            or (not waits and (value or kind))
-            or not keyboard.read_at <= now <= _LAST_NOW
-            or (ready and not status & ST_OBF)
-            or (waits and not from_keyboard)
-            or (from_keyboard and status & (ST_OBF | ST_AUX_OBF | ST_TIMEOUT) != ST_OBF)
-            or (flags & _INPUT_REFUSED and has_room)
+            or (restored._answer is None and (value or kind))
+            or not max(restored._keyboard.read_at, restored._mouse.read_at) <= now <= _LAST_NOW
+            or not restored._is_settled()
         ):
             raise SnapshotError("8042 snapshot holds a state that the chip cannot have")
-        self._status = status
-        self._command_byte = command_byte
-        self._command = command
-        self._output = output
-        self._output_port = output_port
-        self._port_92 = port_92
-        self._from_keyboard = from_keyboard
-        self._answer = (value, kind) if waits else None
-        self._input_refused = bool(flags & _INPUT_REFUSED)
-        self._now = now
-        self._keyboard = keyboard
-        self._lines = self._lines_wanted()
+        restored._lines = restored._lines_wanted()
+        for name in self.__slots__:
+            setattr(self, name, getattr(restored, name))
         self._effects = []
+
+    def _is_settled(self) -> bool:
+        """Whether nothing goes to the output buffer now, and what is there has a source."""
+        if self._status & ST_OBF:
+            kinds = {0: (0, ST_AUX_OBF), _FROM_KEYBOARD: (0,), _FROM_MOUSE: (ST_AUX_OBF,)}
+            if self._status & ST_AUX_OBF not in kinds.get(self._source, ()):
+                return False
+        elif self._source or self._status & ST_AUX_OBF:
+            return False
+        return (
+            min(self._keyboard_due(), self._mouse_due()) > self._now
+            and (self._answer is None or self._source != 0)
+            and not self._room(_KEYS_REFUSED)
+            and not self._room(_EVENTS_REFUSED)
+        )

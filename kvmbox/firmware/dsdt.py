@@ -43,6 +43,7 @@ def definition_block(platform: Platform) -> bytes:
                 *(_processor(number) for number in range(platform.cpus)),
                 *_serial_ports(platform),
                 _keyboard_controller(),
+                _mouse(),
                 _timer(),
                 _real_time_clock(),
                 _hpet(),
@@ -106,6 +107,11 @@ def _keyboard_controller() -> bytes:
         aml.io_ports(layout.I8042_COMMAND_PORT, 1),
         aml.irq(layout.I8042_IRQ),
     )
+
+
+def _mouse() -> bytes:
+    """Its registers are those of the keyboard's controller."""
+    return _device("MOU", aml.eisa_id("PNP0F13"), aml.irq(layout.I8042_AUX_IRQ))
 
 
 def _timer() -> bytes:

@@ -15,9 +15,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from kvmbox.board import BIOS_TEXT, KEYBOARD
+from kvmbox.board import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.mirror import MirroredOutput, PortLines
 from kvmbox.host.output import OutputStream
@@ -28,12 +29,15 @@ from kvmbox.host.serial import (
     SerialSpec,
     open_file,
 )
-from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
+from kvmbox.host.terminal import RawTerminal
 from kvmbox.judge import Judge
 from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
 if TYPE_CHECKING:
     from kvmbox.host.capture import Capture, CaptureStream
+    from kvmbox.host.drawn import DrawnStream
+    from kvmbox.host.escapes import EscapeParser
+    from kvmbox.host.typed import Typed
 
 RECENT: Final = 192
 """How many pieces of its output are kept of each console port, for its last line. A UART has one per byte."""
@@ -70,7 +74,7 @@ class Console:
     ) -> None:
         """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
         None where it may be made raw if it is one. `keep_bios_text` keeps `bios_text`.
-        `draws` says that `draw` will be called.
+        `draws` says that the screen is drawn on stdout.
         """
         self.inputs: list[InputPort] = []
         self.streams: list[OutputStream | CaptureStream] = []
@@ -100,8 +104,6 @@ class Console:
         """Each of them before the one that it prints to."""
         self._keeps_bios_text = keep_bios_text
         self._draws = draws
-        self._drawing = threading.Lock()
-        self._interrupted = False  # whether a port has printed where it is drawn
         self.bios_text = bytearray()
         """The end of what the built-in BIOS has printed, if that is kept."""
         self._shared: dict[Capture | None, OutputStream | CaptureStream] = {}
@@ -148,7 +150,7 @@ class Console:
         else:
             partner = next((port for port, spec in plan.items() if spec.kind in ("stdio", "capture")), "")
             stream = self._writers.get(partner)
-        if stream is None:
+        if stream is None or self._draws:  # what is drawn has its text
             self._writers[BIOS_TEXT] = None
             return
         self._share(stream, (partner, BIOS_TEXT))
@@ -161,27 +163,29 @@ class Console:
             self._writers[port] = mirror.input(port)
 
     def _open_keyboard(self, keyboard: KeyboardSpec) -> None:
-        """Until a program presses a key, the keyboard is no input, if the console is not its input."""
-        keys = keyboard.keys
+        """Until a program presses a key, the keyboard is no input, if the console is not its input. The mouse
+        is none until it is moved.
+        """
+        self._open_typed(keyboard.mouse, MOUSE_EVENT_SIZE)
         if not keyboard.reads_console:
-
-            def first_heard(count: int) -> None:
-                if not any(port.name == KEYBOARD for port in self.inputs):
-                    self.inputs.append(InputPort(KEYBOARD, -1, pending=keys.pending))
-                self._heard(KEYBOARD, count)
-
-            keys.connect(first_heard)
+            self._open_typed(keyboard.keys)
             return
-        from kvmbox.host.keyboard import KeyboardPort
+        from kvmbox.host.keyboard import on_console
 
-        if keyboard.console is None:
-            port = KeyboardPort(STDIN, keys.pending, escapes=self._escapes(), say=self._say)
-        else:
-            typed = keyboard.console.typed
-            port = KeyboardPort(-1, keys.pending, pending=typed.pending, say=self._say)
-            typed.connect(lambda count: self._heard(KEYBOARD, count))
-        self.inputs.append(port)
-        keys.connect(lambda count: self._heard(KEYBOARD, count))
+        self.inputs.append(
+            on_console(keyboard, STDIN, self._escapes(), self._say, partial(self._heard, KEYBOARD))
+        )
+
+    def _open_typed(self, typed: Typed, unit: int = 1) -> None:
+        """What a program sends there is an input from its first byte on."""
+        port = InputPort(KEYBOARD, -1, pending=typed.pending, unit=unit)
+
+        def heard(count: int) -> None:
+            if port not in self.inputs:
+                self.inputs.append(port)
+            self._heard(KEYBOARD, count)
+
+        typed.connect(heard)
 
     def _heard(self, port_name: str, count: int) -> None:
         """A program has typed so many bytes for a port. On any thread."""
@@ -189,7 +193,11 @@ class Console:
         self._wake()
 
     def _escapes(self) -> EscapeParser | None:
-        return EscapeParser() if self.terminal.is_terminal else None
+        if not self.terminal.is_terminal:
+            return None
+        from kvmbox.host.escapes import EscapeParser
+
+        return EscapeParser()
 
     def _types_on_keyboard(self, capture: Capture | None) -> bool:
         """Whether what is typed on stdin (None), or on a Capture, goes to the keyboard."""
@@ -223,7 +231,10 @@ class Console:
         return self._console_stream(capture)
 
     def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:
-        stream = OutputStream(
+        kind = OutputStream
+        if self._draws and descriptor == STDOUT:
+            from kvmbox.host.drawn import DrawnStream as kind
+        stream = kind(
             name,
             descriptor,
             overflow=self._overflow,
@@ -296,28 +307,22 @@ class Console:
             else:
                 show(data)
 
-        if not (self._draws and shown) and not (self._keeps_bios_text and port == BIOS_TEXT):
+        if not self._keeps_bios_text or port != BIOS_TEXT:
             return take
 
         def take_for_screen(data: bytes) -> None:
-            with self._drawing:
-                self._interrupted = True
-            if port == BIOS_TEXT:
-                self.bios_text += data
-                del self.bios_text[:-BIOS_TEXT_KEPT]
+            self.bios_text += data
+            del self.bios_text[:-BIOS_TEXT_KEPT]
             take(data)
 
         return take_for_screen
 
-    def draw(self, frame: Callable[[], bytes]) -> bool:
-        """Draw on stdout, if there is room now. Returns False, and draws nothing, once a port has printed."""
-        with self._drawing:
-            if self._interrupted:
-                return False
-            stream = self._console_stream()
-            if not stream.congested:
-                stream.append(frame())
-            return True
+    @property
+    def drawing(self) -> DrawnStream | None:
+        """What is drawn on, if there is room now and the monitor does not have the terminal."""
+        stream: Any = self._console_stream()
+        used = any(port.escapes is not None and port.escapes.in_monitor for port in self.inputs)
+        return None if used or stream.congested else stream
 
     def show_screen(self, text: bytes, capture: Capture | None) -> None:
         """The guest has ended: print the text of its screen, in `capture` or on stdout, behind what the guest
@@ -444,8 +449,10 @@ class Console:
             keys = port.escapes.feed(data)
             data = keys.data
             if keys.help_wanted:
-                for line in HELP:
+                for line in port.escapes.help:
                     self._say(line)
+            if keys.monitor is not None:
+                port.escapes.tell_monitor(keys.monitor)
             if keys.leave:
                 self._judge.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
             # Nobody types megabytes that a guest does not read, but a key may get stuck.

@@ -1,10 +1,11 @@
-"""What waits for room in a device: the input of one serial port, or of the keyboard."""
+"""What waits for room in a device: the input of one serial port, of the keyboard or of the mouse."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kvmbox.host.terminal import EscapeParser
+if TYPE_CHECKING:
+    from kvmbox.host.escapes import EscapeParser
 
 INPUT_CHUNK: Final = 4096
 """How much input is read at once, and how much of a pipe's waits here before the pipe has to wait."""
@@ -13,9 +14,9 @@ OFFER_SIZE: Final = 64
 
 
 class InputPort:
-    """Host input of one serial port, or of the keyboard: `pending` waits for room in the device."""
+    """Host input of one of them: `pending` waits for room in the device."""
 
-    __slots__ = ("descriptor", "ended", "escapes", "is_pty", "name", "pending", "waiting_for_room")
+    __slots__ = ("_unit", "descriptor", "ended", "escapes", "is_pty", "name", "pending", "waiting_for_room")
 
     def __init__(
         self,
@@ -25,8 +26,12 @@ class InputPort:
         is_pty: bool = False,
         escapes: EscapeParser | None = None,
         pending: bytearray | None = None,
+        unit: int = 1,
     ) -> None:
-        """`descriptor` is -1 where other threads append to `pending`; the main loop takes from its front."""
+        """`descriptor` is -1 where other threads append to `pending`; the main loop takes from its front.
+        `unit` bytes belong together: each offer is a multiple of them.
+        """
+        self._unit = unit
         self.name = name
         self.descriptor = descriptor
         self.is_pty = is_pty
@@ -49,7 +54,7 @@ class InputPort:
 
     def offer(self, size: int) -> bytes:
         """What comes next for the device, `size` bytes at most."""
-        return bytes(self.pending[:size])
+        return bytes(self.pending[: size - size % self._unit])
 
     def accept(self, count: int) -> None:
         """The device has taken so many bytes of the last offer."""

@@ -5,30 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmbox.board import KEYBOARD
+from kvmbox.host.escapes import EscapeParser
 from kvmbox.host.input_port import InputPort
 from kvmbox.host.keys import KeyReader
-from kvmbox.host.terminal import EscapeParser
+from kvmbox.host.serial import KeyboardSpec
 
 
 class KeyboardPort(InputPort):
     """What is typed on the console waits in `pending`. The changes of keys that it makes wait behind those
-    that a program has pressed.
+    that a program has pressed, and what it does with the mouse behind what a program has done.
     """
 
-    __slots__ = ("_changes", "_reader", "_say")
+    __slots__ = ("_changes", "_mouse", "_reader", "_say")
 
     def __init__(
         self,
         descriptor: int,
-        changes: bytearray,
+        spec: KeyboardSpec,
         *,
         escapes: EscapeParser | None = None,
         pending: bytearray | None = None,
         say: Callable[[str], None],
     ) -> None:
-        """`descriptor` is -1 where other threads append to `pending`. They may append to `changes` always."""
+        """`descriptor` is -1 where other threads append to `pending`. They may append to
+        the changes of `spec` always.
+        """
         super().__init__(KEYBOARD, descriptor, escapes=escapes, pending=pending)
-        self._changes = changes
+        self._changes = spec.keys.pending
+        self._mouse = spec.mouse
         self._reader = KeyReader()
         self._say = say
 
@@ -44,6 +48,9 @@ class KeyboardPort(InputPort):
             del self.pending[: len(typed)]
             told = self._reader.dropped
             self._changes += self._reader.feed(typed)
+            if self._reader.events:
+                self._mouse.send(bytes(self._reader.events))
+                self._reader.events.clear()
             if self._reader.dropped and not told:
                 self._say("the keyboard has no key for some of what is typed: that is dropped")
         return bytes(self._changes[:size])
@@ -51,3 +58,20 @@ class KeyboardPort(InputPort):
     def accept(self, count: int) -> None:
         """See InputPort."""
         del self._changes[:count]
+
+
+def on_console(
+    spec: KeyboardSpec,
+    stdin: int,
+    escapes: EscapeParser | None,
+    say: Callable[[str], None],
+    heard: Callable[[int], None],
+) -> KeyboardPort:
+    """The port of a keyboard that the console types on. `heard` hears how much a program has sent there."""
+    spec.keys.connect(heard)
+    if spec.console is None:
+        return KeyboardPort(stdin, spec, escapes=escapes, say=say)
+    typed = spec.console.typed
+    port = KeyboardPort(-1, spec, pending=typed.pending, say=say)
+    typed.connect(heard)
+    return port

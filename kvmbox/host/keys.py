@@ -12,6 +12,7 @@ from typing import Final
 
 from kvmbox.devices.ps2_keyboard import RELEASED
 from kvmbox.errors import UsageError
+from kvmbox.host import pointer
 
 SHIFT: Final = 44
 CTRL: Final = 58
@@ -140,7 +141,7 @@ _SEQUENCE: Final = re.compile(
     rb"\x1b\[(?P<linux>\[[A-E])|\x1b(?:\[(?P<numbers>[0-9;]{0,16})|O)(?P<final>[A-Z~])"
 )
 _ESC: Final = 0x1B
-_UNFINISHED: Final = re.compile(rb"\x1b(?:\[[0-9;]{0,16}\[?|O)\Z")
+_UNFINISHED: Final = re.compile(rb"\x1b(?:\[[0-9;]{0,16}\[?|\[=[0-9;]{0,19}|O)\Z")
 _BY_LETTER: Final = {
     **dict(zip("ABCDHF", (83, 84, 89, 79, 80, 81), strict=True)),
     **dict(zip("PQRS", range(112, 116), strict=True)),
@@ -163,7 +164,8 @@ class KeyReader:
     """Takes what a terminal, or a pipe, gives for keys, piece by piece.
 
     A sequence that ECMA-48 terminals send for a key without a character becomes that key. An escape at the
-    end of a piece is the key Escape; before a character it is Alt. What no key types is dropped.
+    end of a piece is the key Escape; before a character it is Alt. A sequence of `pointer` is an event of the
+    mouse. What no key types is dropped.
 
     >>> KeyReader().feed(b"\\x1b[A").hex(" ")
     '53 d3'
@@ -172,6 +174,8 @@ class KeyReader:
     def __init__(self) -> None:
         self.dropped = 0
         """How many characters and sequences were dropped."""
+        self.events = bytearray()
+        """What was done with the mouse: for the caller to take away."""
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -186,6 +190,13 @@ class KeyReader:
                 if sequence is not None:
                     at = sequence.end()
                     made += self._key_of(sequence)
+                    continue
+                done = pointer.SEQUENCE.match(data, at)
+                if done is not None:
+                    at = done.end()
+                    event = pointer.event_of(done)
+                    self.events += event or b""
+                    self.dropped += event is None
                     continue
                 if _UNFINISHED.match(data, at):
                     self._held = data[at:]

@@ -43,9 +43,11 @@ DEBUGCON_DEFAULT: Final = SerialSpec(DEBUGCON, "auto")
 class KeyboardSpec(Value):
     """Where the keys of the keyboard come from: `keys` are those that a program presses. With `reads_console`
     what is typed on `console`, or on stdin where that is None, goes to the keyboard and to no serial port.
+    `mouse` are the events of the mouse.
     """
 
     keys: Typed
+    mouse: Typed
     reads_console: bool = False
     console: Capture | None = None
 

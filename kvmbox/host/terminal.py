@@ -1,8 +1,5 @@
 """The terminal on stdin: raw while the guest uses it, and restored in every case.
 
-Ctrl-A is the escape character, as in QEMU: Ctrl-A X ends the run, Ctrl-A H prints help, and Ctrl-A Ctrl-A
-sends one Ctrl-A to the guest. This applies to a terminal only. All bytes of a pipe go to the guest.
-
 Several runs on one terminal
 ----------------------------
 Two runs of one job (`make -j2`, `xargs -P`) share a terminal, and end in either order. Three rules leave it
@@ -21,48 +18,6 @@ import contextlib
 import os
 import termios
 from typing import Any, Final
-
-from kvmbox.lean import Value
-
-ESCAPE: Final = 0x01  # Ctrl-A
-
-HELP: Final = ("Ctrl-A H: this help", "Ctrl-A X: leave kvmbox", "Ctrl-A Ctrl-A: send Ctrl-A to the guest")
-"""One line each."""
-
-
-class Keys(Value):
-    """What was typed: `data` is the guest's, `leave` and `help_wanted` are commands for kvmbox."""
-
-    data: bytes
-    leave: bool = False
-    help_wanted: bool = False
-
-
-class EscapeParser:
-    """Takes kvmbox's commands out of what is typed. The escape character may end one piece."""
-
-    def __init__(self) -> None:
-        self._escaped = False
-
-    def feed(self, typed: bytes) -> Keys:
-        """What `typed` means; nothing behind a command to leave is looked at."""
-        data = bytearray()
-        help_wanted = False
-        for byte in typed:
-            if not self._escaped:
-                if byte == ESCAPE:
-                    self._escaped = True
-                else:
-                    data.append(byte)
-                continue
-            self._escaped = False
-            if byte in b"xX":
-                return Keys(bytes(data), leave=True, help_wanted=help_wanted)
-            if byte in b"hH":
-                help_wanted = True
-            elif byte == ESCAPE:
-                data.append(byte)
-        return Keys(bytes(data), help_wanted=help_wanted)
 
 
 def _raw(settings: list[Any]) -> list[Any]:

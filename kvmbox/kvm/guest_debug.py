@@ -50,3 +50,8 @@ def set_guest_debug(vcpu: Vcpu, control: int, addresses: Sequence[int] = (), dr7
     wanted.debugreg[: len(addresses)] = addresses
     wanted.debugreg[_DR7] = dr7
     io.kvm_call(f"debug the guest's vCPU {vcpu.index}", vcpu.fileno(), KVM_SET_GUEST_DEBUG, byref(wanted))
+
+
+def inject_nmi(vcpu: Vcpu) -> None:
+    """Let a vCPU that stands still take an NMI next. Raises KvmError."""
+    io.kvm_call(f"inject an NMI into the guest's vCPU {vcpu.index}", vcpu.fileno(), io.KVM_NMI)

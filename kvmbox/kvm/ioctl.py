@@ -66,6 +66,7 @@ KVM_GET_CLOCK: Final = _IOR(0x7C, uapi.kvm_clock_data)
 
 # On a vCPU descriptor.
 KVM_RUN: Final = _IO(0x80)
+KVM_NMI: Final = _IO(0x9A)
 KVM_GET_REGS: Final = _IOR(0x81, uapi.kvm_regs)
 KVM_SET_REGS: Final = IOW(0x82, uapi.kvm_regs)
 KVM_GET_SREGS: Final = _IOR(0x83, uapi.kvm_sregs)

@@ -92,7 +92,7 @@ class MainLoop:
         self.watch: Watch
         """The checks of each slice, once there are devices."""
         self.exit_filter: ExitFilter | None = None
-        """What is asked about each rare exit of a vCPU, if anything is."""
+        """What is asked about each rare exit of a vCPU, if anything is: also while the guest runs."""
         self.settling: Settling | None = None
         """What settles an event that the judge holds."""
         self.confinement: Confinement | None = None
@@ -256,7 +256,7 @@ class MainLoop:
     def _new_thread(
         self, vcpu: Vcpu, guest: GuestVm, ring: CoalescedRing | None, devices: Devices
     ) -> VcpuThread:
-        make, asked = loop_kind(), self.exit_filter
+        make = loop_kind()
         thread = VcpuThread(
             vcpu,
             make.attention_kind(),
@@ -276,7 +276,7 @@ class MainLoop:
             decide=partial(self._judge.ends, gone=True),
             is_pvm=guest.is_pvm,
             name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
-            exit_filter=None if asked is None else partial(asked, vcpu.index),
+            exit_filter=lambda found: self.exit_filter and self.exit_filter(vcpu.index, found),
         )
         return thread
 

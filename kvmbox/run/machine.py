@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from kvmbox.host.capture import Capture
     from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
+    from kvmbox.run.hands import Mouse
     from kvmbox.run.requests import Requests
 
 _ErrorClass = type[BaseException]  # within Machine, `type` is a method
@@ -100,7 +101,7 @@ class Machine:
             flat=flat,
             serial=plan,
             debugcon=_debugcon(chosen["debugcon"], self.console),
-            keyboard=KeyboardSpec(self._keys, chosen["keyboard"] == "console", self.console),
+            keyboard=KeyboardSpec(self._keys, Typed(), chosen["keyboard"] == "console", self.console),
             console=self.console,
         )
         self._captures = {
@@ -267,7 +268,7 @@ class Machine:
         """Type `text` on the keyboard, which is a US one. Never waits, also before the start: keys wait until
         the guest's keyboard has room. Raises UsageError for a character that no key types.
         """
-        from kvmbox.host.keys import typed
+        from kvmbox.run.hands import typed
 
         self._keys.send(typed(text))
 
@@ -275,9 +276,16 @@ class Machine:
         """Press keys of the keyboard together, and release them: "enter", "f1", "ctrl-alt-delete". Never
         waits. Raises UsageError for a key that the keyboard does not have.
         """
-        from kvmbox.host.keys import chord
+        from kvmbox.run.hands import chord
 
         self._keys.send(chord(keys))
+
+    @property
+    def mouse(self) -> Mouse:
+        """The mouse of the guest."""
+        from kvmbox.run.hands import Mouse
+
+        return Mouse(self.config)
 
     def expect(
         self, pattern: str | bytes | re.Pattern[bytes], timeout: float | None = None

@@ -135,7 +135,7 @@ SECTIONS: Final = (
         Option("screen",
                "When the text of the VGA screen (0xb8000) is printed on stdout. end: when the run ends. "
                "auto: the same, if the guest has printed nothing on a serial port or the debug console. "
-               "live: as it changes, on a terminal, until a port prints. never: not at all.",
+               "live: as it changes, on a terminal, below what ports print. never: not at all.",
                default=choices.DEFAULT_SCREEN, choices=choices.SCREEN_CHOICES, marks=FILE, part="screen"),
     )),
     Section("End of the run", (

@@ -1,15 +1,16 @@
 """The parts of one run: which it has, and their stages (`part`).
 
 The table of options names the part that obeys an option (`run.options`). A part is `PART` of the module
-`kvmbox.parts.NAME.part`, imported by this name when one of its options is given. The run summons three by
-itself: disks, when it boots from one, the screen, when the guest has used it, and the crash report, when the
-guest has come to a bad end.
+`kvmbox.parts.NAME.part`, imported by this name when one of its options is given. The run summons four by
+itself: disks, when it boots from one, the screen, when the guest has used it, the crash report, when the
+guest has come to a bad end, and the monitor, when a person wants it.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 from kvmbox.errors import KvmboxError, StartError
@@ -25,6 +26,7 @@ from kvmbox.run.text_memory import is_unused
 DISK: Final = "disk"
 SCREEN: Final = "screen"
 CRASH_REPORT: Final = "crash_report"
+MONITOR: Final = "monitor"
 
 BAD_ENDS: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED)
 """The ends after which the state of the guest says something."""
@@ -93,6 +95,9 @@ class Parts:
             self._parts[SCREEN].attach(machine)
         elif machine.judge.searches:
             self.summon(SCREEN)
+        for port in machine.console.inputs:
+            if port.escapes is not None:
+                port.escapes.summon = partial(self.summon, MONITOR)
 
     def summon(self, name: str) -> Part:
         """The part of a name: made and attached now, if the run does not have it. Raises StartError."""

@@ -105,11 +105,12 @@ class VcpuLoop:
         decide: Callable[[Outcome], object] = lambda outcome: None,
         is_pvm: bool = False,
         name: str | None = None,
-        exit_filter: Callable[[exits.Exit], ExitAction] | None = None,
+        exit_filter: Callable[[exits.Exit], ExitAction | None] | None = None,
     ) -> None:
         """`ring` has the writes that KVM coalesced, if it does. `decide` hears the outcome if the loop itself
         has one. `is_pvm` tells what a refused instruction means. `name` is that of the CPU, if there are
-        several. `exit_filter` is asked about each rare exit, if there is one.
+        several. `exit_filter` is asked about each rare exit, if there is one; the loop handles what it says
+        nothing about.
         """
         self._control = control
         self.routes: Final = self._new_routes(ports, mmio, ring)
@@ -310,7 +311,7 @@ class VcpuLoop:
         from kvmbox.kvm import exits  # which a guest of port accesses alone does not need
 
         found = exits.decode_exit(self._vcpu.bytes)
-        action = ExitAction.HANDLE if self._exit_filter is None else self._exit_filter(found)
+        action = (self._exit_filter and self._exit_filter(found)) or ExitAction.HANDLE
         if action is ExitAction.IGNORE:
             return False
         if action is not ExitAction.HANDLE:

@@ -1,4 +1,4 @@
-"""Seeded random programs for the 8042 and its keyboard; see programs.py, whose values these are."""
+"""Seeded random programs for the 8042, its keyboard and mouse; see programs.py, whose values these are."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from tests.differential.programs import Program
 _CONTROLLER_ANSWERS: Final = (0x20, 0x20, 0xA9, 0xAA, 0xAB, 0xC0, 0xD0)
 _KEYBOARD_COMMANDS: Final = (0xEE, 0xEF, 0xF1, 0xF2, 0xF2, 0xF4, 0xF5, 0xF6, 0xFA, 0xFF, 0x01, 0x60, 0xEB)
 _WITH_OPTION: Final = (0xED, 0xF0, 0xF0, 0xF3, 0xFC)
+_MOUSE_COMMANDS: Final = (0xE6, 0xE7, 0xE9, 0xE9, 0xEA, 0xEB, 0xF0, 0xF2, 0xF2, 0xF4, 0xF5, 0xF6, 0xFF)
+_RATES: Final = (10, 20, 40, 60, 80, 100)
 
 
 class _KeyboardProgram:
-    """The controller and its keyboard, or the second port, without keys that are pressed."""
+    """The controller with its keyboard and its mouse, which nobody touches."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.program = Program(rng.choice((1, 1, 1, 12)))
+        self.program = Program(rng.choice((1, 1, 12)))
         self.program.do("irq_intercept_in ioapic")
         self.program.because_of("kbd-power-on")
-        self.program.because_of("kbd-no-mouse")  # the second port gets loopback alone
         self.program.because_of("kbd-resend")
         self.program.because_of("kbd-no-command")
         self.program.because_of("kbd-key-types")
         self.status_mask = self.program.because_of("kbd-status").mask
         self.set_command_byte()
+        self.program.because_of("kbd-mouse-power-on")
+        self.ask_mouse(0xFF)
 
     def command(self, value: int) -> None:
         self.program.do(f"outb 0x64 {value:#x}")
@@ -42,6 +45,14 @@ class _KeyboardProgram:
             self.command(0xAD)
         self.data(value)
 
+    def ask_mouse(self, *values: int) -> None:
+        """Bytes to the mouse, each of whose answers is read."""
+        self.program.because_of("kbd-mouse-unread")
+        for value in values:
+            self.drain()
+            self.command(0xD4)
+            self.data(value)
+
     def status(self) -> None:
         self.program.do("inb 0x64", mask=self.status_mask)
 
@@ -50,10 +61,10 @@ class _KeyboardProgram:
             self.program.do("inb 0x60")
 
     def drain(self) -> None:
-        """Read more than can wait: one byte in the output buffer, an answer, three bytes of the keyboard."""
+        """Read more than can wait: one byte in the output buffer, an answer, and what the devices say."""
         self.program.because_of("kbd-disable-line")
-        self.read(2)  # what is there while the clock may be held
-        self.program.do("outb 0x64 0xae", *["inb 0x60"] * 4)
+        self.read(2)  # what is there while the clocks may be held
+        self.program.do("outb 0x64 0xae", "outb 0x64 0xa8", *["inb 0x60"] * 9)
         self.status()
 
     def set_command_byte(self) -> None:
@@ -64,7 +75,7 @@ class _KeyboardProgram:
 
     def step(self) -> None:
         rng = self.rng
-        match rng.randrange(16):
+        match rng.randrange(20):
             case 0:
                 self.set_command_byte()
             case 1 | 2:
@@ -92,6 +103,20 @@ class _KeyboardProgram:
                     self.ask_keyboard(0xF4)
             case 9 | 10:
                 self.status()
+            case 11 | 12:
+                self.program.because_of("kbd-mouse-resend")
+                self.program.because_of("kbd-mouse-no-command")
+                self.ask_mouse(rng.choice(_MOUSE_COMMANDS))
+            case 13:
+                self.program.because_of("kbd-mouse-option")
+                self.ask_mouse(*rng.choice(((0xE8, rng.randrange(4)), (0xF3, rng.choice(_RATES)))))
+            case 14:
+                third = rng.choice((100, 200))
+                self.ask_mouse(0xF3, 200, 0xF3, third, 0xF3, 80, 0xF2)
+            case 15:
+                self.ask_mouse(0xEE, *(rng.randrange(0xEC) for _ in range(rng.randrange(3))), 0xEC)
+                self.drain()
+                self.command(0xA7)
             case _:
                 self.read(rng.randrange(1, 4))
 

@@ -305,6 +305,8 @@ def test_memory_by_linear_and_by_physical_address(tmp_path: Path) -> None:
         assert "uart_16550a" in client.monitor("devices")
         assert client.monitor("screen") == "the screen is blank\n"
         assert "monitor translate" in client.monitor("nonsense")
+        assert "cr3" in client.monitor("registers")
+        assert client.monitor("cpu").startswith("CPU 0, ")
 
 
 def test_screen_of_a_guest_that_stands_still_is_shown(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,47 +17,10 @@ import pytest
 from tests.support.patience import patience
 from tests.support.real_mode import HALT_FOR_EVER, IDLE, SHUTDOWN, debug_exit, echo, say, wait_input
 from tests.support.runs import ENTRY, Images, Run, error_lines
+from tests.support.terminal import COMMAND, LEAD, Terminal
 from tests.support.waiting import Stream
 
 pytestmark = pytest.mark.kvm
-
-# A session leader that opens a terminal gets it as its controlling one.
-LEAD = "import os; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
-COMMAND = (sys.executable, "-c", LEAD + ENTRY)
-LOCAL_FLAGS = termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN
-READY = say(b"ready\n")
-
-
-class Terminal:
-    """A pseudo-terminal: what a person types is `send`, what they see is `screen`."""
-
-    def __init__(self) -> None:
-        self.master, self.slave = os.openpty()
-        self.screen = Stream(self.master, "the screen")
-        self.before = self.settings()
-
-    def settings(self) -> list[Any]:
-        return termios.tcgetattr(self.slave)
-
-    @property
-    def is_raw(self) -> bool:
-        return not self.settings()[3] & LOCAL_FLAGS
-
-    def send(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-    def run(self, images: Images, code: bytes, *arguments: str) -> Run:
-        """A run on this terminal, stderr apart, whose guest has said that it is ready."""
-        run = images.run(
-            READY + code,
-            *arguments,
-            command=COMMAND,
-            stdin=self.slave,
-            stdout=self.slave,
-            start_new_session=True,
-        )
-        self.screen.until(b"ready\r\n")
-        return run
 
 
 def show(text: bytes, row: int = 0) -> bytes:
@@ -74,8 +36,7 @@ def show(text: bytes, row: int = 0) -> bytes:
 def terminal() -> Iterator[Terminal]:
     terminal = Terminal()
     yield terminal
-    os.close(terminal.master)
-    os.close(terminal.slave)
+    terminal.close()
 
 
 def test_terminal_is_raw_while_the_guest_runs_and_restored_after(images: Images, terminal: Terminal) -> None:
@@ -286,25 +247,41 @@ def run_live(terminal: Terminal, images: Images, code: bytes, *arguments: str) -
 def test_screen_is_drawn_as_it_changes_and_stays(images: Images, terminal: Terminal) -> None:
     code = show(b"first") + wait_input() + show(b"second", 1) + wait_input() + show(b"third", 2)
     with run_live(terminal, images, code + SHUTDOWN) as run:
-        terminal.screen.until(b"first\x1b[K\r\n\x1b[?7h\x1b[J")
+        terminal.screen.until(b"\x1b[J\x1b7\x1b[?7lfirst\x1b[K\x1b[?7h\x1b8")
         terminal.send(b"!")
-        terminal.screen.until(b"A\x1b[?7lfirst\x1b[K\r\nsecond\x1b[K\r\n\x1b[?7h\x1b[J")
+        terminal.screen.until(b"\x1bD\x1b[1A\x1b[J\x1b7\x1b[?7lfirst\x1b[K\r\nsecond\x1b[K\x1b[?7h\x1b8")
         terminal.send(b"!")
         assert run.status() == 0
-        terminal.screen.until(b"Afirst\x1b[K\r\nsecond\x1b[K\r\nthird\x1b[K\r\n\x1b[J")
+        terminal.screen.until(b"\x1b[Jfirst\r\nsecond\r\nthird\r\n")
         assert run.messages == ""
     assert terminal.settings() == terminal.before
 
 
-def test_output_of_a_port_ends_the_drawing(images: Images, terminal: Terminal) -> None:
-    code = show(b"drawn") + wait_input() + say(b"printed\n") + show(b"DRAWN") + HALT_FOR_EVER
-    with run_live(terminal, images, code) as run:
-        terminal.screen.until(b"drawn\x1b[K\r\n\x1b[?7h\x1b[J")
+def test_output_of_a_port_goes_above_the_picture(images: Images, terminal: Terminal) -> None:
+    code = show(b"drawn") + wait_input() + say(b"one\ntw") + wait_input() + say(b"o\n") + wait_input()
+    with run_live(terminal, images, code + HALT_FOR_EVER) as run:
+        terminal.screen.until(b"drawn\x1b[K\x1b[?7h\x1b8")
+        terminal.send(b"!")
+        terminal.screen.until(b"\x1b[Jone\r\ntw")
+        terminal.screen.until(b"\x1bD\x1b[1A\x1b[J\x1b7\x1b[?7l\r\ndrawn\x1b[K\x1b[?7h\x1b8")
+        terminal.send(b"!")
+        terminal.screen.until(b"\x1b[Jo\r\n")
+        terminal.screen.until(b"\x1b[J\x1b7\x1b[?7ldrawn\x1b[K\x1b[?7h\x1b8")
         terminal.send(b"!")
         assert run.status() == 6
-        assert run.messages.endswith("\nScreen:\n  DRAWN\n")
-        terminal.screen.until(b"printed\r\n")
-        assert b"DRAWN" not in terminal.screen.seen
+        assert "Screen:" not in run.messages
+        terminal.screen.until(b"\x1b[Jdrawn\r\n")
+
+
+def test_text_of_the_bios_is_drawn_and_not_printed_beside_that(images: Images, terminal: Terminal) -> None:
+    code = bytes.fromhex("b8410e cd10 f4 ebfd")  # int 0x10 AH=0x0e: A
+    sector = images.write(code.ljust(510, b"\0") + b"\x55\xaa")
+    options: dict[str, Any] = {"stdin": terminal.slave, "stdout": terminal.slave, "start_new_session": True}
+    with Run("--screen", "live", sector, command=COMMAND, **options) as run:
+        terminal.screen.until(b"\x1b[?7lA\x1b[K")
+        terminal.send(b"\x01x")
+        assert run.status() == 130
+        assert terminal.screen.seen.split(b"A")[0].endswith(b"\x1b[?7l")
 
 
 def test_live_without_a_terminal_is_a_usage_error(images: Images, terminal: Terminal) -> None:

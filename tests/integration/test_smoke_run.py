@@ -49,6 +49,18 @@ dialogue = [{ when = { regex = 'leaves$' }, type = "Hi\\r" }, { when = "Hi\\n", 
 expect = { regex = 'keyboard: bye$' }
 
 [[test]]
+name = "mouse"
+image = "mouse"
+dialogue = [{ when = "leaves", mouse = "move 5 -5" }, { when = "at 5 -5 ", mouse = "click middle" }]
+expect = { regex = 'mouse: bye$' }
+
+[[test]]
+name = "warm mouse"
+image = "mouse"
+dialogue = [{ when = "leaves\\n", mouse = "move 5 5, click middle" }]
+expect = "--m--\\nmouse: bye"
+
+[[test]]
 name = "warm keyboard"
 image = "keyboard"
 dialogue = [{ when = "leaves\\n", type = "Hi!\\u0004" }]
@@ -166,6 +178,8 @@ def test_each_kind_of_end_has_its_verdict_in_every_report(tmp_path: Path) -> Non
         "dialogue": "pass",
         "warm dialogue": "pass",
         "keyboard": "pass",
+        "mouse": "pass",
+        "warm mouse": "pass",
         "warm keyboard": "pass",
         "never ends": "pass",
         "missing text": "fail",
@@ -188,10 +202,10 @@ def test_each_kind_of_end_has_its_verdict_in_every_report(tmp_path: Path) -> Non
     assert "'login:' was not printed" in found["unfinished dialogue"]["reason"]
     document = read_tap((tmp_path / "o.tap").read_text())
     assert document.complete
-    assert sum(point.ok for point in document.points) == 7
+    assert sum(point.ok for point in document.points) == 9
     root = read_junit((tmp_path / "o.xml").read_text())
     assert (root.attrib["failures"], root.attrib["errors"]) == ("10", "2")
-    assert (tmp_path / "o.md").read_text().startswith("### kvmbox smoke: 6 passed, 12 failed")
+    assert (tmp_path / "o.md").read_text().startswith("### kvmbox smoke: 8 passed, 12 failed")
     assert (tmp_path / "logs/s.fatal_text/console.log").read_bytes().startswith(b"Hello")
     # The failures come first next time, and the history has all that ran.
     listed = smoke(tmp_path, "s.toml", "--failed", "--list").stdout.splitlines()

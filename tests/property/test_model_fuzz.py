@@ -288,10 +288,13 @@ def rtc_program(tape: Tape) -> list[Step]:
 def i8042_program(tape: Tape) -> list[Step]:
     commands = (0x20, 0x60, 0xA8, 0xAA, 0xC0, 0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xE0)
     v, w = tape.byte(), tape.byte()
-    match tape.byte() % 3:
+    match tape.byte() % 4:
         case 0:
             return program((1, commands[v % len(commands)]), (0, w))
-        case 1:  # the keyboard, which has most of its commands at the end
+        case 1:  # the mouse, which has its commands there, too
+            event = Step("receive", 0, data=bytes((0, v, w, 0, v, 0, w)) * (1 + v % 3))
+            return [*program((1, 0xD4), (0, (0xF4, 0xE6 + w % 26)[v % 2]), (1, (0xA7, 0xA8)[w % 2])), event]
+        case 2:  # the keyboard, which has most of its commands at the end
             return program((0, 0xED + v % 19), (0, w % 8))
         case _:
             keys = Step("receive", 0, data=b"\x1f\x9f~S" * (w % 6))
@@ -1052,7 +1055,8 @@ OPENINGS: Final[dict[str, list[Step]]] = {
         Step("advance", 1_234_567_890),
     ],
     "i8042": [
-        *program((1, 0x60), (0, 0x47), (0, 0xF2), (1, 0xD2), (0, 0x5A), (0, 0xF0), (1, 0xD1)),
+        *program((1, 0x60), (0, 0x47), (0, 0xF2), (0, 0xF0), (1, 0xD1), (1, 0xD4), (0, 0xF4)),
+        Step("receive", 0, data=b"\0\1\2\0\3\0\1" * 2),
         Step("receive", 0, data=b"\x1f\x9f~S" * 8),
     ],
     "shutdown_port": program((0, ord("S")), (0, ord("h"))),

@@ -68,14 +68,9 @@ class FakeTarget:
     def reset(self) -> None:
         self.done.append(("reset",))
 
-    def devices(self) -> str:
-        return "COM1\n" * 5000
-
-    def translate(self, cpu: int, address: int) -> str:
-        return f"{cpu} {address:#x}\n"
-
-    def screen(self) -> str:
-        return "no screen\n"
+    def monitor(self, cpu: int, words: list[str]) -> str:
+        self.done.append(("monitor", cpu, *words))
+        return "COM1\n" * 5000 if words == ["devices"] else ""
 
     def tell(self, text: str) -> None:
         self.said.append(text)

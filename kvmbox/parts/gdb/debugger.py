@@ -24,7 +24,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import KvmError
-from kvmbox.explain.paging import CR0_PG
 from kvmbox.explain.state import Cpu
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.guest_debug import (
@@ -46,6 +45,7 @@ from kvmbox.parts.gdb.link import Link
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
 from kvmbox.parts.gdb.session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop
+from kvmbox.run.monitor import WORDS, Monitor, MonitorError, usage
 from kvmbox.run.standstill import Standstill, Visitor
 from kvmbox.run.vcpu_loop import ExitAction
 from kvmbox.run.vcpu_state import VcpuControl
@@ -82,12 +82,12 @@ class Debugger(Visitor):
         standstill: Standstill,
         timeless: Callable[[], AbstractContextManager[Boot]],
         reset: Callable[[], None],
-        screen: Callable[[], str],
+        monitor: Monitor,
         say: Callable[[str], None],
     ) -> None:
         """`symbols` has the image, which decides how wide registers are, if it is an ELF file. While
-        `timeless` lasts, guest time stands still. `reset` resets the guest. `screen` is the text on
-        the screen of a machine that stands still.
+        `timeless` lasts, guest time stands still. `reset` resets the guest. `monitor` has the
+        words of `monitor` commands.
         """
         self._cpus = cpus
         self._link = link
@@ -96,7 +96,7 @@ class Debugger(Visitor):
         self._standstill = standstill
         self._timeless = timeless
         self._reset = reset
-        self._screen = screen
+        self._monitor = monitor
         self._say = say
         self._can_debug = kvm.check_extension(KVM_CAP_SET_GUEST_DEBUG) > 0
         self._known_flags = max(0, kvm.check_extension(KVM_CAP_SET_GUEST_DEBUG2))
@@ -572,31 +572,14 @@ class Debugger(Visitor):
         """See Target."""
         self._reset()
 
-    def devices(self) -> str:
+    def monitor(self, cpu: int, words: list[str]) -> str:
         """See Target."""
-        lines = []
-        for device in self._board:
-            ports = [f"port {one.first:#x}+{one.count}" for one in device.ports]
-            places = ports + [f"memory {one.first:#x}+{one.count:#x}" for one in device.mmio]
-            lines.append(f"{device.name:16} {device.model:16} {', '.join(places)}\n")
-        return "".join(lines)
-
-    def translate(self, cpu: int, address: int) -> str:
-        """See Target."""
-        state = self.registers(cpu).cpu
-        walk = state.walk(address)
-        lines = [f"  {level}\n" for level in walk.levels]
-        if walk.physical is None:
-            lines.append(f"{address:#x} is not mapped: {walk.stopped}\n")
-        elif not state.sregs.cr0 & CR0_PG:
-            lines.append(f"{address:#x} is physical {walk.physical:#x}: paging is off\n")
-        else:
-            lines.append(f"{address:#x} is physical {walk.physical:#x}: {walk.in_words}\n")
-        return "".join(lines)
-
-    def screen(self) -> str:
-        """See Target."""
-        return self._screen()
+        self._monitor.cpu = cpu
+        self._seen.clear()
+        try:
+            return self._monitor.answer(words)
+        except MonitorError as error:
+            return f"{error}\nthe words are\n{usage(WORDS.values(), 'monitor ')}"
 
     def tell(self, text: str) -> None:
         """See Target."""

@@ -8,6 +8,7 @@ from kvmbox.errors import StartError
 from kvmbox.parts.gdb.debugger import Debugger
 from kvmbox.parts.gdb.endpoint import Endpoint
 from kvmbox.parts.gdb.link import Link, SocketFile
+from kvmbox.run.monitor import Monitor
 from kvmbox.run.part import Opening, Part, Standing
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Gdb(Part):
             loop.standstill,
             loop.timeless,
             loop.ends.reset,
-            lambda: _screen(machine),
+            Monitor(machine),
             machine.say,
         )
         loop.exit_filter = self._debugger.filter_exit
@@ -66,15 +67,6 @@ class Gdb(Part):
             self._link.close()
         end, self._end = self._end, lambda: None
         end()
-
-
-def _screen(machine: Standing) -> str:
-    """What is on the screen, or why that cannot be said."""
-    try:
-        text: str = machine.part("screen").text()
-    except StartError as error:
-        return f"{error}\n"
-    return text
 
 
 PART = Gdb

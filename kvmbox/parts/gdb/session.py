@@ -40,15 +40,6 @@ HTTP: Final = re.compile(rb"[A-Z]+ [^ ]{1,8192} HTTP/")
 BROWSES: Final = "a browser has connected to --gdb, and is turned away"
 FLOODS: Final = "the client of --gdb sends packets and does not wait for answers"
 
-HELP: Final = """\
-monitor reset           reset the guest, which then stands at its entry
-monitor devices         list the devices of the board
-monitor translate ADDR  walk the page tables of the present CPU for a linear address
-monitor phys on|off     take addresses of memory commands as physical, or as linear, addresses
-monitor screen          show the text on the guest's screen
-monitor help            this list
-"""
-
 
 class Stop(Value):
     """Why the CPUs stand still: `cpu` met it. `reason` is "swbreak", "watch" and the like, or "". `text` is
@@ -109,14 +100,8 @@ class Target(Protocol):
     def reset(self) -> None:
         """Reset the guest. It stands still again afterwards, and what is asked meanwhile waits."""
 
-    def devices(self) -> str:
-        """The devices of the board, in lines of text."""
-
-    def translate(self, cpu: int, address: int) -> str:
-        """A page walk, in lines of text."""
-
-    def screen(self) -> str:
-        """What is on the guest's screen, in lines of text without control characters."""
+    def monitor(self, cpu: int, words: list[str]) -> str:
+        """What a word of `run.monitor` says, in lines of text."""
 
     def tell(self, text: str) -> None:
         """Tell the person at the VMM."""
@@ -446,22 +431,9 @@ class Session:
                 self._target.reset()
                 self.begun_again()
                 return "the guest is reset; the command 'maintenance flush register-cache' shows its entry\n"
-            case ["devices"]:
-                return self._target.devices()
-            case ["screen"]:
-                return self._target.screen()
-            case ["translate", text]:
-                try:
-                    address = int(text, 0)
-                except ValueError:
-                    return f"'{text[:40]}' is no address, such as 0xffffffff80000000\n"
-                return self._target.translate(self._cpu, address & (1 << 64) - 1)
             case ["phys", "on" | "off" as choice]:
                 self._physical = choice == "on"
-                return f"addresses of memory are {'physical' if self._physical else 'linear'} from now on\n"
-            case ["help"] | []:
-                return HELP
-        return "kvmbox has no such monitor command; there are:\n" + HELP
+        return self._target.monitor(self._cpu, words or ["help"])
 
 
 Command = Callable[[Session, bytes], bytes | None]

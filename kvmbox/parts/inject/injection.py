@@ -35,6 +35,8 @@ ANNOUNCE: Final = "announce"
 """The parameter of models that announce interrupts."""
 
 _OF_UART: Final = (BUSY, OVERRUN, PARITY, FRAMING, BREAK)
+_WITH_CHIPS: Final = {**dict.fromkeys(_OF_UART, _OF_UART), JUMP: (JUMP,)}
+"""Faults that need a stand-in for the chip, which a device with one of these has."""
 
 DeadlineChanged = Callable[[str, int, int], None]
 
@@ -46,6 +48,7 @@ class Injection:
 
     def __init__(self, specs: Sequence[Spec], devices: Sequence[DeviceSpec]) -> None:
         """Find out which of `devices` are meant. Raises UsageError."""
+        self._devices = devices
         self._chosen: dict[str, list[tuple[Spec, Wanted]]] = {}
         for spec in specs:
             for device, wanted in select(spec, devices):
@@ -62,6 +65,21 @@ class Injection:
         self._process_of: dict[str, str] = {}
         self._deadlines: dict[str, int] = {}  # by process, what its models want
         self._tell: DeadlineChanged = _nobody_hears
+
+    def add(self, spec: Spec) -> None:
+        """Add faults while the guest runs. What is between a device and its guest stays as it was made.
+
+        Raises UsageError.
+        """
+        chosen = select(spec, self._devices)
+        for device, wanted in chosen:
+            faults, name = self._faults.get(device.name), wanted.fault.name
+            if faults is None or (name in _WITH_CHIPS and not faults.has(_WITH_CHIPS[name])):
+                raise UsageError(f"--inject: {device.name} has not been prepared for '{name}' at the start")
+            if faults.has([name]):
+                raise UsageError(f"--inject: {device.name} has the fault '{name}' already")
+        for device, wanted in chosen:
+            self._faults[device.name].add(spec, wanted)
 
     def board_of(self, devices: Sequence[DeviceSpec]) -> list[DeviceSpec]:
         """The board to build: devices with faults announce nothing, and none of their writes may be late."""

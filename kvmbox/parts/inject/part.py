@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kvmbox.board_extras import BOOT_DISK
 from kvmbox.parts.inject.faults import disk_target
 from kvmbox.parts.inject.injection import Injection, report
-from kvmbox.parts.inject.spec import check_count
+from kvmbox.parts.inject.spec import check_count, parse
 from kvmbox.run.part import Opening, Part
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Inject(Part):
                 opening.stores[name] = self._injection.store_of(drive.name, opening.stores[name])
         opening.board[:] = self._injection.board_of(opening.board)
         opening.shims, self._say = self._injection, opening.say
+
+    def add(self, text: str) -> None:
+        """A further fault, of a device that has another one already. Raises UsageError."""
+        assert self._injection is not None
+        self._injection.add(parse(text))
 
     def report(self, draft: Draft) -> None:
         """See `Part`."""

@@ -57,21 +57,22 @@ class ScreenView:
         Raises DeviceProcessError.
         """
         screen = self.read()
+        if self._live is not None:
+            self._draw(self._live, screen)
         if screen == self._last:
             return
         self._last = screen
-        self._draw(screen)
         if self._judge.searches:
             self._judge.look(_searched(screen))
 
-    def _draw(self, screen: Screen | None, *, is_last: bool = False) -> None:
-        """Draw the screen, until something else is printed on the terminal."""
-        live = self._live
-        if live is None:
-            return
+    def _draw(self, live: LiveText, screen: Screen | None, *, is_last: bool = False) -> None:
+        """Draw the screen if it has changed, or if what was drawn is gone."""
+        stream = self._console.drawing
         rows = [] if screen is None or screen.is_blank else screen.text.split("\n")
-        if not self._console.draw(lambda: live.frame(rows, is_last=is_last)):
-            self._live = None
+        if stream is None or not (rows or live.rows):
+            return
+        if is_last or rows != live.rows or live.is_hidden or not stream.is_drawn:
+            stream.draw(lambda at_line_start: live.frame(rows, at_line_start=at_line_start, is_last=is_last))
 
     def begin(self) -> None:
         """If the guest goes on where it was saved: what is on the screen already is not news."""
@@ -148,9 +149,10 @@ class ScreenView:
         if self._choice != "never":
             if screen.has_graphics:
                 self._say(_GRAPHICS)
-            self._draw(screen, is_last=True)
             if self._live is None:
                 self._show(screen)
+            else:
+                self._draw(self._live, screen, is_last=True)
 
     def _show(self, screen: Screen) -> None:
         rows = screen.text.split("\n")

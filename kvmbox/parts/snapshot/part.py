@@ -35,6 +35,7 @@ class TakesSnapshots(Part):
         self._snapshots = Snapshots()
         self._destinations: list[Destination] = []
         self._requests: list[Request] = []
+        self._comes: list[Callable[[], None]] = []
         self._rename: Callable[[int], None] | None = None
         self._end: Callable[[], None] | None = None
         self._take: Callable[[Request], Callable[[], None]] | None = None
@@ -66,6 +67,7 @@ class TakesSnapshots(Part):
         for condition, request in zip(self._conditions, self._requests, strict=True):
             trigger = partial(self._want, request)
             come = partial(machine.judge.triggered, trigger)
+            self._comes.append(come)
             self._snapshots.plan(condition, request, come)
             if condition.text is not None:
                 machine.judge.watch(condition.text, trigger)
@@ -93,6 +95,17 @@ class TakesSnapshots(Part):
         """
         assert self._take is not None
         return self._take(request)
+
+    def take_next(self) -> str:
+        """Take the first snapshot that has not been taken, whatever its condition. Returns where it goes.
+
+        Raises UsageError.
+        """
+        for request, come in zip(self._requests, self._comes, strict=True):
+            if not request.begun:
+                come()
+                return request.path
+        raise UsageError("each snapshot of --snapshot-when has been taken")
 
     def _want(self, request: Request) -> Outcome | None:
         """Its condition holds. With --snapshot-stop the last one of them decides. By the judge."""

@@ -144,17 +144,20 @@ def _status(value: Any) -> int:
 def _steps(value: Any) -> tuple[Step, ...]:
     steps = []
     for one in value if isinstance(value, list) else [value]:
-        if not isinstance(one, dict) or not one or not set(one) <= {"when", "send", "type"}:
+        if not isinstance(one, dict) or not one or not set(one) <= {"when", "send", "type", "mouse"}:
             raise FieldError("wants tables such as { when = 'login:', send = \"root\\n\" }")
         when = _pattern(one["when"]) if "when" in one else None
         if "type" in one:
             steps.append(Step(when, _keys(one["type"]), on_keyboard=True))
+        elif "mouse" in one:
+            steps.append(Step(when, _mouse(one["mouse"]), on_keyboard=True))
         else:
             send = _text(one["send"]).encode("utf-8", "surrogateescape") if "send" in one else b""
             steps.append(Step(when, send))
     if any(step.on_keyboard for step in steps) and any(step.send and not step.on_keyboard for step in steps):
         raise FieldError(
-            "has both 'send' and 'type'", "what is typed goes to the serial port, or to the keyboard"
+            "has 'send' beside 'type' or 'mouse'",
+            "what is typed goes to the serial port, or to the keyboard",
         )
     return tuple(steps)
 
@@ -169,6 +172,16 @@ def _keys(value: Any) -> bytes:
     except UsageError as error:
         raise FieldError(f"cannot be typed: {error}", error.hint) from error
     return text.encode()
+
+
+def _mouse(value: Any) -> bytes:
+    """What a text does with the mouse, as it goes over the console of the keyboard."""
+    from kvmbox.host.pointer import acted, sequences
+
+    try:
+        return sequences(acted(_text(value)))
+    except UsageError as error:
+        raise FieldError(str(error), error.hint) from error
 
 
 def _checks(value: Any) -> tuple[tuple[str, str], ...]:
@@ -190,7 +203,11 @@ def _one_of(choices: tuple[str, ...]) -> Kind:
 _CLOSED: Final = {"type": "object", "additionalProperties": False}
 _WORDS: Final = {"type": "string", "minLength": 1}
 _FOUND: Final = {"anyOf": [_WORDS, {**_CLOSED, "properties": {"regex": _WORDS}, "required": ["regex"]}]}
-_STEP: Final = {**_CLOSED, "properties": {"when": _FOUND, "send": _WORDS, "type": _WORDS}, "minProperties": 1}
+_STEP: Final = {
+    **_CLOSED,
+    "properties": {"when": _FOUND, "send": _WORDS, "type": _WORDS, "mouse": _WORDS},
+    "minProperties": 1,
+}
 
 TEXT: Final = Kind(_text, _WORDS)
 LINE: Final = Kind(_line, _WORDS)

@@ -226,7 +226,7 @@ class _Reader:
             raise self._clash(
                 at,
                 "keyboard",
-                f"'keyboard' is '{options['keyboard']}', and the dialogue types on the keyboard",
+                f"'keyboard' is '{options['keyboard']}', and the dialogue uses the keyboard or the mouse",
                 "leave out 'keyboard', or use 'send' in the dialogue",
             )
         return options

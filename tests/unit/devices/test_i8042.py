@@ -1,4 +1,4 @@
-"""The 8042 and port 0x92; its keyboard is in test_ps2_keyboard.py."""
+"""The 8042 and port 0x92; its devices are in test_ps2_keyboard.py and test_ps2_mouse.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 from kvmbox.devices.i8042 import I8042
 from kvmbox.devices.model import InputRoom, IrqLine, Reset, SnapshotError
 from kvmbox.devices.ps2_keyboard import GAP_NS, HOLD_NS
+from kvmbox.devices.ps2_mouse import EVENT, EVENT_MARK
 
 DATA, STATUS, PORT_92 = 0, 1, 2
-OBF, SYS, CD, UNLOCKED, AUX, TIMEOUT = 0x01, 0x04, 0x08, 0x10, 0x20, 0x40
+OBF, SYS, CD, UNLOCKED, AUX = 0x01, 0x04, 0x08, 0x10, 0x20
 KEY_A, KEY_UP = 31, 83
 RELEASED = 0x80
 
@@ -92,12 +93,104 @@ def test_i8042_keyboard_answers() -> None:
     assert kbc.status() == UNLOCKED | SYS
 
 
-def test_i8042_auxiliary_device_does_not_react() -> None:
+def moved(dx: int) -> bytes:
+    return EVENT.pack(EVENT_MARK, 0, dx, 0, 0)
+
+
+def with_mouse() -> Board:
+    """One whose mouse reports, and raises IRQ 12."""
     kbc = Board()
+    kbc.command(0x60, 0x47)
+    kbc.command(0xD4, 0xF4)
+    assert kbc.data() == 0xFA
+    kbc.model.take_effects()
+    kbc.now = 1_000_000_000
+    return kbc
+
+
+def test_i8042_mouse_answers_on_the_auxiliary_port_and_its_clock_is_released() -> None:
+    kbc = Board()
+    kbc.command(0x60, 0x67)
     kbc.command(0xD4, 0xF2)
-    assert kbc.status() == UNLOCKED | SYS | OBF | AUX | TIMEOUT
-    assert kbc.data() == 0xFE
+    assert kbc.model.take_effects() == [IrqLine(1, 1)]
+    assert kbc.status() == UNLOCKED | SYS | OBF | AUX
+    assert kbc.data() == 0xFA
+    assert kbc.model.take_effects() == [IrqLine(1, 0), IrqLine(1, 1)]
+    assert kbc.data() == 0x00
     assert kbc.status() == UNLOCKED | SYS
+    assert kbc.ask(0x20) == 0x47
+
+
+def test_i8042_packet_waits_while_the_clock_of_the_mouse_is_held() -> None:
+    kbc = with_mouse()
+    assert kbc.model.receive(kbc.now, moved(1)) == EVENT.size
+    assert kbc.model.take_effects() == [IrqLine(1, 1)]
+    kbc.command(0xA7)
+    assert kbc.data() == 0x08
+    assert not kbc.status() & OBF
+    assert kbc.model.next_deadline() is None
+    assert kbc.model.receive(kbc.now, moved(2)) == 0
+    kbc.command(0xA8)
+    assert (kbc.status() & (OBF | AUX), kbc.data(), kbc.data()) == (OBF | AUX, 1, 0)
+    assert InputRoom(EVENT.size) in kbc.model.take_effects()
+
+
+def test_i8042_keyboard_and_mouse_take_turns_and_mix_no_bytes() -> None:
+    kbc = with_mouse()
+    kbc.model.receive(kbc.now, moved(5) + bytes([KEY_A, KEY_UP]))
+    got = []
+    while kbc.status() & OBF:
+        is_mouse = bool(kbc.status() & AUX)
+        got.append((is_mouse, kbc.data()))
+    assert [byte for is_mouse, byte in got if is_mouse] == [0x08, 5, 0]
+    assert [byte for is_mouse, byte in got if not is_mouse] == [0x1E, 0xE0, 0x48]
+    assert [is_mouse for is_mouse, _ in got] == [True, False, True, False, True, False]
+
+
+def test_i8042_answer_of_the_controller_waits_for_a_byte_of_the_mouse() -> None:
+    kbc = with_mouse()
+    kbc.model.receive(kbc.now, moved(5))
+    kbc.command(0x20)
+    assert [kbc.data() for _ in range(4)] == [0x08, 0x47, 5, 0]
+
+
+def test_i8042_events_and_keys_wait_apart() -> None:
+    kbc = with_mouse()
+    kbc.command(0xAD)  # the keyboard's clock is held
+    assert kbc.model.receive(kbc.now, bytes([KEY_A])) == 0
+    assert kbc.model.receive(kbc.now, moved(1)) == EVENT.size
+    assert [kbc.data() for _ in range(3)] == [0x08, 1, 0]
+    kbc.model.take_effects()
+    kbc.command(0xAE)
+    assert kbc.model.take_effects() == [InputRoom(2)]
+
+
+def test_i8042_no_event_is_lost_if_the_host_waits_for_room() -> None:
+    kbc = with_mouse()
+    left = b"".join(moved(number) for number in range(1, 201))
+    read = bytearray()
+    left = left[kbc.model.receive(kbc.now, left) :]
+    while left or kbc.status() & OBF or kbc.model.next_deadline():
+        read.append(kbc.key_data())
+        if any(isinstance(effect, InputRoom) for effect in kbc.model.take_effects()):
+            accepted = kbc.model.receive(kbc.now, left)
+            assert accepted > 0
+            assert accepted % EVENT.size == 0
+            left = left[accepted:]
+    assert read == b"".join(bytes((0x08, number, 0)) for number in range(1, 201))
+
+
+def test_i8042_guest_that_never_reads_takes_two_events() -> None:
+    kbc = with_mouse()
+    assert kbc.model.receive(kbc.now, moved(1) * 9) == 2 * EVENT.size  # one of which is on its way
+    assert kbc.model.receive(kbc.now, moved(1) * 9) == 0
+    assert InputRoom not in map(type, kbc.model.take_effects())
+
+
+def test_i8042_part_of_an_event_is_not_taken() -> None:
+    kbc = with_mouse()
+    assert kbc.model.receive(kbc.now, moved(1)[:-1]) == 0
+    assert not kbc.status() & OBF
 
 
 def test_i8042_buffers_loop_back() -> None:
@@ -360,7 +453,7 @@ def test_i8042_snapshot_at_any_point_continues_the_same() -> None:
             seeded.choice([0x60, 0xD1, 0xD2, 0xD3, 0xD4, 0xAE, 0xF2, 0xF4, seeded.randrange(256)]),
         )
         if seeded.random() < 0.2:
-            keys = seeded.randbytes(20)
+            keys = seeded.choice((seeded.randbytes(20), b"\0\x01\1\0\2\0\3" * 3))
             assert copy.receive(now, keys) == model.receive(now, keys)
         elif seeded.random() < 0.5:
             assert copy.read(now, offset, 1) == model.read(now, offset, 1)
@@ -375,14 +468,14 @@ def test_i8042_snapshot_at_any_point_continues_the_same() -> None:
 # After the magic: status 4, command byte 5, waiting command 6, output 7, output port 8, port 0x92 9,
 # answer 10, its kind 11, flags 12, time 13 and 7 more. Of the keyboard: command 21, set 22, scanning 23,
 # indicators 24, rate 25, last byte 26, answers 27 and 3 bytes, keys 31 and 16 bytes, marks 48 and 15 more,
-# last mark 64, time of the last read 65.
+# last mark 64, time of the last read 65. Of the mouse: 73, as test_ps2_mouse.py has it.
 @pytest.mark.parametrize(
     ("position", "value"),
     [
-        *((4, 0x12), (4, 0x90), (4, 0x00), (4, 0x30), (4, 0x50), (6, 1), (8, 0x10)),
-        *((10, 1), (11, 0x20), (12, 1), (12, 2), (12, 4), (12, 8)),
+        *((4, 0x12), (4, 0x90), (4, 0x00), (4, 0x30), (4, 0x50), (4, 0x54), (6, 1), (8, 0x10)),
+        *((10, 1), (11, 0x20), (12, 1), (12, 4), (12, 8), (12, 0x10), (12, 0x40)),
         *((20, 0x80), (21, 0xF4), (22, 0), (22, 4), (23, 2), (24, 8), (25, 0x80), (27, 1), (27, 4), (28, 1)),
-        *((31, 1), (31, 17), (32, 1), (48, 1), (63, 1), (64, 3), (65, 1)),
+        *((31, 1), (31, 17), (32, 1), (48, 1), (63, 1), (64, 3), (65, 1), (73, 1), (87, 1)),
     ],
 )
 def test_i8042_snapshot_of_an_impossible_state_is_refused(position: int, value: int) -> None:

@@ -77,7 +77,7 @@ def board_device(name: str) -> DeviceSpec:
 
 def test_devices_with_resources_are_these() -> None:
     serial = {f"COM{number}" for number in range(1, 6)}
-    assert set(dsdt_devices()) == serial | {"KBD", "PIT", "RTC", "HPET", "FWCF", "PEVT"}
+    assert set(dsdt_devices()) == serial | {"KBD", "MOU", "PIT", "RTC", "HPET", "FWCF", "PEVT"}
 
 
 def addresses(ranges: Sequence[AddressRange]) -> set[int]:

@@ -81,7 +81,7 @@ def test_iasl_finds_devices_with_their_resources(tmp_path: Path) -> None:
     run(iasl, "-d", str(source))
 
     text = " ".join((tmp_path / "dsdt.dsl").read_text(encoding="ascii").split())
-    assert text.count("Device (") == 2 + 5 + 6
+    assert text.count("Device (") == 2 + 5 + 7
     for wanted in (
         'Name (_HID, "ACPI0007" /* Processor Device */)',
         'EisaId ("PNP0501") /* 16550A-compatible COM Serial Port */',

@@ -14,10 +14,10 @@ from kvmbox.errors import ExpectError
 from kvmbox.host import console as module
 from kvmbox.host.capture import Capture
 from kvmbox.host.console import BIOS_TEXT_KEPT, RECENT, Console
+from kvmbox.host.escapes import HELP, EscapeParser
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.mirror import PATIENCE_TICKS
 from kvmbox.host.serial import DEBUGCON, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
-from kvmbox.host.terminal import HELP, EscapeParser
 from kvmbox.host.typed import Typed
 from kvmbox.judge import Judge
 from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
@@ -168,7 +168,9 @@ def test_screen_is_shown_in_the_capture_of_the_console(stdio: Stdio) -> None:
 
 
 @pytest.mark.parametrize("port", ["COM1", DEBUGCON, BIOS_TEXT])
-def test_screen_is_drawn_until_a_port_prints_there(stdio: Stdio, port: str) -> None:
+def test_output_of_ports_erases_what_is_drawn_and_that_of_the_bios_is_drawn_alone(
+    stdio: Stdio, port: str
+) -> None:
     console = Console(
         serial_plan(["COM2=null"]),
         stdio.decision,
@@ -178,11 +180,13 @@ def test_screen_is_drawn_until_a_port_prints_there(stdio: Stdio, port: str) -> N
     )
     console.sink("COM2")(b"elsewhere")
     take = console.sink(port)
-    assert console.draw(lambda: b"one ")
-    assert console.draw(lambda: b"two ")
-    take(b"printed")
-    assert not console.draw(lambda: b"three")
-    assert stdio.shown(console) == b"one two printed"
+    drawing = console.drawing
+    assert drawing is not None
+    drawing.draw(lambda _: b"one ")
+    drawing.draw(lambda _: b"two ")
+    take(b"text")
+    assert drawing.is_drawn == (port == BIOS_TEXT)
+    assert stdio.shown(console) == b"one two " + (b"" if port == BIOS_TEXT else b"\x1b[Jtext")
 
 
 def test_text_of_the_bios_is_kept_only_if_it_is_asked_for_and_bounded(stdio: Stdio) -> None:
@@ -674,7 +678,7 @@ def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) 
 def test_keyboard_is_an_input_once_a_program_has_pressed_a_key(stdio: Stdio) -> None:
     com1, keys = Capture(), Typed()
     plan = serial_plan({"COM1": com1}, com1)
-    console = Console(plan, stdio.decision, keyboard=KeyboardSpec(keys), wake=stdio.wake)
+    console = Console(plan, stdio.decision, keyboard=KeyboardSpec(keys, Typed()), wake=stdio.wake)
     assert [port.name for port in console.inputs] == ["COM1"]
     keys.send(b"\x1f\x9f")
     keys.send(b"\x20")
@@ -690,7 +694,7 @@ def test_keyboard_is_an_input_once_a_program_has_pressed_a_key(stdio: Stdio) -> 
 def test_keyboard_that_is_the_consoles_takes_its_capture_and_no_other(stdio: Stdio) -> None:
     com1, com2, keys = Capture(), Capture(), Typed()
     plan = serial_plan({"COM1": com1, "COM2": com2}, com1)
-    keyboard = KeyboardSpec(keys, True, com1)
+    keyboard = KeyboardSpec(keys, Typed(), True, com1)
     console = Console(plan, stdio.decision, keyboard=keyboard, wake=stdio.wake)
     com1.send("a")
     com2.send("b")
@@ -711,7 +715,7 @@ def test_keyboard_that_is_the_consoles_takes_its_capture_and_no_other(stdio: Std
 def test_keyboard_that_is_the_consoles_takes_stdin_and_obeys_commands(
     stdio: Stdio, options: tuple[str, ...]
 ) -> None:
-    keyboard = KeyboardSpec(Typed(), reads_console=True)
+    keyboard = KeyboardSpec(Typed(), Typed(), reads_console=True)
     console = Console(serial_plan(list(options)), stdio.decision, keyboard=keyboard)
     port = input_of(console)
     port.escapes = EscapeParser()

@@ -5,16 +5,20 @@ from __future__ import annotations
 from kvmbox.board import KEYBOARD
 from kvmbox.host.keyboard import KeyboardPort
 from kvmbox.host.keys import chord, typed
+from kvmbox.host.pointer import acted, sequences
+from kvmbox.host.serial import KeyboardSpec
+from kvmbox.host.typed import Typed
 
 
 class Typist:
     """A port of which `pending` and `changes` are others' too."""
 
     def __init__(self) -> None:
-        self.changes = bytearray()
+        spec = KeyboardSpec(Typed(), Typed())
+        self.changes, self.events = spec.keys.pending, spec.mouse.pending
         self.pending = bytearray()
         self.said: list[str] = []
-        self.port = KeyboardPort(-1, self.changes, pending=self.pending, say=self.said.append)
+        self.port = KeyboardPort(-1, spec, pending=self.pending, say=self.said.append)
 
     def taken(self, size: int = 1000) -> bytes:
         offer = self.port.offer(size)
@@ -74,3 +78,31 @@ def test_port_that_waits_for_room_sends_nothing() -> None:
     typist.pending += b"a"
     typist.port.waiting_for_room = True
     assert not typist.port.can_send
+
+
+def test_sequences_of_the_mouse_are_no_keys() -> None:
+    typist = Typist()
+    done = acted("move 300 -7, click right")
+    typist.pending += b"a" + sequences(done) + b"b"
+    assert typist.taken() == typed("ab")
+    assert typist.events == done
+    assert typist.said == []
+
+
+def test_sequence_of_the_mouse_may_come_in_pieces() -> None:
+    typist = Typist()
+    done = acted("move -1 -2, press back, wheel -3")
+    for sequence in sequences(done).split(b"\x1b")[1:]:
+        typist.pending += b"\x1b["  # an escape that ends a piece is the key
+        for byte in sequence[1:]:
+            typist.pending.append(byte)
+            assert typist.taken() == b""
+    assert typist.events == done
+
+
+def test_sequence_that_is_no_event_is_dropped() -> None:
+    typist = Typist()
+    typist.pending += b"\x1b[=256;0;0;0m\x1b[=0;65536;0;0m\x1b[=0;0;0;256ma"
+    assert typist.taken() == typed("a")
+    assert typist.events == b""
+    assert len(typist.said) == 1

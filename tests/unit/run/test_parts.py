@@ -53,6 +53,7 @@ class Bench:
         self.machine: Any = SimpleNamespace(
             config=SimpleNamespace(start=None),
             judge=SimpleNamespace(searches=False),
+            console=SimpleNamespace(inputs=[]),
             say=self.said.append,
             memory=SimpleNamespace(read=lambda _address, _size: self.text),
             devices=SimpleNamespace(

@@ -17,6 +17,7 @@ from kvmbox.parts.gdb.breakpoints import HARDWARE, SOFTWARE, WRITE_WATCH, Point
 from kvmbox.parts.gdb.debugger import Debugger
 from kvmbox.parts.gdb.endpoint import Endpoint
 from kvmbox.parts.gdb.refused import RefusedError
+from kvmbox.run.monitor import MonitorError
 from kvmbox.run.vcpu_loop import ExitAction
 from tests.support.stopped_cpu import Memory, long_mode
 
@@ -53,6 +54,17 @@ class FakeLink:
         self.has_client = False
 
     finish = drop
+
+
+class FakeMonitor:
+    """Knows one word."""
+
+    cpu = 7
+
+    def answer(self, words: list[str]) -> str:
+        if words != ["cpu"]:
+            raise MonitorError("no such word")
+        return f"{self.cpu}\n"
 
 
 class FakeVcpu:
@@ -133,7 +145,7 @@ class Rig:
             cast(Any, self.standstill),
             self.timeless,
             lambda: self.calls.append("reset"),
-            lambda: "text on the screen\n",
+            cast(Any, FakeMonitor()),
             self.said.append,
         )
         self.debugger.boot_begins(self.boot)

@@ -2,38 +2,100 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kvmbox.host.drawn import DrawnStream
 from kvmbox.parts.screen.live import USUAL_LINES, LiveText
 
-CUT, WRAP, REST, BELOW = "\x1b[?7l", "\x1b[?7h", "\x1b[K\n", "\x1b[J"
+CUT, WRAP, REST, ERASE = "\x1b[?7l", "\x1b[?7h", "\x1b[K", "\x1b[J"
+SAVE, BACK = f"{ERASE}\x1b7{CUT}", f"{WRAP}\x1b8"
 
 
-def test_first_picture_is_drawn_where_the_cursor_is() -> None:
-    assert LiveText(24).frame(["one", "two"]) == f"\r{CUT}one{REST}two{REST}{WRAP}{BELOW}".encode()
+def room(lines: int) -> str:
+    return "\x1bD" * lines + f"\x1b[{lines}A"
 
 
-def test_next_picture_is_drawn_over_the_last_one() -> None:
-    live = LiveText(24)
-    live.frame(["one", "two"])
-    assert live.frame(["☺"]) == f"\r\x1b[2A{CUT}☺{REST}{WRAP}{BELOW}".encode()
-    assert live.frame([]) == f"\r\x1b[1A{CUT}{WRAP}{BELOW}".encode()
-    assert live.frame(["new"]).startswith(f"\r{CUT}".encode())
+def test_picture_begins_where_the_cursor_is_and_leaves_it_there() -> None:
+    frame = LiveText(24).frame(["one", "two"], at_line_start=True)
+    assert frame == f"{room(1)}{SAVE}one{REST}\ntwo{REST}{BACK}".encode()
+    frame = LiveText(24).frame(["☺"], at_line_start=True)
+    assert frame == f"{SAVE}☺{REST}{BACK}".encode()
+
+
+def test_picture_is_below_a_line_that_goes_on() -> None:
+    frame = LiveText(24).frame(["one", "two"], at_line_start=False)
+    assert frame == f"{room(2)}{SAVE}\none{REST}\ntwo{REST}{BACK}".encode()
 
 
 def test_last_rows_are_drawn_where_there_is_little_room_and_all_at_the_end() -> None:
     live = LiveText(3)
     rows = ["one", "two", "three"]
-    assert live.frame(rows) == f"\r{CUT}two{REST}three{REST}{WRAP}{BELOW}".encode()
-    assert live.frame(rows, is_last=True) == f"\r\x1b[2Aone{REST}two{REST}three{REST}{BELOW}".encode()
+    assert live.frame(rows, at_line_start=True) == f"{room(1)}{SAVE}two{REST}\nthree{REST}{BACK}".encode()
+    for at_line_start, begin in ((True, ""), (False, "\n")):
+        last = live.frame(rows, at_line_start=at_line_start, is_last=True)
+        assert last == f"{ERASE}{begin}one\ntwo\nthree\n".encode()
+
+
+def test_blank_screen_erases_what_was_drawn() -> None:
+    live = LiveText(24)
+    assert not live.rows
+    live.frame(["one"], at_line_start=True)
+    assert live.rows == ["one"]
+    assert live.frame([], at_line_start=True) == ERASE.encode()
+    assert not live.rows
 
 
 def test_terminal_without_a_size_has_the_usual_one() -> None:
-    assert LiveText(0).frame(["x"] * 100).count(b"x") == USUAL_LINES - 1
+    assert LiveText(0).frame(["x"] * 100, at_line_start=True).count(b"x") == USUAL_LINES - 1
 
 
-def test_picture_after_a_message_is_below_it() -> None:
+def test_message_hides_what_was_drawn() -> None:
     live = LiveText(24)
     said: list[str] = []
-    live.frame(["one"])
+    live.frame(["one"], at_line_start=True)
+    assert not live.is_hidden
     live.beside(said.append)("restarted")
     assert said == ["restarted"]
-    assert live.frame(["two"]).startswith(f"\r{CUT}two".encode())
+    assert live.is_hidden
+
+
+# --- The stream that is drawn on --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn() -> Iterator[tuple[DrawnStream, Callable[[], bytes]]]:
+    source, sink = os.pipe()
+    stream = DrawnStream("terminal", sink, failed=lambda error: None)
+
+    def written() -> bytes:
+        stream.start()
+        stream.flush(5.0)
+        os.close(sink)
+        return os.read(source, 1 << 16)
+
+    yield stream, written
+    os.close(source)
+
+
+def test_output_erases_the_picture_once_and_says_where_the_next_one_begins(
+    drawn: tuple[DrawnStream, Callable[[], bytes]],
+) -> None:
+    stream, written = drawn
+    begins: list[bool] = []
+
+    def frame(at_line_start: bool) -> bytes:
+        begins.append(at_line_start)
+        return b"<>"
+
+    stream.append(b"a")
+    stream.draw(frame)
+    assert stream.is_drawn
+    stream.append(b"b\n")
+    assert not stream.is_drawn
+    stream.append(b"c\n")
+    stream.draw(frame)
+    assert written() == b"a<>\x1b[Jb\nc\n<>"
+    assert begins == [False, True]

@@ -143,6 +143,15 @@ def test_dialogue_that_types_on_the_keyboard_needs_the_console_for_it() -> None:
     assert second.options == {}
 
 
+def test_dialogue_moves_the_mouse_over_the_console_of_the_keyboard() -> None:
+    (test,) = parse(
+        '[[test]]\nimage = "a"\ndialogue = [{ type = "a" }, { mouse = "move 1 -1, press left" }]\n'
+    )
+    done = b"\x1b[=0;1;1;0m\x1b[=1;0;0;0m"
+    assert test.dialogue == (Step(None, b"a", on_keyboard=True), Step(None, done, on_keyboard=True))
+    assert test.options == {"keyboard": "console"}
+
+
 def test_builtin_bios_is_no_file() -> None:
     (test,) = parse('[[test]]\nimage = "a"\nbios = "builtin"\n')
     assert test.options == {"bios": "builtin"}
@@ -284,15 +293,21 @@ FORKED = '[[test]]\nname = "t"\nstart = "s"\n'
         (GOOD + "keyboard = 'usb'\n", 3, "'keyboard' 'usb' is none of none, console", "none, console"),
         (GOOD + "[[test.dialogue]]\ntype = 'é'\n", 3, "'dialogue' cannot be typed", "ASCII"),
         (
+            GOOD + "[[test.dialogue]]\nmouse = 'jump'\n",
+            3,
+            "'dialogue' 'jump' is nothing that a mouse",
+            "click",
+        ),
+        (
             GOOD + "dialogue = [{ type = 'a' }, { send = 'b' }]\n",
             3,
-            "'dialogue' has both 'send' and 'type'",
+            "'dialogue' has 'send' beside 'type' or 'mouse'",
             "or to the keyboard",
         ),
         (
             GOOD + "dialogue = [{ type = 'a' }]\nkeyboard = 'none'\n",
             4,
-            "'keyboard' is 'none', and the dialogue types on the keyboard",
+            "'keyboard' is 'none', and the dialogue uses the keyboard or the mouse",
             "leave out 'keyboard'",
         ),
         (GOOD + "dialogue = ['x']\n", 3, "'dialogue' wants tables", "array of tables"),

@@ -1,0 +1,41 @@
+"""Output on a terminal with a picture below it: what a port prints goes above the picture, and erases it.
+
+A frame begins at the cursor, which is where the output ends, and leaves it there: it is drawn below, or in
+the same line where that is empty. So whatever is printed next continues the line. It is preceded by a
+sequence that erases the frame (ED of ECMA-48), and the next frame is drawn below it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from kvmbox.host.output import OutputStream
+
+ERASE: Final = b"\x1b[J"
+
+
+class DrawnStream(OutputStream):
+    """The stream of a terminal that is drawn on."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """See OutputStream."""
+        super().__init__(*arguments, **options)
+        self._drawing = threading.Lock()
+        self._at_line_start = True
+        self.is_drawn = False
+        """Whether the last frame is on the terminal."""
+
+    def append(self, data: bytes) -> None:
+        """See OutputStream."""
+        with self._drawing:
+            erase, self.is_drawn = ERASE if self.is_drawn else b"", False
+            self._at_line_start = data.endswith(b"\n") if data else self._at_line_start
+            super().append(erase + data)
+
+    def draw(self, frame: Callable[[bool], bytes]) -> None:
+        """Draw a frame, which is told whether the cursor is at the beginning of a line."""
+        with self._drawing:
+            super().append(frame(self._at_line_start))
+            self.is_drawn = True

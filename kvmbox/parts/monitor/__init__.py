@@ -1,0 +1,1 @@
+"""The monitor on the terminal: Ctrl-A C."""
