@@ -117,12 +117,13 @@ class Machine:
                 ports.attach(Mapping(port, COUNTS.get(models[index], 1), proxy, direct=proxy))
                 late = (INDEX, DATA_OF_INDEX) if models[index] == "vga_text" else (port,)
                 zones |= {one: (proxy, one - port) for one in late}
+        self.room = FakeRoom()
         self.ring = half.ring(
             self.vcpu.words64,
             self.vcpu.words32,
             self.vcpu.bytes,
             zones,
-            room=FakeRoom(),
+            room=self.room,
             latches=LATCHES,
             carries=carries,
         )
@@ -248,3 +249,19 @@ def test_loops_give_the_models_the_same_in_the_same_order(
         Machine(half, ipc, carries=carries, journal_limit=journal_limit).play(steps * 2) for half in HALVES
     )
     assert compiled == pure
+
+
+@pytest.mark.parametrize("ipc", ["direct", "page", "pipe", "socket"])
+def test_guest_whose_late_output_is_delivered_waits_for_room_before_it_reads_on(ipc: str) -> None:
+    for half in HALVES:
+        machine = Machine(half, ipc, carries=True, journal_limit=None)
+        log, room = machine.log, machine.room
+        room.wait = lambda log=log, room=room: log.append(("waits", room.postponed))  # type: ignore[misc]
+        # The write is to another device than the read, which so cannot carry it along.
+        seen = machine.play([("late", 0xE9, 0x41), ("in", 0x3F8 + 2)] * 4)[0]
+        assert isinstance(seen, list)
+        printed = [at for at, call in enumerate(seen) if call[0] == "first 1 prints"]
+        assert len(printed) == 4
+        for at in printed:
+            (name, postponed), (following, *_) = seen[at + 1 : at + 3]
+            assert (name, postponed, following) == ("waits", 0, "look"), half

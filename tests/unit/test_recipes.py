@@ -16,6 +16,7 @@ from kvmbox.cli import main
 ROOT: Final = Path(__file__).parents[2]
 ACTION: Final = ROOT / "action.yml"
 TEMPLATE: Final = ROOT / "ci-templates/gitlab-kvmbox.yml"
+BENCH: Final = ROOT / ".github/workflows/bench.yml"
 CONTAINERFILE: Final = ROOT / "Containerfile"
 PAGE: Final = ROOT / "docs/ci.md"
 EXAMPLES: Final = sorted(path.parent for path in (ROOT / "examples").glob("*/suite.toml"))
@@ -170,6 +171,16 @@ def test_page_names_options_that_exist() -> None:
     assert_options_exist(
         PAGE.read_text(encoding="utf-8"), {("smoke", "--timeout"), ("run", "--serial-limit")}
     )
+
+
+def test_workflow_that_measures_names_options_and_targets_that_exist() -> None:
+    scripts = [step["run"] for step in read_yaml(BENCH)["jobs"]["bench"]["steps"] if "run" in step]
+    assert_options_exist("\n".join(scripts), {("bench", "--peer"), ("bench", "--markdown")})
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    stamps = re.findall(r"\.venv/(\.kvmbox-[a-z]+)", "\n".join(scripts))
+    assert stamps
+    for stamp in stamps:
+        assert f"$(VENV)/{stamp}\n" in makefile
 
 
 def test_source_distribution_includes_the_recipes() -> None:
