@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.vga_text import VgaText
     from kvmbox.devices.virtio_blk import VirtioBlk
     from kvmbox.devices.virtio_console import VirtioConsole
+    from kvmbox.devices.virtio_net import VirtioNet
     from kvmbox.devices.virtio_rng import VirtioRng
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "VgaText",
     "VirtioBlk",
     "VirtioConsole",
+    "VirtioNet",
     "VirtioRng",
     "Window",
 ]

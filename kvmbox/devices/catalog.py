@@ -11,7 +11,7 @@ from kvmbox.devices.boot_disk import BootDisk
 from kvmbox.devices.fw_cfg import FwCfg
 from kvmbox.devices.hpet import Hpet
 from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.media_models import IdeChannel, Qcow2, VirtioBlk, VirtioConsole, VirtioRng
+from kvmbox.devices.media_models import IdeChannel, Qcow2, VirtioBlk, VirtioConsole, VirtioNet, VirtioRng
 from kvmbox.devices.model import DeviceModel
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
@@ -51,6 +51,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "virtio_blk": VirtioBlk,
     "virtio_rng": VirtioRng,
     "virtio_console": VirtioConsole,
+    "virtio_net": VirtioNet,
     "qcow2": Qcow2,
 }
 

@@ -145,7 +145,6 @@ class RunHost:
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
         self.rise_of = router.rise_of
-        self.input_room = console.room
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
@@ -161,6 +160,11 @@ class RunHost:
         """A stream of the console, or the disk of that name, which has asked the device."""
         hear: Callable[[bytes], None] | None = getattr(self._stores.get(stream), "hear", None)
         return self._console.sink(stream) if hear is None else hear
+
+    def input_room(self, stream: str) -> Callable[[int], None]:
+        """That of a stream of the console, or of the wire of that name."""
+        room: Callable[[int], None] | None = getattr(self._stores.get(stream), "room", None)
+        return self._console.room(stream) if room is None else room
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Reports become lines for the person, or the end of the run."""

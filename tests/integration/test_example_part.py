@@ -65,6 +65,7 @@ OPTIONS_OF: Final[dict[str, tuple[str, ...]]] = {
     "exit_samples": ("--stats",),
     "gdb": ("--gdb", "gdb.sock,nowait"),
     "inject": ("--inject", "uart:drop-irq=0.1"),
+    "net": ("--net", "loop"),
     "profile": ("--profile", "profile.folded"),
     "record": ("--record", "recording"),
     "restart": ("--on-device-crash", "restart"),

@@ -156,7 +156,7 @@ def variants() -> dict[str, DeviceSpec]:
     found["ide"] = IDE
     disk = Medium("disk", 64 * layout.SECTOR_SIZE, writable=True)
     virtio = [board_extras.virtio_blk(0, disk, serial=b"1"), board_extras.virtio_rng()]
-    virtio.append(board_extras.virtio_console())
+    virtio += [board_extras.virtio_console(), board_extras.virtio_net(0, bytes(6))]
     found["qcow2"] = disk_map("disk")
     return found | {device.model: device for device in board_extras.place_virtio(virtio)}
 
@@ -489,6 +489,7 @@ PROGRAMS: Final = {
     "virtio_blk": virtio_program,
     "virtio_rng": virtio_program,
     "virtio_console": virtio_program,
+    "virtio_net": virtio_program,
     "qcow2": qcow2_program,
 }
 

@@ -146,6 +146,7 @@ class Taker:
                 config.testdev,
                 config.of_part("disk_overlay"),
                 config.of_part("rng"),
+                tuple(map(str, config.of_part("nets"))),
             ),
             Times(now, clock, time.time_ns(), counter, reset_at),
             tuple(facts),

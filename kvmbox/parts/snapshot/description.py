@@ -125,6 +125,7 @@ class BoardFacts(Value):
     testdev: bool
     disk_overlay: int
     rng: bool
+    nets: tuple[str, ...]
 
 
 class DiskFacts(Value):
@@ -330,6 +331,7 @@ def _board(fields: Fields) -> BoardFacts:
         fields.flag("testdev"),
         fields.integer("disk_overlay", 1),
         fields.flag("rng"),
+        fields.texts("nets", 16),
     )
 
 

@@ -23,7 +23,7 @@ from kvmbox.layout import MAX_MEMORY, PAGE_SIZE
 from kvmbox.lean import Value
 
 MAGIC: Final = b"kvmbox\x1aS"
-VERSION: Final = 2
+VERSION: Final = 3
 _FIELDS: Final = Struct("<8sIIQQQQI")  # as `Header.fields` has them
 _CHECKSUM: Final = Struct("<I")
 CHECKSUM_SIZE: Final = _CHECKSUM.size

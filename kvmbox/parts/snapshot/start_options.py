@@ -39,6 +39,7 @@ def options_of(description: Description, memory_size: int) -> tuple[str, dict[st
         "cdroms": requests_of(description.disks, are_cds=True),
         "disk_overlay": board.disk_overlay,
         "rng": board.rng,
+        "nets": board.nets,
         "testdev": board.testdev,
         "uart_pace": board.uart_pace,
         "rtc_base": board.rtc_base,

@@ -57,6 +57,7 @@ def test_every_key_reaches_the_test() -> None:
         disk_overlay = "1M"
         rng = true
         virtio_console = "null"
+        nets = ["switch:lan,pcap=a.pcap"]
         testdev = true
         keyboard = "none"
         serial_limit = "2M"
@@ -103,6 +104,7 @@ def test_every_key_reaches_the_test() -> None:
         "disk_overlay": "1M",
         "rng": True,
         "virtio_console": "null",
+        "nets": ("switch:lan,pcap=dir/a.pcap",),
         "testdev": True,
         "serial_limit": "2M",
         "uart_pace": True,
