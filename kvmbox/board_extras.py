@@ -221,6 +221,16 @@ def virtio_console() -> DeviceSpec:
     return _virtio(VIRTIO_CONSOLE, "vcon", "virtio_console", {}, Queues(2), *streams)
 
 
+def virtio_net(number: int, mac: bytes) -> DeviceSpec:
+    """Virtio network interface `number`, with this address. Its wire is the store of its name."""
+    from kvmbox.devices.virtio_net import MOST_FRAME
+
+    wire = Medium(f"net{number}", 1 << 62, writable=True, max_bytes=MOST_FRAME)
+    return _virtio(
+        f"virtio-net-{number}", "vnet", "virtio_net", {"mac": mac}, Queues(2), wire, Input(wire.name)
+    )
+
+
 def virtio_places(board: Sequence[DeviceSpec]) -> tuple[tuple[int, int], ...]:
     """(address, interrupt line) of each virtio device of a board."""
     return tuple((one.mmio[0].first, one.irqs[0]) for one in board if one.granted(Queues) and one.mmio)
@@ -235,7 +245,7 @@ def place_virtio(devices: Sequence[DeviceSpec], board: Sequence[DeviceSpec] = ()
     if first + len(devices) > most:
         raise UsageError(
             f"{first + len(devices)} virtio devices, and there is room for {most}",
-            hint="give fewer of --disk …,on=virtio, --rng and --virtio-console",
+            hint="give fewer of --disk …,on=virtio, --net, --rng and --virtio-console",
         )
     return [
         DeviceSpec(

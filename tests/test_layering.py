@@ -95,12 +95,13 @@ NAMED_BY_THE_CORE: Final = {
         "disk.requests",
         "gdb.endpoint",
         "inject.spec",
+        "net.requests",
         "snapshot.snapshots",
     },  # what reads a value
     "kvmbox.run.parts": {"snapshot.restore"},
     # What a program calls, and no option.
     "kvmbox.run.machine": {
-        *("screen.screen", "screen.screens"),
+        *("net.requests", "screen.screen", "screen.screens"),
         *("snapshot.by_program", "snapshot.file", "snapshot.start_options"),
     },
 }

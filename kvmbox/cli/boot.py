@@ -113,9 +113,11 @@ def _watch(machine: Machine) -> int:
 
 def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
     if options.get("stats"):
-        from kvmbox.run.statistics_text import format_stats
+        from kvmbox.run.statistics_text import format_net, format_stats
 
-        say(format_stats(result.statistics, wall))
+        say(
+            "\n".join([format_stats(result.statistics, wall), *map(format_net, result.facts.get("nets", ()))])
+        )
         say(f"outcome                  {result.reason} (status {result.status})")
     if result.failed:
         report(result.reason, result.hint)

@@ -55,8 +55,9 @@ DOCUMENTS: Final[dict[str, dict[str, Shape]]] = {
 
 RAN: Final[dict[str, Shape]] = {
     "hint": _MAYBE, "report": str, "summary": str, "cpus": [dict], "last_lines": {TEXT: str},
-    "core": _MAYBE, "disks": list, "screen": (dict, None), "wall_time": int, "format": str, "boots": int,
-    "exits": int, "exits_by_cpu": [int], "device_accesses": {TEXT: {"reads": int, "writes": int}},
+    "core": _MAYBE, "disks": list, "nets": list, "screen": (dict, None), "wall_time": int, "format": str,
+    "boots": int, "exits": int, "exits_by_cpu": [int],
+    "device_accesses": {TEXT: {"reads": int, "writes": int}},
     "ports": [{"port": int, "direction": str, "size": int, "count": int}],
     "unclaimed": _COUNTS, "mmio_exits": int,
     "interrupts": [{"line": int, "raised": int, "coalesced": int}],

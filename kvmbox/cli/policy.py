@@ -109,6 +109,7 @@ def device_types() -> dict[str, str]:
     board.append(boards.disk_map("disk0"))
     virtio_disk = boards.virtio_blk(0, Medium("disk1", layout.SECTOR_SIZE))
     board += boards.place_virtio([virtio_disk, boards.virtio_rng(), boards.virtio_console()])
+    board += boards.place_virtio([boards.virtio_net(0, bytes(6))], board)
     return {
         name: f"device process: {', '.join(device.name for device in devices)}"
         for name, devices in by_type(board).items()

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.vga_text import VgaText
     from kvmbox.devices.virtio_blk import VirtioBlk
     from kvmbox.devices.virtio_console import VirtioConsole
+    from kvmbox.devices.virtio_net import VirtioNet
     from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioRngPci
     from kvmbox.devices.virtio_rng import VirtioRng
 
@@ -97,6 +98,7 @@ __all__ = [
     "VirtioBlkPci",
     "VirtioConsole",
     "VirtioConsolePci",
+    "VirtioNet",
     "VirtioRng",
     "VirtioRngPci",
     "Window",

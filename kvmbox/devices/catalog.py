@@ -18,6 +18,7 @@ from kvmbox.devices.media_models import (
     VirtioBlkPci,
     VirtioConsole,
     VirtioConsolePci,
+    VirtioNet,
     VirtioRng,
     VirtioRngPci,
 )
@@ -61,6 +62,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "virtio_blk": VirtioBlk,
     "virtio_rng": VirtioRng,
     "virtio_console": VirtioConsole,
+    "virtio_net": VirtioNet,
     "qcow2": Qcow2,
     "pci_host": PciHost,
     "virtio_blk_pci": VirtioBlkPci,

@@ -1,4 +1,4 @@
-"""The models that move bulk data: disks and virtio."""
+"""The models that move bulk data: disks, networks and virtio."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from kvmbox.devices.ide_channel import IdeChannel
 from kvmbox.devices.qcow2 import Qcow2
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
+from kvmbox.devices.virtio_net import VirtioNet
 from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioRngPci
 from kvmbox.devices.virtio_rng import VirtioRng
 
@@ -16,6 +17,7 @@ __all__ = [
     "VirtioBlkPci",
     "VirtioConsole",
     "VirtioConsolePci",
+    "VirtioNet",
     "VirtioRng",
     "VirtioRngPci",
 ]

@@ -15,7 +15,7 @@ published or withdrawn (`Queue`), and after a reset of the machine. All of these
 or a request that it has seen. So it always knows which handles are void, and an effect on a void one breaks
 the protocol, without exception. What one reply says is checked before any of it is done: an effect on a
 handle that the same reply has made void before does nothing. A transfer that is under way when its handle
-becomes void moves nothing into guest memory, and nobody is told of it.
+becomes void moves nothing into guest memory, and nobody is told of it, nor of one that was done just before.
 
 What the guest takes back, by a write, is out of reach before the process sees the write. The handles of such
 a queue are not void until the process says that it is gone. But all that is done with them does nothing, and
@@ -258,6 +258,7 @@ class DeviceQueues:
 
     def _use(self, handle: int, written: int, line: Callable[[int, int], None]) -> None:
         self._reads = deque(read for read in self._reads if read[0] != handle)
+        self._told = [told for told in self._told if not (told[2] and told[0] == handle)]
         live = self._live.pop(handle, None)
         ring = None if live is None else self._rings[live.index]
         if live is not None and ring is not None and not live.is_taken_back:

@@ -82,6 +82,7 @@ class MachineOptions(SnapshotOptions, total=False):
     disk_overlay: int | str
     rng: bool
     virtio_console: str | Capture | None
+    nets: Several[str]
     uart_pace: bool
     debug_exit: int | str | None
     start: SavedMachine | None

@@ -161,16 +161,17 @@ class RunHost:
         hear: Callable[[bytes], None] | None = getattr(self._stores.get(stream), "hear", None)
         return self._console.sink(stream) if hear is None else hear
 
+    def input_room(self, stream: str) -> Callable[[int], None]:
+        """That of a stream of the console, or of the wire of that name."""
+        room: Callable[[int], None] | None = getattr(self._stores.get(stream), "room", None)
+        return self._console.room(stream) if room is None else room
+
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Reports become lines for the person, or the end of the run."""
         from kvmbox.host.bios_reports import BiosReports
 
         reports = BiosReports(self._judge, self._console.note)
         return reports.take, reports.stop
-
-    def input_room(self, stream: str) -> Callable[[int], None]:
-        """A stream of the console."""
-        return self._console.room(stream)
 
     @property
     def transfer_thread(self) -> TransferThread | None:

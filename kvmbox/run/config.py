@@ -117,6 +117,7 @@ class RunConfig(Value):
         found += self._disks_written
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
+        found += [("--net …,pcap=", one.pcap) for one in self.of_part("nets") if one.pcap]
         console = self.of_part("virtio_console")
         if console is not None and console.path:
             found.append(("--virtio-console file:", console.path))

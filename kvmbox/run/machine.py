@@ -219,6 +219,14 @@ class Machine:
         finally:
             self._end()
 
+    def forwarded(self, port: int, protocol: str = "tcp") -> int:
+        """The port of the host that leads to `port` of the guest: `nets="user,forward=tcp:80"`.
+
+        UsageError if there is none.
+        """
+        host: int = load("net.requests", "forwarded")(self.config.of_part("nets"), port, protocol)
+        return host
+
     def snapshot(self, path: str | os.PathLike[str]) -> None:
         """Write the whole machine, as it is now, to a file; the guest goes on. Waits until it is written.
 

@@ -103,7 +103,7 @@ SECTIONS: Final = (
                shown=f"{choices.DEFAULT_DISK_OVERLAY // layout.MIB}M", metavar="SIZE",
                read=values.byte_count, type="int | str", marks=IMAGE | FILE | SUITE, part="disk"),
     )),
-    Section("Virtio devices", (
+    Section("Network, and other virtio devices", (
         Option("rng", "Give the guest a virtio entropy device.", kind=FLAG, marks=IMAGE | FILE | SUITE,
                part="virtio"),
         Option("virtio_console",
@@ -111,6 +111,11 @@ SECTIONS: Final = (
                "pty, which also has its input.", metavar="BACKEND",
                parse="kvmbox.host.virtio_console:parse_virtio_console", type="str | Capture | None",
                marks=IMAGE | SUITE, part="virtio"),
+        Option("nets",
+               "Give the guest a network interface. Its wire ends at none, loop, user (the host's network), "
+               "switch:NAME, socket:unix:PATH[,listen], tap:NAME, fd:N or pcap:FILE. May be repeated.",
+               metavar="BACKEND[,mac=ADDRESS][,pcap=FILE][,forward=tcp|udp:[HOST:]GUEST]", kind=REPEATED,
+               parse="kvmbox.parts.net.requests:net", marks=IMAGE | SUITE, flag="--net", part="net"),
     )),
     Section("Console", (
         Option("serial",

@@ -181,7 +181,7 @@ class RunResult(Ending):
             "cpus": self.cpus,
             "last_lines": dict(self.last_lines),
             "core": self.core,
-            "disks": list(self.facts.get("disks", ())),
+            **{name: list(self.facts.get(name, ())) for name in ("disks", "nets")},
             "screen": None if self.screen is None else self.screen.as_json(),
             "wall_time": wall_time,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from kvmbox.jail import layers
@@ -24,6 +25,14 @@ def _sources(found: dict[str, Any]) -> list[str]:
             for one in found["sources"][:MOST_SOURCES]
         ),
     ]
+
+
+def format_net(net: Mapping[str, Any]) -> str:
+    """The facts of a network interface as one line."""
+    return (
+        f"{net['name']:<24} {net['sent']} frames sent, {net['waited']} waited, {net['lost_sent']} lost; "
+        f"{net['received']} received, {net['lost_received']} lost"
+    )
 
 
 def format_stats(stats: RunStats, wall: int) -> str:

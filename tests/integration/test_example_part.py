@@ -66,6 +66,7 @@ OPTIONS_OF: Final[dict[str, tuple[str, ...]]] = {
     "gdb": ("--gdb", "gdb.sock,nowait"),
     "inject": ("--inject", "uart:drop-irq=0.1"),
     "pci_bus": ("--pci", "on"),
+    "net": ("--net", "loop"),
     "profile": ("--profile", "profile.folded"),
     "record": ("--record", "recording"),
     "restart": ("--on-device-crash", "restart"),

@@ -161,7 +161,7 @@ def variants() -> dict[str, DeviceSpec]:
     found["ide"] = IDE
     disk = Medium("disk", 64 * layout.SECTOR_SIZE, writable=True)
     virtio = [board_extras.virtio_blk(0, disk, serial=b"1"), board_extras.virtio_rng()]
-    virtio.append(board_extras.virtio_console())
+    virtio += [board_extras.virtio_console(), board_extras.virtio_net(0, bytes(6))]
     found["qcow2"] = disk_map("disk")
     functions = [on_pci(device) for device in virtio]
     found |= {device.model: device for device in with_pci(functions)}
@@ -499,6 +499,7 @@ PROGRAMS: Final = {
     "virtio_blk": virtio_program,
     "virtio_rng": virtio_program,
     "virtio_console": virtio_program,
+    "virtio_net": virtio_program,
     "qcow2": qcow2_program,
 }
 

@@ -32,6 +32,7 @@ from kvmbox.board_extras import (
     place_virtio,
     virtio_blk,
     virtio_console,
+    virtio_net,
     virtio_rng,
     whole_board,
 )
@@ -70,7 +71,7 @@ def board(*, pace: bool, rtc_base: int = 1_700_000_000) -> dict[str, list[Device
         fw_cfg=(FwCfgItem(bytes(range(256)) * 20, "opt/large"),),
     )
     disk = Medium("disk", 64 * layout.SECTOR_SIZE, writable=True)
-    virtio = place_virtio([virtio_blk(0, disk), virtio_rng(), virtio_console()])
+    virtio = place_virtio([virtio_blk(0, disk), virtio_rng(), virtio_console(), virtio_net(0, bytes(6))])
     by_type: dict[str, list[DeviceSpec]] = {}
     for device in (*whole_board(options), *virtio):
         by_type.setdefault(device.device_type, []).append(device)

@@ -18,6 +18,7 @@ from kvmbox.board_extras import (
     ide_board,
     virtio_blk,
     virtio_console,
+    virtio_net,
     virtio_rng,
     whole_board,
 )
@@ -234,6 +235,7 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
         virtio_blk(0, Medium("disk", 4096)),
         virtio_rng(),
         virtio_console(),
+        virtio_net(0, bytes(6)),
     ]
     assert {device.model for device in [*board, *optional]} == set(MODELS)
 

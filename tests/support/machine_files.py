@@ -46,7 +46,7 @@ DESCRIPTION = Description(
         (("opt/x", "/k/module"),),
         ("/k/kernel.elf", "/k/module"),
     ),
-    BoardFacts(1, "host", ("COM1", "MMIO"), 1_700_000_000, 0xF4, False, False, 1 << 28, False, "auto"),
+    BoardFacts(1, "host", ("COM1", "MMIO"), 1_700_000_000, 0xF4, False, False, 1 << 28, False, "auto", ()),
     Times(5_000_000, 6_000_000, 1_800_000_000_000_000_000, 77, 1_000),
     (DeviceFacts("COM1", 0x1234, True), DeviceFacts("HPET", 0x5678, False)),
     (LineFacts(4, 1, -1), LineFacts(0, 0, 2)),

@@ -23,6 +23,7 @@ from kvmbox.board_extras import (
     place_virtio,
     virtio_blk,
     virtio_console,
+    virtio_net,
     virtio_rng,
     whole_board,
 )
@@ -370,8 +371,8 @@ def everything() -> list[DeviceSpec]:
     options = BoardOptions(
         SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),)
     )
-    disks = [virtio_blk(number, Medium(f"disk{number}", 512)) for number in range(6)]
-    virtio = place_virtio([*disks, virtio_rng(), virtio_console()])
+    disks = [virtio_blk(number, Medium(f"disk{number}", 512)) for number in range(5)]
+    virtio = place_virtio([*disks, virtio_rng(), virtio_console(), virtio_net(0, bytes(6))])
     pci = [device for device in with_pci([]) if device.name == PCI]
     return [*whole_board(options), *ide_board([IdeDrive("disk0", 1)] * 4), *virtio, *pci]
 

@@ -150,6 +150,7 @@ class Taker:
                 config.of_part("disk_overlay"),
                 config.of_part("rng"),
                 config.of_part("pci"),
+                tuple(map(str, config.of_part("nets"))),
             ),
             Times(now, clock, time.time_ns(), counter, reset_at),
             tuple(facts),

@@ -131,6 +131,7 @@ class BoardFacts(Value):
     disk_overlay: int
     rng: bool
     pci: str
+    nets: tuple[str, ...]
 
 
 class DiskFacts(Value):
@@ -337,6 +338,7 @@ def _board(fields: Fields) -> BoardFacts:
         fields.integer("disk_overlay", 1),
         fields.flag("rng"),
         fields.text("pci"),
+        fields.texts("nets", 16),
     )
 
 

@@ -40,6 +40,7 @@ def options_of(description: Description, memory_size: int) -> tuple[str, dict[st
         "disk_overlay": board.disk_overlay,
         "rng": board.rng,
         "pci": board.pci,
+        "nets": board.nets,
         "testdev": board.testdev,
         "uart_pace": board.uart_pace,
         "rtc_base": board.rtc_base,

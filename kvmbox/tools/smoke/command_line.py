@@ -48,13 +48,17 @@ def with_paths(options: Mapping[str, Any], place: Callable[[str], str]) -> dict[
     return found
 
 
-_FILES: Final = {"initrd", "bios", "modules", "fw_cfg", "disks", "cdroms"}
+_FILES: Final = {"initrd", "bios", "modules", "fw_cfg", "disks", "cdroms", "nets"}
 """The options of a suite that name files."""
 
 
 def _moved(option: str, text: str, place: Callable[[str], str]) -> str:
     if option == "disks":
         return disk_request.with_paths(text, place)
+    if option == "nets":
+        from kvmbox.parts.net import requests
+
+        return requests.with_paths(text, place)
     if option == "modules":
         path, comma, arguments = text.partition(",")
         return place(path) + comma + arguments

@@ -15,7 +15,7 @@ from kvmbox.tools.smoke.command_line import with_paths
 from kvmbox.tools.smoke.model import Boot, Observation, Pattern, Step
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}/(?!\.{1,2}\Z)[^/\0]+\Z")
-_TUPLES: Final = ("modules", "fw_cfg", "disks", "cdroms", "require", "inject")
+_TUPLES: Final = ("modules", "fw_cfg", "disks", "cdroms", "nets", "require", "inject")
 _BYTES: Final = "latin-1"
 
 

@@ -23,7 +23,13 @@ STARTS: Final = "start"
 OF_THE_START: Final = frozenset({"image", *OF_THE_SNAPSHOT})
 """The keys that the start of a test decides."""
 VERDICT_LINES: Final = {"pass_line": "pass", "fail_line": "fail", "skip_line": "skip"}
-_KEYS: Final = {"module": "modules", "disk": "disks", "cdrom": "cdroms", "snapshot-when": "when"}
+_KEYS: Final = {
+    "module": "modules",
+    "disk": "disks",
+    "cdrom": "cdroms",
+    "net": "nets",
+    "snapshot-when": "when",
+}
 """Keys that have another name than their option."""
 NO_CHECK: Final[Callable[[Test], None]] = lambda _test: None  # noqa: E731 - a default
 

@@ -11,6 +11,7 @@ from kvmbox.devices.media import EVENT_INDEX, INDIRECT, Chain, ChainTransfer, Ch
 from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, IrqLine, SnapshotError
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
+from kvmbox.devices.virtio_net import VirtioNet
 from kvmbox.devices.virtio_rng import VirtioRng
 
 ALL = mmio.F_VERSION_1 | mmio.F_INDIRECT_DESC | mmio.F_EVENT_IDX
@@ -56,7 +57,8 @@ def chains(count: int, first: int = 1) -> list[Chain]:
 
 
 @pytest.mark.parametrize(
-    ("model", "number"), [(VirtioBlk(sectors=8), 2), (VirtioConsole(), 3), (VirtioRng(), 4)]
+    ("model", "number"),
+    [(VirtioBlk(sectors=8), 2), (VirtioConsole(), 3), (VirtioRng(), 4), (VirtioNet(mac=bytes(6)), 1)],
 )
 def test_device_is_identified(model: mmio.VirtioMmio, number: int) -> None:
     read = [model.read(0, register, 4) for register in (mmio.MAGIC_VALUE, mmio.VERSION, mmio.DEVICE_ID)]

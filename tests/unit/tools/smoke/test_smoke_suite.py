@@ -58,6 +58,7 @@ def test_every_key_reaches_the_test() -> None:
         rng = true
         virtio_console = "null"
         pci = "on"
+        nets = ["switch:lan,pcap=a.pcap"]
         testdev = true
         keyboard = "none"
         serial_limit = "2M"
@@ -105,6 +106,7 @@ def test_every_key_reaches_the_test() -> None:
         "rng": True,
         "virtio_console": "null",
         "pci": "on",
+        "nets": ("switch:lan,pcap=dir/a.pcap",),
         "testdev": True,
         "serial_limit": "2M",
         "uart_pace": True,

@@ -1,0 +1,1 @@
+"""--net: network interfaces of the guest, and the wires of the host behind them."""

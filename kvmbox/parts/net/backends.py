@@ -1,0 +1,119 @@
+"""The wire of a --net: opened before the VMM confines itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kvmbox.errors import StartError
+from kvmbox.host.unix_socket import listen_at
+from kvmbox.parts.net import requests
+from kvmbox.parts.net.wires import CutError, Loop, Stream, Wire, wire_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvmbox.parts.net.requests import NetRequest
+
+
+class Listening(Wire):
+    """A stream to whoever connects to a socket, one after another. Without anybody, frames are lost."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError."""
+        self._listener = listen_at(path)
+        self._listener.setblocking(False)
+        self._path = path
+        self._client: Stream | None = None
+
+    @property
+    def descriptor(self) -> int:  # type: ignore[override]  # it is another one for each client
+        """See Wire."""
+        return self._listener.fileno() if self._client is None else self._client.descriptor
+
+    @property
+    def unsent(self) -> bytes:  # type: ignore[override]  # the client's
+        """See Wire."""
+        return b"" if self._client is None else self._client.unsent
+
+    def send(self, frame: bytes) -> bool:
+        """See Wire."""
+        if self._client is None:
+            raise ConnectionError
+        try:
+            return self._client.send(frame)
+        except CutError as error:
+            self._drop()
+            raise ConnectionError from error
+
+    def flush(self) -> bool:
+        """See Wire."""
+        try:
+            return self._client is None or self._client.flush()
+        except CutError:
+            self._drop()
+            return True
+
+    def receive(self) -> list[bytes]:
+        """See Wire."""
+        if self._client is None:
+            with suppress(OSError):
+                client, _ = self._listener.accept()
+                client.setblocking(False)
+                self._client = Stream(client.detach())
+            return []
+        try:
+            return self._client.receive()
+        except CutError:
+            self._drop()
+            return []
+
+    def _drop(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def close(self) -> None:
+        """See Wire."""
+        self._drop()
+        self._listener.close()
+
+
+def open_wire(request: NetRequest, wake: Callable[[], None]) -> Wire:
+    """The wire that is asked for; `wake` makes the main thread move its frames. Raises StartError."""
+    match request.backend:
+        case requests.LOOP:
+            return Loop(wake)
+        case requests.USER:
+            from kvmbox.parts.net import passt
+
+            return Stream(passt.start(request.forwards))
+        case requests.SOCKET:
+            return _socket(request.target.removeprefix(requests.UNIX), listens=request.listen)
+        case requests.SWITCH:
+            from kvmbox.parts.net import switch
+
+            return switch.join(request.target)
+        case requests.TAP:
+            from kvmbox.parts.net.tap import open_tap
+
+            return wire_of(open_tap(request.target))
+        case requests.DESCRIPTOR:
+            return wire_of(int(request.target))
+        case _:
+            return Wire()
+
+
+def _socket(path: str, *, listens: bool) -> Wire:
+    try:
+        if listens:
+            return Listening(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(os.fspath(path))
+            client.setblocking(False)
+            return Stream(client.detach())
+    except OSError as error:
+        hint = None if listens else "the peer listens there first; or kvmbox does: socket:unix:PATH,listen"
+        raise StartError(f"--net socket:unix:{path}: {error.strerror or error}", hint=hint) from error

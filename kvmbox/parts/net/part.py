@@ -1,0 +1,137 @@
+"""--net: the network interfaces of the guest. Their wires are polled by the main loop."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvmbox.board_extras import virtio_net
+from kvmbox.parts.net.backends import open_wire
+from kvmbox.parts.net.pcap import Capture
+from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.wires import Wire
+from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
+from kvmbox.run.standstill import Visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvmbox.host.clock import GuestClock
+    from kvmbox.outcome import Outcome
+    from kvmbox.parts.net.requests import NetRequest
+    from kvmbox.remote.channel import Channel
+    from kvmbox.run.result import Draft
+
+
+class Wires(Visitor):
+    """The wires of a machine in the poll set of its main loop."""
+
+    def __init__(self, ports: Sequence[tuple[Port, Channel, int]]) -> None:
+        """Each port with the channel of its device, and the number that the device has there."""
+        self._ports = ports
+        self._poll = select.poll()
+        self._watched: dict[int, int] = {}
+
+    def watch(self, poll: select.poll) -> None:
+        """See Visitor."""
+        self._poll, self._watched = poll, {}
+        self._update()
+
+    def tick(self, clock: GuestClock) -> None:
+        """See Visitor. Something may have changed that no descriptor tells."""
+        del clock
+        for one in self._ports:
+            self._serve(*one)
+        self._update()
+
+    def handle(self, descriptor: int) -> bool:
+        """See Visitor."""
+        for one in self._ports:
+            if one[0].wire.descriptor == descriptor:
+                self._serve(*one)
+                self._update()
+                return True
+        return False
+
+    def _serve(self, port: Port, channel: Channel, device: int) -> None:
+        port.move()
+        port.feed(channel, device)
+
+    def _update(self) -> None:
+        """Poll for what is wanted now. A descriptor of which nothing is wanted would tell that it hung up."""
+        wanted = {port.wire.descriptor: port.events for port, _, _ in self._ports if port.events}
+        wanted.pop(-1, None)
+        if wanted == self._watched:
+            return
+        for descriptor in self._watched.keys() - wanted.keys():
+            self._poll.unregister(descriptor)
+        for descriptor, events in wanted.items():
+            self._poll.register(descriptor, events)
+        self._watched = wanted
+
+
+class Net(Part):
+    """The interfaces of one run."""
+
+    def __init__(self, nets: Sequence[NetRequest]) -> None:
+        self._requests = nets
+        self._ports = [Port(f"net{number}", Wire()) for number in range(len(nets))]
+        self._say: Callable[[str], None] = lambda _line: None
+        self._wake: Callable[[], None] = lambda: None
+        self.accepts = any(one.listen for one in nets)
+
+    def equip(self, opening: Opening) -> None:
+        """See `Part`."""
+        self._say = opening.say
+        opening.stores |= {port.name: port for port in self._ports}
+        opening.place_virtio(
+            [virtio_net(number, request.address(number)) for number, request in enumerate(self._requests)]
+        )
+
+    def open(self, opening: Opening) -> None:
+        """See `Part`."""
+        for port, request in zip(self._ports, self._requests, strict=True):
+            port.wire = open_wire(request, self._woken)
+            port.capture = Capture(request.pcap) if request.pcap else None
+            port.has_room = (
+                opening.config.start is not None
+            )  # its device may have said so before it was saved
+
+    def _woken(self) -> None:
+        self._wake()
+
+    def attach(self, machine: Standing) -> None:
+        """See `Part`."""
+        self._wake = machine.loop.wakeup.wake
+        pool, found = machine.devices.pool, []
+        for device_type, index, device in pool.places():
+            for number, port in enumerate(self._ports):
+                if device.name == virtio_net(number, b"").name:
+                    port.now, port.wake = machine.devices.clock.now, self._wake
+                    found.append((port, pool.channel(device_type), index))
+        machine.loop.standstill.admit(Wires(found))
+
+    def ended(self, outcome: Outcome | None) -> Finding | None:
+        """See `Part`."""
+        del outcome
+        for port in self._ports:
+            if port.cut is not None:
+                self._say(f"--net: {port.name} was cut: {port.cut}")
+        problems = [port.capture.problem for port in self._ports if port.capture and port.capture.problem]
+        return Lost(problems[0]) if problems else None
+
+    def report(self, draft: Draft) -> None:
+        """See `Part`."""
+        draft.facts["nets"] = [
+            port.facts() | {"backend": str(request)}
+            for port, request in zip(self._ports, self._requests, strict=True)
+        ]
+
+    def close(self) -> None:
+        """See `Part`."""
+        for port in self._ports:
+            port.close()
+
+
+PART = Net

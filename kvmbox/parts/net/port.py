@@ -1,0 +1,202 @@
+"""The port of one interface: between its device, which it is a medium of, and its wire.
+
+Sent frames. `write` is called by the vCPU thread, under the lock of the device's channel. The wire takes the
+frame at once, or it waits here, and the main thread sends it when the host has room. `MOST_WAITING` frames
+may wait: a guest that sends more than the host takes loses them, and they are counted.
+
+Received frames. The main thread reads them when the device has room, and offers their lengths: RECEIVE. The
+device takes them from the first one on, and the VMM copies them to where it says: `read_now`, while RECEIVE
+is under way. While the device has no room, nothing is read: the wire holds back whoever sends, or loses.
+
+The lock is held for as long as it takes to move one frame, or one packet of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from kvmbox.devices.virtio_net import LEAST_FRAME, LENGTH, MOST_FRAME, PLACE_SHIFT
+from kvmbox.parts.net.wires import CutError, Wire
+from kvmbox.wire import protocol
+
+if TYPE_CHECKING:
+    from kvmbox.parts.net.pcap import Capture
+    from kvmbox.remote.channel import Channel
+
+MOST_WAITING: Final = 256
+"""How many frames may wait for the wire, and how many for the device."""
+MOST_OFFERED: Final = 16
+"""How many frames one RECEIVE offers."""
+MOST_ROUNDS: Final = 8
+"""How many times in a row the device is offered some."""
+_PLACE: Final = (1 << PLACE_SHIFT) - 1
+
+
+class Port:
+    """See the module: a `remote.medium.MediumStore`. What is no method of that belongs to the main thread."""
+
+    writes_now = True
+
+    def __init__(self, name: str, wire: Wire, capture: Capture | None = None) -> None:
+        self.name = name
+        self.wire = wire
+        self.capture = capture
+        self.counts = dict.fromkeys(
+            ("sent", "sent_bytes", "received", "received_bytes", "waited", "lost_sent", "lost_received"), 0
+        )
+        """Frames and bytes; `waited`: how often the host had no room for a frame."""
+        self.has_room = False
+        """Whether the device may take more frames: not before it has said so."""
+        self.cut: str | None = None
+        """Why there is nobody at the other end any more."""
+        self.now: Callable[[], int] = lambda: 0
+        self.wake: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._outgoing: deque[bytes] = deque()
+        self._incoming: deque[bytes] = deque()
+        self._taken: set[int] = set()
+
+    # --- The device's -------------------------------------------------------------------------------------
+
+    def write(self, _offset: int, data: bytes) -> None:
+        """The guest sends a frame. Never raises: what the host does not take is lost."""
+        with self._lock:
+            self._count("sent", data)
+            if self.cut is not None:
+                self.counts["lost_sent"] += 1
+            elif self._outgoing or not self._sends(data):
+                self.counts["waited"] += 1
+                self._hold(data)
+        if self._outgoing:
+            self.wake()
+
+    def read_now(self, offset: int, size: int) -> bytes:
+        """A part of a frame that is offered. OSError if there is none."""
+        number = offset >> PLACE_SHIFT
+        if number >= min(len(self._incoming), MOST_OFFERED):
+            raise OSError(errno.EINVAL, "no such frame")
+        place = offset & _PLACE
+        part = self._incoming[number][place : place + size]
+        if len(part) < size:
+            raise OSError(errno.EINVAL, "a frame is shorter")
+        self._taken.add(number)
+        return part
+
+    read = read_now
+
+    def flush(self) -> None:
+        """See MediumStore: a wire has no stable storage."""
+
+    def room(self, _count: int) -> None:
+        """The device takes frames again."""
+        self.has_room = True
+        self.wake()
+
+    # --- The main thread's --------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> int:
+        """What to poll the descriptor of the wire for."""
+        if self.cut is not None:
+            return 0
+        reads = self.has_room and len(self._incoming) < MOST_WAITING
+        writes = bool(self._outgoing or self.wire.unsent)
+        return select.POLLIN * reads | select.POLLOUT * writes
+
+    def move(self) -> None:
+        """Send what waits for the wire, and read what has come, as far as there is room."""
+        with self._lock, suppress(CutError):
+            try:
+                while self._outgoing and self._tries(self._outgoing[0]):
+                    self._outgoing.popleft()
+                if self.wire.unsent:
+                    self.wire.flush()
+                if self.has_room and len(self._incoming) < MOST_WAITING:
+                    self._take_in(self.wire.receive())
+            except CutError as error:
+                self.cut = str(error)
+                self.counts["lost_sent"] += len(self._outgoing)
+                self._outgoing.clear()
+
+    def feed(self, channel: Channel, device: int) -> None:
+        """Offer the device what has come. Raises DeviceProcessError."""
+        for _ in range(MOST_ROUNDS):
+            if not (self.has_room and self._incoming):
+                return
+            offered = [self._incoming[number] for number in range(min(len(self._incoming), MOST_OFFERED))]
+            self.has_room = False  # before it is asked: it may say otherwise in its reply
+            self._taken.clear()
+            payload = b"".join([LENGTH.pack(len(frame)) for frame in offered])
+            accepted, _ = channel.request(
+                protocol.RECEIVE, device=device, payload=payload, limit=len(payload)
+            )
+            self._has_accepted(accepted // LENGTH.size, len(offered))
+        if self._incoming:
+            self.wake()
+
+    def _has_accepted(self, count: int, offered: int) -> None:
+        with self._lock:
+            for number in range(count):
+                frame = self._incoming.popleft()
+                if number in self._taken:
+                    self._count("received", frame)
+                else:
+                    self.counts["lost_received"] += 1
+            if count == offered:
+                self.has_room = True
+
+    def facts(self) -> dict[str, Any]:
+        """What is told of it."""
+        counts = dict(self.counts)
+        counts["lost_received"] += self.wire.lost
+        return {"name": self.name, "cut": self.cut} | counts
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.wire.close()
+        if self.capture is not None:
+            self.capture.close()
+
+    # --- Under the lock -----------------------------------------------------------------------------------
+
+    def _count(self, what: str, frame: bytes) -> None:
+        self.counts[what] += 1
+        self.counts[f"{what}_bytes"] += len(frame)
+        if self.capture is not None:
+            self.capture.add(self.now(), frame)
+
+    def _sends(self, frame: bytes) -> bool:
+        """Whether the wire has taken a frame, or lost it; with nobody at its other end, the second."""
+        try:
+            return self._tries(frame)
+        except CutError as error:
+            self.cut = str(error)
+            self.counts["lost_sent"] += 1
+            self.wake()
+            return True
+
+    def _tries(self, frame: bytes) -> bool:
+        try:
+            return self.wire.send(frame)
+        except OSError:
+            self.counts["lost_sent"] += 1
+            return True
+
+    def _hold(self, frame: bytes) -> None:
+        if len(self._outgoing) < MOST_WAITING:
+            self._outgoing.append(frame)
+        else:
+            self.counts["lost_sent"] += 1
+
+    def _take_in(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            if LEAST_FRAME <= len(frame) <= MOST_FRAME:
+                self._incoming.append(frame)
+            else:
+                self.counts["lost_received"] += 1

@@ -1,0 +1,173 @@
+"""Wires: frames on real sockets, in pieces, and peers that are gone or send nonsense."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvmbox.errors import StartError
+from kvmbox.parts.net.backends import Listening, open_wire
+from kvmbox.parts.net.requests import net
+from kvmbox.parts.net.wires import MOST_FRAMES, CutError, Loop, Packets, Stream, wire_of
+
+FRAME = bytes(range(60))
+SENT = (60).to_bytes(4, "big") + FRAME
+
+
+class Pair:
+    """Two connected sockets: the descriptor of ours, which the wire closes, and the peer's."""
+
+    def __init__(self, kind: socket.SocketKind) -> None:
+        ours, self.peer = socket.socketpair(socket.AF_UNIX, kind)
+        self.ours = ours.detach()
+        os.set_blocking(self.ours, False)
+
+
+@pytest.fixture
+def stream() -> Iterator[Pair]:
+    pair = Pair(socket.SOCK_STREAM)
+    with pair.peer:
+        yield pair
+
+
+@pytest.fixture
+def packets() -> Iterator[Pair]:
+    pair = Pair(socket.SOCK_SEQPACKET)
+    with pair.peer:
+        yield pair
+
+
+def test_stream_has_each_frame_behind_its_length(stream: Pair) -> None:
+    wire = Stream(stream.ours)
+
+    assert wire.send(FRAME)
+    assert stream.peer.recv(1000) == SENT
+    stream.peer.send(SENT + SENT)
+    assert wire.receive() == [FRAME, FRAME]
+    assert wire.receive() == []
+    wire.close()
+
+
+def test_stream_in_pieces_gives_whole_frames(stream: Pair) -> None:
+    wire = Stream(stream.ours)
+    found = []
+
+    for place in range(0, 2 * len(SENT), 7):
+        stream.peer.send((SENT + SENT)[place : place + 7])
+        found += wire.receive()
+    assert found == [FRAME, FRAME]
+    wire.close()
+
+
+def test_full_stream_takes_no_frame_and_keeps_the_rest_of_one(stream: Pair) -> None:
+    wire = Stream(stream.ours)
+    count = 0
+    while wire.send(bytes(1514)):
+        count += 1
+
+    # What is sent is a number of whole frames, once the peer has read.
+    total = b""
+    while len(total) < count * 1518:
+        total += stream.peer.recv(1 << 16)
+        wire.flush()
+    assert total == ((1514).to_bytes(4, "big") + bytes(1514)) * count
+    assert wire.unsent == b""
+    assert wire.send(FRAME)
+    wire.close()
+
+
+def test_length_that_no_frame_has_cuts_the_wire(stream: Pair) -> None:
+    wire = Stream(stream.ours)
+
+    stream.peer.send(b"\xff" * 8)
+    with pytest.raises(CutError, match="4294967295"):
+        wire.receive()
+    wire.close()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_peer_that_leaves_cuts_the_wire(kind: socket.SocketKind) -> None:
+    pair = Pair(kind)
+    wire = wire_of(pair.ours)
+    pair.peer.close()
+
+    with pytest.raises(CutError):
+        wire.receive()
+    wire.close()
+
+
+def test_packets_are_frames(packets: Pair) -> None:
+    wire = Packets(packets.ours)
+
+    assert wire.send(FRAME)
+    assert packets.peer.recv(1000) == FRAME
+    for _ in range(MOST_FRAMES + 1):
+        packets.peer.send(FRAME)
+    assert wire.receive() == [FRAME] * MOST_FRAMES
+    assert wire.receive() == [FRAME]
+    wire.close()
+
+
+def test_full_packet_socket_takes_no_frame(packets: Pair) -> None:
+    wire = Packets(packets.ours)
+    while wire.send(bytes(1514)):
+        pass
+
+    packets.peer.recv(2000)
+    assert wire.send(FRAME)
+    wire.close()
+
+
+def test_loop_gives_back_and_wakes() -> None:
+    woken: list[None] = []
+    wire = Loop(lambda: woken.append(None))
+
+    assert all(wire.send(FRAME) for _ in range(MOST_FRAMES))
+    assert not wire.send(FRAME)
+    assert len(woken) == MOST_FRAMES
+    assert wire.receive() == [FRAME] * MOST_FRAMES
+    assert wire.receive() == []
+
+
+def test_descriptor_decides_how_frames_are_kept_apart(stream: Pair, packets: Pair) -> None:
+    assert isinstance(wire_of(stream.ours), Stream)
+    assert isinstance(wire_of(packets.ours), Packets)
+    for pair in (stream, packets):
+        os.close(pair.ours)
+
+
+def test_descriptor_that_is_none_or_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="--net fd:999"):
+        wire_of(999)
+    with (
+        (tmp_path / "file").open("wb") as file,
+        pytest.raises(StartError, match="neither a socket nor a tap"),
+    ):
+        wire_of(file.fileno())
+
+
+def test_socket_that_listens_serves_one_client_after_another(tmp_path: Path) -> None:
+    wire = Listening(str(tmp_path / "net.sock"))
+    with pytest.raises(OSError):
+        wire.send(FRAME)
+
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "net.sock"))
+            assert wire.receive() == []
+            assert wire.send(FRAME)
+            assert client.recv(1000) == SENT
+            client.send(SENT)
+            assert wire.receive() == [FRAME]
+        assert wire.receive() == []
+    wire.close()
+
+
+def test_peer_that_is_not_there_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file") as raised:
+        open_wire(net(f"socket:unix:{tmp_path / 'none'}"), lambda: None)
+    assert "listen" in (raised.value.hint or "")
