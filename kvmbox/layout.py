@@ -37,10 +37,10 @@ BIOS_DATA_AREA_SIZE: Final = 0x100
 EBDA: Final = 0x9FC00  # the extended BIOS data area, the last KiB of conventional memory
 FIRMWARE_START: Final = 0xF0000  # reserved up to 1 MiB
 FIRMWARE_TABLES: Final = 0xF0000  # ACPI, MP and SMBIOS tables
-FIRMWARE_TABLES_END: Final = 0xF8000
+FIRMWARE_TABLES_END: Final = 0xF4000
 ACPI_FACS: Final = 0xF0040  # behind the RSDP: whoever resumes from S3 reads its waking vector
 BIOS_DATA_END: Final = 0x500
-BIOS_ROM: Final = 0xF8000  # the built-in BIOS, up to 1 MiB
+BIOS_ROM: Final = 0xF4000  # the built-in BIOS, up to 1 MiB
 
 # --- What kvmbox itself writes into guest memory before the first instruction ------------------------
 # The usual place of the boot area (`boot.area`), which moves if an image wants to be there.
@@ -137,6 +137,9 @@ TESTDEV_MEMORY_SIZE: Final = 64 * KIB
 VGA_FIRST_PORT: Final = 0x3B0  # of all that a VGA may have: its offset 0
 VGA_MONOCHROME_PORTS: Final = ((0x3B4, 2), (0x3BA, 1))  # CRT controller and status of a VGA in mode 7
 VGA_CRTC_PORTS: Final = (0x3D4, 0x3D5)  # index and data of the CRT controller
+VGA_MEMORY: Final = 0xA0000  # the window to the memory of a VGA
+VGA_MEMORY_SIZE: Final = 128 * KIB
+VGA_LATE_WRITES: Final = 1 << 24  # a register on no bus: see devices.vga_text
 VGA_PORTS: Final = ((0x3C0, 16), (0x3D4, 2), (0x3DA, 1))  # first port, and how many
 
 BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same

@@ -4,10 +4,13 @@
  * The console is a stream: it has no cursor to be set. `shown_row` and `shown_column` say where the stream is on the
  * screen. A character that stands elsewhere is preceded by what leads there: a new line, blanks, backspaces. Blanks that
  * a guest writes without moving the cursor (AH=09h, 0Ah: to clear the screen) are not sent.
+ *
+ * In graphics, graphics.c draws the characters. The registers of the VGA are left alone from one text mode to another.
  */
 #include "bios.h"
+#include "graphics.h"
 
-enum { ROWS = 25, ATTRIBUTE = 0x07, PAGES = 8 };
+enum { ATTRIBUTE = 0x07, PAGES = 8 };
 enum { BEL = 7, BS = 8, LF = 10, CR = 13 };
 enum { NOWHERE = 0xff };
 
@@ -54,6 +57,11 @@ static uint16_t columns(void)
     return far16(BDA, BDA_COLUMNS);
 }
 
+static uint8_t rows(void)
+{
+    return (uint8_t)(far8(BDA, BDA_ROWS) + 1);
+}
+
 static uint16_t screen(void)
 {
     return far8(BDA, BDA_MODE) == 7 ? 0xb000 : 0xb800;
@@ -81,8 +89,8 @@ static void scroll(uint8_t page, uint8_t lines, uint8_t attribute, uint16_t from
     uint8_t top = (uint8_t)(from >> 8), left = (uint8_t)from, bottom = (uint8_t)(to >> 8), right = (uint8_t)to;
     uint16_t count;
 
-    if (bottom >= ROWS)
-        bottom = ROWS - 1;
+    if (bottom >= rows())
+        bottom = (uint8_t)(rows() - 1);
     if (right >= width)
         right = (uint8_t)(width - 1);
     if (top > bottom || left > right)
@@ -94,26 +102,44 @@ static void scroll(uint8_t page, uint8_t lines, uint8_t attribute, uint16_t from
         uint8_t row = (uint8_t)(down ? bottom - i : top + i);
         uint8_t source = (uint8_t)(down ? row - lines : row + lines);
 
-        far_move16(screen(), cell(page, row, left), cell(page, source, left), count);
+        if (in_graphics())
+            move_cells(page, row, source, left, (uint8_t)count);
+        else
+            far_move16(screen(), cell(page, row, left), cell(page, source, left), count);
     }
     for (uint8_t i = 0; i < lines; i++) {
         uint8_t row = (uint8_t)(down ? top + i : bottom - i);
 
-        far_fill16(screen(), cell(page, row, left), (uint16_t)(attribute << 8 | ' '), count);
+        if (in_graphics())
+            fill_cells(page, row, left, (uint8_t)count, attribute);
+        else
+            far_fill16(screen(), cell(page, row, left), (uint16_t)(attribute << 8 | ' '), count);
     }
 }
 
 static void line_feed(uint8_t page, uint8_t *row)
 {
-    if (*row + 1 < ROWS) {
+    if (*row + 1 < rows()) {
         ++*row;
         return;
     }
-    scroll(page, 1, far8(screen(), (uint16_t)(cell(page, *row, 0) + 1)), 0,
-           (uint16_t)((ROWS - 1) << 8 | (columns() - 1)), 0);
+    scroll(page, 1, in_graphics() ? 0 : far8(screen(), (uint16_t)(cell(page, *row, 0) + 1)), 0,
+           (uint16_t)((rows() - 1) << 8 | (columns() - 1)), 0);
 }
 
-/* A character as a teletype prints it; `attribute` is kept as it is in the cell if that is negative. */
+/* A character in a cell; `attribute` is kept as it is in the cell if that is negative. */
+static void put(uint8_t page, uint8_t row, uint8_t column, uint8_t character, int attribute)
+{
+    if (in_graphics()) {
+        draw_character(page, row, column, character, (uint8_t)attribute);
+        return;
+    }
+    set_far8(screen(), cell(page, row, column), character);
+    if (attribute >= 0)
+        set_far8(screen(), (uint16_t)(cell(page, row, column) + 1), (uint8_t)attribute);
+}
+
+/* A character as a teletype prints it; `attribute` as above. */
 static void teletype(uint8_t page, uint8_t character, int attribute)
 {
     uint8_t row = (uint8_t)(cursor(page) >> 8), column = (uint8_t)cursor(page);
@@ -147,9 +173,7 @@ static void teletype(uint8_t page, uint8_t character, int attribute)
         shown = 0;
         break;
     default:
-        set_far8(screen(), cell(page, row, column), character);
-        if (attribute >= 0)
-            set_far8(screen(), (uint16_t)(cell(page, row, column) + 1), (uint8_t)attribute);
+        put(page, row, column, character, attribute);
         if (character)
             show(row, column, character);
         if (++column == columns()) { /* the stream needs no new line where the screen does */
@@ -170,7 +194,7 @@ static void teletype(uint8_t page, uint8_t character, int attribute)
 void print(const char *text)
 {
     for (; *text; text++)
-        teletype(far8(BDA, BDA_PAGE), (uint8_t)*text, -1);
+        teletype(far8(BDA, BDA_PAGE), (uint8_t)*text, in_graphics() ? ATTRIBUTE : -1);
 }
 
 /* AH=09h and 0Ah: so many characters from the cursor on, which stays. */
@@ -178,17 +202,27 @@ static void write_cells(const struct frame *f, int with_attribute)
 {
     uint16_t at = cursor(f->b.h);
     uint8_t row = (uint8_t)(at >> 8), column = (uint8_t)at, character = f->a.l;
-    uint16_t most = (uint16_t)(ROWS * columns()), place = cell(f->b.h, row, column);
+    uint16_t most = (uint16_t)(rows() * columns()), place = cell(f->b.h, row, column);
     uint16_t count = f->c.x < most ? f->c.x : most;
     int shows = character != ' ' && character != 0 && character != 0xff;
 
-    if (with_attribute) {
+    if (in_graphics()) {
+        uint8_t r = row, c = column;
+
+        for (uint16_t i = 0; i < count && r < rows(); i++) {
+            draw_character(f->b.h, r, c, character, f->b.l);
+            if (++c == columns()) {
+                c = 0;
+                r++;
+            }
+        }
+    } else if (with_attribute) {
         far_fill16(screen(), place, (uint16_t)(f->b.l << 8 | character), count);
     } else {
         for (uint16_t i = 0; i < count; i++)
             set_far8(screen(), (uint16_t)(place + 2 * i), character);
     }
-    for (uint16_t i = 0; shows && i < count && row < ROWS; i++) {
+    for (uint16_t i = 0; shows && i < count && row < rows(); i++) {
         show(row, column, character);
         if (++column == columns()) {
             column = 0;
@@ -214,22 +248,22 @@ static void write_string(struct frame *f)
 
 static int set_mode(uint8_t mode)
 {
-    uint8_t number = mode & 0x7f;
-    uint16_t width = number < 2 ? 40 : 80;
+    uint8_t number = mode & 0x7f, graphics = (uint8_t)is_graphics(number), programs = graphics || in_graphics();
 
-    if (number > 3 && number != 7)
+    if (number > 3 && number != 7 && !graphics)
         return 0;
     set_far8(BDA, BDA_MODE, number);
-    set_far16(BDA, BDA_COLUMNS, width);
-    set_far16(BDA, BDA_PAGE_SIZE, width == 40 ? 0x800 : 0x1000);
+    describe_mode(number);
     set_far16(BDA, BDA_PAGE_START, 0);
     far_fill16(BDA, BDA_CURSOR, 0, PAGES);
     set_far16(BDA, BDA_CURSOR_SHAPE, 0x0607);
     set_far8(BDA, BDA_PAGE, 0);
     set_far16(BDA, BDA_CRTC, number == 7 ? 0x3b4 : 0x3d4);
-    set_far8(BDA, BDA_ROWS, ROWS - 1);
-    set_far16(BDA, BDA_CELL_HEIGHT, 16);
-    if (!(mode & 0x80))
+    if (programs)
+        program_mode(number);
+    if (!(mode & 0x80) && graphics)
+        clear_graphics();
+    else if (!(mode & 0x80))
         far_fill16(screen(), 0, ATTRIBUTE << 8 | ' ', 0x4000);
     shown_row = NOWHERE;
     return 1;
@@ -241,11 +275,6 @@ void video_start(void)
     shown_row = shown_column = shown = 0;
 }
 
-static int palette_is_nothing(uint8_t function)
-{
-    return function <= 0x03 || function == 0x10 || function == 0x12 || function == 0x13;
-}
-
 enum action video_service(struct frame *f)
 {
     uint8_t page = f->b.h;
@@ -254,7 +283,7 @@ enum action video_service(struct frame *f)
     case 0x00:
         if (!set_mode(f->a.l))
             break;
-        f->a.l = 0x30;
+        f->a.l = in_graphics() ? 0x20 : 0x30;
         return DONE;
     case 0x01:
         set_far16(BDA, BDA_CURSOR_SHAPE, f->c.x);
@@ -286,27 +315,30 @@ enum action video_service(struct frame *f)
     case 0x0a:
         write_cells(f, f->a.h == 0x09);
         return DONE;
-    case 0x0b: /* the colour of the border */
+    case 0x0b: /* in text, the colour of the border */
+        if (in_graphics())
+            set_color(f->b.h, f->b.l);
+        return DONE;
+    case 0x0c:
+        if (in_graphics())
+            put_pixel(page, f->c.x, f->d.x, f->a.l);
+        return DONE;
+    case 0x0d:
+        f->a.l = in_graphics() ? get_pixel(page, f->c.x, f->d.x) : 0;
         return DONE;
     case 0x0e:
-        teletype(far8(BDA, BDA_PAGE), f->a.l, -1);
+        teletype(far8(BDA, BDA_PAGE), f->a.l, in_graphics() ? f->b.l : -1);
         return DONE;
     case 0x0f:
         f->a.x = (uint16_t)(columns() << 8 | far8(BDA, BDA_MODE));
         f->b.h = far8(BDA, BDA_PAGE);
         return DONE;
     case 0x10:
-        if (palette_is_nothing(f->a.l))
+        if (palette_function(f))
             return DONE;
         break;
     case 0x11:
-        if (f->a.l == 0x30) {
-            f->c.x = 16;
-            f->d.l = ROWS - 1;
-            f->es = f->bp.x = 0; /* where no font is */
-            return DONE;
-        }
-        if (f->a.l == 0x04 || f->a.l == 0x14) /* the font that is there */
+        if (font_function(f))
             return DONE;
         break;
     case 0x12:
@@ -324,6 +356,9 @@ enum action video_service(struct frame *f)
         if (f->a.l == 0)
             f->b.x = 0x0008; /* a VGA with a colour monitor */
         f->a.l = 0x1a;
+        return DONE;
+    case 0x1b:
+        tell_state(f);
         return DONE;
     case 0x4f: /* no VBE */
         report(f, REPORT_SERVICE);

@@ -1,95 +1,61 @@
-"""A screen as a picture: PNG, by Pillow, with the font Source Code Pro (both are of the extra `screen`).
+"""A picture: pixels, and the PNG file of them.
 
-The font is an outline of all characters of code page 437. A cell of 9 x 16 dots has twice as many pixels each
-way. Characters of another height are stretched to their cell. What blinks is shown.
+PNG is ISO/IEC 15948. A file of ours has the chunks IHDR, IDAT and IEND, 8 bits for each of red, green and
+blue, and no filter of lines. zlib is imported when a file is made.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+import hashlib
+from struct import Struct
+from typing import Final
 
-from kvmbox.errors import UsageError
-from kvmbox.parts.screen.glyphs import GLYPHS
+from kvmbox.lean import Value
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from kvmbox.parts.screen.mode import Color, TextMode
-
-SCALE: Final = 2
-CELL_WIDTH: Final = 9 * SCALE
-CELL_HEIGHT: Final = 16 * SCALE
-FONT_SIZE: Final = 30
-"""At which a character of the font is as wide as a cell, 0.6 of the size."""
-BASELINE: Final = 24
-"""Pixels from the top of a cell: what is below the line has room, and lines of boxes meet."""
-WEIGHT: Final = 500
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_HEADER: Final = Struct(">2I 5B")
+_LENGTH: Final = Struct(">I")
+_TRUE_COLOR: Final = 2
 
 
-class Glyphs:
-    """The characters as masks of the size of a cell, drawn when they are needed."""
+class Picture(Value):
+    """`width` x `height` pixels, from the upper left one on. `rgb` has 3 bytes of each: red, green, blue."""
 
-    def __init__(self, height: int) -> None:
-        """`height` is that of a cell, in pixels. Raises UsageError."""
-        try:
-            import fontpkg
-            from PIL import Image, ImageDraw, ImageFont
-        except ImportError as error:
-            raise UsageError(
-                f"a picture of the screen needs Pillow and a font: {error}",
-                hint="pip install 'kvmbox[screen]'",
-            ) from error
-        self._image, self._draw = Image, ImageDraw
-        self._font = ImageFont.truetype(str(fontpkg.path("Source Code Pro")), FONT_SIZE)
-        self._font.set_variation_by_axes([WEIGHT])
-        self._height = height
-        self._masks: dict[int, Image.Image] = {}
+    width: int
+    height: int
+    rgb: bytes
 
-    def __getitem__(self, code: int) -> Image:
-        """The mask of one of 256 characters."""
-        if code not in self._masks:
-            mask = self._image.new("L", (CELL_WIDTH, CELL_HEIGHT))
-            self._draw.Draw(mask).text((0, BASELINE), GLYPHS[code], fill=255, font=self._font, anchor="ls")
-            self._masks[code] = mask.resize((CELL_WIDTH, self._height))
-        return self._masks[code]
+    @property
+    def sha256(self) -> str:
+        """The hash of the pixels, in hexadecimal. Two pictures of one size are equal if it is."""
+        return hashlib.sha256(self.rgb).hexdigest()
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether all of it is black."""
+        return not self.rgb.strip(b"\0")
 
-def png_of(
-    mode: TextMode, rows: Sequence[bytes], attributes: Sequence[bytes], cursor: tuple[int, int] | None
-) -> bytes:
-    """The PNG file of a screen: the characters and attributes of each row, row and column of the cursor.
+    def pixel(self, x: int, y: int) -> tuple[int, int, int]:
+        """Red, green and blue of one pixel, 0 to 255 each."""
+        at = 3 * (y * self.width + x)
+        red, green, blue = self.rgb[at : at + 3]
+        return red, green, blue
 
-    Raises UsageError without the extra.
-    """
-    height = mode.height * SCALE
-    glyphs = Glyphs(height)
-    from PIL import Image
+    def png(self) -> bytes:
+        """The picture as a PNG file."""
+        import zlib
 
-    colors = [_eight_bits(color) for color in mode.colors]
-    picture = Image.new("RGB", (CELL_WIDTH * mode.columns, height * mode.rows), colors[0])
-    for row, codes in enumerate(rows):
-        for column, (code, attribute) in enumerate(zip(codes, attributes[row], strict=True)):
-            left, top = column * CELL_WIDTH, row * height
-            background = attribute >> 4 & (7 if mode.blinks else 15)
-            if background:
-                picture.paste(colors[background], (left, top, left + CELL_WIDTH, top + height))
-            if GLYPHS[code] != " ":
-                picture.paste(colors[attribute & 15], (left, top), glyphs[code])
-    if cursor is not None:
-        row, column = cursor
-        left, top = column * CELL_WIDTH, row * height
-        first, last = mode.cursor_lines
-        color = colors[attributes[row][column] & 15]
-        bottom = min((last + 1) * SCALE, height)
-        if first * SCALE < bottom:
-            picture.paste(color, (left, top + first * SCALE, left + CELL_WIDTH, top + bottom))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+        def chunk(name: bytes, data: bytes) -> bytes:
+            return _LENGTH.pack(len(data)) + name + data + _LENGTH.pack(zlib.crc32(name + data))
 
-
-def _eight_bits(color: Color) -> Color:
-    red, green, blue = (level * 255 // 63 for level in color)
-    return red, green, blue
+        line = 3 * self.width
+        lines = b"".join(
+            b"\0" + self.rgb[start : start + line] for start in range(0, line * self.height, line)
+        )
+        header = _HEADER.pack(self.width, self.height, 8, _TRUE_COLOR, 0, 0, 0)
+        return (
+            _SIGNATURE
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", zlib.compress(lines, 6))
+            + chunk(b"IEND", b"")
+        )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from kvmbox import layout
 from kvmbox.lean import Value
 from kvmbox.parts.screen.mode import CELLS, MODE_3, TextMode
+from kvmbox.parts.screen.picture import Picture
 
 
 class Cursor(Value):
@@ -23,9 +24,11 @@ class Screen:
     `str(screen)` is its text. Two screens are equal if they show the same.
     """
 
-    def __init__(self, memory: bytes, mode: TextMode) -> None:
-        """`memory` is what the guest has at `mode.base`: 32 KiB."""
+    def __init__(self, memory: bytes, mode: TextMode, picture: Picture | None = None) -> None:
+        """`memory` is what the guest has at `mode.base`: 32 KiB. `picture` is shown in place of text."""
         self.mode = mode
+        self.picture = picture
+        """What a monitor shows if the guest has graphics, pixel by pixel; None if it has text."""
         self._cells = [self._row(memory, row) for row in range(mode.rows)]
 
     def _row(self, memory: bytes, row: int) -> bytes:
@@ -42,8 +45,8 @@ class Screen:
 
     @property
     def has_graphics(self) -> bool:
-        """Whether the guest has switched to graphics, which are not modelled: this is not what it shows."""
-        return self.mode.has_graphics
+        """Whether the guest has switched to graphics: a monitor shows no text, but `picture`."""
+        return self.picture is not None or self.mode.has_graphics
 
     @cached_property
     def codes(self) -> tuple[bytes, ...]:
@@ -82,7 +85,9 @@ class Screen:
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing is to be seen: neither text nor colours."""
+        """Whether nothing is to be seen: neither text nor colours, nor a picture."""
+        if self.picture is not None:
+            return self.picture.is_blank
         return not self.text and not self.has_colors
 
     @property
@@ -110,11 +115,17 @@ class Screen:
             "cursor": None if cursor is None else cursor.as_dict(),
             "attributes": [attributes.hex() for attributes in self.attributes],
             "graphics": self.has_graphics,
+            "picture": None if self.picture is None else _facts(self.picture),
         }
 
     def png(self) -> bytes:
-        """The screen as a picture, in colour and with the cursor. UsageError without kvmbox[screen]."""
-        from kvmbox.parts.screen.picture import png_of
+        """The screen as a PNG file: graphics pixel by pixel, or text in colour and with the cursor.
+
+        Raises UsageError if there is text, and no kvmbox[screen] to draw it.
+        """
+        if self.picture is not None:
+            return self.picture.png()
+        from kvmbox.parts.screen.text_picture import png_of
 
         cursor = self.cursor
         place = None if cursor is None else (cursor.row, cursor.column)
@@ -127,10 +138,18 @@ class Screen:
         return f"<Screen {self.columns} x {len(self._cells)}: {self.text!r}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Screen) and (self._cells, self.mode) == (other._cells, other.mode)
+        return isinstance(other, Screen) and self._shown == other._shown
 
     def __hash__(self) -> int:
-        return hash((tuple(self._cells), self.mode))
+        return hash(self._shown)
+
+    @property
+    def _shown(self) -> tuple[object, ...]:
+        return self.picture, tuple(self._cells), self.mode
+
+
+def _facts(picture: Picture) -> dict[str, Any]:
+    return {"width": picture.width, "height": picture.height, "sha256": picture.sha256}
 
 
 BLANK: Final = Screen(bytes(layout.TEXT_SCREEN_SIZE), MODE_3)

@@ -90,11 +90,12 @@ class ScreenView:
         if memory in UNUSED and vga is not None and vga.snapshot() == type(vga)().snapshot():
             return None  # `--sandbox none` has its models from the beginning
         from kvmbox.parts.screen.screen import Screen
+        from kvmbox.parts.screen.sources import Look, picture_of
 
         mode = self._mode(vga)
         if mode.base != layout.TEXT_SCREEN:
             memory = self._memory.read(mode.base, layout.TEXT_SCREEN_SIZE)
-        return Screen(memory, mode)
+        return Screen(memory, mode, picture_of(Look(self._memory, vga)))
 
     def text(self) -> str:
         """What is on the screen of a machine that stands still, in lines without control characters."""

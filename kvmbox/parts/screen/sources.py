@@ -1,0 +1,32 @@
+"""What a monitor shows in place of text: the first source of a picture that is on.
+
+A source is a function. It looks at the registers of the VGA and at guest memory, and answers None while it is
+off. A linear frame buffer is before the VGA's own graphics, because it hides them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kvmbox.devices.vga_text import VgaText
+from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
+from kvmbox.parts.screen.picture import Picture
+
+
+class Look(Value):
+    """What there is to look at. `vga` is None if its process has not started, so it is as at power-on."""
+
+    memory: GuestMemory
+    vga: VgaText | None
+
+
+Source = Callable[[Look], Picture | None]
+
+SOURCES: Final[tuple[Source, ...]] = ()
+
+
+def picture_of(look: Look) -> Picture | None:
+    """The picture of the first source that is on, or None: the screen has text."""
+    return next((picture for source in SOURCES if (picture := source(look)) is not None), None)
