@@ -103,6 +103,10 @@ class LateWrites(Value):
     register: int
 
 
+class Aperture(Value):
+    """The device may take the window of a VGA, 0xA0000 to 0xBFFFF, out of guest memory, and put it back."""
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -182,7 +186,7 @@ class PciGrant(Value):
 
 _Wire = Irq | ReplacingIrq | Output | Input | PciGrant
 _Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
-Grant = _Wire | _Power | LateWrites | Memory | Resource | Content | Medium | Queues
+Grant = _Wire | _Power | LateWrites | Memory | Resource | Content | Medium | Queues | Aperture
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -508,7 +512,7 @@ def _post() -> DeviceSpec:
 
 
 def _vga() -> DeviceSpec:
-    """The text that it shows is memory of the guest, which no device process sees."""
+    """The window is memory of the guest, until its registers make more of it than that."""
     return DeviceSpec(
         VGA,
         "vga",
@@ -517,6 +521,8 @@ def _vga() -> DeviceSpec:
             AddressRange(first, count, offset=first - layout.VGA_FIRST_PORT)
             for first, count in (*layout.VGA_MONOCHROME_PORTS, *layout.VGA_PORTS)
         ),
+        mmio=(AddressRange(layout.VGA_MEMORY, layout.VGA_MEMORY_SIZE, offset=layout.VGA_MEMORY),),
+        grants=(Aperture(),),
         # Many kernels move the cursor at each character: four writes.
         coalesced=layout.VGA_CRTC_PORTS,
         on_demand=True,

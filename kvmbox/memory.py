@@ -12,12 +12,16 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from kvmbox import layout
 from kvmbox.errors import StartError
 from kvmbox.firmware.memory_map import ram_ranges
 from kvmbox.lean import Value
+
+WINDOW_SLOT: Final = 1
+"""Which of `GuestMemory.pieces` is the window of a VGA."""
 
 MAP_NORESERVE: Final = 0x4000  # <asm-generic/mman-common.h>; the mmap module has it from Python 3.13
 
@@ -79,6 +83,16 @@ class GuestMemory:
         ]
         self.roms: list[MemoryRegion] = []
         """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
+
+    @property
+    def pieces(self) -> list[MemoryRegion]:
+        """The regions in pieces, as KVM gets them. The window of a VGA may be taken out."""
+        low, *high = self.regions
+        cuts = (0, layout.VGA_MEMORY, layout.VGA_MEMORY + layout.VGA_MEMORY_SIZE, low.size)
+        return [
+            MemoryRegion(start, end - start, low.pages, low.host_address + start)
+            for start, end in pairwise(cuts)
+        ] + high
 
     def add_rom(self, start: int, data: bytes) -> None:
         """Put `data`, whole pages, at guest-physical `start`, outside of RAM; again is harmless."""

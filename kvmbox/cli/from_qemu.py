@@ -27,7 +27,7 @@ OPTIONS: Final = {
     "nographic": "not needed: the console is on stdin and stdout by default",
     "display": "not needed: --screen shows the text screen of a guest",
     "curses": "--screen live",
-    "vga": "not needed: the guest has a text screen",
+    "vga": "not needed: the guest has a VGA; --picture FILE is screendump",
     "monitor": "not needed: Ctrl-A C on a terminal; with --gdb, gdb's monitor commands",
     "qmp": "--gdb, or the Python API",
     "qtest": "kvmbox qtest",

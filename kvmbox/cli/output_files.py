@@ -27,6 +27,8 @@ def open_json(path: str | None) -> TextIO | None:
     """The file of --json, opened before the work, so that it is not wasted on a wrong path."""
     if path is None:
         return None
+    import hashlib  # noqa: F401 - of a picture: what a confined VMM has not loaded, it cannot load
+
     try:
         return os.fdopen(os.dup(1) if path == STDOUT else open_for_writing(path), "w", encoding="utf-8")
     except OSError as error:

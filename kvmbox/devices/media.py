@@ -40,6 +40,23 @@ class Window(Effect):
         self.to_guest = to_guest
 
 
+class Aperture(Effect):
+    """The device's window in guest memory, or a part of it: `size` bytes from `address` on.
+
+    With `is_plain` 0 accesses of the guest are to come to the device from now on, and `memory` brings the
+    bytes that were there, in pieces: the tag of each is its offset. With 1 the window may be plain memory.
+    If the VMM makes it so, with bytes from the snapshot of the device, `complete` says that it has.
+    """
+
+    __slots__ = ("address", "is_plain", "size")
+    __match_args__ = ("is_plain", "address", "size")
+
+    def __init__(self, is_plain: int, address: int, size: int) -> None:
+        self.is_plain = is_plain
+        self.address = address
+        self.size = size
+
+
 class Flush(Effect):
     """What was written to a medium is to reach stable storage: `complete` tells when it has."""
 

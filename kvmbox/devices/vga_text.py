@@ -1,24 +1,31 @@
-"""The registers of a VGA, as far as text modes need them.
+"""A VGA: its registers, and its memory where that is not plain memory of the guest.
 
 Source: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem". CRT controller, sequencer,
-graphics controller, attribute controller and DAC are there.
+graphics controller, attribute controller and DAC are there. `vga_memory` has the memory.
 
-The text itself is not here: 0xB8000 is memory of the guest, which the VMM reads when it shows the screen. The
-VMM asks for the registers by SNAPSHOT, and gives the answer to a model of its own, whose `restore` checks it.
+The VMM looks at the screen by SNAPSHOT, and gives the answer to a model of its own, whose `restore` checks
+it. `window` is what it asks then.
+
+Writes that may come late, 4 bytes each at most, are written to register `layout.VGA_LATE_WRITES`, which is
+on no bus, as words of 8 bytes: the value, its size at bit 32, its offset at bit 36. While the window is not
+plain, no write to a register of the VGA, or to the window, is more urgent than the next read.
 
 Registers by `offset`, which is the port less 0x3B0. The CRT controller and input status 1 answer at 0x3D4,
 0x3D5 and 0x3DA, or, while bit 0 of the miscellaneous output register is 0, at 0x3B4, 0x3B5 and 0x3BA. At
 power-on the registers are as a BIOS leaves them in mode 3: 80 x 25 characters of 9 x 16 dots.
 
-Time matters to input status 1 alone, and that is a function of `now`.
+The window is at the offsets that are its addresses. Time matters to input status 1 alone, and that is a
+function of `now`.
 """
 
 from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import SnapshotError, TimelessModel
-from kvmbox.devices.port_models import check_snapshot
+from kvmbox.devices.model import DONE, Effect, SnapshotError, TimelessModel
+from kvmbox.devices.vga_memory import VgaMemory
+from kvmbox.devices.vga_planes import WINDOW
+from kvmbox.layout import VGA_LATE_WRITES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +54,8 @@ OFFSET: Final = 0x13
 PROTECT: Final = 1 << 7  # of VERTICAL_RETRACE_END: registers 0 to 7 are read-only
 LINE_COMPARE_8: Final = 1 << 4  # of OVERFLOW, and of it alone
 CURSOR_OFF: Final = 1 << 5  # of CURSOR_START
+CLOCKING: Final = 1  # index of the sequencer
+SCREEN_OFF: Final = 1 << 5  # of CLOCKING
 COLOR_ADDRESSES: Final = 1 << 0  # of the miscellaneous output register
 MISCELLANEOUS: Final = 6  # index of the graphics controller
 GRAPHICS_MODE: Final = 1 << 0  # of MISCELLANEOUS
@@ -87,7 +96,7 @@ DISPLAYED_LINES: Final = 400
 NOT_DISPLAYING: Final = 1 << 0
 VERTICAL_RETRACE: Final = 1 << 3
 
-_MAGIC: Final = b"VGA\x01"  # the name and the version of the snapshot
+_MAGIC: Final = b"VGA\x02"  # the name and the version of the snapshot
 _SNAPSHOT: Final = Struct("<4s 5s 9s 25s 21s 768s 4B 2B 6B 3s")
 _READ_STATE: Final = 3  # of the DAC: the read index was written last. 0: the write index
 
@@ -106,8 +115,7 @@ class VgaText(TimelessModel):
         self._power_on()
 
     def _power_on(self) -> None:
-        self._sequencer = bytearray(_SEQUENCER)
-        self._graphics = bytearray(_GRAPHICS)
+        self._memory = VgaMemory(bytearray(_SEQUENCER), bytearray(_GRAPHICS))
         self._crtc = bytearray(_CRTC)
         self._attribute = bytearray(_ATTRIBUTE)
         self._palette = bytearray(_PALETTE)
@@ -139,15 +147,46 @@ class VgaText(TimelessModel):
         return self._crtc[CURSOR_HIGH] << 8 | self._crtc[CURSOR_LOW]
 
     @property
+    def sequencer(self) -> bytes:
+        """The registers of the sequencer."""
+        return bytes(self._memory.sequencer)
+
+    @property
+    def graphics(self) -> bytes:
+        """The registers of the graphics controller."""
+        return bytes(self._memory.graphics)
+
+    @property
+    def attribute(self) -> bytes:
+        """The registers of the attribute controller."""
+        return bytes(self._attribute)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the screen is on: it is black if not."""
+        return bool(self._attribute_index & _SHOWN) and not self._memory.sequencer[CLOCKING] & SCREEN_OFF
+
+    @property
+    def palette(self) -> bytes:
+        """Red, green and blue of the 256 colours of the DAC, 0 to 63 each, behind the mask of its index."""
+        return b"".join(bytes(self._palette[3 * (index & self._pel_mask) :][:3]) for index in range(256))
+
+    @property
+    def window(self) -> VgaMemory:
+        """The memory, and whose it is."""
+        return self._memory
+
+    @property
     def memory_map(self) -> int:
         """Where the guest sees the memory. 2: 32 KiB at 0xB0000. 3: 32 KiB at 0xB8000."""
-        return self._graphics[MISCELLANEOUS] >> 2 & 3
+        return self._memory.graphics[MISCELLANEOUS] >> 2 & 3
 
     @property
     def has_graphics(self) -> bool:
         """Whether the memory has dots in place of characters."""
         return bool(
-            self._graphics[MISCELLANEOUS] & GRAPHICS_MODE or self._attribute[MODE_CONTROL] & GRAPHICS_MODE
+            self._memory.graphics[MISCELLANEOUS] & GRAPHICS_MODE
+            or self._attribute[MODE_CONTROL] & GRAPHICS_MODE
         )
 
     @property
@@ -166,16 +205,22 @@ class VgaText(TimelessModel):
     def read(self, now: int, offset: int, size: int) -> int:
         """See DeviceModel."""
         if size == 1:
-            return self._read_byte(now, offset)
+            return self._read_byte(now, offset) if offset < WINDOW else self._memory.read(offset)
         value = 0
         for position in range(size if size in (2, 4, 8) else 0):
-            value |= self._read_byte(now, offset + position) << 8 * position
+            value |= self.read(now, offset + position, 1) << 8 * position
         return value
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel."""
+        if offset == VGA_LATE_WRITES:
+            offset, size, value = value >> 36, value >> 32 & 7, value & 0xFFFF_FFFF
         for position in range(size if size in (1, 2, 4, 8) else 0):
-            self._write_byte(offset + position, value >> 8 * position & 0xFF)
+            place, byte = offset + position, value >> 8 * position & 0xFF
+            if place < WINDOW:
+                self._write_byte(place, byte)
+            else:
+                self._memory.write(place, byte)
 
     def reset(self, now: int) -> None:
         """See DeviceModel. As after power-on, because the BIOS sets mode 3 again."""
@@ -203,7 +248,7 @@ class VgaText(TimelessModel):
                 return self._sequencer_index
             case 0x15:
                 index = self._sequencer_index
-                return self._sequencer[index] if index < len(_SEQUENCER) else 0
+                return self._memory.sequencer[index] if index < len(_SEQUENCER) else 0
             case 0x16:
                 return self._pel_mask
             case 0x17:
@@ -220,7 +265,7 @@ class VgaText(TimelessModel):
                 return self._graphics_index
             case 0x1F:
                 index = self._graphics_index
-                return self._graphics[index] if index < len(_GRAPHICS) else 0
+                return self._memory.graphics[index] if index < len(_GRAPHICS) else 0
         return 0xFF
 
     def _read_crtc(self, now: int, offset: int) -> int:
@@ -253,7 +298,10 @@ class VgaText(TimelessModel):
                 self._sequencer_index = value & 7
             case 0x15:
                 if self._sequencer_index < len(_SEQUENCER):
-                    self._sequencer[self._sequencer_index] = value & _SEQUENCER_MASK[self._sequencer_index]
+                    self._memory.sequencer[self._sequencer_index] = (
+                        value & _SEQUENCER_MASK[self._sequencer_index]
+                    )
+                    self._memory.registers_changed()
             case 0x16:
                 self._pel_mask = value
             case 0x17:
@@ -266,7 +314,8 @@ class VgaText(TimelessModel):
                 self._graphics_index = value & 0x0F
             case 0x1F:
                 if self._graphics_index < len(_GRAPHICS):
-                    self._graphics[self._graphics_index] = value & _GRAPHICS_MASK[self._graphics_index]
+                    self._memory.graphics[self._graphics_index] = value & _GRAPHICS_MASK[self._graphics_index]
+                    self._memory.registers_changed()
 
     def _write_crtc(self, offset: int, value: int) -> None:
         if offset == CRTC_INDEX:
@@ -298,14 +347,27 @@ class VgaText(TimelessModel):
             self._pel_part = 0
             self._pel_write = self._pel_write + 1 & 0xFF
 
+    def take_effects(self) -> list[Effect]:
+        """See DeviceModel."""
+        return self._memory.take_effects()
+
+    def memory(self, now: int, tag: int, data: bytes | None) -> None:
+        """See MemoryModel. Bytes that the window had as plain memory, from its offset `tag` on."""
+        self._memory.take(tag, data or b"")
+
+    def complete(self, now: int, tag: int, status: int) -> None:
+        """See MemoryModel. The window is plain memory, with what the planes had there."""
+        if status == DONE:
+            self._memory.is_given()
+
     # --- Snapshots ----------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""
-        return _SNAPSHOT.pack(
+        registers = _SNAPSHOT.pack(
             _MAGIC,
-            self._sequencer,
-            self._graphics,
+            self._memory.sequencer,
+            self._memory.graphics,
             self._crtc,
             self._attribute,
             self._palette,
@@ -315,11 +377,13 @@ class VgaText(TimelessModel):
             *(self._pel_part, self._pel_state),
             self._pel_latch,
         )
+        return registers + self._memory.snapshot()
 
     def restore(self, state: bytes) -> None:
         """See DeviceModel."""
-        check_snapshot(state, _MAGIC, _SNAPSHOT.size)
-        _, sequencer, graphics, crtc, attribute, palette, *numbers, latch = _SNAPSHOT.unpack(state)
+        if state[:4] != _MAGIC or len(state) < _SNAPSHOT.size:
+            raise SnapshotError("not a snapshot of a VGA of this version")
+        _, sequencer, graphics, crtc, attribute, palette, *numbers, latch = _SNAPSHOT.unpack_from(state)
         at_sequencer, at_graphics, at_crtc, at_attribute, wants_data, misc = numbers[:6]
         feature, pel_mask, pel_read, pel_write, pel_part, pel_state = numbers[6:]
         if (
@@ -338,7 +402,9 @@ class VgaText(TimelessModel):
             or pel_state not in (0, _READ_STATE)
         ):
             raise SnapshotError("a state that a VGA cannot have")
-        self._sequencer, self._graphics = bytearray(sequencer), bytearray(graphics)
+        memory = VgaMemory(bytearray(sequencer), bytearray(graphics))
+        memory.restore(state[_SNAPSHOT.size :])
+        self._memory = memory
         self._crtc, self._attribute = bytearray(crtc), bytearray(attribute)
         self._palette, self._pel_latch = bytearray(palette), bytearray(latch)
         self._sequencer_index, self._graphics_index = at_sequencer, at_graphics

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
-MAX_FOLLOW_UPS: Final = 16
+MAX_FOLLOW_UPS: Final = 20
 """How many follow-ups one request may cause, those of its follow-ups included."""
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kvmbox.remote.window import DataWindow
 
     Access = TransferAccess | ContentAccess | MediumAccess
+    ChecksEffects = Callable[[int, Effect], Application | None]
 
 _NONE: Final[Mapping[int, Callable[[int], None]]] = {}
 
@@ -163,6 +164,10 @@ class Host(Protocol):
         """What the devices are on."""
         ...
 
+    def aperture(self) -> ChecksEffects:
+        """What checks effects about the window of a VGA, as `Grants.check`; asked when there is one."""
+        ...
+
 
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
@@ -175,7 +180,7 @@ class Grants(Value):
     stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
     memory, resources: see `guest_memory`, and `medium` for a medium among them. media: see there. further: as
-    `check`, of effects that are nothing here, for devices of PCI.
+    `check`, of effects that are nothing here, for devices of PCI and the VGA.
     """
 
     name: str
@@ -316,6 +321,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 pass
             case board.PciGrant():
                 bound["further"] = host.buses.pci.bind(device.name, grant, lines)
+            case board.Aperture():
+                bound["further"] = lambda index, effect: host.aperture()(index, effect)
             case _:
                 assert_never(grant)
     if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):

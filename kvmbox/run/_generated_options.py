@@ -24,6 +24,7 @@ class SnapshotOptions(TypedDict, total=False):
     serial_overflow: Literal["wait", "drop"]
     serial_limit: int | str | None
     screen: Literal["auto", "end", "live", "never"]
+    picture: str | os.PathLike[str] | None
     timeout: float | None
     expect: Several[str | bytes]
     fail_on: Several[str | bytes]

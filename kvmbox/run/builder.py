@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from kvmbox.boot.files import HostFiles
     from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store, TransferThread
-    from kvmbox.remote.grants import Grants, Host
+    from kvmbox.remote.grants import ChecksEffects, Grants, Host
     from kvmbox.remote.guest_memory import Submit
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.pci import PciFabric
@@ -137,8 +137,10 @@ class RunHost:
         wake: Callable[[], None],
         exact: bool,
         buses: Buses,
+        aperture: Callable[[], ChecksEffects],
     ) -> None:
         """For the rest see `Devices`."""
+        self.aperture = aperture
         self.late = LateWrites()
         """The ports whose writes may be late at times."""
         self.irq_source = router.source
@@ -148,8 +150,7 @@ class RunHost:
         self.suspend = suspend
         self.ram = ram
         self._console = console
-        self._stores = stores
-        self._wake = wake
+        self._moving = ram, stores, wake
         self._mover: Mover | None = None
         self.buses = buses
         self._judge = judge
@@ -158,7 +159,7 @@ class RunHost:
 
     def output(self, stream: str) -> Callable[[bytes], None]:
         """A stream of the console, or the disk of that name, which has asked the device."""
-        hear: Callable[[bytes], None] | None = getattr(self._stores.get(stream), "hear", None)
+        hear: Callable[[bytes], None] | None = getattr(self._moving[1].get(stream), "hear", None)
         return self._console.sink(stream) if hear is None else hear
 
     def input_room(self, stream: str) -> Callable[[int], None]:
@@ -182,7 +183,7 @@ class RunHost:
         if self._mover is None:
             from kvmbox.run.moving import Mover
 
-            self._mover = Mover(self.ram, self._stores, self._wake)
+            self._mover = Mover(*self._moving)
         return self._mover
 
     def transfers(self, device: str, grant: Resource) -> Submit:
@@ -279,6 +280,7 @@ class Devices:
         prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
         shims: Shims | None = None,
         exact: bool = False,
+        aperture: Callable[[], ChecksEffects],
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
         `suspend` with its name and the wake-ups that it wants when it asks for that.
@@ -287,7 +289,7 @@ class Devices:
         `stores` are the resources of the host that devices were granted, by name; `wake` wakes the main
         thread, which tells devices what has become of their transfers. `shims` are between devices and
         guest, if anything is. With `exact`, each write that prints exits: then the vCPU stands at the
-        instruction that has printed a text when the text is found.
+        instruction that has printed a text when the text is found. `aperture` is `Host.aperture`.
         """
         self.board = board
         self.pool = pool
@@ -301,14 +303,11 @@ class Devices:
         self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
         """The same of those whose writes may come late at times."""
         self._host = host = RunHost(
-            *(self.router, console, judge, reset, suspend, ram, stores, wake, exact, self._buses)
+            *(self.router, console, judge, reset, suspend, ram, stores, wake, exact, self._buses, aperture)
         )
         self.shims = shims
         """What is between devices and guest, if anything is."""
-        if shims is None:
-            grants = {device.name: bind(device, host) for device in board}
-        else:
-            grants, deadline_changed = self._grants_behind(shims, host, deadline_changed)
+        grants, deadline_changed = self._grants(shims, host, deadline_changed)
         self.late_forbidden: tuple[int, ...] = ()
         """The ports whose writes must not be late when the next virtual machine starts."""
         try:
@@ -342,10 +341,12 @@ class Devices:
         """The ports whose writes may be late at times."""
         return self._host.late
 
-    def _grants_behind(
-        self, shims: Shims, host: RunHost, deadline_changed: Callable[[str, int, int], None]
+    def _grants(
+        self, shims: Shims | None, host: RunHost, deadline_changed: Callable[[str, int, int], None]
     ) -> tuple[dict[str, Grants], Callable[[str, int, int], None]]:
         """The grants of the devices, and what hears of the deadlines of their processes."""
+        if shims is None:
+            return {device.name: bind(device, host) for device in self.board}, deadline_changed
         processes = [(name, device) for name, _, device in self.pool.places()]
         deadline_changed = shims.attach(self.clock.now, processes, deadline_changed)
         grants = {device.name: bind(device, shims.host_of(device, host)) for device in self.board}
@@ -420,8 +421,8 @@ class GuestVm:
             self.vm.set_identity_map_address(layout.KVM_IDENTITY_MAP_ADDRESS)
             self.vm.set_tss_address(layout.KVM_TSS_ADDRESS)
             # Before the interrupt controllers: KVM then builds its routing once.
-            self.vm.map_memory(memory.regions)
-            for slot, rom in enumerate(memory.roms, len(memory.regions)):
+            self.vm.map_memory(memory.pieces)
+            for slot, rom in enumerate(memory.roms, len(memory.pieces)):
                 self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
             self.vm.create_irqchip()
             self.vm.route_as_pc()

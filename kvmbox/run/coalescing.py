@@ -10,6 +10,8 @@ The board lists the ports whose writes may be late (`DeviceSpec.coalesced`). The
 matters: the guest must not see that another access overtakes a write. If KVM's ring holds earlier writes,
 deliver them first: before any write that exits, and before any read that exits to a process with such a port.
 With several vCPUs, this covers the writes of all of them.
+While the window of a VGA is out of guest memory (`aperture`), writes of any size to it, and to more ports of
+the VGA, are in the ring as well: then `late_list` gives all of them.
 Writes to one port are delivered as a run of bytes, and those to two adjacent registers in turn, such as index
 and data, as a string of words. Writes to several registers in a row are one wide write. Of a run to a latch
 (`DeviceSpec.latches`), such as an index register, the device gets the last one alone.
@@ -75,6 +77,7 @@ MOST_IN_ROW: Final = 8
 """What one request has room for."""
 
 _Give = Callable[[int, bytes], None]
+Ways = Callable[["DeviceProxy"], tuple[_Give, _Give, _Give]]
 
 
 class OutputRoom(Protocol):
@@ -85,6 +88,13 @@ class OutputRoom(Protocol):
 
     def wait_for_room(self) -> None:
         """Wait as long as a stream has no room, unless the calling thread's waits are postponed."""
+
+
+class LateList(Protocol):
+    """What gives the writes in a ring that are not all to single ports: see `late_list`."""
+
+    def give(self, first: int, last: int, ways: Ways) -> int:
+        """Give some of the entries from `first` up to `last`, and take them out; returns how many."""
 
 
 class CoalescedRing:
@@ -114,6 +124,7 @@ class CoalescedRing:
         self._pairs = {port for port in zones if makes_pair(zones, port)}
         self._latches = latches
         self._carries = carries
+        self._window: LateList | None = None
         self._lock: Any = lock or threading.Lock()
         self._failure: Exception | None = None  # of the write that `first` points to
         self.writes = 0
@@ -134,6 +145,10 @@ class CoalescedRing:
         """Whether a write in the ring may be for the process of `device`."""
         channel = getattr(device, "channel", None)
         return any(proxy.channel is channel for proxy, _ in self._zones.values())
+
+    def open_window(self, window: LateList) -> None:
+        """From now on `window` gives what is in the ring. Each write leaves it for itself."""
+        self._window, self._carries = window, False
 
     def carry_along(self, device: object, word: int) -> tuple[int, int]:
         """Word and value of a read of `device`, to which `word` belongs. The only write in the ring is
@@ -192,13 +207,21 @@ class CoalescedRing:
         finally:
             self._lock.release()
 
-    def _give_all(self, ways: Callable[[DeviceProxy], tuple[_Give, _Give, _Give]]) -> bool:
+    def _give_all(self, ways: Ways) -> bool:
         """Under the lock: give what is in the ring now; returns whether that is anything. `ways` are those to
         give a run, pairs, and a row.
         """
         first, last = self._indices()
         if first == last:
             return False
+        while first != last and self._window is not None:
+            try:
+                count = self._window.give(first, last, ways)
+            except Exception as error:
+                self._failure = error
+                raise
+            first = (first + count) % ENTRIES
+            self.writes += count
         while first != last:
             for port, way, data in self._runs(first, last if last > first else ENTRIES):
                 proxy, register = self._zones[port]

@@ -140,8 +140,11 @@ SECTIONS: Final = (
         Option("screen",
                "When the text of the VGA screen (0xb8000) is printed on stdout. end: when the run ends. "
                "auto: the same, if the guest has printed nothing on a serial port or the debug console. "
-               "live: as it changes, on a terminal, below what ports print. never: not at all.",
+               "live: as it changes, on a terminal, below what ports print; graphics as blocks of colour. "
+               "never: not at all.",
                default=choices.DEFAULT_SCREEN, choices=choices.SCREEN_CHOICES, marks=FILE, part="screen"),
+        Option("picture", "Write what a monitor shows at the end of the run to FILE, as PNG.", metavar="FILE",
+               file=WRITTEN, part="screen"),
     )),
     Section("End of the run", (
         Option("timeout", "End the run with status 124 after this time.", metavar="SECONDS",

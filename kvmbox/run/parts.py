@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import KvmboxError, StartError
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
@@ -22,6 +22,11 @@ from kvmbox.run.origin import Origin
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
 from kvmbox.run.result import Draft
 from kvmbox.run.text_memory import is_unused
+
+if TYPE_CHECKING:
+    from kvmbox.run.aperture import Aperture
+    from kvmbox.run.builder import Devices
+    from kvmbox.run.loop import MainLoop
 
 DISK: Final = "disk"
 SCREEN: Final = "screen"
@@ -56,6 +61,13 @@ def prepare_report(config: RunConfig, *, emulated: bool) -> None:
         from kvmbox.explain.capstone import library
 
         library()
+
+
+def window_of(loop: MainLoop, devices: Devices) -> Aperture:
+    """What has the window of a VGA (`aperture`): loaded for a guest with graphics, or with fonts."""
+    from kvmbox.run import aperture
+
+    return aperture.window_of(loop, devices)
 
 
 class Parts:

@@ -56,7 +56,11 @@ class TextScreen(Protocol):
 
     @property
     def has_graphics(self) -> bool:
-        """Whether the guest has switched to graphics: this is not what it shows."""
+        """Whether the guest has switched to graphics: a monitor shows `picture`."""
+
+    @property
+    def picture(self) -> Any:
+        """The pixels of graphics (`parts.screen.picture.Picture`); None for text."""
 
     @property
     def cursor(self) -> Place | None:

@@ -37,7 +37,7 @@ from kvmbox.run.consoles import console_of
 from kvmbox.run.designs import design_here
 from kvmbox.run.loop import MainLoop
 from kvmbox.run.part import Finding, Lost, Opening, Standing, Unmet
-from kvmbox.run.parts import Parts, origin_of, prepare_report
+from kvmbox.run.parts import Parts, origin_of, prepare_report, window_of
 from kvmbox.run.reboot import GuestFactory, boot_until_end, close_unused
 from kvmbox.run.result import Draft, RunResult
 from kvmbox.run.settling import Settling
@@ -245,6 +245,7 @@ def _devices(
         wake=main_loop.wakeup.wake,
         shims=opening.shims,
         exact=opening.exact,
+        aperture=lambda: window_of(main_loop, devices).check,
     )
     devices.disks = opening.disks
     main_loop.take_devices(devices)
@@ -256,6 +257,8 @@ def _stand(machine: Standing, opened: _Opened, requests: Requests | None, timeli
     opened.origin.resume(machine.devices, machine.console)
     if opened.origin.resumed_stage:
         timeline.mark(opened.origin.resumed_stage)
+    if machine.config.start is not None:
+        window_of(machine.loop, machine.devices).resume()
     opened.parts.attach(machine)
     if requests is not None:
         requests.attach(machine)

@@ -102,6 +102,11 @@ class Standstill:
         self._vcpus: Sequence[VcpuControl] = ()
 
     @property
+    def visitors(self) -> Sequence[Visitor]:
+        """Those that were admitted."""
+        return self._visitors
+
+    @property
     def is_visited(self) -> bool:
         """Whether anybody wants to hear of each slice."""
         return any(type(one).slice is not Visitor.slice for one in self._visitors)

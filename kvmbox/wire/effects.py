@@ -353,12 +353,18 @@ def decode_effects(count: int, body: bytes) -> tuple[list[tuple[int, Effect]], b
         if position + EFFECT.size > len(body):
             raise FrameError(f"{count} effects announced, the payload ends after {len(effects)}")
         tag, device, pin, level, argument = EFFECT.unpack_from(body, position)
-        kind = BY_TAG.get(tag)
+        kind = BY_TAG.get(tag) or _rare(tag)
         if kind is None:
             raise FrameError(f"unknown effect {tag}")
         effect, position = kind.decode(pin, level, argument, body, position + EFFECT.size)
         effects.append((device, effect))
     return effects, body[position:]
+
+
+def _rare(tag: int) -> EffectKind | None:
+    """The effect of a table that is loaded when it is wanted: by name, as it imports this module."""
+    __import__("kvmbox.wire.media_effects")
+    return BY_TAG.get(tag)
 
 
 def encode_reply(

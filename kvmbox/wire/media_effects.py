@@ -7,6 +7,7 @@ without these grants they are unknown effects.
 from __future__ import annotations
 
 from kvmbox.devices.media import (
+    Aperture,
     ChainRead,
     ChainTransfer,
     ChainUsed,
@@ -107,6 +108,18 @@ TABLE: Final = (
         ChainUsed,
         ((PIN, "the model's output pin"), (ARGUMENT, "handle"), (WORD_BEHIND, "bytes written")),
         grants=("Queues",),
+    ),
+    EffectKind(
+        28,
+        "APERTURE",
+        "aperture",
+        Aperture,
+        (
+            (LEVEL, "1: the window may be plain memory, 0: its accesses are to come to the device"),
+            (WORD_BEHIND, "address"),
+            (WORD_BEHIND, "size"),
+        ),
+        grants=("Aperture",),
     ),
 )
 

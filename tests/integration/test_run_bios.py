@@ -313,4 +313,4 @@ def test_seabios_finds_no_boot_device_and_says_so() -> None:
 
 
 def test_rom_of_the_bios_is_bundled() -> None:
-    assert Path(bundled.DIRECTORY, "bios.bin").stat().st_size == 0x8000
+    assert Path(bundled.DIRECTORY, "bios.bin").stat().st_size == 0xC000

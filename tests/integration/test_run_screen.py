@@ -120,11 +120,11 @@ def test_lost_process_that_is_replaced_keeps_the_registers(images: Images) -> No
     assert "kvmbox: device process 'vga' exited with status 7: restarted" in messages
 
 
-def test_graphics_are_said_to_be_missing_in_one_line(images: Images) -> None:
+def test_graphics_that_are_not_shown_are_told_in_one_line(images: Images) -> None:
     code = out(0x3CE, 0x06 | 0x05 << 8, 2) * 2 + SHUTDOWN + IDLE
     status, output, messages = run_to_end(images.run(code))
     assert (status, output) == (0, b"")
-    assert messages == "kvmbox: the guest has switched its VGA to graphics, which kvmbox does not show\n"
+    assert messages == "kvmbox: the screen has a picture of 640 x 400 pixels: --picture FILE has it\n"
 
 
 def test_text_that_the_bios_has_printed_is_not_shown_twice(images: Images) -> None:

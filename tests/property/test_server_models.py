@@ -37,6 +37,7 @@ from kvmbox.board_extras import (
     whole_board,
 )
 from kvmbox.devices.catalog import MODELS
+from kvmbox.devices.model import Effect
 from kvmbox.devices.rtc_registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.host.transfers import BytesStore
@@ -45,6 +46,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectTransport
+from kvmbox.remote.follow_up import Application
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import hello_of
 from kvmbox.remote.guest_memory import Submit
@@ -136,6 +138,10 @@ class Process:
             )
 
     # What `bind` asks of a host.
+
+    def aperture(self) -> Callable[[int, Effect], Application | None]:
+        """Nobody takes the window out of memory."""
+        return lambda _index, _effect: (lambda: None, (), 0)
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         """A line remembers its level."""

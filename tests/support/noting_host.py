@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from kvmbox import board, layout
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.model import NO_RISE
+from kvmbox.devices.model import NO_RISE, Effect
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
+from kvmbox.remote.follow_up import Application
 from kvmbox.remote.grants import Rise
 from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.medium import MediumAccess
@@ -87,6 +88,9 @@ class NotingHost:
     def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
         del device
         return DeviceQueues(grant, self.ram, lambda _settle: False)
+
+    def aperture(self) -> Callable[[int, Effect], Application | None]:
+        return lambda index, effect: (self.log.append, (("aperture", index, effect),), 0)
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         return lambda *what: self.log.append(("irq", gsi, *what))

@@ -14,14 +14,17 @@ from typing import Final
 from kvmbox.host.drawn import ERASE
 
 USUAL_LINES: Final = 24
+USUAL_COLUMNS: Final = 80
 
 
 class LiveText:
     """What is on the terminal of one run."""
 
-    def __init__(self, lines: int) -> None:
-        """The terminal has so many lines; 0: nobody knows."""
-        self._room = max(1, (lines or USUAL_LINES) - 1)
+    def __init__(self, lines: int, columns: int = 0) -> None:
+        """The terminal has so many lines and columns; 0: nobody knows."""
+        self.room = max(1, (lines or USUAL_LINES) - 1)
+        """How many rows may be drawn over."""
+        self.columns = columns or USUAL_COLUMNS
         self.is_hidden = True
         """Whether a message has been printed over what was drawn."""
         self.rows: Sequence[str] = ()
@@ -33,7 +36,7 @@ class LiveText:
         begin = "" if at_line_start else "\n"
         if is_last:
             return ERASE + "".join((begin if rows else "", *(f"{row}\n" for row in rows))).encode()
-        shown = rows[-self._room :]
+        shown = rows[-self.room :]
         if not shown:
             return ERASE
         below = len(shown) - at_line_start

@@ -1,4 +1,4 @@
-"""--screen, and looks for others: wanted at the end of a guest that has used its text screen."""
+"""--screen, --picture, and looks for others: wanted at the end of a guest that has used its screen."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 from kvmbox.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
 from kvmbox.parts.screen.screen_view import ScreenView
 from kvmbox.run.choices import DEFAULT_SCREEN, ScreenChoice
-from kvmbox.run.part import Opening, Part, Standing
+from kvmbox.run.part import Finding, Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
+    from kvmbox.outcome import Outcome
     from kvmbox.parts.screen.live import LiveText
+    from kvmbox.parts.screen.picture_file import PictureFile
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.run.result import Draft, TextScreen
 
 
 class Looks(Part, Visitor):
-    """Looks at the text screen, and shows it."""
+    """Looks at the screen, and shows it."""
 
-    def __init__(self, screen: ScreenChoice = DEFAULT_SCREEN) -> None:
+    def __init__(self, screen: ScreenChoice = DEFAULT_SCREEN, picture: str | None = None) -> None:
         self._choice = screen
+        self._path = picture
+        self._file: PictureFile | None = None
         self._live: LiveText | None = None
         self._view: ScreenView | None = None
 
@@ -30,8 +34,13 @@ class Looks(Part, Visitor):
         if self._choice == "live":
             from kvmbox.parts.screen.live import LiveText
 
-            self._live = LiveText(os.get_terminal_size(1).lines)
+            size = os.get_terminal_size(1)
+            self._live = LiveText(size.lines, size.columns)
             opening.speak = self._live.beside(opening.speak)
+        if self._path is not None:
+            from kvmbox.parts.screen.picture_file import PictureFile
+
+            self._file = PictureFile(self._path, opening)
 
     def attach(self, machine: Standing) -> None:
         """See `Part`."""
@@ -58,7 +67,18 @@ class Looks(Part, Visitor):
     def show(self) -> None:
         """See `Part`."""
         if self._view is not None:
-            self._view.end()
+            self._view.end(tells=self._file is None)
+
+    def ended(self, outcome: Outcome | None) -> Finding | None:
+        """See `Part`: why there is no picture, though one was wanted."""
+        if self._file is None or self._view is None or outcome is None:
+            return None
+        return self._file.write(self._view.screen)
+
+    def close(self) -> None:
+        """See `Part`."""
+        if self._file is not None:
+            self._file.close()
 
     def report(self, draft: Draft) -> None:
         """See `Part`. The report of a bad end has the screen, if that was not shown."""

@@ -115,7 +115,7 @@ class Screen:
             "cursor": None if cursor is None else cursor.as_dict(),
             "attributes": [attributes.hex() for attributes in self.attributes],
             "graphics": self.has_graphics,
-            "picture": None if self.picture is None else _facts(self.picture),
+            "picture": None if self.picture is None else self.picture.as_json(),
         }
 
     def png(self) -> bytes:
@@ -146,10 +146,6 @@ class Screen:
     @property
     def _shown(self) -> tuple[object, ...]:
         return self.picture, tuple(self._cells), self.mode
-
-
-def _facts(picture: Picture) -> dict[str, Any]:
-    return {"width": picture.width, "height": picture.height, "sha256": picture.sha256}
 
 
 BLANK: Final = Screen(bytes(layout.TEXT_SCREEN_SIZE), MODE_3)

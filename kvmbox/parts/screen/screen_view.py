@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.run.part import Standing
 
-_GRAPHICS: Final = "the guest has switched its VGA to graphics, which kvmbox does not show"
+_GRAPHICS: Final = "the guest has switched its VGA to a mode that is neither text nor graphics"
+_PICTURE: Final = "the screen has a picture of {} x {} pixels: --picture FILE has it"
 
 _COLORS: Final = "the screen has colours and no text: --json FILE has its attributes"
 
@@ -68,7 +69,7 @@ class ScreenView:
     def _draw(self, live: LiveText, screen: Screen | None, *, is_last: bool = False) -> None:
         """Draw the screen if it has changed, or if what was drawn is gone."""
         stream = self._console.drawing
-        rows = [] if screen is None or screen.is_blank else screen.text.split("\n")
+        rows = [] if screen is None or screen.is_blank else _drawn(screen, live)
         if stream is None or not (rows or live.rows):
             return
         if is_last or rows != live.rows or live.is_hidden or not stream.is_drawn:
@@ -93,15 +94,22 @@ class ScreenView:
         from kvmbox.parts.screen.sources import Look, picture_of
 
         mode = self._mode(vga)
-        if mode.base != layout.TEXT_SCREEN:
+        picture = picture_of(Look(self._memory, vga))
+        if picture is not None:
+            memory = UNUSED[0]  # what is left there is no text
+        elif vga is not None and vga.window.plain is None:
+            memory = vga.window.text
+        elif mode.base != layout.TEXT_SCREEN:
             memory = self._memory.read(mode.base, layout.TEXT_SCREEN_SIZE)
-        return Screen(memory, mode, picture_of(Look(self._memory, vga)))
+        return Screen(memory, mode, picture)
 
     def text(self) -> str:
         """What is on the screen of a machine that stands still, in lines without control characters."""
         screen = self._read_anyway()
         if screen is None or screen.is_blank:
             return "the screen is blank\n"
+        if screen.picture is not None:
+            return f"{_PICTURE.format(screen.picture.width, screen.picture.height)}\n"
         return f"{screen.text}\n" if screen.text else "the screen has colours and no text\n"
 
     def _read_anyway(self) -> Screen | None:
@@ -140,15 +148,20 @@ class ScreenView:
 
     # --- At the end ---------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """The guest has ended: keep its screen, and show it if that is wanted."""
+    def end(self, *, tells: bool = True) -> None:
+        """The guest has ended: keep its screen, and show it if that is wanted. `tells`: nobody else does
+        anything with a picture.
+        """
         screen = self._read_anyway()
         if screen is None:
             return
-        if not screen.is_blank:
+        if screen.picture is not None or not screen.is_blank:
             self.screen = screen
         if self._choice != "never":
-            if screen.has_graphics:
+            if screen.picture is not None:
+                if tells and self._live is None:
+                    self._say(_PICTURE.format(screen.picture.width, screen.picture.height))
+            elif screen.has_graphics:
                 self._say(_GRAPHICS)
             if self._live is None:
                 self._show(screen)
@@ -174,7 +187,19 @@ class ScreenView:
     @property
     def left(self) -> list[str]:
         """The lines of a report with the screen, if that was not shown."""
+        if self.screen is not None and self.screen.picture is not None:
+            picture = self.screen.picture
+            return [f"Screen: a picture of {picture.width} x {picture.height} pixels"]
         return ["Screen:", *(f"  {row}".rstrip() for row in self._left)] if self._left else []
+
+
+def _drawn(screen: Screen, live: LiveText) -> list[str]:
+    """The rows of text, or of blocks of colour, that a terminal shows."""
+    if screen.picture is None:
+        return screen.text.split("\n")
+    from kvmbox.parts.screen.blocks import rows_of
+
+    return rows_of(screen.picture, live.columns, live.room)
 
 
 def _searched(screen: Screen | None) -> bytes:

@@ -24,7 +24,19 @@ class Look(Value):
 
 Source = Callable[[Look], Picture | None]
 
-SOURCES: Final[tuple[Source, ...]] = ()
+
+def vga_graphics(look: Look) -> Picture | None:
+    """The graphics of the VGA's own registers."""
+    vga = look.vga
+    if vga is None or not vga.has_graphics:
+        return None
+    from kvmbox.parts.screen.vga_picture import picture_of_vga
+
+    window = vga.window.plain
+    return picture_of_vga(vga, vga.window.planes_with(b"" if window is None else look.memory.read(*window)))
+
+
+SOURCES: Final[tuple[Source, ...]] = (vga_graphics,)
 
 
 def picture_of(look: Look) -> Picture | None:

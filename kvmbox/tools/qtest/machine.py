@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Stores
 from functools import partial
 
-from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
+from kvmbox.board import Aperture, DeviceSpec, Medium, Queues, Resource
 from kvmbox.devices.model import DONE
 from kvmbox.errors import ProtocolError
 from kvmbox.host.interrupts import InterruptRouter
@@ -30,7 +30,7 @@ from kvmbox.remote.medium import MediumAccess, medium_store
 from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.remote.queues import DeviceQueues
-from kvmbox.remote.window import DataWindow
+from kvmbox.tools.qtest.host import QtestHost, VgaWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
@@ -68,8 +68,11 @@ class Machine:
         self._router.attach(irq_changed)
         self._buses = Buses(board, memory, self._router.source)
         self._ports, self._mmio = self._buses.ports, self._buses.mmio
-        self._claims = [(region.start, region.end, True) for region in memory.regions]
-        """(first, end, whether it is RAM) of all that answers at a physical address; nothing overlaps."""
+        self._window = VgaWindow(memory)
+        self._claims = [
+            (piece.start, piece.end, True) for piece in memory.pieces if piece.start != self._window.first
+        ]
+        """(first, end, whether it is RAM) of all else that answers at an address; nothing overlaps."""
         self._unsettled = False
         self._reset_wanted = False
         self._stores = stores or {}
@@ -80,14 +83,9 @@ class Machine:
 
     def grants(self) -> dict[str, Grants]:
         """What the devices may do, by name."""
-        host = _Host(
-            self._router,
-            self._ask_for_reset,
-            self._memory,
-            self._transfers,
-            self._medium,
-            self._queues,
-            self._buses,
+        host = QtestHost(
+            *(self._router, self._ask_for_reset, self._memory, self._transfers, self._medium, self._queues),
+            *(self._buses, self._window),
         )
         return {device.name: bind(device, host) for device in self._board}
 
@@ -107,7 +105,8 @@ class Machine:
             self._places[device.name] = channel, index
             proxy = DeviceProxy.of(channel, index, device)
             self._buses.attach(device, proxy, proxy)
-            self._claims += [(r.first, r.first + r.count, False) for r in device.mmio]
+            if not device.granted(Aperture):
+                self._claims += [(r.first, r.first + r.count, False) for r in device.mmio]
 
     # --- Accesses. All raise DeviceProcessError -------------------------------------------------------
 
@@ -128,8 +127,6 @@ class Machine:
         A device gets an access of 2, 4 or 8 bytes as one, where its registers have that size, any other one
         byte by byte.
         """
-        if self._memory.contains(address, size):
-            return self._memory.read(address, size)
         data = bytearray(b"\xff") * size
         for start, length, is_ram in self._claimed(address, size):
             if is_ram:
@@ -173,7 +170,8 @@ class Machine:
         The rest of a range costs nothing, however large it is.
         """
         pieces = []
-        for first, end, is_ram in self._claims:
+        window = self._window.first, self._window.end, self._window.is_ram
+        for first, end, is_ram in (*self._claims, window):
             start, stop = max(address, first), min(address + size, end)
             if start < stop:
                 pieces.append((start, stop - start, is_ram))
@@ -274,6 +272,7 @@ class Machine:
     def reset(self) -> None:
         """The machine's reset line. Time goes on, memory stays. Raises DeviceProcessError."""
         self._orders.clear()
+        self._window.is_ram = True
         for channel in self._channels:
             channel.request(protocol.RESET)
         self.power_on()
@@ -282,61 +281,3 @@ class Machine:
         """All devices answer: what decodes where after a reset does so."""
         if self._buses.fabric is not None:
             self._buses.fabric.power_on()
-
-
-class _Host:
-    """What qtest does for devices: nobody takes output or sends input, and no run is there to be stopped.
-
-    See `remote.grants.Host`.
-    """
-
-    def __init__(
-        self,
-        router: InterruptRouter,
-        ask_for_reset: Callable[[], None],
-        ram: GuestMemory,
-        transfers: Callable[[str, Resource], Submit],
-        medium: Callable[[str, Medium], MediumAccess],
-        queues: Callable[[str, Queues], DeviceQueues],
-        buses: Buses,
-    ) -> None:
-        self.irq_source = router.source
-        self.replacing_irq_source = router.replacing_source
-        self.ask_for_reset = ask_for_reset
-        self.ram = ram
-        self.transfers = transfers
-        self.medium = medium
-        self.queues = queues
-        self.buses = buses
-
-    def window(self, register: int) -> DataWindow:
-        """There is no loop that could look into it."""
-        return DataWindow(register)
-
-    def rise_of(self, _line: Callable[[int, int], None]) -> None:
-        """Time passes at once here: nothing can be raised before the model tells of it."""
-
-    def output(self, _stream: str) -> Callable[[bytes], None]:
-        """The protocol has no word for it."""
-        return lambda _data: None
-
-    def input_room(self, _stream: str) -> Callable[[int], None]:
-        """Nobody sends input."""
-        return lambda _count: None
-
-    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
-        """There is no BIOS on this board."""
-        return (lambda _data: None), (lambda _offset, _size, _value: None)
-
-    def late_writes(self, _device: DeviceSpec, _grant: LateWrites) -> Callable[[int], None]:
-        """Nothing is late here."""
-        return lambda _allowed: None
-
-    def stop(self, value: int | None) -> None:
-        """A stop ends a run; here is none."""
-
-    def suspend(self, device: str, wakes: int) -> None:
-        """Nothing runs that could be suspended."""
-
-    def panic(self, *, crash_kernel: bool) -> None:
-        """As above."""

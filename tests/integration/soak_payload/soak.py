@@ -47,6 +47,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         window: Any = None
         queues: Any = None
         buses: Any = None
+        aperture: Any = None
         ask_for_reset = stop = panic = suspend = count
         bios_reports: Any = None
 

@@ -167,7 +167,7 @@ def test_reset_is_power_on_and_snapshot_is_the_whole_state() -> None:
 def test_snapshot_of_a_state_that_cannot_be_is_refused_without_effect() -> None:
     vga = VgaText()
     good = vga.snapshot()
-    for damaged in (good[:-1], b"VGA\x02" + good[4:], good[:4] + b"\xff" + good[5:], good[:-1] + b"\xff"):
+    for damaged in (good[:-1], b"VGA\x01" + good[4:], good[:4] + b"\xff" + good[5:], good[:-1] + b"\xff"):
         with pytest.raises(SnapshotError):
             vga.restore(damaged)
         assert vga.snapshot() == good

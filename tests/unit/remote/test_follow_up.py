@@ -165,7 +165,7 @@ def test_as_many_follow_ups_as_there_may_be_are_sent_for_each_request(rig: Rig) 
 
 def test_reply_that_asks_for_more_breaks_the_protocol_and_nothing_of_it_is_applied(rig: Rig) -> None:
     rig.reply(protocol.WRITE, (1, IrqLine(0, 1)), (1, QUESTION(MAX_FOLLOW_UPS + 1)))
-    with pytest.raises(ProtocolError, match="NET asks for more than 16 follow-ups of one request"):
+    with pytest.raises(ProtocolError, match="NET asks for more than 20 follow-ups of one request"):
         rig.channel.access(WRITE, 0, 5, 0)
     assert rig.log == []
     assert len(rig.far.asked()) == 1
@@ -175,7 +175,7 @@ def test_process_that_asks_again_in_each_follow_up_is_stopped_by_the_same_bound(
     rig.reply(protocol.WRITE, (0, QUESTION(1)))
     for _ in range(MAX_FOLLOW_UPS):
         rig.reply(protocol.RECEIVE, (0, QUESTION(1)))
-    with pytest.raises(ProtocolError, match="DISK asks for more than 16"):
+    with pytest.raises(ProtocolError, match="DISK asks for more than 20"):
         rig.channel.access(WRITE, 0, 5, 0)
     assert len(rig.far.asked()) == 1 + MAX_FOLLOW_UPS
 
@@ -190,5 +190,5 @@ def test_transfers_that_are_told_of_later_are_no_follow_ups_of_later_requests(ri
 def test_transfers_of_one_request_are_bounded_even_if_they_are_told_of_later(rig: Rig) -> None:
     transfers = [(0, Transfer(number, 0, 0, ((0, 512),), True)) for number in range(MAX_FOLLOW_UPS + 1)]
     rig.reply(protocol.WRITE, *transfers)
-    with pytest.raises(ProtocolError, match="DISK asks for more than 16 follow-ups of one request"):
+    with pytest.raises(ProtocolError, match="DISK asks for more than 20 follow-ups of one request"):
         rig.channel.access(WRITE, 0, 5, 0)

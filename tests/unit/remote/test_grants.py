@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from kvmbox import board
+from kvmbox import board, layout
 from kvmbox.board import DeviceSpec, Grant
-from kvmbox.devices.media import Flush, Queue, Window
+from kvmbox.devices.media import Aperture, Flush, Queue, Window
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
@@ -75,6 +75,11 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
         ("read", "X", "disk", 0, 512),
     ),
     "BiosReport": (board.BiosReport(), Stop(), ("stop of the BIOS", 3, 2, 0x1234)),
+    "Aperture": (
+        board.Aperture(),
+        Aperture(0, layout.VGA_MEMORY, 64),
+        ("aperture", 1, Aperture(0, layout.VGA_MEMORY, 64)),
+    ),
     "LateWrites": (board.LateWrites(3), LateWrites(3, 1), ("late", "X", 3, 1)),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
     "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),

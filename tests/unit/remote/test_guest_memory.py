@@ -60,6 +60,9 @@ class Host:
     def queues(self, device: str, grant: Queues) -> DeviceQueues:
         raise AssertionError(device, grant)
 
+    def aperture(self) -> Callable[[int, Effect], None]:
+        raise AssertionError
+
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         raise AssertionError(gsi)
 

@@ -1,0 +1,100 @@
+"""The writes in a ring while the window of a VGA is out of guest memory: loaded by `aperture`.
+
+Consecutive writes to the VGA, to its ports or to the window, are one request: a string of words of 8 bytes to
+the register of late writes (`devices.vga_text`). Of other devices each write is a request of its own. The
+rules are those of `coalescing`: an entry leaves the ring when its device has answered.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from kvmbox import layout
+from kvmbox.errors import UnknownExitError
+from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, RING_WORD, Ways
+
+if TYPE_CHECKING:
+    from kvmbox.remote.proxy import DeviceProxy
+
+_TO_PORT: Final = 1 << 32  # of a shape
+_SIZES: Final = (1, 2, 4, 8)
+_WORD: Final = 8
+
+
+class VgaWrites:
+    """See `coalescing.LateList`."""
+
+    def __init__(
+        self,
+        proxy: DeviceProxy,
+        ports: Sequence[tuple[int, int]],
+        zones: Mapping[int, tuple[DeviceProxy, int]],
+        words64: memoryview,
+        words32: memoryview,
+    ) -> None:
+        """`proxy` is the VGA, and `ports` of it, first and count, are in the ring beside `zones`. The rest is
+        that of `CoalescedRing`.
+        """
+        self._proxy = proxy
+        self._ports = {first + number for first, count in ports for number in range(count)}
+        self._zones = zones
+        self._words64, self._words32 = words64, words32
+
+    def give(self, first: int, last: int, ways: Ways) -> int:
+        """See LateList. Raises DeviceProcessError, and UnknownExitError for a write that nobody asked for."""
+        late, count = self._late(first, last)
+        if count:
+            self._give_list(late, waits=ways(self._proxy)[0] == self._proxy.write_run)
+        else:
+            count, at = 1, RING_WORD + 1 + 3 * first
+            proxy, register = self._zones[self._words64[at]]
+            ways(proxy)[0](register, bytes((self._words64[at + 2] & 0xFF,)))
+        self._words32[2 * RING_WORD] = (first + count) % ENTRIES
+        return count
+
+    def _give_list(self, late: list[int], *, waits: bool) -> None:
+        """Give these words; as long as it takes if it `waits`, as vCPU threads do."""
+        data = struct.pack(f"<{len(late)}Q", *late)
+        self._proxy.count(False, len(late))
+        channel, index = self._proxy.channel, self._proxy.index
+        channel.write_string(
+            index, layout.VGA_LATE_WRITES, _WORD, data, slices=None if waits else REPLY_SLICES
+        )
+
+    def _late(self, first: int, last: int) -> tuple[list[int], int]:
+        """The words of the writes to the VGA with which the ring begins, and how many writes they are."""
+        late: list[int] = []
+        count = 0
+        end = last if last > first else ENTRIES
+        words = self._words64[RING_WORD + 1 + 3 * first : RING_WORD + 1 + 3 * end].tolist()
+        for address, shape, value in zip(words[0::3], words[1::3], words[2::3], strict=True):
+            offset = self._offset(address, shape)
+            if offset < 0:
+                break
+            size = shape & 0xFF
+            count += 1
+            if size == _WORD:  # two of half the size
+                late.append(value & 0xFFFF_FFFF | 4 << 32 | offset << 36)
+                late.append(value >> 32 | 4 << 32 | offset + 4 << 36)
+            else:
+                late.append(value & (1 << 8 * size) - 1 | size << 32 | offset << 36)
+        return late, count
+
+    def _offset(self, address: int, shape: int) -> int:
+        """Where in the VGA a write goes; -1 for one to another device."""
+        size = shape & ~_TO_PORT
+        if size in _SIZES:
+            if not shape & _TO_PORT:
+                if 0 <= address - layout.VGA_MEMORY <= layout.VGA_MEMORY_SIZE - size:
+                    return address
+            elif address in self._ports:
+                return address - layout.VGA_FIRST_PORT
+            elif address in self._zones and shape == BYTE_TO_PORT:
+                proxy, register = self._zones[address]
+                return register if proxy is self._proxy else -1
+        raise UnknownExitError(
+            f"KVM coalesced a write of {size:#x} bytes to {address:#x}, which it was not asked for"
+        )

@@ -1,0 +1,109 @@
+"""What qtest does for devices: see `remote.grants.Host`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
+from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.memory import WINDOW_SLOT, GuestMemory
+from kvmbox.remote.aperture import allowed, count_of, pieces
+from kvmbox.remote.window import DataWindow
+
+if TYPE_CHECKING:
+    from kvmbox.devices.model import Effect
+    from kvmbox.remote.buses import Buses
+    from kvmbox.remote.follow_up import Application, FollowUp
+    from kvmbox.remote.grants import ChecksEffects
+    from kvmbox.remote.guest_memory import Submit
+    from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.queues import DeviceQueues
+
+
+class VgaWindow:
+    """The window of a VGA. Once it was taken out of memory it stays out: its accesses mean the same."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        piece = memory.pieces[WINDOW_SLOT]
+        self._memory = memory
+        self.first, self.end = piece.start, piece.end
+        self.is_ram = True
+        """Whether it is plain memory."""
+
+    def check(self, index: int, effect: Effect) -> Application | None:
+        """See `grants.ChecksEffects`."""
+        wanted = allowed(effect)
+        if wanted is None:
+            return None
+        if wanted.is_plain:
+            return (lambda: None), (), 0
+        return self._take_out, (index, wanted.address, wanted.size), count_of(wanted.size)
+
+    def _take_out(self, index: int, address: int, size: int) -> list[FollowUp]:
+        self.is_ram = False
+        return pieces(index, self._memory.read(address, size))
+
+
+class QtestHost:
+    """What qtest does for devices: nobody takes output or sends input, and no run is there to be stopped.
+
+    See `remote.grants.Host`.
+    """
+
+    def __init__(
+        self,
+        router: InterruptRouter,
+        ask_for_reset: Callable[[], None],
+        ram: GuestMemory,
+        transfers: Callable[[str, Resource], Submit],
+        medium: Callable[[str, Medium], MediumAccess],
+        queues: Callable[[str, Queues], DeviceQueues],
+        buses: Buses,
+        window: VgaWindow,
+    ) -> None:
+        self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
+        self.ask_for_reset = ask_for_reset
+        self.ram = ram
+        self.transfers = transfers
+        self.medium = medium
+        self.queues = queues
+        self.buses = buses
+        self._window = window
+
+    def aperture(self) -> ChecksEffects:
+        """The window leaves memory, and does not come back."""
+        return self._window.check
+
+    def window(self, register: int) -> DataWindow:
+        """There is no loop that could look into it."""
+        return DataWindow(register)
+
+    def rise_of(self, _line: Callable[[int, int], None]) -> None:
+        """Time passes at once here: nothing can be raised before the model tells of it."""
+
+    def output(self, _stream: str) -> Callable[[bytes], None]:
+        """The protocol has no word for it."""
+        return lambda _data: None
+
+    def input_room(self, _stream: str) -> Callable[[int], None]:
+        """Nobody sends input."""
+        return lambda _count: None
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """There is no BIOS on this board."""
+        return (lambda _data: None), (lambda _offset, _size, _value: None)
+
+    def late_writes(self, _device: DeviceSpec, _grant: LateWrites) -> Callable[[int], None]:
+        """Nothing is late here."""
+        return lambda _allowed: None
+
+    def stop(self, value: int | None) -> None:
+        """A stop ends a run; here is none."""
+
+    def suspend(self, device: str, wakes: int) -> None:
+        """Nothing runs that could be suspended."""
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """As above."""

@@ -1,0 +1,85 @@
+"""Guests in graphics: the same picture by every way to run them, and what is told and written."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from kvmbox import Machine
+from tests.support.graphics_guests import assemble
+from tests.support.patience import patience
+from tests.support.runs import Run, run_to_end
+
+pytestmark = [
+    pytest.mark.kvm,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="cc not found: boot sectors cannot be assembled"),
+]
+
+PICTURES: Final = {
+    "chained": (640, 400, "ba0b46c295ddbc505d4229b6f5334ee5c114d2e225f62c0dc3bf91ed86716d78"),
+    "unchained": (640, 400, "1ad47632a83452cedd260c414d9375a40a21e1c7c0cfbc77ff5db314b0b97a0e"),
+    "planar": (640, 480, "6fbf1a647a9d6266d857d6d81a500e87ac841c04680529bf5e04e2293f57550e"),
+    "pixels-04": (640, 400, "68f6c95501baaaed894a827a7d68cf94c937c379c1aa383c644a8145c1e7c1f9"),
+}
+"""Size and hash: those of QEMU's screendump (tests/differential/test_vga_pictures.py)."""
+
+WAYS: Final[dict[str, dict[str, Any]]] = {
+    "default": {},
+    "none": {"sandbox": "none"},
+    "socketpair": {"ipc": "socketpair"},
+    "two CPUs": {"cpus": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("graphics")
+    return {name: assemble(name, folder) for name in PICTURES}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("way", WAYS)
+def test_picture_is_the_same_however_the_device_runs(
+    images: dict[str, Path], name: str, way: str, half: str
+) -> None:
+    del half
+    with Machine(images[name], timeout=patience(60), **WAYS[way]) as vm:
+        vm.wait()
+    picture = vm.screen.picture
+    assert (picture.width, picture.height, picture.sha256) == PICTURES[name]
+
+
+@pytest.mark.parametrize("name", ["chained", "planar"])
+def test_picture_goes_to_a_file_and_its_hash_to_json(
+    images: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    png, facts = tmp_path / "it.png", tmp_path / "it.json"
+    status, output, messages = run_to_end(
+        Run(images[name], "--picture", str(png), "--json", str(facts), "--debugcon", "null")
+    )
+    width, height, digest = PICTURES[name]
+    assert (status, output) == (0x55, b"")
+    assert messages == f"kvmbox: picture '{png}' written: {width} x {height} pixels\n"
+    assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert json.loads(facts.read_text())["screen"]["picture"] == {
+        "width": width,
+        "height": height,
+        "sha256": digest,
+    }
+
+
+def test_picture_that_nobody_is_shown_is_told_of(images: dict[str, Path]) -> None:
+    _, _, messages = run_to_end(Run(images["planar"]))
+    assert messages == "kvmbox: the screen has a picture of 640 x 480 pixels: --picture FILE has it\n"
+
+
+def test_png_has_the_pixels(images: dict[str, Path]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    with Machine(images["pixels-04"], timeout=patience(60)) as vm:
+        vm.wait()
+    assert image.open(io.BytesIO(vm.screen.png())).tobytes() == vm.screen.picture.rgb
