@@ -322,7 +322,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case board.PciGrant():
                 bound["further"] = host.buses.pci.bind(device.name, grant, lines)
             case board.Aperture():
-                bound["further"] = lambda index, effect: host.aperture()(index, effect)
+                bound["further"] = lambda index, effect: host.aperture()(index, effect)  # noqa: PLW0108 - not before it is used
             case _:
                 assert_never(grant)
     if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):
