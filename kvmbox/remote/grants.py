@@ -164,8 +164,8 @@ class Host(Protocol):
         """What the devices are on."""
         ...
 
-    def aperture(self) -> ChecksEffects:
-        """What checks effects about the window of a VGA, as `Grants.check`; asked when there is one."""
+    def aperture(self, index: int, effect: Effect) -> Application | None:
+        """What an effect about the window of a VGA calls: as `Grants.check`."""
         ...
 
 
@@ -322,7 +322,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case board.PciGrant():
                 bound["further"] = host.buses.pci.bind(device.name, grant, lines)
             case board.Aperture():
-                bound["further"] = lambda index, effect: host.aperture()(index, effect)  # noqa: PLW0108 - not before it is used
+                bound["further"] = host.aperture
             case _:
                 assert_never(grant)
     if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):

@@ -137,7 +137,7 @@ class RunHost:
         wake: Callable[[], None],
         exact: bool,
         buses: Buses,
-        aperture: Callable[[], ChecksEffects],
+        aperture: ChecksEffects,
     ) -> None:
         """For the rest see `Devices`."""
         self.aperture = aperture
@@ -280,7 +280,7 @@ class Devices:
         prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
         shims: Shims | None = None,
         exact: bool = False,
-        aperture: Callable[[], ChecksEffects],
+        aperture: ChecksEffects,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
         `suspend` with its name and the wake-ups that it wants when it asks for that.

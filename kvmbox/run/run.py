@@ -245,7 +245,7 @@ def _devices(
         wake=main_loop.wakeup.wake,
         shims=opening.shims,
         exact=opening.exact,
-        aperture=lambda: window_of(main_loop, devices).check,
+        aperture=lambda index, effect: window_of(main_loop, devices).check(index, effect),
     )
     devices.disks = opening.disks
     main_loop.take_devices(devices)

@@ -139,9 +139,9 @@ class Process:
 
     # What `bind` asks of a host.
 
-    def aperture(self) -> Callable[[int, Effect], Application | None]:
+    def aperture(self, _index: int, _effect: Effect) -> Application | None:
         """Nobody takes the window out of memory."""
-        return lambda _index, _effect: (lambda: None, (), 0)
+        return (lambda: None), (), 0
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         """A line remembers its level."""

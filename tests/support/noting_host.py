@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from kvmbox import board, layout
 from kvmbox.board import DeviceSpec
+from kvmbox.devices.media import Aperture
 from kvmbox.devices.model import NO_RISE, Effect
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
@@ -89,8 +90,10 @@ class NotingHost:
         del device
         return DeviceQueues(grant, self.ram, lambda _settle: False)
 
-    def aperture(self) -> Callable[[int, Effect], Application | None]:
-        return lambda index, effect: (self.log.append, (("aperture", index, effect),), 0)
+    def aperture(self, index: int, effect: Effect) -> Application | None:
+        if not isinstance(effect, Aperture):
+            return None
+        return self.log.append, (("aperture", index, effect),), 0
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         return lambda *what: self.log.append(("irq", gsi, *what))

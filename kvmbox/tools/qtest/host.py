@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from kvmbox.devices.model import Effect
     from kvmbox.remote.buses import Buses
     from kvmbox.remote.follow_up import Application, FollowUp
-    from kvmbox.remote.grants import ChecksEffects
     from kvmbox.remote.guest_memory import Submit
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues
@@ -32,7 +31,7 @@ class VgaWindow:
         """Whether it is plain memory."""
 
     def check(self, index: int, effect: Effect) -> Application | None:
-        """See `grants.ChecksEffects`."""
+        """See `grants.Host.aperture`."""
         wanted = allowed(effect)
         if wanted is None:
             return None
@@ -70,11 +69,7 @@ class QtestHost:
         self.medium = medium
         self.queues = queues
         self.buses = buses
-        self._window = window
-
-    def aperture(self) -> ChecksEffects:
-        """The window leaves memory, and does not come back."""
-        return self._window.check
+        self.aperture = window.check
 
     def window(self, register: int) -> DataWindow:
         """There is no loop that could look into it."""

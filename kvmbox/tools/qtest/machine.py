@@ -67,7 +67,6 @@ class Machine:
         self._router = InterruptRouter()
         self._router.attach(irq_changed)
         self._buses = Buses(board, memory, self._router.source)
-        self._ports, self._mmio = self._buses.ports, self._buses.mmio
         self._window = VgaWindow(memory)
         self._claims = [
             (piece.start, piece.end, True) for piece in memory.pieces if piece.start != self._window.first
@@ -112,13 +111,13 @@ class Machine:
 
     def read_port(self, port: int, size: int) -> int:
         """`size` bytes at `port`."""
-        value = self._ports.read(port, size)
+        value = self._buses.ports.read(port, size)
         self._settle()
         return value
 
     def write_port(self, port: int, size: int, value: int) -> None:
         """`size` bytes at `port`."""
-        self._ports.write(port, size, value)
+        self._buses.ports.write(port, size, value)
         self._settle()
 
     def read_memory(self, address: int, size: int) -> bytes:
@@ -134,7 +133,7 @@ class Machine:
             else:
                 step = length if length in WIDE_ACCESSES else 1
                 piece = b"".join(
-                    self._mmio.read(position, step).to_bytes(step, "little")
+                    self._buses.mmio.read(position, step).to_bytes(step, "little")
                     for position in range(start, start + length, step)
                 )
             data[start - address : start - address + length] = piece
@@ -151,7 +150,7 @@ class Machine:
                 step = length if length in WIDE_ACCESSES else 1
                 for position in range(0, length, step):
                     value = int.from_bytes(piece[position : position + step], "little")
-                    self._mmio.write(start + position, step, value)
+                    self._buses.mmio.write(start + position, step, value)
         self._settle()
 
     def fill_memory(self, address: int, size: int, value: int) -> None:
@@ -161,7 +160,7 @@ class Machine:
                 self._memory.fill(start, length, value)
             else:
                 for position in range(start, start + length):
-                    self._mmio.write(position, 1, value)
+                    self._buses.mmio.write(position, 1, value)
         self._settle()
 
     def _claimed(self, address: int, size: int) -> list[tuple[int, int, bool]]:

@@ -60,8 +60,8 @@ class Host:
     def queues(self, device: str, grant: Queues) -> DeviceQueues:
         raise AssertionError(device, grant)
 
-    def aperture(self) -> Callable[[int, Effect], None]:
-        raise AssertionError
+    def aperture(self, index: int, effect: Effect) -> None:
+        raise AssertionError(index, effect)
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         raise AssertionError(gsi)
