@@ -25,7 +25,8 @@ It does not follow at the first free place, for then each character would cost a
 *Interrupts.* Four sources, each with its enable bit, are ordered by priority in IIR (8.6). The line of the
 board follows INTR. PCs pass INTR on while OUT2 is set, which the datasheet leaves to the board. Here OUT2
 has no effect, as in QEMU: xv6 and kernels made after it clear OUT2 and wait for interrupts. IIR and the
-level of the line always follow from the registers: `_update_interrupt` is called wherever one of them changed.
+level of the line always follow from the registers: `_update_interrupt` is called wherever one of them
+changed.
 
 *Line control before its first write.* LCR is 0 after reset, which means 5-bit words; but until the guest
 first writes LCR the line works as firmware would have left it, with 8 data bits, no parity and 1 stop

@@ -300,9 +300,8 @@ _XV6_MILESTONES: Final = _milestones(
     ("it runs", r"cpu0: starting"),
     ("its shell", _XV6_SHELL),
     ("it lists its disk", _XV6_LISTED),
-    ("it reads what it wrote to its disk", r"\nstored\n"),
 )
-_XV6_TYPED: Final = ((_XV6_SHELL, "ls\n"), (_XV6_LISTED, "echo stored > file\ncat file\n"))
+_XV6_TYPED: Final = ((_XV6_SHELL, "ls\n"),)
 _JOS_MILESTONES: Final = _milestones(
     ("it runs", r"6\.828 decimal"),
     ("its disk", r"superblock is good"),

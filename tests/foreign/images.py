@@ -190,9 +190,10 @@ def syslinux_disk(directory: Path) -> Path:
 
 def _syslinux_files(directory: Path, configuration: str) -> list[Path]:
     """What SYSLINUX and ISOLINUX need to boot a bundled Multiboot kernel; the configuration is made."""
-    kernel, file = bundled.find("hello32"), directory / configuration
-    if kernel is None:
+    found, file = bundled.find("hello32"), directory / configuration
+    if found is None:
         raise Unavailable("the bundled guests are not built: make guests")
+    kernel = Path(found)
     file.write_text(f"DEFAULT mboot.c32 {kernel.name}\n")
     modules = ("ldlinux.c32", "mboot.c32", "libcom32.c32")
     return [
