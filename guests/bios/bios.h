@@ -173,6 +173,8 @@ enum {
     BDA_ROWS = 0x84,
     BDA_CELL_HEIGHT = 0x85,
     BDA_KEYBOARD_FLAGS = 0x96,
+    EBDA_DISK_0 = 0x3d, /* fixed disk parameter tables */
+    EBDA_DISK_1 = 0x4d,
 };
 
 /* --- Devices: ports.h has the others -------------------------------------------------------------------- */

@@ -56,6 +56,54 @@ static uint8_t drives_like(uint8_t number)
     return count;
 }
 
+/* ATA/ATAPI-6, annex C: what an ATA disk says of itself. It may have more cylinders than these. */
+enum { ATA_CYLINDERS = 16383, ATA_HEADS = 16, ATA_TRACK = 63, FEWEST_CYLINDERS = 2 };
+
+/* At most one cylinder too many. */
+static uint32_t ata_cylinders(const struct drive *d)
+{
+    uint32_t cylinders = ATA_CYLINDERS + 1;
+
+    if (d->sectors < (uint64_t)cylinders * ATA_HEADS * ATA_TRACK)
+        cylinders = (uint32_t)d->sectors / (ATA_HEADS * ATA_TRACK);
+    return cylinders < FEWEST_CYLINDERS ? FEWEST_CYLINDERS : cylinders;
+}
+
+/* Fixed disk parameter table: IBM PC AT Technical Reference, section 5, "Fixed Disk Parameters". A disk of more than
+ * 1024 cylinders has the translated one of the Enhanced Disk Drive Specification 3.0, annex A, which also tells the
+ * geometry that the drive has. */
+static void start_table(uint8_t number, uint16_t vector, uint16_t at)
+{
+    enum { CYLINDERS = 0, HEADS = 2, SIGNATURE = 3, TRACK = 4, NO_PRECOMPENSATION = 5, CONTROL = 8, PARKED = 12 };
+    enum { NO_RETRIES = 0xc0 };
+    enum { PHYSICAL_CYLINDERS = 9, PHYSICAL_HEADS = 11, LOGICAL_TRACK = 14, CHECKSUM = 15 };
+    const struct drive *d = find(number);
+    uint32_t cylinders;
+    uint8_t sum = 0;
+
+    if (!d)
+        return;
+    cylinders = ata_cylinders(d);
+    if (cylinders > ATA_CYLINDERS)
+        cylinders = ATA_CYLINDERS;
+    set_far16(EBDA, at + CYLINDERS, d->cylinders);
+    set_far8(EBDA, at + HEADS, (uint8_t)d->heads);
+    set_far16(EBDA, at + NO_PRECOMPENSATION, 0xffff);
+    set_far8(EBDA, at + CONTROL, (uint8_t)(NO_RETRIES | (d->heads > 8) << 3));
+    set_far16(EBDA, at + PARKED, (uint16_t)cylinders);
+    set_far8(EBDA, at + LOGICAL_TRACK, (uint8_t)d->track);
+    if (d->cylinders != cylinders) {
+        set_far8(EBDA, at + SIGNATURE, 0xa0);
+        set_far8(EBDA, at + TRACK, ATA_TRACK);
+        set_far16(EBDA, at + PHYSICAL_CYLINDERS, (uint16_t)cylinders);
+        set_far8(EBDA, at + PHYSICAL_HEADS, ATA_HEADS);
+        for (uint16_t i = 0; i < CHECKSUM; i++)
+            sum += far8(EBDA, at + i);
+        set_far8(EBDA, at + CHECKSUM, (uint8_t)-sum);
+    }
+    set_far32(0, 4 * vector, (uint32_t)EBDA << 16 | at);
+}
+
 void disk_start(void)
 {
     uint8_t diskettes = drives_like(DISKETTE);
@@ -65,6 +113,8 @@ void disk_start(void)
         equipment |= (uint16_t)(1 | (diskettes - 1) << 6);
     set_far16(BDA, BDA_EQUIPMENT, equipment);
     set_far8(BDA, BDA_DISKS, drives_like(HARD_DISK));
+    start_table(HARD_DISK, 0x41, EBDA_DISK_0);
+    start_table(HARD_DISK + 1, 0x46, EBDA_DISK_1);
 }
 
 /* --- Sectors ------------------------------------------------------------------------------------------------ */
@@ -191,31 +241,26 @@ static void tell_type(struct frame *f, const struct drive *d)
     set_flag(f, CARRY, 0);
 }
 
-/* The geometry here is that of an ATA disk, not the one to give to AH=02h: ATA/ATAPI-6, annex C. */
+/* The geometry here is that of an ATA disk, not the one to give to AH=02h. */
 static uint8_t tell_extended(struct frame *f, const struct drive *d)
 {
-    enum { HEADS = 16, TRACK = 63, MOST_CYLINDERS = 16383, FEWEST_CYLINDERS = 2 };
     enum { CHS_IS_VALID = 1 << 1, REMOVABLE = 1 << 2 };
     uint16_t at = f->si.x;
     uint16_t size = far16(f->ds, at);
-    uint32_t cylinders = MOST_CYLINDERS + 1;
+    uint32_t cylinders = ata_cylinders(d);
 
     if (size < 26)
         return BAD_COMMAND;
-    if (d->sectors < (uint64_t)cylinders * HEADS * TRACK)
-        cylinders = (uint32_t)d->sectors / (HEADS * TRACK);
-    if (cylinders < FEWEST_CYLINDERS)
-        cylinders = FEWEST_CYLINDERS;
     set_far16(f->ds, at, size < 30 ? 26 : 30);
     if (!d->cylinders) {
         set_far16(f->ds, at + 2, REMOVABLE);
         for (unsigned i = 4; i < 16; i += 4)
             set_far32(f->ds, (uint16_t)(at + i), 0);
     } else {
-        set_far16(f->ds, at + 2, cylinders > MOST_CYLINDERS ? 0 : CHS_IS_VALID);
-        set_far32(f->ds, at + 4, cylinders > MOST_CYLINDERS ? MOST_CYLINDERS : cylinders);
-        set_far32(f->ds, at + 8, HEADS);
-        set_far32(f->ds, at + 12, TRACK);
+        set_far16(f->ds, at + 2, cylinders > ATA_CYLINDERS ? 0 : CHS_IS_VALID);
+        set_far32(f->ds, at + 4, cylinders > ATA_CYLINDERS ? ATA_CYLINDERS : cylinders);
+        set_far32(f->ds, at + 8, ATA_HEADS);
+        set_far32(f->ds, at + 12, ATA_TRACK);
     }
     set_far32(f->ds, at + 16, (uint32_t)d->sectors);
     set_far32(f->ds, at + 20, (uint32_t)(d->sectors >> 32));

@@ -112,6 +112,17 @@ second:
     TELL    "  sectors "
     mov     0xa010, %ax
     call    put_hex16
+    TELL    "; int 41 cylinders "
+    les     4 * 0x41, %bx
+    mov     %es:(%bx), %ax
+    call    put_hex16
+    TELL    ", heads and sectors "
+    les     4 * 0x41, %bx
+    mov     %es:2(%bx), %ah
+    mov     %es:14(%bx), %al
+    call    put_hex16
+    xor     %ax, %ax
+    mov     %ax, %es
     TELL    "\r\nint 13 of drive 7f "
     mov     $0x0201, %ax
     mov     $0x0001, %cx

@@ -22,10 +22,11 @@ When input was refused, InputRoom follows as soon as the guest listens outside l
 its trigger level: a guest that reads just that much per interrupt gets its next one, as from a real line.
 It does not follow at the first free place, for then each character would cost a message of its own.
 
-*Interrupts.* Four sources, each with its enable bit, are ordered by priority in IIR (8.6). INTR reaches
-the line of the board while OUT2 is set, as PCs wire it, and in loopback, where the OUT2 pin is inactive
-but QEMU's board, and tests written for it, see the line move. IIR and the level of the line always follow
-from the registers: `_update_interrupt` is called wherever one of them changed.
+*Interrupts.* Four sources, each with its enable bit, are ordered by priority in IIR (8.6). The line of the
+board follows INTR. PCs pass INTR on while OUT2 is set, which the datasheet leaves to the board. Here OUT2
+has no effect, as in QEMU: xv6 and kernels made after it clear OUT2 and wait for interrupts. IIR and the
+level of the line always follow from the registers: `_update_interrupt` is called wherever one of them
+changed.
 
 *Line control before its first write.* LCR is 0 after reset, which means 5-bit words; but until the guest
 first writes LCR the line works as firmware would have left it, with 8 data bits, no parity and 1 stop
@@ -69,7 +70,6 @@ _STEADY: Final = steady_for(NANOSECONDS)
 _STEADY_LATE: Final = steady_for(NANOSECONDS, over_late_writes=True)
 
 _CLEARED_BY_LSR_READ: Final = reg.LSR_ERRORS | reg.LSR_FIFO_ERROR
-_LINE_ENABLE: Final = reg.MCR_OUT2 | reg.MCR_LOOP
 
 
 def _all_ones(size: int) -> int:
@@ -85,10 +85,9 @@ class Uart16550A:
     The bus makes no access wider than a byte. One that comes all the same reaches the register at `offset`
     with its low byte, and its upper bytes read as ones.
 
-    A guest that enables the receiver's interrupt (IER at offset 1, OUT2 in MCR at 4) is interrupted:
+    A guest that enables the receiver's interrupt (IER at offset 1) is interrupted:
 
     >>> uart = Uart16550A()
-    >>> uart.write(0, 4, 1, 0x08)
     >>> uart.write(0, 1, 1, 0x01)
     >>> uart.receive(0, b"hi")  # without FIFOs there is room for one byte
     1
@@ -493,7 +492,7 @@ class Uart16550A:
         """Make IIR and the line follow the registers."""
         iir = self._highest_interrupt() if self._ier else reg.IIR_NONE
         self._iir = iir
-        level = 1 if iir != reg.IIR_NONE and self._mcr & _LINE_ENABLE else 0
+        level = int(iir != reg.IIR_NONE)
         if level != self._level:
             self._level = level
             self._effects.append(_LINE_LEVELS[level])

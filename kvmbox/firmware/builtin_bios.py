@@ -140,6 +140,12 @@ def sectors_of(size: int) -> int:
     return -(-size // layout.SECTOR_SIZE)
 
 
+def is_diskette(size: int) -> bool:
+    """Whether an image of `size` bytes boots as a diskette."""
+    kib, rest = divmod(size, layout.KIB)
+    return rest == 0 and kib in _DISKETTES
+
+
 def drives(size: int, further: Further = NO_DRIVES) -> Drives:
     """An image of `size` bytes, which is unit 0, as drives, and `further` ones.
 
@@ -148,20 +154,19 @@ def drives(size: int, further: Further = NO_DRIVES) -> Drives:
     number of sectors, whatever the size of what they load. A diskette gives drive 0x80 up to a further disk.
     """
     sectors = sectors_of(size)
-    kib, rest = divmod(size, layout.KIB)
-    is_diskette = rest == 0 and kib in _DISKETTES
-    geometry, kind = _DISKETTES[kib] if is_diskette else _USUAL_DISKETTE
+    boots_as_diskette = is_diskette(size)
+    geometry, kind = _DISKETTES[size // layout.KIB] if boots_as_diskette else _USUAL_DISKETTE
     room = geometry.cylinders * geometry.heads * geometry.sectors
     table = []
     if sectors <= room:
         sectors = room
         table.append(Drive(DISKETTE, 0, sectors, geometry, kind))
     first = HARD_DISK
-    if not (is_diskette and further.disks):
+    if not (boots_as_diskette and further.disks):
         table.append(Drive(first, 0, sectors, hard_disk(sectors)))
         first += 1
     table += _others(further, first, CD)
-    return Drives(DISKETTE if is_diskette else HARD_DISK, tuple(table))
+    return Drives(DISKETTE if boots_as_diskette else HARD_DISK, tuple(table))
 
 
 def cd_drives(size: int, boot: CdBoot, further: Further = NO_DRIVES) -> Drives:

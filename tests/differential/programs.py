@@ -74,7 +74,6 @@ class _UartProgram:
         program = self.program
         program.do("irq_intercept_in ioapic")
         program.because_of("uart-mcr-reset")
-        program.because_of("uart-out2")
         self.write(4, 0x08)
         self.set_line()
 
@@ -124,7 +123,7 @@ class _UartProgram:
             self.program.because_of("uart-fcr")
             self.write(2, rng.choice(_FCR_VALUES))
         elif choice < 20:
-            self.write(4, rng.choice((0x18, 0x1F, 0x18, 0x1D, 0x08, 0x0B)))
+            self.write(4, rng.choice((0x18, 0x1F, 0x18, 0x1D, 0x08, 0x0B, 0x00, 0x10)))
         elif choice < 22:
             self.write(7, rng.randrange(256))
         elif choice < 23:

@@ -1,4 +1,5 @@
-/* int13: what the BIOS says of each drive, to the debug console: AX, BX, CX, DX and the carry of each call. */
+/* int13: what the BIOS says of each drive, to the debug console: AX, BX, CX, DX and the carry of each call; how many hard
+ * disks there are, and the fixed disk parameter tables of the first two. */
 #include "boot.inc"
     .set    BUFFER, 0xa000
     .set    DEBUGCON, 0xe9
@@ -32,7 +33,21 @@ second:
     jmp     1b
 3:  mov     0x475, %al              /* how many hard disks */
     call    show8
+    les     4 * 0x41, %di
+    call    table
+    les     4 * 0x46, %di
+    call    table
     jmp     end
+
+table:
+    mov     $'\n', %al
+    out     %al, $DEBUGCON
+    mov     $16, %cx
+1:  mov     %es:(%di), %al
+    call    show8
+    inc     %di
+    loop    1b
+    ret
 
 one:                                /* AX: the call */
     push    %ax

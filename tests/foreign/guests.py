@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.foreign import images
+from tests.foreign import images, trees
 
 GNUMACH: Final = ("gnumach-image-1.8-amd64-up", "boot/gnumach-1.8-amd64-up.gz")
 XEN: Final = ("xen-hypervisor-4.20-amd64", "boot/xen-4.20-amd64.gz")
@@ -21,6 +21,7 @@ TBOOT: Final = ("tboot", "boot/tboot.gz")
 LINUX: Final = ("linux-image-cloud-amd64", "boot/vmlinuz-*")
 U_BOOT: Final = "u-boot-qemu"
 SERIAL: Final = "com1=115200,8n1 console=com1 noreboot"
+SECOND_DISK: Final = 1 << 20
 # Of its log the banner is shown, and what is more urgent than that: each character is an exit or two.
 LINUX_WORDS: Final = "console=ttyS0 earlyprintk=ttyS0 loglevel=6 panic=-1"
 
@@ -73,6 +74,8 @@ class Guest:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     """By the backend of KVM."""
     timeout_s: int = 60
+    typed: tuple[tuple[str, str], ...] = ()
+    """What is typed, behind which output: see `observe`."""
 
     def limit(self, backend: str) -> Limit:
         """What is asked of the guest with `backend`."""
@@ -154,16 +157,18 @@ def _linux(way: str, cpus: int) -> Callable[[Path], Start]:
 def _linux_on_disk(controller: str, device: str, cpus: int) -> Callable[[Path], Start]:
     modules = {
         "virtio": ("virtio_mmio", "virtio_blk", "ext4"),
-        "ide": ("pata_legacy", "sd_mod", "ext4"),
+        "ide": ("pata_legacy", "sd_mod", "virtio_mmio", "virtio_blk", "ext4"),
     }[controller]
 
     def start(directory: Path) -> Start:
-        image, disk = images.find(*LINUX), images.root_disk(directory)
+        image, disk, second = images.find(*LINUX), images.root_disk(directory), directory / "second.img"
+        second.write_bytes(bytes(SECOND_DISK))
         initrd = images.root_initramfs(directory, LINUX, modules)
         return Start(
             (
                 *("--cpus", str(cpus), "--memory", "256M", "--no-reboot", "--initrd", str(initrd)),
-                *("--disk", f"{disk},on={controller}", "--append", f"{LINUX_WORDS} -- {device}", str(image)),
+                *("--disk", f"{disk},on={controller},serial=ROOT-1"),
+                *("--disk", f"{second},on=virtio", "--append", f"{LINUX_WORDS} -- {device}", str(image)),
             )
         )
 
@@ -225,6 +230,39 @@ def _grub_cd(directory: Path) -> Start:
     return Start((image,), ("-machine", "graphics=off", "-cdrom", image))
 
 
+def _grub_disk(directory: Path) -> Start:
+    image = str(images.grub_cd(directory))
+    return Start(("--boot", "bios", image), ("-machine", "graphics=off", *_qemu_drives(image)))
+
+
+def _isolinux_cd(directory: Path) -> Start:
+    image = str(images.isolinux_cd(directory))
+    return Start((image,), ("-machine", "graphics=off", "-cdrom", image))
+
+
+def _syslinux_disk(directory: Path) -> Start:
+    image = str(images.syslinux_disk(directory))
+    return Start((image,), ("-machine", "graphics=off", *_qemu_drives(image)))
+
+
+def _tree(tree: trees.Tree, files: tuple[str, str], memory: str) -> Callable[[Path], Start]:
+    """A kernel that boots from the first of two disks and has its files on the second one."""
+
+    def start(_: Path) -> Start:
+        boot, second = (str(trees.built(tree, file)) for file in files)
+        return Start(
+            ("--memory", memory, boot, "--disk", second), ("-m", memory, *_qemu_drives(boot, second))
+        )
+
+    return start
+
+
+def _qemu_drives(*files: str) -> list[str]:
+    """Options of QEMU for disks at IDE, which stay as they are."""
+    drives = (f"file={file},format=raw,if=ide,index={n},snapshot=on" for n, file in enumerate(files))
+    return [word for drive in drives for word in ("-drive", drive)]
+
+
 _LINUX_MILESTONES: Final = _milestones(
     ("the first line of its log", r"Linux version \d"),
     ("our init runs", r"kvmbox-init: running on \d+ CPU"),
@@ -240,6 +278,10 @@ def _linux_milestones(cpus: int) -> tuple[Milestone, ...]:
 _ROOT_MILESTONES: Final = _milestones(
     ("the first line of its log", r"Linux version \d"),
     ("its root is on the disk", r"kvmbox-root: \d+ CPU\(s\), /dev/\w+ / ext4"),
+    (
+        "both drives have their sizes and serial numbers",
+        r"32768 sectors, serial ROOT-1\n(?s:.*): 2048 sectors, serial kvmbox-disk1\n",
+    ),
     ("it reads and writes the disk", r"kvmbox-root: what was written is read"),
     ("it powers off", r"reboot: Power down"),
 )
@@ -248,6 +290,23 @@ _XEN_MILESTONES: Final = _milestones(
 )
 _TBOOT_MILESTONES: Final = _milestones(
     ("its banner", r"\* TBOOT \*"), ("it finds no module", r"no MB\d modules")
+)
+_BOOTED_MILESTONES: Final = _milestones(
+    ("its banner", r"Welcome to GRUB|(?:SYS|ISO)LINUX \d"), ("its kernel's message", r"Hello from 32-bit")
+)
+_XV6_SHELL: Final = r"init: starting sh(?s:.*?)\$ "
+_XV6_LISTED: Final = r"console\s+3 \d+ 0\s+\$ "
+_XV6_MILESTONES: Final = _milestones(
+    ("it runs", r"cpu0: starting"),
+    ("its shell", _XV6_SHELL),
+    ("it lists its disk", _XV6_LISTED),
+)
+_XV6_TYPED: Final = ((_XV6_SHELL, "ls\n"),)
+_JOS_MILESTONES: Final = _milestones(
+    ("it runs", r"6\.828 decimal"),
+    ("its disk", r"superblock is good"),
+    ("it reads and writes files", r"file rewrite is good"),
+    ("its shell", r"init: running sh"),
 )
 _MEMTEST_MILESTONES: Final = _milestones(("its screen", r"Memtest86\+"))
 _U_BOOT_MILESTONES: Final = _milestones(("its banner", r"U-Boot (SPL )?20\d\d"), ("its prompt", r"=> "))
@@ -319,6 +378,53 @@ GUESTS: Final = (
         _grub_cd,
         _milestones(("its banner", r"Welcome to GRUB"), ("its kernel's message", r"Hello from 32-bit")),
         timeout_s=240,
+    ),
+    Guest(
+        "GRUB, a disk",
+        "grub-pc-bin",
+        "the same ISO as a disk",
+        _grub_disk,
+        _BOOTED_MILESTONES,
+        timeout_s=240,
+    ),
+    *(
+        Guest(name, package, form, start, _BOOTED_MILESTONES, {"pvm": Limit(1, *_IRET)}, timeout_s=90)
+        for name, package, form, start in (
+            ("ISOLINUX, a CD", "isolinux", "ISO, with a Multiboot kernel", _isolinux_cd),
+            ("SYSLINUX, a disk", "syslinux-common", "MBR, FAT16, with a Multiboot kernel", _syslinux_disk),
+        )
+    ),
+    *(
+        Guest(
+            name,
+            tree.name,
+            "boot sector, ATA",
+            _tree(tree, files, memory),
+            milestones,
+            {"pvm": Limit(0, "its page tables are refused", 6)},
+            timeout_s=120,
+            typed=typed,
+        )
+        for name, tree, files, memory, milestones, typed in (
+            ("xv6", trees.XV6, ("xv6.img", "fs.img"), "512M", _XV6_MILESTONES, _XV6_TYPED),
+            (
+                "xv6, 64 bits",
+                trees.XV6_64,
+                ("obj/xv6.img", "obj/fs.img"),
+                "512M",
+                _XV6_MILESTONES,
+                _XV6_TYPED,
+            ),
+            ("JOS", trees.JOS, ("obj/kern/kernel.img", "obj/fs/fs.img"), "128M", _JOS_MILESTONES, ()),
+            (
+                "NanoCore",
+                trees.NANOCORE,
+                ("build/hd.img", "build/user/tarfs.img"),
+                "512M",
+                _milestones(("it runs", r"NanoCore booting"), ("its shell", r"Hello World from shell")),
+                (),
+            ),
+        )
     ),
     Guest(
         "iPXE, a kernel",

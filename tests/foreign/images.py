@@ -31,7 +31,8 @@ VARIABLE: Final = "KVMBOX_FOREIGN"
 BUSYBOX: Final = ("busybox-static", "usr/bin/busybox")
 LINUX_SCRIPTS: Final = Path(__file__).with_name("linux")
 ROOT_SIZE: Final = 16 << 20
-ROOT_CONTENT: Final = 1 << 20
+ROOT_CONTENT: Final = 128 << 10
+"""Bytes that are read and written: without DMA each two bytes of a write are an exit."""
 INIT_SOURCE: Final = Path(__file__).with_name("init.c")
 _VERSION: Final = "{}.version"
 _NO_LIBRARY: Final = (
@@ -80,7 +81,7 @@ def initramfs(directory: Path) -> Path:
     program, archive = directory / "init", directory / "initramfs.cpio"
     if shutil.which("cc") is None:
         raise Unavailable("cc not found: the init of the initramfs cannot be compiled")
-    _run(["cc", "-O1", "-Wall", "-Werror", *_NO_LIBRARY, "-o", str(program), str(INIT_SOURCE)])
+    command_output(["cc", "-O1", "-Wall", "-Werror", *_NO_LIBRARY, "-o", str(program), str(INIT_SOURCE)])
     content = Archive()
     content.directory("dev")
     content.device("dev/console", 5, 1)
@@ -114,14 +115,14 @@ def root_disk(directory: Path) -> Path:
     if shutil.which("mkfs.ext4") is None:
         raise Unavailable("mkfs.ext4 not found: apt-get install e2fsprogs")
     root, image = directory / "linux-root", directory / "root.img"
-    for path in ("bin", "dev", "etc", "proc"):
+    for path in ("bin", "dev", "etc", "proc", "sys"):
         (root / path).mkdir(parents=True, exist_ok=True)
     shutil.copy(find(*BUSYBOX), root / "bin/busybox")
     shutil.copy(LINUX_SCRIPTS / "start", root / "etc/start")
     (root / "etc/content").write_bytes(bytes(index % 251 for index in range(ROOT_CONTENT)))
     with image.open("wb") as file:
         file.truncate(ROOT_SIZE)
-    _run(["mkfs.ext4", "-q", "-F", "-d", str(root), str(image)])
+    command_output(["mkfs.ext4", "-q", "-F", "-d", str(root), str(image)])
     return image
 
 
@@ -140,8 +141,66 @@ def grub_cd(directory: Path) -> Path:
     # Few modules: GRUB looks at all of them, which takes long where KVM emulates its instructions.
     modules = "--install-modules=multiboot normal iso9660 biosdisk"
     options = ["-d", "/usr/lib/grub/i386-pc", modules, "--locales=", "--fonts=", "--themes="]
-    _run(["grub-mkrescue", *options, "-o", str(image), str(root)])
+    command_output(["grub-mkrescue", *options, "-o", str(image), str(root)])
     return image
+
+
+def isolinux_cd(directory: Path) -> Path:
+    """A CD on which ISOLINUX boots a bundled Multiboot kernel, in `directory`."""
+    if shutil.which("xorriso") is None:
+        raise Unavailable("xorriso not found: apt-get install xorriso")
+    root, image = directory / "isolinux-root", directory / "isolinux.iso"
+    root.mkdir()
+    shutil.copy(find("isolinux", "usr/lib/ISOLINUX/isolinux.bin"), root)
+    for file in _syslinux_files(directory, "isolinux.cfg"):
+        shutil.copy(file, root)
+    boot = (
+        "-b",
+        "isolinux.bin",
+        "-c",
+        "boot.cat",
+        "-no-emul-boot",
+        "-boot-load-size",
+        "4",
+        "-boot-info-table",
+    )
+    command_output(["xorriso", "-as", "mkisofs", "-quiet", *boot, "-o", str(image), str(root)])
+    return image
+
+
+def syslinux_disk(directory: Path) -> Path:
+    """A disk with a partition of FAT16 on which SYSLINUX boots a bundled Multiboot kernel, in `directory`."""
+    for tool in ("syslinux", "mkfs.fat", "mcopy"):
+        if shutil.which(tool) is None:
+            raise Unavailable(f"{tool} not found: apt-get install syslinux dosfstools mtools")
+    image, sectors, first = directory / "syslinux.img", 65_520, 63  # 65 cylinders of 16 heads and 63 sectors
+    boot = find("syslinux-common", "usr/lib/syslinux/mbr/mbr.bin").read_bytes().ljust(446, b"\0")
+    entry = struct.pack("<B3sB3sII", 0x80, b"\x01\x01\0", 6, b"\x0f\x3f\x40", first, sectors - first)
+    with image.open("wb") as file:
+        file.write(boot + entry + bytes(48) + b"\x55\xaa")
+        file.truncate(sectors * 512)
+    place = str(first * 512)
+    geometry = ("--offset", str(first), "-h", str(first), "-g", "16/63", "-F16")
+    command_output(["mkfs.fat", *geometry, str(image), str((sectors - first) // 2)])
+    files = map(str, _syslinux_files(directory, "syslinux.cfg"))
+    command_output(["mcopy", "-i", f"{image}@@{place}", *files, "::"])
+    command_output(["syslinux", "--offset", place, "--install", str(image)])
+    return image
+
+
+def _syslinux_files(directory: Path, configuration: str) -> list[Path]:
+    """What SYSLINUX and ISOLINUX need to boot a bundled Multiboot kernel; the configuration is made."""
+    found, file = bundled.find("hello32"), directory / configuration
+    if found is None:
+        raise Unavailable("the bundled guests are not built: make guests")
+    kernel = Path(found)
+    file.write_text(f"DEFAULT mboot.c32 {kernel.name}\n")
+    modules = ("ldlinux.c32", "mboot.c32", "libcom32.c32")
+    return [
+        *(find("syslinux-common", f"usr/lib/syslinux/modules/bios/{name}") for name in modules),
+        kernel,
+        file,
+    ]
 
 
 def _payload(image: bytes) -> bytes:
@@ -208,14 +267,14 @@ def _downloaded(package: str) -> Path:
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="fetch-") as scratch:
             archive = apt.download(name, Path(scratch))
             tree = Path(scratch, "tree")
-            _run(["dpkg-deb", "-x", str(archive), str(tree)])
-            number = _run(["dpkg-deb", "-f", str(archive), "Version"])
+            command_output(["dpkg-deb", "-x", str(archive), str(tree)])
+            number = command_output(["dpkg-deb", "-f", str(archive), "Version"])
             (CACHE / _VERSION.format(package)).write_text(number)
             tree.rename(target)
     return target
 
 
-def _run(command: Sequence[str]) -> str:
+def command_output(command: Sequence[str]) -> str:
     """stdout of a tool; Unavailable, with the end of what it says, if it fails."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:

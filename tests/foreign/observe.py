@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import re
@@ -53,22 +54,53 @@ def observe(
     *,
     timeout_s: float,
     enough: Callable[[str, str], bool] = lambda _output, _errors: False,
+    typed: Sequence[tuple[str, str]] = (),
 ) -> Observation:
-    """Run `command` without input until it ends, `enough` of stdout and stderr is seen, or time runs out."""
+    """Run `command` until it ends, `enough` of stdout and stderr is seen, or time runs out.
+
+    Each pair of `typed` is a regular expression, looked for behind what the one before has found in stdout,
+    and what is typed then. Without any, there is no input.
+    """
     start = time.monotonic()
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    stdin = subprocess.PIPE if typed else subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
+        typist = _Typist(process.stdin, typed)
+
+        def seen_enough(output: str, errors: str) -> bool:
+            typist.see(output)
+            return enough(output, errors)
+
         try:
-            end, output, errors = _follow(process.stdout, process.stderr, start + timeout_s, enough)
+            end, output, errors = _follow(process.stdout, process.stderr, start + timeout_s, seen_enough)
             if end is not End.ITSELF:
                 process.terminate()
             status = process.wait(_END_S if end is not End.ITSELF else None)
         finally:
             process.kill()
     return Observation(end, status, plain(output), errors.decode(errors="replace"), time.monotonic() - start)
+
+
+class _Typist:
+    """Types what belongs to what is seen."""
+
+    def __init__(self, keys: IO[bytes] | None, typed: Sequence[tuple[str, str]]) -> None:
+        self._keys = keys
+        self._left = list(typed)
+        self._position = 0
+
+    def see(self, output: str) -> None:
+        """Look at all of the output so far."""
+        while self._left and self._keys is not None:
+            pattern, text = self._left[0]
+            found = re.compile(pattern).search(output, self._position)
+            if found is None:
+                return
+            self._position = found.end()
+            del self._left[0]
+            with contextlib.suppress(BrokenPipeError):  # it has ended, which its status tells
+                os.write(self._keys.fileno(), text.encode())
 
 
 def _follow(

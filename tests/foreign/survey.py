@@ -80,6 +80,7 @@ def survey_guest(guest: Guest, program: str, backend_name: str, limit_s: float) 
         seen = observe(
             command,
             timeout_s=min(limit_s, patience(guest.timeout_s)),
+            typed=guest.typed,
             enough=lambda output, errors: (
                 guest.reached(output) == len(guest.milestones) or suite.qemu_stopped(output, errors)
             ),

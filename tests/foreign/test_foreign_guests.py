@@ -30,6 +30,7 @@ def test_foreign_guest_gets_as_far_as_kvm_here_allows(guest: Guest, tmp_path: Pa
     seen = observe(
         [*KVMBOX, "run", *start.kvmbox],
         timeout_s=patience(guest.timeout_s),
+        typed=guest.typed,
         enough=lambda output, _: limit.status is None and guest.reached(output) >= limit.milestones,
     )
 

@@ -147,7 +147,7 @@ def test_drives_tell_what_they_tell_under_qemu(drivers: Path, tmp_path: Path) ->
 
     assert (status, error_lines(messages)) == (0, [])
     ours, theirs = facts(output.decode()), facts(log.read_text(encoding="ascii"))
-    assert len(theirs) == 7 * 4 + 1
+    assert len(theirs) == 7 * 4 + 3
     # No such drive: nothing there, as an IBM PC AT says. SeaBIOS says that the call is bad.
     absent = {line[:6] for line in theirs if re.match("(83|84|E1)1500", line)}
     # SeaBIOS does not tell how large a CD is.

@@ -131,8 +131,13 @@ def test_recording_replays_without_the_disk(disk: Path, tmp_path: Path) -> None:
     assert CONTENT[:8].hex().encode() not in dump
 
 
-def test_boot_sector_is_a_disk_of_its_own_kind(disk: Path, tmp_path: Path) -> None:
-    """It reads its own second sector by ATA, and prints what is there."""
+@pytest.mark.parametrize(
+    ("size", "found"), [(2 * SECTOR, b"sweet"), (1440 << 10, CONTENT[SECTOR : SECTOR + 5])]
+)
+def test_boot_sector_is_the_first_disk_unless_it_is_of_a_diskette(
+    disk: Path, tmp_path: Path, size: int, found: bytes
+) -> None:
+    """It reads the second sector of the first disk by ATA, and prints what is there."""
     code = (
         b"\xba\xf6\x01\xb0\xe0\xee"  # device: LBA
         b"\xba\xf2\x01\xb0\x01\xee"  # one sector
@@ -147,9 +152,9 @@ def test_boot_sector_is_a_disk_of_its_own_kind(disk: Path, tmp_path: Path) -> No
     )
     sector = code.ljust(0x70, b"\0") + b"Shutdown"
     image = tmp_path / "boot.img"
-    image.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + b"sweet".ljust(SECTOR, b"\0"))
+    image.write_bytes((sector.ljust(510, b"\0") + b"\x55\xaa" + b"sweet").ljust(size, b"\0"))
     status, output, _ = run_to_end(Run(image, "--disk", disk))
-    assert (status, output) == (0, b"sweet")
+    assert (status, output) == (0, found)
 
 
 # --- Snapshots ---------------------------------------------------------------------------------------------

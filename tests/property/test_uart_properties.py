@@ -89,8 +89,7 @@ def line_by_formula(state: UartState) -> int:
         (0x08, bool(state.msr & 0x0F)),
     )
     intr = any(state.ier & enable and active for enable, active in sources)
-    out2, loop = bool(state.mcr & 0x08), bool(state.mcr & 0x10)
-    return int(intr and (loop or out2))
+    return int(intr)
 
 
 @given(program=PROGRAMS, paced=st.booleans())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import BootDrive, Medium
 from kvmbox.board_extras import BOOT_DISK, IdeDrive, disk_map, ide_board, virtio_blk
-from kvmbox.firmware.builtin_bios import unit_sectors
+from kvmbox.firmware.builtin_bios import is_diskette, unit_sectors
 from kvmbox.firmware.platform import Further
 from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
 from kvmbox.parts.disk.image import PaddedStore, image_disk
@@ -108,13 +108,14 @@ class Disks(Part):
         opening.stores |= {drive.name: drive.store for drive in self._drives}
         opening.board += [disk_map(drive.name) for drive in self._drives if drive.store.mapped is not None]
         disks, cds = self._of_kind(is_cd=False), self._of_kind(is_cd=True)
-        opening.board += ide_board(
-            placed(*([drive.on_ide() for drive in one if drive.request.on == IDE] for one in (disks, cds)))
-        )
+        first = next((drive for drive in self._drives if drive.is_image or drive.request.boots), None)
+        # As in the BIOS, a diskette leaves the first place to a disk.
+        left = first if image is not None and is_diskette(image.size) and len(disks) > 1 else None
+        at_ide = [drive.on_ide() for drive in disks if drive.request.on == IDE and drive is not left]
+        opening.board += ide_board(placed(at_ide, [drive.on_ide() for drive in cds]))
         virtio = [drive for drive in disks if drive.request.on != IDE]
         opening.place_virtio([drive.on_virtio(number) for number, drive in enumerate(virtio)])
-        if image is not None:
-            first = next(drive for drive in self._drives if drive.is_image or drive.request.boots)
+        if image is not None and first is not None:
             self._show_in_bios(opening, first, disks, cds)
         elif opening.source.serves_drives:
             opening.drives = tuple(drive.in_bios() for drive in (*disks, *cds))
