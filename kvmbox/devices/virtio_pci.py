@@ -39,6 +39,7 @@ from kvmbox.devices.virtio_mmio import (
     USED_BUFFER,
     VirtioMmio,
 )
+from kvmbox.devices.virtio_net import VirtioNet
 from kvmbox.devices.virtio_pci_registers import (
     COMMON,
     COMMON_SIZE,
