@@ -291,3 +291,13 @@ class VirtioConsolePci(VirtioPci, VirtioConsole):
     """
 
     __slots__ = ()
+
+
+class VirtioNetPci(VirtioPci, VirtioNet):
+    """A virtio network device over PCI.
+
+    >>> hex(VirtioNetPci(mac=bytes.fromhex("026b76000001")).read(0, CONFIG, 2))
+    '0x6b02'
+    """
+
+    __slots__ = ()

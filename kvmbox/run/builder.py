@@ -164,7 +164,7 @@ class RunHost:
 
     def input_room(self, stream: str) -> Callable[[int], None]:
         """That of a stream of the console, or of the wire of that name."""
-        room: Callable[[int], None] | None = getattr(self._stores.get(stream), "room", None)
+        room: Callable[[int], None] | None = getattr(self._moving[1].get(stream), "room", None)
         return self._console.room(stream) if room is None else room
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
