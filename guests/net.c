@@ -44,7 +44,7 @@
 #define NO_INTERRUPT 1
 #define HEADER       12
 #define BUFFER       2048
-#define PATIENCE     20000000
+#define PATIENCE     20000000000ull /* TSC cycles */
 
 #define ETHERNET     14
 #define LONGEST      1514
@@ -165,16 +165,16 @@ static void queue_frame(unsigned number, uint32_t length)
 static void flush(void)
 {
     *reg(QUEUE_NOTIFY) = 1;
-    for (unsigned tries = 0; SENT->used.index != SENT->available.index; tries++)
-        if (tries > PATIENCE)
+    for (uint64_t began = rdtsc(); SENT->used.index != SENT->available.index;)
+        if (rdtsc() - began > PATIENCE)
             fail("net: a sent frame does not come back");
 }
 
 /* The number of the buffer with the next received frame, or SIZE if none comes in time. */
-static unsigned receive(uint32_t *length, unsigned patience)
+static unsigned receive(uint32_t *length, uint64_t patience)
 {
-    for (unsigned tries = 0; RECEIVED->used.index == RECEIVED->seen; tries++)
-        if (tries > patience)
+    for (uint64_t began = rdtsc(); RECEIVED->used.index == RECEIVED->seen;)
+        if (rdtsc() - began > patience)
             return SIZE;
     *length = RECEIVED->used.ring[RECEIVED->seen % SIZE].length;
     return (unsigned)RECEIVED->used.ring[RECEIVED->seen++ % SIZE].id;
@@ -387,7 +387,7 @@ static bool handle(const uint8_t *at, uint32_t length)
 static bool serve(bool must)
 {
     uint32_t length;
-    unsigned which = receive(&length, must ? PATIENCE : 1000);
+    unsigned which = receive(&length, must ? PATIENCE : 1000000);
     bool is_answer;
 
     if (which >= SIZE) {

@@ -21,6 +21,7 @@ from kvmbox.parts.inject.faults import (
     STEP,
     disk_target,
     faults_of,
+    net_target,
 )
 
 VALUES: Final = (
@@ -40,11 +41,11 @@ MODIFIERS: Final = (
 
 
 def every_device() -> list[DeviceSpec]:
-    """All devices that a PC can have without an image's doing, and one disk and one CD."""
+    """All devices that a PC can have without an image's doing, and one disk, one CD and one network."""
     devices = whole_board(
         BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True)
     )
-    return [*devices, disk_target("disk0"), disk_target("cd0")]
+    return [*devices, disk_target("disk0"), disk_target("cd0"), net_target("net0")]
 
 
 def list_faults() -> None:

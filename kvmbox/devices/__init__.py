@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.virtio_blk import VirtioBlk
     from kvmbox.devices.virtio_console import VirtioConsole
     from kvmbox.devices.virtio_net import VirtioNet
-    from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioRngPci
+    from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioNetPci, VirtioRngPci
     from kvmbox.devices.virtio_rng import VirtioRng
 
 __all__ = [
@@ -99,6 +99,7 @@ __all__ = [
     "VirtioConsole",
     "VirtioConsolePci",
     "VirtioNet",
+    "VirtioNetPci",
     "VirtioRng",
     "VirtioRngPci",
     "Window",

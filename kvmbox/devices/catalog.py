@@ -19,6 +19,7 @@ from kvmbox.devices.media_models import (
     VirtioConsole,
     VirtioConsolePci,
     VirtioNet,
+    VirtioNetPci,
     VirtioRng,
     VirtioRngPci,
 )
@@ -68,6 +69,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "virtio_blk_pci": VirtioBlkPci,
     "virtio_rng_pci": VirtioRngPci,
     "virtio_console_pci": VirtioConsolePci,
+    "virtio_net_pci": VirtioNetPci,
 }
 
 

@@ -7,7 +7,7 @@ from kvmbox.devices.qcow2 import Qcow2
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
 from kvmbox.devices.virtio_net import VirtioNet
-from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioRngPci
+from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioNetPci, VirtioRngPci
 from kvmbox.devices.virtio_rng import VirtioRng
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "VirtioConsole",
     "VirtioConsolePci",
     "VirtioNet",
+    "VirtioNetPci",
     "VirtioRng",
     "VirtioRngPci",
 ]

@@ -182,7 +182,7 @@ class VirtioNet(VirtioMmio):
         found = list(_WAITING.iter_unpack(behind[_FIXED.size :]))
         if len(dict(found)) != len(found) or len(found) > queues[RECEIVED].in_hand:
             raise SnapshotError(f"{len(found)} chains of {queues[RECEIVED].in_hand}")
-        if not all(size > _HEADER.size for _, size in found):
+        if not all(size > _LEGACY_HEADER_SIZE for _, size in found):
             raise SnapshotError("a chain of a size that none has")
         self._become(state, queues)
         self._starved, self._waiting = starved, dict(found)

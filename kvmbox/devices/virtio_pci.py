@@ -39,6 +39,7 @@ from kvmbox.devices.virtio_mmio import (
     USED_BUFFER,
     VirtioMmio,
 )
+from kvmbox.devices.virtio_net import VirtioNet
 from kvmbox.devices.virtio_pci_registers import (
     COMMON,
     COMMON_SIZE,
@@ -287,6 +288,16 @@ class VirtioConsolePci(VirtioPci, VirtioConsole):
 
     >>> VirtioConsolePci().read(0, COMMON + 0x12, 2)
     2
+    """
+
+    __slots__ = ()
+
+
+class VirtioNetPci(VirtioPci, VirtioNet):
+    """A virtio network device over PCI.
+
+    >>> hex(VirtioNetPci(mac=bytes.fromhex("026b76000001")).read(0, CONFIG, 2))
+    '0x6b02'
     """
 
     __slots__ = ()

@@ -36,7 +36,7 @@ other parts still end. Everything else is a bug of kvmbox.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from kvmbox.lean import Value
 from kvmbox.run.choices import DEFAULT_PCI
@@ -79,6 +79,13 @@ Finding: TypeAlias = Unmet | Lost
 """What makes of a success, a status of 0 or an odd one, something else."""
 
 
+class RunNet(Protocol):
+    """A network interface of the guest, and the wire that carries its frames."""
+
+    name: str
+    wire: Any
+
+
 Tap: TypeAlias = Callable[[str], Callable[[bytes, bytes], None]]
 """Sees the traffic of channels: gives, by device type, what is called with each request and its reply, under
 the lock of that channel."""
@@ -106,6 +113,8 @@ class Opening:
         """The drives of the built-in BIOS."""
         self.disks: Sequence[RunDisk] = ()
         """The disks of the guest."""
+        self.nets: Sequence[RunNet] = ()
+        """Its network interfaces."""
         self.stores: dict[str, Store] = dict(config.resources)
         """The resources of the host that devices were granted, by name."""
         self.speak = say

@@ -219,3 +219,17 @@ def test_peer_that_leaves_is_told_and_the_guest_goes_on(tmp_path: Path) -> None:
             _, messages = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 124
     assert b"net0 was cut: the peer has gone" in messages
+
+
+def test_lost_frames_are_counted_and_the_guest_misses_them() -> None:
+    run = kvmbox("run", "--net", "loop", "--inject", "net:loss=1", "net")
+
+    assert run.returncode == 3
+    assert b"not ok net: a frame does not come back" in run.stdout
+    assert b"--inject: net0: " in run.stderr
+
+
+def test_late_frames_come_all_the_same() -> None:
+    run = kvmbox("run", "--net", "loop", "--inject", "net0:delay=1", "net")
+
+    assert (run.returncode, run.stdout) == (0, LOOPED), run.stderr

@@ -22,6 +22,8 @@ from kvmbox.board_extras import (
     virtio_rng,
     whole_board,
 )
+from kvmbox.board_pci import with_pci
+from kvmbox.board_virtio_pci import on_pci
 from kvmbox.devices.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
 from tests.support.pc import Pc, rising_edges
@@ -229,14 +231,14 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
             boot_drives=(BootDrive("disk", 8),),
         )
     )
-    optional = [
-        *ide_board([IdeDrive("disk", 8), None, None, None]),
-        disk_map("disk"),
+    virtio = [
         virtio_blk(0, Medium("disk", 4096)),
         virtio_rng(),
         virtio_console(),
         virtio_net(0, bytes(6)),
     ]
+    functions = with_pci([on_pci(device) for device in virtio])
+    optional = [*ide_board([IdeDrive("disk", 8), None, None, None]), disk_map("disk"), *virtio, *functions]
     assert {device.model for device in [*board, *optional]} == set(MODELS)
 
 

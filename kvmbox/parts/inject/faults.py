@@ -26,7 +26,8 @@ WITH_INTERRUPT: Final = "devices with an interrupt"
 UART: Final = "uart_16550a"
 RTC: Final = "rtc_mc146818"
 DISK: Final = "disk"
-MODELS: Final = {UART: "UARTs", RTC: "the RTC", DISK: "disks"}
+NET: Final = "net"
+MODELS: Final = {UART: "UARTs", RTC: "the RTC", DISK: "disks", NET: "networks"}
 
 
 class Fault(Value):
@@ -43,7 +44,7 @@ class Fault(Value):
 
     def fits(self, device: DeviceSpec) -> bool:
         """Whether `device` can have it."""
-        if DISK in (self.of, device.model):
+        if {DISK, NET} & {self.of, device.model}:
             return self.of == device.model
         if self.of == WITH_INTERRUPT:
             return bool(device.irqs)
@@ -64,6 +65,9 @@ JUMP: Final = "jump"
 EIO: Final = "eio"
 SLOW: Final = "slow"
 TORN_WRITE: Final = "torn-write"
+LOSS: Final = "loss"
+CORRUPT: Final = "corrupt"
+FRAME_DELAY: Final = "delay"
 
 # The formatter would give each cell a line of its own.
 # fmt: off
@@ -97,6 +101,10 @@ FAULTS: Final[dict[str, Fault]] = {
               "each read and write takes MS milliseconds more", "disk0:slow=20"),
         Fault(TORN_WRITE, EACH, DISK, "writes torn",
               "every Nth write stores its first half only, and fails", "disk:torn-write=50,after=10"),
+        Fault(LOSS, CHANCE, NET, "frames lost", "a frame is lost, in either direction", "net:loss=0.1"),
+        Fault(CORRUPT, CHANCE, NET, "frames damaged", "a bit of a frame is another one", "net:corrupt=0.01"),
+        Fault(FRAME_DELAY, DELAY, NET, "frames came late", "each frame takes MS milliseconds more",
+              "net0:delay=20"),
     )
 }
 # fmt: on
@@ -106,6 +114,11 @@ FAULTS: Final[dict[str, Fault]] = {
 def disk_target(name: str) -> DeviceSpec:
     """A drive of the guest, as something that has faults: whatever device the guest finds it behind."""
     return DeviceSpec(name, DISK, DISK)
+
+
+def net_target(name: str) -> DeviceSpec:
+    """The wire of a network interface, as something that has faults."""
+    return DeviceSpec(name, NET, NET)
 
 
 def faults_of(device: DeviceSpec) -> list[str]:

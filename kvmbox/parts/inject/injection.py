@@ -4,7 +4,8 @@ Where the faults are. Accesses pass a `FaultyDevice` on the bus, in place of the
 Interrupts pass a `FaultyLine`, in place of the source of the line. Other devices, and runs without faults,
 have neither. The model of a device with faults announces no interrupts (docs/adr/interrupts.md), and none of
 its writes is late (docs/adr/late-writes.md): so the guest's accesses and the interrupts come here in one
-order. The faults of a disk are at its store.
+order. The faults of a disk are at its store, and those of a network at its
+wire.
 
 A device process knows nothing of faults. It is asked what it would be asked otherwise, or less, or what a
 guest might ask. So a recording replays, a lost process is restarted, and grants are checked as ever.
@@ -28,6 +29,7 @@ from kvmbox.parts.inject.rtc import FaultyRtc
 from kvmbox.parts.inject.spec import Spec, Wanted, select
 from kvmbox.parts.inject.state import Count, DeviceFaults
 from kvmbox.parts.inject.uart import FaultyUart
+from kvmbox.parts.inject.wire import FaultyWire
 from kvmbox.remote.grants import Host, Rise
 from kvmbox.wire.protocol import NO_DEADLINE
 
@@ -111,6 +113,11 @@ class Injection:
         """What is read and written in place of `store`, of the drive `disk`: that itself without faults."""
         faults = self._faults.get(disk)
         return store if faults is None else FaultyDisk(store, faults)
+
+    def wire_of(self, net: str, wire: Any) -> Any:
+        """What carries frames in place of `wire`, of the interface `net`: that itself without faults."""
+        faults = self._faults.get(net)
+        return wire if faults is None else FaultyWire(wire, faults)
 
     def host_of(self, device: DeviceSpec, host: Host) -> Host:
         """What does for `device` what `host` would."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvmbox.board_extras import BOOT_DISK
-from kvmbox.parts.inject.faults import disk_target
+from kvmbox.parts.inject.faults import disk_target, net_target
 from kvmbox.parts.inject.injection import Injection, report
 from kvmbox.parts.inject.spec import check_count, parse
 from kvmbox.run.part import Opening, Part
@@ -30,8 +30,11 @@ class Inject(Part):
 
     def open(self, opening: Opening) -> None:
         """See `Part`."""
-        drives = [disk_target(drive.name) for drive in opening.disks]
-        self._injection = Injection(self._specs, [*opening.board, *drives])
+        beside = [disk_target(drive.name) for drive in opening.disks]
+        beside += [net_target(net.name) for net in opening.nets]
+        self._injection = Injection(self._specs, [*opening.board, *beside])
+        for net in opening.nets:
+            net.wire = self._injection.wire_of(net.name, net.wire)
         for drive in opening.disks:
             for name in (drive.name, BOOT_DISK) if drive.is_image else (drive.name,):
                 opening.stores[name] = self._injection.store_of(drive.name, opening.stores[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,12 @@ class Wires(Visitor):
             self._serve(*one)
         self._update()
 
+    def wake_in(self, clock: GuestClock) -> float | None:
+        """See Visitor."""
+        del clock
+        due = [port.wire.due for port, _, _ in self._ports if port.wire.due is not None]
+        return max(0.0, (min(due) - time.monotonic_ns()) / 1e9) if due else None
+
     def handle(self, descriptor: int) -> bool:
         """See Visitor."""
         for one in self._ports:
@@ -83,7 +90,7 @@ class Net(Part):
 
     def equip(self, opening: Opening) -> None:
         """See `Part`."""
-        self._say = opening.say
+        self._say, opening.nets = opening.say, self._ports
         opening.stores |= {port.name: port for port in self._ports}
         opening.place_virtio(
             [virtio_net(number, request.address(number)) for number, request in enumerate(self._requests)]

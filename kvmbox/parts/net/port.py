@@ -115,8 +115,7 @@ class Port:
             try:
                 while self._outgoing and self._tries(self._outgoing[0]):
                     self._outgoing.popleft()
-                if self.wire.unsent:
-                    self.wire.flush()
+                self.wire.flush()
                 if self.has_room and len(self._incoming) < MOST_WAITING:
                     self._take_in(self.wire.receive())
             except CutError as error:

@@ -43,6 +43,8 @@ class Wire:
     """What to poll, or -1."""
     unsent = b""
     """What is to be sent before another frame."""
+    due: int | None = None
+    """When frames come that wait here, in ns of the host's monotonic clock."""
 
     def send(self, _frame: bytes) -> bool:
         """Send a frame, or do nothing and return False. Raises CutError, and OSError: the frame is lost."""

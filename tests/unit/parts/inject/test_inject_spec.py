@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kvmbox.board import BoardOptions, pc_board
 from kvmbox.errors import UsageError
 from kvmbox.parts.inject import chance
-from kvmbox.parts.inject.faults import FAULTS, disk_target, faults_of
+from kvmbox.parts.inject.faults import FAULTS, disk_target, faults_of, net_target
 from kvmbox.parts.inject.spec import MOST_CHARACTERS, MOST_SPECS, check_count, parse, select
 from kvmbox.run.values import guest_time
 
@@ -150,7 +150,7 @@ DISKS = [disk_target("disk0"), disk_target("cd0")]
 
 def test_example_of_each_fault_is_one() -> None:
     for fault in FAULTS.values():
-        chosen = select(parse(fault.example), [*BOARD, *DISKS])
+        chosen = select(parse(fault.example), [*BOARD, *DISKS, net_target("net0")])
         assert fault.name in [wanted.fault.name for _, wanted in chosen]
 
 
