@@ -1,9 +1,10 @@
-"""What a taken-over process of a disk asks for, and the VMM's side that it asks: the devices as a run has
-them, with their grants, in a machine of a few pages.
+"""What a taken-over process of a disk, or of PCI, asks for, and the VMM's side that it asks: the devices as a
+run has them, with their grants, in a machine of a few pages.
 
 The guest has published one queue, with one request of 16 readable and 512 writable bytes. Next to these, and
 on a disk that belongs to nobody here, is what the process is after. A forgery got something if guest memory
-beside what is published, or a disk, is not what it was, or if a window is open.
+beside what is published, or a disk, is not what it was, or if a window is open, or if the registers of a PCI
+function are where something else is.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from kvmbox import layout
-from kvmbox.board import DeviceSpec, Medium, Queues
+from kvmbox.board import AddressRange, DeviceSpec, Medium, Queues
 from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
+from kvmbox.board_pci import FIRST_SLOT, with_pci
+from kvmbox.board_virtio_pci import on_pci
 from kvmbox.devices import virtio_mmio
 from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk, Window
-from kvmbox.devices.model import DONE, Effect, MemoryRead, MemoryWrite, Transfer
+from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
+from kvmbox.devices.pci_effects import Decode, Message, Route
 from kvmbox.host.transfers import BytesStore
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.buses import Buses
 from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
@@ -40,6 +45,7 @@ PUBLISHED: Final = range(DESCRIPTORS, SECRET)
 
 IDE: Final = "ide"
 VIRTIO: Final = "vblk"
+PCI: Final = "pci"
 FIRST: Final = 1
 """The handle that the VMM gives to the only request."""
 
@@ -90,6 +96,18 @@ def _virtio(*said: Said, between: tuple[tuple[Said, ...], ...] = ()) -> Forgery:
     return Forgery(VIRTIO, (_PUBLISH, *between, said))
 
 
+_FUNCTION: Final = FIRST_SLOT << 3
+_MEMORY_BAR: Final = 4
+
+
+def _pci(effect: Effect) -> Forgery:
+    return Forgery(PCI, (((0, effect),),))
+
+
+def _placed(address: int) -> Forgery:
+    return _pci(Decode(_FUNCTION, _MEMORY_BAR, address, 1))
+
+
 _DATA: Final = b"taken over"
 
 _ELSEWHERE: Final = Forgery(
@@ -120,6 +138,12 @@ FORGERIES: Final = {
     "chain-other-disk": _virtio((0, ChainTransfer(FIRST, 1, 0, 0, SECTOR, 1))),
     "chain-beyond-end": _virtio((0, ChainTransfer(FIRST, 0, SIZE, 0, SECTOR, 1))),
     "chain-read-only": _virtio((0, ChainTransfer(FIRST, 0, 0, 0, READABLE, 0))),
+    "bar-over-memory": _placed(0x4000),
+    "bar-over-apic": _placed(layout.LOCAL_APIC_BASE),
+    "bar-over-device": _placed(layout.VIRTIO_BASE & ~0x3FFF),
+    "bar-not-granted": _pci(Decode(_FUNCTION, 3, layout.PCI_MEMORY, 1)),
+    "pirq-over-timer": _pci(Route(0, layout.PIT_IRQ, 1)),
+    "message-forged": _pci(Message(0, layout.LOCAL_APIC_BASE, 0x41, 1)),
 }
 """By the names of their probes."""
 
@@ -129,8 +153,27 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
     if device_type == IDE:
         drives = [IdeDrive("disk0", SIZE // SECTOR, writable=True), IdeDrive("disk1", SIZE // SECTOR)]
         return ide_board([*drives, None, None])
+    if device_type == PCI:
+        return with_pci([on_pci(virtio_blk(0, Medium("disk0", SIZE)))])[-1:]
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
     return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
+
+
+PROTECTED: Final = (0x4000, layout.LOCAL_APIC_BASE, layout.VIRTIO_BASE)
+
+
+class Silent:
+    """A device on the bus that nobody asks for anything."""
+
+    natural_sizes: frozenset[int] = frozenset()
+
+    def read(self, offset: int, size: int) -> int:
+        """See BusDevice."""
+        del offset, size
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """See BusDevice."""
 
 
 class Victim:
@@ -143,22 +186,39 @@ class Victim:
         self.ram.write(DESCRIPTORS, struct.pack("<QIHHQIHH", HEAD, READABLE, 1, 1, BUFFER, WRITABLE, 2, 0))
         self.ram.write(AVAILABLE, struct.pack("<HHH", 0, 1, 0))
         self.ram.write(SECRET, b"secret" * 100)
+        self.refusals: list[int] = []
+        """The statuses, other than that all went well, that it was told, or would have been."""
+        devices = devices_of(device_type)
+        self.buses = Buses(
+            devices, self.ram, self.irq_source, lambda _line: self.refusals.append(BAD_ADDRESS)
+        )
+        self._protect()
         host = cast(Host, self)
-        self.grants: list[Grants] = [bind(device, host) for device in devices_of(device_type)]
+        self.grants: list[Grants] = [bind(device, host) for device in devices]
         media = self.grants[0].media
         if media is not None and media.queues is not None:
             for register, value in _WRITTEN:
                 media.queues.note(register, value)
         self.heard = 0
         """How many requests the process was sent."""
-        self.refusals: list[int] = []
-        """The statuses, other than that all went well, that it was told."""
         self._before = self._state()
+
+    def _protect(self) -> None:
+        """Another device is on the bus, and the function has registers."""
+        other = DeviceSpec("other", "", "", mmio=(AddressRange(layout.VIRTIO_BASE, layout.VIRTIO_SIZE),))
+        self.buses.attach(other, Silent(), None)
+        if self.buses.fabric is not None:
+            self.buses.fabric.connect("virtio-blk-0", Silent(), None)
+
+    def _placed(self) -> bytes:
+        """What is at the places that nobody may be moved to: the name of a device, or nothing."""
+        found = [self.buses.mmio.find(place) for place in PROTECTED]
+        return b"".join(bytes((0,)) if one is None else one.first.to_bytes(8, "little") for one in found)
 
     def _state(self) -> list[bytes]:
         whole = self.ram.read(0, self.ram.size)
         parts = [whole[: PUBLISHED.start], whole[PUBLISHED.stop :]]
-        return parts + [bytes(disk.data) for disk in self._disks.values()]
+        return parts + [bytes(disk.data) for disk in self._disks.values()] + [self._placed()]
 
     @property
     def is_harmed(self) -> bool:
@@ -173,6 +233,9 @@ class Victim:
             self.refusals.append(request.value >> 32)
 
     # What a host does for devices.
+
+    def ask_for_reset(self) -> None:
+        """See `remote.grants.Host`."""
 
     def irq_source(self, _gsi: int) -> Callable[[int, int], None]:
         """See `remote.grants.Host`."""
