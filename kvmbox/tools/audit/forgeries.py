@@ -14,22 +14,19 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from kvmbox import layout
-from kvmbox.board import AddressRange, DeviceSpec, Medium, Queues
+from kvmbox.board import DeviceSpec, Medium, Queues
 from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
-from kvmbox.board_pci import FIRST_SLOT, with_pci
-from kvmbox.board_virtio_pci import on_pci
 from kvmbox.devices import virtio_mmio
 from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk, Window
 from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
-from kvmbox.devices.pci_effects import Decode, Message, Route
 from kvmbox.host.transfers import BytesStore
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
-from kvmbox.remote.buses import Buses
 from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import CLOSED, DataWindow
+from kvmbox.tools.audit.pci_forgeries import OF_PCI, crowded_buses, pci_device, placed
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import encode_effects
@@ -96,18 +93,6 @@ def _virtio(*said: Said, between: tuple[tuple[Said, ...], ...] = ()) -> Forgery:
     return Forgery(VIRTIO, (_PUBLISH, *between, said))
 
 
-_FUNCTION: Final = FIRST_SLOT << 3
-_MEMORY_BAR: Final = 4
-
-
-def _pci(effect: Effect) -> Forgery:
-    return Forgery(PCI, (((0, effect),),))
-
-
-def _placed(address: int) -> Forgery:
-    return _pci(Decode(_FUNCTION, _MEMORY_BAR, address, 1))
-
-
 _DATA: Final = b"taken over"
 
 _ELSEWHERE: Final = Forgery(
@@ -138,12 +123,7 @@ FORGERIES: Final = {
     "chain-other-disk": _virtio((0, ChainTransfer(FIRST, 1, 0, 0, SECTOR, 1))),
     "chain-beyond-end": _virtio((0, ChainTransfer(FIRST, 0, SIZE, 0, SECTOR, 1))),
     "chain-read-only": _virtio((0, ChainTransfer(FIRST, 0, 0, 0, READABLE, 0))),
-    "bar-over-memory": _placed(0x4000),
-    "bar-over-apic": _placed(layout.LOCAL_APIC_BASE),
-    "bar-over-device": _placed(layout.VIRTIO_BASE & ~0x3FFF),
-    "bar-not-granted": _pci(Decode(_FUNCTION, 3, layout.PCI_MEMORY, 1)),
-    "pirq-over-timer": _pci(Route(0, layout.PIT_IRQ, 1)),
-    "message-forged": _pci(Message(0, layout.LOCAL_APIC_BASE, 0x41, 1)),
+    **{name: Forgery(PCI, (((0, effect),),)) for name, effect in OF_PCI.items()},
 }
 """By the names of their probes."""
 
@@ -154,26 +134,9 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
         drives = [IdeDrive("disk0", SIZE // SECTOR, writable=True), IdeDrive("disk1", SIZE // SECTOR)]
         return ide_board([*drives, None, None])
     if device_type == PCI:
-        return with_pci([on_pci(virtio_blk(0, Medium("disk0", SIZE)))])[-1:]
+        return [pci_device()]
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
     return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
-
-
-PROTECTED: Final = (0x4000, layout.LOCAL_APIC_BASE, layout.VIRTIO_BASE)
-
-
-class Silent:
-    """A device on the bus that nobody asks for anything."""
-
-    natural_sizes: frozenset[int] = frozenset()
-
-    def read(self, offset: int, size: int) -> int:
-        """See BusDevice."""
-        del offset, size
-        return 0
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """See BusDevice."""
 
 
 class Victim:
@@ -189,10 +152,9 @@ class Victim:
         self.refusals: list[int] = []
         """The statuses, other than that all went well, that it was told, or would have been."""
         devices = devices_of(device_type)
-        self.buses = Buses(
+        self.buses = crowded_buses(
             devices, self.ram, self.irq_source, lambda _line: self.refusals.append(BAD_ADDRESS)
         )
-        self._protect()
         host = cast(Host, self)
         self.grants: list[Grants] = [bind(device, host) for device in devices]
         media = self.grants[0].media
@@ -203,22 +165,10 @@ class Victim:
         """How many requests the process was sent."""
         self._before = self._state()
 
-    def _protect(self) -> None:
-        """Another device is on the bus, and the function has registers."""
-        other = DeviceSpec("other", "", "", mmio=(AddressRange(layout.VIRTIO_BASE, layout.VIRTIO_SIZE),))
-        self.buses.attach(other, Silent(), None)
-        if self.buses.fabric is not None:
-            self.buses.fabric.connect("virtio-blk-0", Silent(), None)
-
-    def _placed(self) -> bytes:
-        """What is at the places that nobody may be moved to: the name of a device, or nothing."""
-        found = [self.buses.mmio.find(place) for place in PROTECTED]
-        return b"".join(bytes((0,)) if one is None else one.first.to_bytes(8, "little") for one in found)
-
     def _state(self) -> list[bytes]:
         whole = self.ram.read(0, self.ram.size)
         parts = [whole[: PUBLISHED.start], whole[PUBLISHED.stop :]]
-        return parts + [bytes(disk.data) for disk in self._disks.values()] + [self._placed()]
+        return parts + [bytes(disk.data) for disk in self._disks.values()] + [placed(self.buses)]
 
     @property
     def is_harmed(self) -> bool:
