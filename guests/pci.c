@@ -134,6 +134,8 @@ static void show_bars(unsigned function)
         put_hex(value & ~(value & 1 ? 3u : 15u), value & 1 ? 4 : 8);
         put_string(", ");
         put_size(value & 1 ? mask & ~3u : mask & ~15u);
+        if ((value & 7) == 4)
+            index++; /* the other half */
     }
 }
 

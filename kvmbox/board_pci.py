@@ -16,6 +16,7 @@ from kvmbox.devices.pci_host import (
     BUS_MASTER,
     IO_SPACE,
     IS_IO,
+    IS_PREFETCHABLE,
     IS_WIDE,
     MEMORY_SPACE,
     PIRQ,
@@ -144,7 +145,7 @@ def _packed(function: PciFunction, placed: PlacedFunction) -> bytes:
     registers = [(0, 0)] * 6
     command = BUS_MASTER
     for index, bar, address in placed.bars:
-        kind = IS_IO if bar.is_io else IS_WIDE if bar.is_wide else 0
+        kind = IS_IO if bar.is_io else IS_WIDE * bar.is_wide | IS_PREFETCHABLE * bar.is_prefetchable
         registers[index] = address | kind, bar.size.bit_length() - 1
         command |= IO_SPACE if bar.is_io else MEMORY_SPACE
     capabilities = list(_linked(function.capabilities))

@@ -80,7 +80,10 @@ def _function(kind: _Kind, queues: int) -> PciFunction:
         ),
     )
     modern = Bar(
-        4 * PAGE_SIZE, tuple(Piece(start, count, register) for _, start, register, count in structures)
+        4 * PAGE_SIZE,
+        tuple(Piece(start, count, register) for _, start, register, count in structures),
+        is_wide=True,
+        is_prefetchable=True,
     )
     return PciFunction(
         (_VENDOR, kind.legacy, _VENDOR, kind.device),

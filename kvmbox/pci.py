@@ -37,6 +37,7 @@ class Bar(Value):
     pieces: tuple[Piece, ...]
     is_io: bool = False
     is_wide: bool = False
+    is_prefetchable: bool = False
     with_msix: tuple[Piece, ...] | None = None
 
 

@@ -193,6 +193,7 @@ enum action serial_service(struct frame *f);
 enum action system_service(struct frame *f);
 enum action keyboard_service(struct frame *f);
 enum action clock_service(struct frame *f);
+void pci_service(struct frame *f);
 void keyboard_interrupt(void);
 void console_interrupt(void);
 

@@ -87,8 +87,11 @@ enum action clock_service(struct frame *f)
         set_cmos(RTC_B, cmos(RTC_B) & 0x7f);
         f->a.h = 0;
         break;
-    default: /* B1h: no PCI */
-        report(f, f->a.h == 0xb1 ? REPORT_FUNCTION : REPORT_SERVICE);
+    case 0xb1:
+        pci_service(f);
+        break;
+    default:
+        report(f, REPORT_SERVICE);
         f->a.h = 0x81;
         set_flag(f, CARRY, 1);
     }

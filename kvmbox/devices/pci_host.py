@@ -66,6 +66,9 @@ _RUN: Final = struct.Struct("<BBB")  # offset, length, the writable bits of each
 _HEADER: Final = struct.Struct("<4sI")
 _MAGIC: Final = b"PCI\x01"
 _RESERVED_IRQS: Final = (0, 1, 2, 8, 13)
+_IO_END: Final = (1 << 16,)
+_MEMORY_ENDS: Final = (1 << 32, 1 << 64)
+"""Where a register ends in which all ones were written, or in the low half of which."""
 _STAYS: Final = steady_for(NANOSECONDS)
 
 
@@ -129,8 +132,9 @@ class _Bar:
             return None
         value = int.from_bytes(config[self.offset : self.offset + self.width], "little")
         address = value & ~(3 if is_io else 15)
-        end = 1 << (16 if is_io else 8 * self.width)
-        return address if address and address + self.size < end else None
+        end = address + self.size
+        is_sized = end in (_IO_END if is_io else _MEMORY_ENDS)
+        return address if address and not is_sized and end < 1 << (16 if is_io else 64) else None
 
 
 class _Function:

@@ -194,7 +194,7 @@ class VirtioPci(VirtioMmio):
             case (0x10, 2):
                 self._notice(value)
             case (0x12, 1) if value:
-                self._status |= value & ~NEEDS_RESET
+                self._status = self._status & NEEDS_RESET | value & ~NEEDS_RESET
             case (0x12, 1):
                 self._set_status(0)
             case (0x14, 2):

@@ -27,11 +27,13 @@ PRINTS: Final = {
     "a20": "01 A20 is on\r\n",
     "screen": "one by one\r\nwhole0405\r\n",
     "timer": "three ticks\r\n",
+    "pci": "PCI 0210\r\n0008000880867000\r\n8686\r\n",
     "protected": "Started in 16-bit Real Mode\r\nSuccessfully landed in 32-bit Protected Mode\r\n",
 }
 """What each example prints, each character once."""
 
 SAID: Final = {"vesa": ["kvmbox: int 0x10 AH=0x4f is not provided, at 0x7c1b"]}
+OPTIONS: Final = {"pci": ["--pci", "on"]}
 TYPED: Final = b"abc\r"
 
 QEMU: Final = "qemu-system-x86_64"
@@ -63,7 +65,7 @@ def test_every_example_is_in_the_table() -> None:
 @pytest.mark.kvm
 @pytest.mark.parametrize("name", PRINTS)
 def test_example_prints_what_it_prints_on_a_pc(images: Path, name: str) -> None:
-    run = Run(images / f"{name}.img", stdin=subprocess.PIPE)
+    run = Run(*OPTIONS.get(name, ()), images / f"{name}.img", stdin=subprocess.PIPE)
     run.send(TYPED)
 
     status, output, messages = run_to_end(run)

@@ -1,9 +1,10 @@
-"""What a taken-over process of a disk asks for, and the VMM's side that it asks: the devices as a run has
-them, with their grants, in a machine of a few pages.
+"""What a taken-over process of a disk, or of PCI, asks for, and the VMM's side that it asks: the devices as a
+run has them, with their grants, in a machine of a few pages.
 
 The guest has published one queue, with one request of 16 readable and 512 writable bytes. Next to these, and
 on a disk that belongs to nobody here, is what the process is after. A forgery got something if guest memory
-beside what is published, or a disk, is not what it was, or if a window is open.
+beside what is published, or a disk, is not what it was, or if a window is open, or if the registers of a PCI
+function are where something else is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from kvmbox.board import DeviceSpec, Medium, Queues
 from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
 from kvmbox.devices import virtio_mmio
 from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk, Window
-from kvmbox.devices.model import DONE, Effect, MemoryRead, MemoryWrite, Transfer
+from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
 from kvmbox.host.transfers import BytesStore
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
@@ -25,6 +26,7 @@ from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import CLOSED, DataWindow
+from kvmbox.tools.audit.pci_forgeries import OF_PCI, crowded_buses, pci_device, placed
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import encode_effects
@@ -40,6 +42,7 @@ PUBLISHED: Final = range(DESCRIPTORS, SECRET)
 
 IDE: Final = "ide"
 VIRTIO: Final = "vblk"
+PCI: Final = "pci"
 FIRST: Final = 1
 """The handle that the VMM gives to the only request."""
 
@@ -120,6 +123,7 @@ FORGERIES: Final = {
     "chain-other-disk": _virtio((0, ChainTransfer(FIRST, 1, 0, 0, SECTOR, 1))),
     "chain-beyond-end": _virtio((0, ChainTransfer(FIRST, 0, SIZE, 0, SECTOR, 1))),
     "chain-read-only": _virtio((0, ChainTransfer(FIRST, 0, 0, 0, READABLE, 0))),
+    **{name: Forgery(PCI, (((0, effect),),)) for name, effect in OF_PCI.items()},
 }
 """By the names of their probes."""
 
@@ -129,6 +133,8 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
     if device_type == IDE:
         drives = [IdeDrive("disk0", SIZE // SECTOR, writable=True), IdeDrive("disk1", SIZE // SECTOR)]
         return ide_board([*drives, None, None])
+    if device_type == PCI:
+        return [pci_device()]
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
     return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
 
@@ -143,22 +149,26 @@ class Victim:
         self.ram.write(DESCRIPTORS, struct.pack("<QIHHQIHH", HEAD, READABLE, 1, 1, BUFFER, WRITABLE, 2, 0))
         self.ram.write(AVAILABLE, struct.pack("<HHH", 0, 1, 0))
         self.ram.write(SECRET, b"secret" * 100)
+        self.refusals: list[int] = []
+        """The statuses, other than that all went well, that it was told, or would have been."""
+        devices = devices_of(device_type)
+        self.buses = crowded_buses(
+            devices, self.ram, self.irq_source, lambda _line: self.refusals.append(BAD_ADDRESS)
+        )
         host = cast(Host, self)
-        self.grants: list[Grants] = [bind(device, host) for device in devices_of(device_type)]
+        self.grants: list[Grants] = [bind(device, host) for device in devices]
         media = self.grants[0].media
         if media is not None and media.queues is not None:
             for register, value in _WRITTEN:
                 media.queues.note(register, value)
         self.heard = 0
         """How many requests the process was sent."""
-        self.refusals: list[int] = []
-        """The statuses, other than that all went well, that it was told."""
         self._before = self._state()
 
     def _state(self) -> list[bytes]:
         whole = self.ram.read(0, self.ram.size)
         parts = [whole[: PUBLISHED.start], whole[PUBLISHED.stop :]]
-        return parts + [bytes(disk.data) for disk in self._disks.values()]
+        return parts + [bytes(disk.data) for disk in self._disks.values()] + [placed(self.buses)]
 
     @property
     def is_harmed(self) -> bool:
@@ -173,6 +183,9 @@ class Victim:
             self.refusals.append(request.value >> 32)
 
     # What a host does for devices.
+
+    def ask_for_reset(self) -> None:
+        """See `remote.grants.Host`."""
 
     def irq_source(self, _gsi: int) -> Callable[[int, int], None]:
         """See `remote.grants.Host`."""

@@ -134,6 +134,13 @@ def test_register_that_is_sized_decodes_nowhere(host: PciHost, value: int) -> No
     assert write(host, 0x14, 0xE000_4000) == [Decode(0x18, 1, 0xE000_4000, 1)]
 
 
+def test_wide_register_of_which_a_half_is_sized_decodes_nowhere(host: PciHost) -> None:
+    assert write(host, 0x20, 0xFFFF_FFFF) == [Decode(0x18, 4, 0, 0)]
+    assert write(host, 0x24, 0xFFFF_FFFF) == []
+    assert write(host, 0x24, 0) == []
+    assert write(host, 0x20, 0xE000_0004) == [Decode(0x18, 4, 0xE000_0000, 1)]
+
+
 def test_command_turns_decoding_off_and_on(host: PciHost) -> None:
     assert write(host, 0x04, 6, 2) == [Decode(0x18, 0, 0, 0)]
     assert write(host, 0x04, 1, 2) == [
