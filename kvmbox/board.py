@@ -107,6 +107,10 @@ class Aperture(Value):
     """The device may take the window of a VGA, 0xA0000 to 0xBFFFF, out of guest memory, and put it back."""
 
 
+class FrameBuffer(Value):
+    """The frame buffer may be there for the guest, cleared, and shown in pieces at 0xA0000."""
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -186,7 +190,7 @@ class PciGrant(Value):
 
 _Wire = Irq | ReplacingIrq | Output | Input | PciGrant
 _Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
-Grant = _Wire | _Power | LateWrites | Memory | Resource | Content | Medium | Queues | Aperture
+Grant = _Wire | _Power | LateWrites | Memory | Resource | Content | Medium | Queues | Aperture | FrameBuffer
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -471,7 +475,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             natural_sizes=frozenset({2, 4}),
         )
     )
-    board += [_fw_cfg(options), _vga()]
+    board += [_fw_cfg(options), _vga(), _vbe()]
     return board
 
 
@@ -528,6 +532,22 @@ def _vga() -> DeviceSpec:
         on_demand=True,
     )
 
+
+def _vbe() -> DeviceSpec:
+    ports = AddressRange(layout.VBE_PORT, layout.VBE_PORT_COUNT)
+    return DeviceSpec(
+        VBE,
+        "vga",
+        "vbe_dispi",
+        ports=(ports,),
+        grants=(FrameBuffer(),),
+        natural_sizes=frozenset({2, 4}),
+        on_demand=True,
+    )
+
+
+VBE: Final = "VBE"
+"""Name of the device whose registers say what of the frame buffer is shown."""
 
 VGA: Final = "VGA"
 """Name of the device whose registers say what of the text memory is shown."""

@@ -75,12 +75,17 @@ VIRTIO_SIZE: Final = 0x200
 VIRTIO_IRQS: Final = (10, 11, 7, 6, 20, 21, 22, 23)
 """The line of each virtio device: those of ISA first, which also guests without an I/O APIC have."""
 
-PCI_MEMORY: Final = 0xE000_0000  # the same of their memory
+PCI_MEMORY: Final = 0xE100_0000  # the same of their memory, behind the frame buffer
 PCI_MEMORY_END: Final = 0xFEC0_0000
 PIRQ_LINES: Final = (10, 10, 11, 11)
 """The ISA interrupt of each of PCI's four, as firmware routes them."""
 PIRQ_CHOICES: Final = (3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15)
 """Those that the guest may route them to."""
+
+# --- The frame buffer, which a linear mode of the display shows -----------------------------------------
+FRAME_BUFFER: Final = 0xE000_0000
+FRAME_BUFFER_SIZE: Final = 16 * MIB
+VIDEO_WINDOW_SIZE: Final = 64 * KIB  # so much of it is at VGA_MEMORY, for guests in real mode
 
 # --- The chip set's memory: APICs, HPET, flash, and what KVM wants for itself ------------------------
 CHIP_SET_START: Final = 0xFEC0_0000  # up to 4 GiB
@@ -141,6 +146,9 @@ VGA_MEMORY: Final = 0xA0000  # the window to the memory of a VGA
 VGA_MEMORY_SIZE: Final = 128 * KIB
 VGA_LATE_WRITES: Final = 1 << 24  # a register on no bus: see devices.vga_text
 VGA_PORTS: Final = ((0x3C0, 16), (0x3D4, 2), (0x3DA, 1))  # first port, and how many
+
+VBE_PORT: Final = 0x1CE  # index, of two bytes; data behind it, and again behind that
+VBE_PORT_COUNT: Final = 4
 
 BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same
 BIOS_REPORT_PORT_COUNT: Final = 8

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -44,7 +44,8 @@ class MemoryRegion(Value):
         return self.start + self.size
 
 
-def _host_address(pages: mmap.mmap) -> int:
+def host_address_of(pages: mmap.mmap) -> int:
+    """Where a mapping is; valid for as long as the mmap object."""
     # SAFETY: from_buffer exports the mapping, so it cannot be unmapped while `view` lives; the address
     # stays valid for as long as the mmap object, which MemoryRegion keeps.
     view = ctypes.c_char.from_buffer(pages)
@@ -66,7 +67,7 @@ def _map(start: int, length: int) -> MemoryRegion:
     # A core dump of the VMM must not hold the guest's memory, and no child may inherit it.
     pages.madvise(mmap.MADV_DONTDUMP)
     pages.madvise(mmap.MADV_DONTFORK)
-    return MemoryRegion(start, length, pages, _host_address(pages))
+    return MemoryRegion(start, length, pages, host_address_of(pages))
 
 
 class GuestMemory:
@@ -78,9 +79,15 @@ class GuestMemory:
         self.size = size
         self.regions = [_map(start, length) for start, length in ram_ranges(size)]
         # For devices, which make many accesses: a property, or a new view, costs more than looking here.
-        self._spans = [
-            (one.start, one.end, one.pages, memoryview(one.pages).cast("H")) for one in self.regions
-        ]
+        self._spans: list[tuple[int, int, mmap.mmap, memoryview]] = []
+        for region in self.regions:
+            self.add_span(region)
+        self.video: list[MemoryRegion] = []
+        """The frame buffer, once it is used: the guest and its devices reach it as they reach RAM."""
+        self.shows_video = False
+        """Whether a piece of it is in the window of the VGA."""
+        self.show_video: Callable[[Sequence[MemoryRegion]], None] = lambda _regions: None
+        """What lets the guest that runs see it."""
         self.roms: list[MemoryRegion] = []
         """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
 
@@ -102,7 +109,11 @@ class GuestMemory:
         pages = mmap.mmap(-1, len(data), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         pages.madvise(mmap.MADV_DONTFORK)
         pages[:] = data
-        self.roms.append(MemoryRegion(start, len(data), pages, _host_address(pages)))
+        self.roms.append(MemoryRegion(start, len(data), pages, host_address_of(pages)))
+
+    def add_span(self, one: MemoryRegion) -> None:
+        """Accesses reach a region from now on."""
+        self._spans.append((one.start, one.end, one.pages, memoryview(one.pages).cast("H")))
 
     def _locate(self, address: int, size: int) -> tuple[mmap.mmap, int]:
         for start, end, pages, _ in self._spans:
@@ -139,7 +150,7 @@ class GuestMemory:
 
     def available(self, address: int, size: int) -> bytes:
         """The bytes from `address` on, at most `size`: up to the first that is not in RAM or a ROM."""
-        for region in (*self.regions, *self.roms):
+        for region in (*self.regions, *self.video, *self.roms):
             if region.start <= address < region.end:
                 offset = address - region.start
                 return bytes(region.pages[offset : offset + min(size, region.end - address)])
@@ -147,7 +158,7 @@ class GuestMemory:
 
     def byte_at(self, address: int) -> int | None:
         """The byte at guest-physical `address`, or None if there is neither RAM nor ROM."""
-        for region in (*self.regions, *self.roms):
+        for region in (*self.regions, *self.video, *self.roms):
             if region.start <= address < region.end:
                 return region.pages[address - region.start]
         return None
@@ -184,13 +195,16 @@ class GuestMemory:
         """All of RAM reads as zero again, and the host gets its pages back. No VM uses it now."""
         for region in self.regions:
             region.pages.madvise(mmap.MADV_DONTNEED)
+        for region in self.video:  # other pages of the host: nobody else has them
+            region.pages.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
         """Unmap. The VM that uses the memory must be closed first."""
         for *_, words in self._spans:
             words.release()
         self._spans.clear()
-        for region in (*self.regions, *self.roms):
+        for region in (*self.regions, *self.video, *self.roms):
             region.pages.close()
         self.regions.clear()
+        self.video.clear()
         self.roms.clear()

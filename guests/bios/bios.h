@@ -80,7 +80,7 @@ struct parameters {
     uint16_t entry_ip, entry_cs, entry_sp, entry_ss, entry_data;
     uint16_t ranges; /* how many of the memory map */
     struct specification cd; /* what boots from a CD */
-    uint8_t unused;
+    uint8_t linear;          /* the boot loader has set a linear mode for the kernel */
     struct drive drive[20];
     struct range map[16];
 };
@@ -198,6 +198,10 @@ void keyboard_interrupt(void);
 void console_interrupt(void);
 
 void video_start(void);
+/* A mode of the VGA, with bit 7 without clearing the memory; 0 if there is none such. */
+int set_vga_mode(uint8_t mode);
+enum action vbe_service(struct frame *f);
+void vbe_off(void);
 void keyboard_start(void);
 void clock_start(void);
 void print(const char *text);

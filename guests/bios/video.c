@@ -246,12 +246,13 @@ static void write_string(struct frame *f)
         set_cursor(f->b.h, (uint8_t)(before >> 8), (uint8_t)before);
 }
 
-static int set_mode(uint8_t mode)
+int set_vga_mode(uint8_t mode)
 {
     uint8_t number = mode & 0x7f, graphics = (uint8_t)is_graphics(number), programs = graphics || in_graphics();
 
     if (number > 3 && number != 7 && !graphics)
         return 0;
+    vbe_off();
     set_far8(BDA, BDA_MODE, number);
     describe_mode(number);
     set_far16(BDA, BDA_PAGE_START, 0);
@@ -271,7 +272,7 @@ static int set_mode(uint8_t mode)
 
 void video_start(void)
 {
-    set_mode(3);
+    set_vga_mode(3);
     shown_row = shown_column = shown = 0;
 }
 
@@ -281,7 +282,7 @@ enum action video_service(struct frame *f)
 
     switch (f->a.h) {
     case 0x00:
-        if (!set_mode(f->a.l))
+        if (!set_vga_mode(f->a.l))
             break;
         f->a.l = in_graphics() ? 0x20 : 0x30;
         return DONE;
@@ -360,10 +361,8 @@ enum action video_service(struct frame *f)
     case 0x1b:
         tell_state(f);
         return DONE;
-    case 0x4f: /* no VBE */
-        report(f, REPORT_SERVICE);
-        f->a.x = 0x0100;
-        return DONE;
+    case 0x4f:
+        return vbe_service(f);
     default:
         report(f, REPORT_SERVICE);
         return DONE;

@@ -17,11 +17,17 @@ from kvmbox.firmware.builtin_bios import rom_with, served_drives, service_vector
 from kvmbox.firmware.memory_map import memory_map
 
 
-def bios_services(context: BootContext, segments: Sequence[LoadSegment]) -> tuple[tuple[int, bytes], ...]:
-    """Vector table and ROM as writes; none where there is no BIOS, or where the kernel takes their place."""
+def bios_services(
+    context: BootContext, segments: Sequence[LoadSegment], *, linear: bool
+) -> tuple[tuple[int, bytes], ...]:
+    """Vector table and ROM as writes; none where there is no BIOS, or where the kernel takes their place.
+
+    `linear` says that the kernel is started with a linear mode.
+    """
     if not context.bios_rom or not context.firmware:
         return ()
-    rom = rom_with(context.bios_rom, memory_map(context.memory.size), served_drives(context.further))
+    ranges, drives = memory_map(context.memory.size), served_drives(context.further)
+    rom = rom_with(context.bios_rom, ranges, drives, linear=linear)
     writes = ((0, service_vectors(rom)), (layout.BIOS_ROM, rom))
     for address, data in writes:
         if any(one.address < address + len(data) and address < one.end for one in segments):

@@ -54,7 +54,9 @@ class WayResult(Value):
             }
             for one in self.plan.segments
         ]
+        video = self.plan.video and self.plan.video.as_dict()
         found |= {"format": self.plan.format, "entry": self.plan.entry, "segments": segments}
+        found |= {"frame_buffer": video}
         return found | ({"reason": self.reason} if self.reason else {})
 
 

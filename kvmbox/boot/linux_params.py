@@ -1,19 +1,23 @@
 """Linux' boot parameters, the "zero page" (Documentation/arch/x86/zero-page.rst, <asm/bootparam.h>).
 
-The page is cleared, then gets the image's own setup header and what a loader has to tell. A text screen of 80
-by 25 is told of, as after a BIOS: text goes to 0xB8000 whether or not somebody looks. `heap_end_ptr` is left
-alone: it is for the setup code, which does not run.
+The page is cleared, then gets the image's own setup header and what a loader has to tell. Without a frame
+buffer, a text screen of 80 by 25 is told of, as after a BIOS: text goes to 0xB8000 whether or not somebody
+looks. `heap_end_ptr` is left alone: it is for the setup code, which does not run.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.boot.linux_header import HEADER_START, MAGIC
+from kvmbox.boot.linux_video import put_screen
 from kvmbox.boot.plan import BootContext
 from kvmbox.firmware.memory_map import memory_map
+
+if TYPE_CHECKING:
+    from kvmbox.firmware.video_modes import VideoMode
 
 SIZE: Final = 4096
 
@@ -46,9 +50,14 @@ VMLINUX_VERSION: Final = 0x20F
 
 
 def boot_params(
-    context: BootContext, header: bytes | None, command_line: int, initrd: tuple[int, int] | None
+    context: BootContext,
+    header: bytes | None,
+    command_line: int,
+    initrd: tuple[int, int] | None,
+    mode: VideoMode | None = None,
 ) -> bytes:
-    """The page. `header` is the image's setup header, None for an ELF file; `initrd` is (start, end).
+    """The page. `header` is the image's setup header, None for an ELF file; `initrd` is (start, end). `mode`
+    is that of the frame buffer, None for text.
 
     All addresses are guest-physical and below 4 GiB.
     """
@@ -68,6 +77,8 @@ def boot_params(
     page[_VIDEO_LINES] = 25
     page[_IS_VGA] = 1
     struct.pack_into("<H", page, _FONT_POINTS, 16)
+    if mode is not None:
+        put_screen(page, mode)
     struct.pack_into("<Q", page, _ACPI_RSDP, context.rsdp)
     page[_TYPE_OF_LOADER] = _NO_ASSIGNED_LOADER
     struct.pack_into("<I", page, _COMMAND_LINE, command_line)

@@ -14,6 +14,7 @@ from kvmbox import layout
 from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.linux_header import setup_and_kernel
+from kvmbox.boot.linux_video import vid_mode
 from kvmbox.boot.plan import NO_BIOS, BootContext, BootPlan
 from kvmbox.boot.segments import LoadSegment, check_placement
 from kvmbox.firmware.builtin_bios import Entry, rom_with
@@ -27,6 +28,7 @@ _COMMAND_LINE: Final = _SETUP + _HEAP_END
 _ENTRY: Final = Entry(cs=(_SETUP >> 4) + 0x20, ip=0, ss=_SETUP >> 4, sp=_HEAP_END, data=_SETUP >> 4)
 
 # Offsets of fields that a loader fills in.
+_VID_MODE: Final = 0x1FA
 _TYPE_OF_LOADER: Final = 0x210
 _LOAD_FLAGS: Final = 0x211
 _RAMDISK: Final = 0x218  # address and size
@@ -68,6 +70,9 @@ def plan_setup(
     struct.pack_into("<II", setup, _RAMDISK, start, end - start)
     struct.pack_into("<H", setup, _HEAP_END_PTR, _HEAP_END - 0x200)
     struct.pack_into("<I", setup, _CMD_LINE_PTR, _COMMAND_LINE)
+    wanted = vid_mode(context.command_line or "")
+    if wanted is not None:
+        struct.pack_into("<H", setup, _VID_MODE, wanted)
     writes = [(_SETUP, bytes(setup)), (_COMMAND_LINE, command_line + b"\0")]
     if initrd is not None and context.initrd is not None:
         writes.append((start, context.initrd.data))

@@ -10,11 +10,14 @@ over.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.firmware.video_modes import VideoMode
 
 MAGIC: Final = 0xE85250D6
 LOADER_MAGIC: Final = 0x36D76289  # in EAX at entry
@@ -71,13 +74,18 @@ class RelocatableTag(Value):
 
 
 class Multiboot2Header(Value):
-    """What the tags of a header ask for. `efi` has the types of tags for EFI firmware."""
+    """What the tags of a header ask for. `efi` has the types of tags for EFI firmware.
+
+    `mode` is the linear mode for a kernel that wants one. Without it, `ega_text` says whether the kernel
+    takes text.
+    """
 
     offset: int
     addresses: AddressTag | None
     entry: int | None
     relocatable: RelocatableTag | None
     ega_text: bool
+    mode: VideoMode | None
     efi: tuple[int, ...]
 
 
@@ -115,6 +123,7 @@ def parse_header(image: GuestImage) -> Multiboot2Header:
         _entry_tag(image, tags.get(_ENTRY_ADDRESS)),
         _relocatable_tag(image, tags.get(_RELOCATABLE)),
         _ega_text(image, tags),
+        _mode(image, tags),
         tuple(kind for kind in _EFI_TAGS if kind in tags),
     )
 
@@ -216,17 +225,32 @@ def _relocatable_tag(image: GuestImage, tag: _Tag | None) -> RelocatableTag | No
 
 
 def _ega_text(image: GuestImage, tags: dict[int, _Tag]) -> bool:
-    """Whether the kernel takes EGA text, the one console that is told of: without a flags tag it does."""
+    """Whether the kernel takes EGA text: without a flags tag it does."""
     tag = tags.get(_CONSOLE_FLAGS)
     if tag is None:
         return True
     (flags,) = _words(image, tag, 1, "flags")
-    if flags & _CONSOLE_REQUIRED and not flags & _EGA_TEXT:
+    if flags & _CONSOLE_REQUIRED and not flags & _EGA_TEXT and _FRAMEBUFFER not in tags:
         raise image.error(
-            "its Multiboot 2 header demands a graphics console, and there is EGA text only",
-            hint="set bit 1 of console_flags, if the kernel knows EGA text, or clear bit 0",
+            "its Multiboot 2 header demands a console, and takes neither EGA text nor a frame buffer",
+            hint="set bit 1 of console_flags, or give the header a framebuffer tag",
         )
     return bool(flags & _EGA_TEXT)
+
+
+def _mode(image: GuestImage, tags: dict[int, _Tag]) -> VideoMode | None:
+    """The mode that a framebuffer tag asks for. One that is optional and has no preference leaves a kernel
+    that takes text with text.
+    """
+    tag = tags.get(_FRAMEBUFFER)
+    if tag is None:
+        return None
+    wanted = _words(image, tag, 3, "framebuffer")
+    if tag.flags & _OPTIONAL and not any(wanted) and _ega_text(image, tags):
+        return None
+    from kvmbox.firmware.video_modes import nearest
+
+    return nearest(*wanted)
 
 
 def _absurd(image: GuestImage, why: str) -> ImageError:

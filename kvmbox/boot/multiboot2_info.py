@@ -1,12 +1,12 @@
 """The Multiboot 2 information (Multiboot2 Specification 2.0, section 3.6): one run of tags.
 
-Not given, because there is nothing to tell: boot device, VBE, APM, EFI and network tags.
+Not given, because there is nothing to tell: boot device, APM, EFI and network tags, and VBE for text.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.boot.elf_sections import ElfSections
@@ -16,12 +16,16 @@ from kvmbox.boot.plan import BootContext
 from kvmbox.errors import UsageError
 from kvmbox.firmware.memory_map import memory_map
 
+if TYPE_CHECKING:
+    from kvmbox.firmware.video_modes import VideoMode
+
 _END: Final = 0
 _COMMAND_LINE: Final = 1
 _LOADER_NAME: Final = 2
 _MODULE: Final = 3
 _BASIC_MEMORY: Final = 4
 _MEMORY_MAP: Final = 6
+_VBE: Final = 7
 _FRAMEBUFFER: Final = 8
 _ELF_SECTIONS: Final = 9
 _ACPI_OLD: Final = 14
@@ -52,6 +56,7 @@ def information(
     sections: ElfSections | None,
     *,
     ega_text: bool,
+    mode: VideoMode | None,
     load_base: int | None,
 ) -> bytes:
     """All of the information; it holds no address of its own, so it may go anywhere, 8-byte aligned.
@@ -77,7 +82,12 @@ def information(
         ),
         _memory_map(context),
     ]
-    if ega_text:
+    if mode is not None:
+        from kvmbox.boot.screen_info import multiboot2_content
+
+        vbe, framebuffer = multiboot2_content(mode)
+        tags += [_tag(_VBE, vbe), _tag(_FRAMEBUFFER, framebuffer)]
+    elif ega_text:
         tags.append(_tag(_FRAMEBUFFER, _FRAMEBUFFER_INFO.pack(*_EGA_TEXT)))
     if sections is not None and sections.count <= MAX_SECTIONS:
         head = struct.pack("<III", sections.count, sections.entry_size, sections.names)

@@ -2,19 +2,22 @@
 
 A kernel declares itself by a header in its first 8192 bytes, on a 4-byte boundary. Flags 0 to 15 are
 demands: a loader that cannot meet one must refuse. kvmbox meets page-aligned modules (bit 0) and memory
-information (bit 1). A video mode (bit 2) is a preference, in the specification's words: the kernel is told of
-the text screen, the only mode that there is. Flag 16 says that the header itself tells where the image goes,
-whatever its file format ("a.out kludge").
+information (bit 1). A video mode (bit 2) is a preference, in the specification's words: the kernel gets the
+nearest linear mode, or the text screen if it prefers that. Flag 16 says that the header itself tells where
+the image goes, whatever its file format ("a.out kludge").
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.firmware.video_modes import VideoMode
 
 MAGIC: Final = 0x1BADB002
 SEARCH_SIZE: Final = 8192
@@ -28,6 +31,9 @@ _TAKEN: Final = FLAG_PAGE_ALIGN | FLAG_MEMORY_INFO | FLAG_VIDEO_MODE
 
 _HEADER: Final = struct.Struct("<III")  # magic, flags, checksum
 _ADDRESSES: Final = struct.Struct("<IIIII")  # header, load, load_end, bss_end, entry
+_VIDEO: Final = struct.Struct("<IIII")  # mode_type, width, height, depth
+_VIDEO_AT: Final = 32  # from the header on, whether or not there are address fields
+_LINEAR: Final = 0  # a mode_type; the other one is text
 _MAGIC_BYTES: Final = MAGIC.to_bytes(4, "little")
 
 
@@ -59,6 +65,19 @@ def check_demands(image: GuestImage, header: MultibootHeader) -> None:
             f"its Multiboot header demands unknown features (flags {bits}); accepted: 0, 1, 2 and 16",
             hint="clear these flags in the header",
         )
+
+
+def wanted_mode(image: GuestImage, header: MultibootHeader) -> VideoMode | None:
+    """The linear mode for a kernel that prefers one; None for text, or without a preference."""
+    place = header.offset + _VIDEO_AT
+    if not header.flags & FLAG_VIDEO_MODE or place + _VIDEO.size > len(image.data):
+        return None
+    kind, width, height, depth = _VIDEO.unpack_from(image.data, place)
+    if kind != _LINEAR:
+        return None
+    from kvmbox.firmware.video_modes import nearest
+
+    return nearest(width, height, depth)
 
 
 def address_override(image: GuestImage, header: MultibootHeader) -> tuple[LoadSegment, int]:

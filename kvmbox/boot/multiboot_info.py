@@ -2,13 +2,14 @@
 
 Every ELF entry gets it, also an ELF file without a Multiboot header: that is kvmbox's own convention, so
 that a kernel has one way to learn its command line, memory, modules and symbols. A kernel that asks for video
-is told of the text screen. The list of drives is empty. Not given: boot device, a.out symbols, configuration
-table, APM and VBE (flags 1, 4, 8, 10, 11).
+is told of the linear frame buffer, also in the words of VBE, or of the text screen. The list of drives is
+empty. Not given: boot device, a.out symbols, configuration table and APM (flags 1, 4, 8, 10).
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from kvmbox import layout
@@ -26,7 +27,6 @@ INFO_ELF_SECTIONS: Final = 1 << 5
 INFO_MEMORY_MAP: Final = 1 << 6
 INFO_DRIVES: Final = 1 << 7
 INFO_LOADER_NAME: Final = 1 << 9
-INFO_FRAMEBUFFER: Final = 1 << 12
 
 LOADER_MAGIC: Final = 0x2BADB002  # in EAX at entry
 LOADER_NAME: Final = b"kvmbox"
@@ -34,12 +34,8 @@ LOADER_NAME: Final = b"kvmbox"
 # flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr, syms[4], mmap_length, mmap_addr,
 # drives_length, drives_addr, config_table, boot_loader_name
 _INFO: Final = struct.Struct("<7I4I6I")
-_VIDEO_AT: Final = 88  # behind APM and VBE
-_EGA_TEXT: Final = 2
-# Address, bytes a line, columns, lines, bits a character, type, six bytes of colours.
-_VIDEO: Final = struct.Struct("<QIIIBB6x")
-_TEXT_SCREEN: Final = _VIDEO.pack(layout.TEXT_SCREEN, 160, 80, 25, 16, _EGA_TEXT)
-_INFO_SIZE: Final = _VIDEO_AT + _VIDEO.size
+_SCREEN_AT: Final = 72  # behind APM: see screen_info
+_INFO_SIZE: Final = 118
 _MEMORY_ENTRY: Final = struct.Struct("<IQQI")  # size of what follows, base, length, type
 _MODULE_ENTRY: Final = struct.Struct("<IIII")  # start, end, string, reserved
 
@@ -51,11 +47,11 @@ def information(
     module_ranges: tuple[tuple[int, int], ...],
     *,
     sections: ElfSections | None = None,
-    video: bool = False,
+    screen: Callable[[InfoWriter], tuple[int, bytes]] | None = None,
 ) -> tuple[tuple[int, bytes], ...]:
     """The structure, at `area.info`, with its strings and lists, as writes.
 
-    With `video` it tells of the text screen.
+    `screen` adds what is to be told of the screen, and gives flags and fields.
 
     UsageError if they do not fit into the area, or a string cannot be passed on.
     """
@@ -80,8 +76,9 @@ def information(
     if sections is not None:
         flags |= INFO_ELF_SECTIONS
         symbols = (sections.count, sections.entry_size, sections.address, sections.names)
+    asked, fields = (0, b"") if screen is None else screen(writer)
     info = _INFO.pack(
-        flags | (INFO_MODULES if module_ranges else 0) | (INFO_FRAMEBUFFER if video else 0),
+        flags | asked | (INFO_MODULES if module_ranges else 0),
         min(low_end, layout.EBDA) // layout.KIB,
         max(low_end - layout.HIGH_MEMORY_START, 0) // layout.KIB,
         0,
@@ -94,5 +91,5 @@ def information(
         *(0, 0, 0),
         loader_name,
     )
-    writer.put(place, info.ljust(_VIDEO_AT, b"\0") + (_TEXT_SCREEN if video else bytes(_VIDEO.size)))
+    writer.put(place, (info.ljust(_SCREEN_AT, b"\0") + fields).ljust(_INFO_SIZE, b"\0"))
     return writer.writes

@@ -11,6 +11,7 @@ from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
+    from kvmbox.firmware.video_modes import VideoMode
     from kvmbox.memory import GuestMemory
 
 
@@ -76,7 +77,8 @@ class BootPlan(Value):
     `segments` come from the image; `writes` are further (guest-physical address, bytes) pairs. `modules` has
     the (start, end) of each module. `format` names the way, and what it found. `has_firmware` says whether
     firmware tables are written as well, `after_bios` whether interrupt controllers and timer are to be as a
-    PC's BIOS leaves them. `rom` is (guest-physical address, bytes) that only can be read.
+    PC's BIOS leaves them. `rom` is (guest-physical address, bytes) that only can be read. `video` is the mode
+    of the frame buffer, if the guest is started with one.
     """
 
     format: str
@@ -88,6 +90,7 @@ class BootPlan(Value):
     has_firmware: bool = True
     after_bios: bool = False
     rom: tuple[int, bytes] | None = None
+    video: VideoMode | None = None
 
 
 class Way(Protocol):

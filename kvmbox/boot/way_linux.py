@@ -30,6 +30,7 @@ from kvmbox.boot.linux_header import (
 from kvmbox.boot.linux_params import SIZE as PARAMS_SIZE
 from kvmbox.boot.linux_params import boot_params
 from kvmbox.boot.linux_setup import COMMAND_LINE_MAX, kernel_segment, plan_setup
+from kvmbox.boot.linux_video import linear_mode
 from kvmbox.boot.modules import encoded
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
@@ -73,12 +74,13 @@ class Linux:
             found = _vmlinux(image, context)
         else:
             raise image.error(_NOT_LINUX, hint="name a bzImage (vmlinuz) or a vmlinux")
+        mode = linear_mode(context.command_line or "")
         line = _command_line(context, min(found.command_line_max, _LONGEST))
         initrd = _place_initrd(image, context, found.taken, found.initrd_max)
         area = place_area(image, found.taken)
         writer = InfoWriter(area)
         params = writer.reserve(PARAMS_SIZE, layout.PAGE_SIZE)
-        writer.put(params, boot_params(context, found.header, writer.add_string(line), initrd))
+        writer.put(params, boot_params(context, found.header, writer.add_string(line), initrd, mode))
         writes = [linux_gdt(area, found.bits), *writer.writes]
         if found.bits == 64:
             writes += page_tables(area)
@@ -91,6 +93,7 @@ class Linux:
             found.segments,
             tuple(writes),
             () if initrd is None else (initrd,),
+            video=mode,
         )
 
 

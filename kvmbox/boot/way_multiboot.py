@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.boot import multiboot_info
-from kvmbox.boot.area import place_area
+from kvmbox.boot.area import InfoWriter, place_area
 from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.disk import offer_of_header
 from kvmbox.boot.elf import check_reach, parse_elf
@@ -22,9 +24,13 @@ from kvmbox.boot.multiboot_header import (
     address_override,
     check_demands,
     find_header,
+    wanted_mode,
 )
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
+
+if TYPE_CHECKING:
+    from kvmbox.firmware.video_modes import VideoMode
 
 _KIND: Final = "a Multiboot 1 kernel"
 _NO_HEADER: Final = f"there is no Multiboot 1 header in its first {SEARCH_SIZE} bytes"
@@ -59,7 +65,8 @@ class Multiboot:
         sections = None
         if bits is not None:
             sections = plan_sections(image, bits, *behind(segments, modules, context.memory))
-        bios = bios_services(context, segments)
+        mode = wanted_mode(image, header)
+        bios = bios_services(context, segments, linear=mode is not None)
         return BootPlan(
             self.name,
             protected_mode_state(area, entry, eax=multiboot_info.LOADER_MAGIC, ebx=area.info),
@@ -73,7 +80,7 @@ class Multiboot:
                     area,
                     modules,
                     sections=sections,
-                    video=bool(header.flags & FLAG_VIDEO_MODE),
+                    screen=_screen(header, mode),
                 ),
                 *module_writes(context.all_modules, modules),
                 *(sections.writes if sections is not None else ()),
@@ -81,6 +88,7 @@ class Multiboot:
             ),
             modules,
             after_bios=bool(bios),
+            video=mode,
         )
 
 
@@ -94,3 +102,14 @@ def _segments(image: GuestImage, header: MultibootHeader) -> tuple[tuple[LoadSeg
     elf = parse_elf(image, by_protocol=True)
     check_reach(image, elf.entry)
     return elf.segments, elf.entry, elf.bits
+
+
+def _screen(
+    header: MultibootHeader, mode: VideoMode | None
+) -> Callable[[InfoWriter], tuple[int, bytes]] | None:
+    """What the kernel is told of the screen, if it asks for video."""
+    if not header.flags & FLAG_VIDEO_MODE:
+        return None
+    from kvmbox.boot.screen_info import linear_screen, text_screen
+
+    return text_screen if mode is None else partial(linear_screen, mode)

@@ -69,11 +69,12 @@ class Multiboot2:
             modules,
             sections,
             ega_text=header.ega_text,
+            mode=header.mode,
             load_base=None if header.relocatable is None else loaded.base,
         )
         room = max(DEFAULT_INFO_SIZE, aligned(len(told), layout.PAGE_SIZE))
         area = place_area(image, ranges_of(segments), room)
-        bios = bios_services(context, segments)
+        bios = bios_services(context, segments, linear=header.mode is not None)
         return BootPlan(
             self.name,
             protected_mode_state(area, loaded.entry, eax=LOADER_MAGIC, ebx=area.info),
@@ -88,6 +89,7 @@ class Multiboot2:
             ),
             modules,
             after_bios=bool(bios),
+            video=header.mode,
         )
 
 

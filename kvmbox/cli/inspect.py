@@ -107,7 +107,8 @@ def _headline(way: WayResult) -> list[str]:
 
 def _details(way: WayResult) -> list[str]:
     assert way.plan is not None
-    return [
+    video = [f"     frame buffer: {way.plan.video}"] if way.plan.video is not None else []
+    return video + [
         f"     {one.address:#012x}..{one.end:#012x}  {one.file_size:>9} bytes from offset {one.offset:#x}"
         for one in way.plan.segments
     ]

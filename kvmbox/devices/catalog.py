@@ -33,6 +33,7 @@ from kvmbox.devices.reset_control import ResetControl
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.devices.testdev import PcTestdev
 from kvmbox.devices.uart_16550a import Uart16550A
+from kvmbox.devices.vbe_dispi import VbeDispi
 from kvmbox.devices.vga_text import VgaText
 
 TYPE_CHECKING = False
@@ -60,6 +61,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "boot_disk": BootDisk,
     "ide": IdeChannel,
     "vga_text": VgaText,
+    "vbe_dispi": VbeDispi,
     "virtio_blk": VirtioBlk,
     "virtio_rng": VirtioRng,
     "virtio_console": VirtioConsole,

@@ -57,6 +57,22 @@ class Aperture(Effect):
         self.size = size
 
 
+class FrameBuffer(Effect):
+    """There is a frame buffer from now on, and the guest sees it at its own address.
+
+    If `shown` is 1, the guest also sees the 64 KiB number `bank` of it at 0xA0000. If 0, RAM is there, which
+    reads as zero. The first `clear` bytes of the frame buffer are set to zero.
+    """
+
+    __slots__ = ("bank", "clear", "shown")
+    __match_args__ = ("bank", "shown", "clear")
+
+    def __init__(self, bank: int, shown: int, clear: int) -> None:
+        self.bank = bank
+        self.shown = shown
+        self.clear = clear
+
+
 class Flush(Effect):
     """What was written to a medium is to reach stable storage: `complete` tells when it has."""
 

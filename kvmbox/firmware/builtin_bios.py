@@ -30,7 +30,7 @@ _NAME: Final = b"kvmbox BIOS\0"
 _VERSION: Final = 3
 _ROM_OFFSET: Final = layout.BIOS_ROM - (ROM_SEGMENT << 4)
 _PARAMETERS: Final = struct.Struct("<4BI5HH")
-_SPECIFICATION: Final = struct.Struct("<BBBBIHHHHBBBx")
+_SPECIFICATION: Final = struct.Struct("<BBBBIHHHHBBB")
 _DRIVE: Final = struct.Struct("<4B4HIQQ")
 _MOST_DRIVES: Final = 20
 _RANGE: Final = struct.Struct("<QQII")
@@ -221,11 +221,13 @@ def rom_with(
     *,
     entry: Entry | None = None,
     trap: bool = False,
+    linear: bool = False,
 ) -> bytes:
     """The ROM for a machine with the memory map `ranges`.
 
     It boots from `shown`, or enters a flat image at `entry`; without both it only serves who calls it. With
-    `trap` it provides nothing, and each call ends the run. ValueError if `rom` is none of this version.
+    `trap` it provides nothing, and each call ends the run. `linear` says that a linear mode is on. ValueError
+    if `rom` is none of this version.
     """
     place = _header(rom).parameters
     above = next(
@@ -249,6 +251,7 @@ def rom_with(
         len(ranges),
     )
     data += _specification(shown.cd) if shown.cd is not None else bytes(_SPECIFICATION.size)
+    data += bytes((linear,))
     data += b"".join(map(_drive, shown.table)).ljust(_MOST_DRIVES * _DRIVE.size, b"\0")
     data += b"".join(_RANGE.pack(one.base, one.length, one.kind, 0) for one in ranges)
     return rom[:place] + data + rom[place + len(data) :]
@@ -259,7 +262,7 @@ def _specification(boot: CdBoot) -> bytes:
     cylinders, heads, track = boot.geometry.cylinders, boot.geometry.heads, boot.geometry.sectors
     last = max(cylinders - 1, 0)
     return _SPECIFICATION.pack(
-        *(_SPECIFICATION.size - 1, boot.media, 0, 0, boot.lba, 0, 0, boot.segment, boot.count),
+        *(_SPECIFICATION.size, boot.media, 0, 0, boot.lba, 0, 0, boot.segment, boot.count),
         *(last & 0xFF, last >> 2 & 0xC0 | track, max(heads - 1, 0)),
     )
 

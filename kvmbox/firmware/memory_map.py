@@ -51,6 +51,7 @@ def memory_map(memory_size: int) -> tuple[MemoryRange, ...]:
         (layout.EBDA, layout.LOW_MEMORY_END),
         (layout.FIRMWARE_START, layout.HIGH_MEMORY_START),
         (layout.MMIO_UART_BASE, layout.MMIO_UART_BASE + layout.PAGE_SIZE),
+        (layout.FRAME_BUFFER, layout.FRAME_BUFFER + layout.FRAME_BUFFER_SIZE),
         (layout.CHIP_SET_START, layout.MMIO_HOLE_END),
     ]
     kinds = [(AVAILABLE, available), (RESERVED, reserved)]

@@ -180,7 +180,7 @@ class Grants(Value):
     stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
     memory, resources: see `guest_memory`, and `medium` for a medium among them. media: see there. further: as
-    `check`, of effects that are nothing here, for devices of PCI and the VGA.
+    `check`, of effects that are nothing here, for devices of PCI, the VGA and frame buffers.
     """
 
     name: str
@@ -253,6 +253,14 @@ class Grants(Value):
                 return self.further(index, effect) if found is None and self.further is not None else found
 
 
+def _frame_buffer(memory: GuestMemory, _index: int, effect: Effect) -> Application | None:
+    """What the effect of a device with a frame buffer calls. Loaded for a guest that uses it."""
+    from kvmbox.devices.media import FrameBuffer
+    from kvmbox.host.frame_buffer import show
+
+    return (show, (memory, effect), 0) if isinstance(effect, FrameBuffer) else None
+
+
 def _nobody_hears(_at: int) -> None:
     """Ignore an announcement."""
 
@@ -323,6 +331,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["further"] = host.buses.pci.bind(device.name, grant, lines)
             case board.Aperture():
                 bound["further"] = host.aperture
+            case board.FrameBuffer():
+                bound["further"] = partial(_frame_buffer, host.ram)
             case _:
                 assert_never(grant)
     if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):

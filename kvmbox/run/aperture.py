@@ -150,7 +150,8 @@ class Aperture(Visitor):
             return
         address, data = found
         guest = boot.guest
-        guest.memory.write(address, data)
+        if not guest.memory.shows_video:  # else a linear mode is on, whose dots are there
+            guest.memory.write(address, data)
         if ring is not None and self._is_coalesced:
             for port, count in _PORTS_OUT:
                 guest.vm.unregister_coalesced(port, count, pio=True)

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     Stores = ZoneMap[str, Store]
 
 
+VIDEO_SLOT = 16  # behind those of RAM and ROMs
+
+
 def board_of(
     config: RunConfig,
     *,
@@ -424,6 +427,8 @@ class GuestVm:
             self.vm.map_memory(memory.pieces)
             for slot, rom in enumerate(memory.roms, len(memory.pieces)):
                 self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
+            self.vm.map_memory(memory.video, VIDEO_SLOT)
+            memory.show_video = lambda video: self.vm.map_memory(video, VIDEO_SLOT)
             self.vm.create_irqchip()
             self.vm.route_as_pc()
             if self.boot.after_bios:

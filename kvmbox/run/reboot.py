@@ -77,6 +77,10 @@ def boot_until_end(
                 from kvmbox.run.after_bios import start_timer
 
                 start_timer(devices.pool)
+            if guest.boot.video is not None:
+                from kvmbox.run.video_mode import set_mode
+
+                set_mode(devices, guest.boot.video)
             again = main_loop.run_until_reset(guest)
             main_loop.standstill.slice()  # once more: the memory of this boot may be cleared
         finally:
@@ -88,7 +92,7 @@ def boot_until_end(
             return
         suspension = main_loop.ends.suspension
         if suspension is None:
-            _reset(devices)
+            _reset(devices, factory.memory)
             factory.memory.clear()
             guest = factory.build()
             continue
@@ -96,7 +100,7 @@ def boot_until_end(
 
         if not sleep_until_woken(suspension, devices, judge, main_loop.sleep):
             return
-        _reset(devices)
+        _reset(devices, factory.memory)
         tell_wake_up(suspension, devices)
         plan = waking_plan(factory.memory, guest.boot)
         if isinstance(plan, Outcome):
@@ -105,8 +109,8 @@ def boot_until_end(
         guest = factory.resume(plan)
 
 
-def _reset(devices: Devices) -> None:
-    """Reset all devices. Raises DeviceProcessError."""
+def _reset(devices: Devices, memory: GuestMemory) -> None:
+    """Reset all devices, and show RAM where the frame buffer was in its place. Raises DeviceProcessError."""
     # What was asked for before the reset must not reach the memory of the next boot.
     if devices.transfers is not None and not devices.transfers.quiesce():
         raise KvmboxError("a transfer of a device does not end: its file does not answer")
@@ -114,3 +118,7 @@ def _reset(devices: Devices) -> None:
         channel.request(protocol.RESET)
     if devices.shims is not None:
         devices.shims.reset()
+    if memory.video:
+        from kvmbox.host.frame_buffer import show_window
+
+        show_window(memory, None)

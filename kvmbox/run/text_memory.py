@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
-from kvmbox.board import VGA
+from kvmbox.board import VBE, VGA
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.pool import DevicePool
@@ -17,12 +17,12 @@ UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN_
 """The memory of a guest that does not use it, and as the built-in BIOS leaves it."""
 
 
-def place_of(pool: DevicePool) -> tuple[Channel, int]:
-    """The channel of the VGA's process, and the number of the VGA there."""
+def place_of(pool: DevicePool, name: str = VGA) -> tuple[Channel, int]:
+    """The channel of the VGA's process, and the number there of the VGA, or of its other device `name`."""
     return next(
         (pool.channel(device_type), index)
         for device_type, index, device in pool.places()
-        if device.name == VGA
+        if device.name == name
     )
 
 
@@ -31,6 +31,6 @@ def is_unused(memory: GuestMemory, devices: Devices) -> bool:
     if memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE) not in UNUSED:
         return False
     if devices.pool.design.has_processes:
-        return not place_of(devices.pool)[0].is_started
+        return not any(place_of(devices.pool, name)[0].is_started for name in (VGA, VBE))
     # Models that have no process are there from the beginning.
-    return not any(proxy.reads or proxy.writes for proxy in devices.proxies if proxy.name == VGA)
+    return not any(proxy.reads or proxy.writes for proxy in devices.proxies if proxy.name in (VGA, VBE))

@@ -16,6 +16,7 @@ from kvmbox.devices.media import (
     ChainUsed,
     ChainWrite,
     Flush,
+    FrameBuffer,
     Queue,
     Walk,
     Window,
@@ -125,5 +126,9 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
     Message: lambda effect, wire: (
         f"{'sends' if effect.enabled else 'keeps'} {wire(effect.pin)} as {effect.data:#x} to "
         f"{effect.address:#x}"
+    ),
+    FrameBuffer: lambda effect, _: (
+        f"clears {effect.clear} bytes of the frame buffer, and shows "
+        f"{f'its piece {effect.bank}' if effect.shown else 'RAM'} at 0xa0000"
     ),
 }

@@ -13,6 +13,7 @@ from kvmbox.devices.media import (
     ChainUsed,
     ChainWrite,
     Flush,
+    FrameBuffer,
     Queue,
     Walk,
     Window,
@@ -120,6 +121,19 @@ TABLE: Final = (
             (WORD_BEHIND, "size"),
         ),
         grants=("Aperture",),
+    ),
+    EffectKind(
+        29,
+        "FRAME_BUFFER",
+        "frame buffer",
+        FrameBuffer,
+        (
+            (PIN, "which 64 KiB of it"),
+            (LEVEL, "1: they are at 0xA0000; 0: RAM is"),
+            (ARGUMENT, "how many bytes of it are cleared"),
+        ),
+        grants=("FrameBuffer",),
+        after_write=True,
     ),
 )
 

@@ -25,13 +25,13 @@ RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_
 GUESTS = sorted({run["guest"] for run in RUNS})
 REAL_MODE = {"real16"}
 LINUX = {"linuxboot"}
-MULTIBOOT2 = {"mb2"}
+MULTIBOOT2 = {"mb2", "framebuffer2"}
 PVH = {"pvh32"}
-BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong", "bootwrite"}
+BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong", "bootwrite", "bootvbe"}
 CDS = {"bootcd"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "ata", "mbbios", "screen"),
+    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "ata", "mbbios", "screen", "vbe", "framebuffer"),
 }
 ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
 ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS | CDS]

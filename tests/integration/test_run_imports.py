@@ -20,6 +20,10 @@ COLD = (
     "kvmbox.remote.device_state",  # snapshots, the registers of a VGA
     "kvmbox.devices.catalog",  # the models are in device processes
     "kvmbox.devices.vga_text",
+    "kvmbox.devices.vbe_dispi",
+    "kvmbox.firmware.video_modes",  # kernels that ask for a frame buffer
+    "kvmbox.host.frame_buffer",
+    "kvmbox.run.video_mode",
     "kvmbox.host.keyboard",  # --keyboard console
     "kvmbox.host.keys",  # and whatever else presses keys
     "kvmbox.host.transfers",  # disks

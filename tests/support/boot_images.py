@@ -88,12 +88,22 @@ def elf(
     return identity + header + table + body
 
 
-def multiboot_header(flags: int = 3, addresses: tuple[int, int, int, int, int] | None = None) -> bytes:
-    """A Multiboot 1 header; `addresses` are header, load, load_end, bss_end, entry, and set flag 16."""
+def multiboot_header(
+    flags: int = 3,
+    addresses: tuple[int, int, int, int, int] | None = None,
+    video: tuple[int, int, int, int] | None = None,
+) -> bytes:
+    """A Multiboot 1 header; `addresses` are header, load, load_end, bss_end, entry, and set flag 16. `video`
+    is mode_type, width, height, depth, and sets flag 2.
+    """
     if addresses is not None:
         flags |= 1 << 16
+    if video is not None:
+        flags |= 1 << 2
+        addresses = addresses or (0, 0, 0, 0, 0)
     header = struct.pack("<III", 0x1BADB002, flags, -(0x1BADB002 + flags) & 0xFFFF_FFFF)
-    return header + (struct.pack("<5I", *addresses) if addresses is not None else b"")
+    header += struct.pack("<5I", *addresses) if addresses is not None else b""
+    return header + (struct.pack("<4I", *video) if video is not None else b"")
 
 
 def multiboot2_tag(

@@ -54,7 +54,7 @@ def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
 
 def test_board_has_each_device_once_and_no_address_twice() -> None:
     devices = whole_board(BoardOptions(SERIAL_PORTS, 0, 128 * layout.MIB, testdev=True))
-    assert len({device.name for device in devices}) == len(devices) == 21
+    assert len({device.name for device in devices}) == len(devices) == 22
     for one, other in combinations(devices, 2):
         assert not addresses(one.ports) & addresses(other.ports)
         assert not addresses(one.mmio) & addresses(other.mmio)
@@ -137,6 +137,7 @@ def test_board_registers_of_more_than_a_byte_are_few() -> None:
         "power-off": {2, 4},
         "HPET": {4, 8},
         "testdev": {2, 4, 8},
+        "VBE": {2, 4},
     }
 
 

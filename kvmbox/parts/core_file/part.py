@@ -140,7 +140,7 @@ def _write(
     cpus = [_cpu(thread, guest, outcome) for thread in threads]
     wide = any(one.cpu.long_mode for one in cpus) or any(_is_wide(one.data) for one in symbols)
     notes = b"".join(core.notes_of(one, wide=wide) for one in cpus)
-    regions = [*memory.regions, *memory.roms]
+    regions = [*memory.regions, *memory.video, *memory.roms]
     room = core.header_size(MOST_RANGES + len(regions) + 1, wide=wide) + len(notes) + _ROOM_FOR_VMCOREINFO
     begin = place = -(-room // PAGE_SIZE) * PAGE_SIZE
     backings = []
@@ -185,7 +185,7 @@ def _is_wide(image: bytes) -> bool:
 
 
 def _write_memory(descriptor: int, memory: GuestMemory, begin: int) -> tuple[int, bytes]:
-    """Write RAM and ROMs from `begin` on. Returns how many bytes that were, and VMCOREINFO."""
+    """Write RAM, frame buffer and ROMs from `begin` on. Returns how many bytes that were, and VMCOREINFO."""
     stored, found = 0, b""
     for run, piece in runs_of(memory):
         put(descriptor, begin + run.first * BLOCK, piece)
@@ -194,9 +194,9 @@ def _write_memory(descriptor: int, memory: GuestMemory, begin: int) -> tuple[int
             with piece[at : at + 2 * PAGE_SIZE] as pages:
                 found = found or core.vmcoreinfo_in(pages)
     place = begin + memory.size
-    for rom in memory.roms:
-        put(descriptor, place, rom.pages[:])
-        place += rom.size
+    for region in (*memory.video, *memory.roms):
+        put(descriptor, place, region.pages[:].rstrip(b"\0"))
+        place += region.size
     return stored, found
 
 

@@ -7,21 +7,24 @@ checks the answer. A run whose guest has written nothing there loads nothing of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from kvmbox import layout
-from kvmbox.board import BIOS_TEXT
+from kvmbox.board import BIOS_TEXT, VBE, VGA
 from kvmbox.errors import DeviceProcessError, ProtocolError
 from kvmbox.outcome import DEVICE_FAILED
 from kvmbox.run.choices import ScreenChoice
 from kvmbox.run.text_memory import UNUSED, place_of
 
 if TYPE_CHECKING:
+    from kvmbox.devices.vbe_dispi import VbeDispi
     from kvmbox.devices.vga_text import VgaText
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.mode import TextMode
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.run.part import Standing
+
+_Model = TypeVar("_Model", "VgaText", "VbeDispi")
 
 _GRAPHICS: Final = "the guest has switched its VGA to a mode that is neither text nor graphics"
 _PICTURE: Final = "the screen has a picture of {} x {} pixels: --picture FILE has it"
@@ -48,7 +51,7 @@ class ScreenView:
         self._left: list[str] = []  # the rows that nobody was shown
         self.screen: Screen | None = None
         """What was on the screen at the end, if anything was."""
-        self._channel, self._index = place_of(machine.devices.pool)
+        self._places = {name: place_of(machine.devices.pool, name) for name in (VGA, VBE)}
 
     # --- While the guest runs -----------------------------------------------------------------------------
 
@@ -84,17 +87,20 @@ class ScreenView:
         """What is on the screen now; None if the guest has not used it. Raises DeviceProcessError."""
         self._flush_writes()
         memory = self._memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
-        has_started = self._channel.is_started
-        if memory in UNUSED and not has_started:
+        if memory in UNUSED and not any(channel.is_started for channel, _ in self._places.values()):
             return None
-        vga = self._registers() if has_started and with_registers else None
-        if memory in UNUSED and vga is not None and vga.snapshot() == type(vga)().snapshot():
-            return None  # `--sandbox none` has its models from the beginning
+        from kvmbox.devices.vbe_dispi import VbeDispi
+        from kvmbox.devices.vga_text import VgaText
+        from kvmbox.parts.screen.look import Look
         from kvmbox.parts.screen.screen import Screen
-        from kvmbox.parts.screen.sources import Look, picture_of
+        from kvmbox.parts.screen.sources import picture_of
 
+        vga = self._registers(VGA, VgaText()) if with_registers else None
+        dispi = self._registers(VBE, VbeDispi()) if with_registers else None
+        if memory in UNUSED and with_registers and _is_as_at_power_on(vga) and _is_as_at_power_on(dispi):
+            return None  # `--sandbox none` has its models from the beginning
         mode = self._mode(vga)
-        picture = picture_of(Look(self._memory, vga))
+        picture = picture_of(Look(self._memory, vga, dispi))
         if picture is not None:
             memory = UNUSED[0]  # what is left there is no text
         elif vga is not None and vga.window.plain is None:
@@ -121,21 +127,25 @@ class ScreenView:
                 self._say(f"the screen is that of a VGA at power-on: {error}")
             return self.read(with_registers=False)
 
-    def _registers(self) -> VgaText:
-        """The VGA as its process tells it. Raises DeviceProcessError."""
+    def _registers(self, name: str, fresh: _Model) -> _Model | None:
+        """The device `name` as its process tells it; None if that has not started. Raises DeviceProcessError.
+
+        `fresh` is a model as at power-on.
+        """
         from kvmbox.devices.model import SnapshotError
-        from kvmbox.devices.vga_text import VgaText
         from kvmbox.remote.device_state import take_state
 
-        state = take_state(self._channel, self._index)
-        vga = VgaText()
+        channel, index = self._places[name]
+        if not channel.is_started:
+            return None
+        state = take_state(channel, index)
         try:
             if state:  # the ports of a device that is lost read as ones
-                vga.restore(state)
+                fresh.restore(state)
         except SnapshotError as error:
-            name = self._channel.device_type
-            raise self._channel.fail(ProtocolError(name, f"broke the protocol: {error}")) from error
-        return vga
+            process = channel.device_type
+            raise channel.fail(ProtocolError(process, f"broke the protocol: {error}")) from error
+        return fresh
 
     def _mode(self, vga: VgaText | None) -> TextMode:
         from kvmbox.parts.screen.mode import MODE_3, mode_of, mode_of_bios
@@ -200,6 +210,10 @@ def _drawn(screen: Screen, live: LiveText) -> list[str]:
     from kvmbox.parts.screen.blocks import rows_of
 
     return rows_of(screen.picture, live.columns, live.room)
+
+
+def _is_as_at_power_on(device: VgaText | VbeDispi | None) -> bool:
+    return device is None or device.snapshot() == type(device)().snapshot()
 
 
 def _searched(screen: Screen | None) -> bytes:

@@ -9,18 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.devices.vga_text import VgaText
-from kvmbox.lean import Value
-from kvmbox.memory import GuestMemory
+from kvmbox.parts.screen.linear import linear_picture
+from kvmbox.parts.screen.look import Look
 from kvmbox.parts.screen.picture import Picture
-
-
-class Look(Value):
-    """What there is to look at. `vga` is None if its process has not started, so it is as at power-on."""
-
-    memory: GuestMemory
-    vga: VgaText | None
-
 
 Source = Callable[[Look], Picture | None]
 
@@ -36,7 +27,7 @@ def vga_graphics(look: Look) -> Picture | None:
     return picture_of_vga(vga, vga.window.planes_with(b"" if window is None else look.memory.read(*window)))
 
 
-SOURCES: Final[tuple[Source, ...]] = (vga_graphics,)
+SOURCES: Final[tuple[Source, ...]] = (linear_picture, vga_graphics)
 
 
 def picture_of(look: Look) -> Picture | None:

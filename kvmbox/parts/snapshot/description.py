@@ -43,6 +43,10 @@ RUNS: Final = "memory"
 """The section with the runs of blocks of memory that are not zero."""
 
 
+VIDEO: Final = "frame buffer"
+"""The section with the frame buffer, if the guest has one, without the zeros at its end."""
+
+
 def cpu_section(index: int) -> str:
     """The section with the state of a vCPU."""
     return f"cpu {index}"
@@ -433,6 +437,7 @@ def _check(description: Description, sections: Mapping[str, Section]) -> None:
     wanted += [queues_section(name) for name in description.queues]
     wanted += [PCI_SECTION] * any(device.name == PCI for device in description.devices)
     wanted += [rom_section(index) for index in range(len(description.roms))]
+    wanted += [VIDEO] if VIDEO in sections else []
     wanted += [file_section(index) for index in range(len(description.boot.files))]
     if len(set(wanted)) != len(wanted) or set(wanted) != set(sections):
         raise damaged("its sections are not those of its machine")

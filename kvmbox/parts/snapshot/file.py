@@ -25,6 +25,7 @@ from kvmbox.parts.snapshot.layout import (
     decode_header,
     decode_runs,
 )
+from kvmbox.parts.snapshot.video import give_video, take_video
 from kvmbox.regular import open_regular
 
 
@@ -43,7 +44,8 @@ def write_snapshot(
     runs = ram.write(memory, lambda place, data: put(descriptor, place, data))
     place = PAGE_SIZE + memory.size
     table: dict[str, Section] = {}
-    blobs = {RUNS: b"".join(RUN.pack(run.first, run.count, run.checksum) for run in runs)} | dict(sections)
+    blobs = {RUNS: b"".join(RUN.pack(run.first, run.count, run.checksum) for run in runs)}
+    blobs |= take_video(memory) | dict(sections)
     for name, data in blobs.items():
         put(descriptor, place, data)
         table[name] = Section(place, len(data), binascii.crc32(data))
@@ -105,6 +107,7 @@ class SnapshotFile:
         try:
             with self._named():
                 ram.read(memory, decode_runs(runs, memory.size), self.descriptor)
+                give_video(self.sections, self.section, memory)
         except BaseException:
             memory.close()
             raise

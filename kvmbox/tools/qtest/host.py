@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
+from kvmbox.host.frame_buffer import show_window
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.memory import WINDOW_SLOT, GuestMemory
 from kvmbox.remote.aperture import allowed, count_of, pieces
@@ -29,6 +30,12 @@ class VgaWindow:
         self.first, self.end = piece.start, piece.end
         self.is_ram = True
         """Whether it is plain memory."""
+
+    def reset(self) -> None:
+        """The machine is reset: RAM is there."""
+        self.is_ram = True
+        if self._memory.video:
+            show_window(self._memory, None)
 
     def check(self, index: int, effect: Effect) -> Application | None:
         """See `grants.Host.aperture`."""

@@ -72,6 +72,7 @@ class Machine:
             (piece.start, piece.end, True) for piece in memory.pieces if piece.start != self._window.first
         ]
         """(first, end, whether it is RAM) of all else that answers at an address; nothing overlaps."""
+        memory.show_video = lambda video: self._claims.extend((one.start, one.end, True) for one in video)
         self._unsettled = False
         self._reset_wanted = False
         self._stores = stores or {}
@@ -271,7 +272,7 @@ class Machine:
     def reset(self) -> None:
         """The machine's reset line. Time goes on, memory stays. Raises DeviceProcessError."""
         self._orders.clear()
-        self._window.is_ram = True
+        self._window.reset()
         for channel in self._channels:
             channel.request(protocol.RESET)
         self.power_on()

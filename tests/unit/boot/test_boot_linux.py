@@ -10,13 +10,23 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, bundled, linux_params, load_image
+from kvmbox.boot import (
+    BootOptions,
+    BootPlan,
+    GuestImage,
+    Module,
+    bundled,
+    linux_params,
+    linux_video,
+    load_image,
+)
 from kvmbox.boot.linux_header import HEADER_START
 from kvmbox.boot.plan import BootContext
 from kvmbox.boot.way_linux import Linux
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.video_modes import VideoMode
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
     CODE,
@@ -326,6 +336,41 @@ def test_vmlinux_with_a_pvh_note_boots_by_it_unless_linux_is_asked_for() -> None
     assert load(data, BootOptions(boot="linux"))[0].format == "linux64"
 
 
+@pytest.mark.parametrize(
+    ("line", "mode", "colors"),
+    [
+        ("vga=0x317", VideoMode(1024, 768, 16), (5, 11, 6, 5, 5, 0)),
+        ("quiet vga=normal vga=786", VideoMode(640, 480, 24), (8, 16, 8, 8, 8, 0)),
+        ("vga=0x301 quiet", VideoMode(640, 480, 8), (0, 0, 0, 0, 0, 0)),
+    ],
+)
+def test_vga_of_the_command_line_gives_a_frame_buffer(
+    line: str, mode: VideoMode, colors: tuple[int, ...]
+) -> None:
+    plan, memory = load(bzimage(), BootOptions(command_line=line, firmware_tables=False))
+
+    page = params(plan, memory)
+    assert plan.video == mode
+    assert page[0x0F] == 0x23  # VIDEO_TYPE_VLFB
+    told = struct.unpack_from("<HHHII", page, 0x12)
+    assert told == (mode.width, mode.height, mode.depth, 0xE0000000, 256)
+    assert struct.unpack_from("<H6B", page, 0x24) == (mode.pitch, *colors)
+
+
+@pytest.mark.parametrize("line", ["", "vga=normal", "vga=ask", "vga=0xf00", "vga=1", "nvga=0x317"])
+def test_other_command_lines_leave_the_text_screen(line: str) -> None:
+    plan, memory = load(bzimage(), BootOptions(command_line=line, firmware_tables=False))
+
+    assert (plan.video, params(plan, memory)[0x0F]) == (None, 1)
+
+
+@pytest.mark.parametrize("line", ["vga=0x399", "vga=best", "vga=-1", "vga=0x10000", "vga=0x304"])
+def test_vga_that_is_no_mode_is_refused(line: str) -> None:
+    with pytest.raises(UsageError, match="vga=") as caught:
+        load(bzimage(), BootOptions(command_line=line))
+    assert caught.value.hint
+
+
 def test_elf_without_a_note_boots_as_linux_where_that_is_asked_for() -> None:
     assert load(elf(bits=64))[0].format == "elf64"
     assert load(elf(bits=64), BootOptions(boot="linux"))[0].format == "linux64"
@@ -346,6 +391,11 @@ def test_offsets_are_those_of_bootparam_h(tmp_path: Path) -> None:
         "screen_info.orig_video_lines": linux_params._VIDEO_LINES,
         "screen_info.orig_video_isVGA": linux_params._IS_VGA,
         "screen_info.orig_video_points": linux_params._FONT_POINTS,
+        "screen_info.lfb_width": linux_video._LINEAR,
+        "screen_info.lfb_size": linux_video._LINEAR + linux_video._LINEAR_FIELDS.size - 4,
+        "screen_info.lfb_linelength": linux_video._PITCH,
+        "screen_info.red_size": linux_video._PITCH + 2,
+        "screen_info.blue_pos": linux_video._PITCH + 7,
         "acpi_rsdp_addr": linux_params._ACPI_RSDP,
         "ext_ramdisk_image": linux_params._EXT_RAMDISK_IMAGE,
         "alt_mem_k": linux_params._ALT_MEM_K,

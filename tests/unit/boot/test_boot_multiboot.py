@@ -10,6 +10,7 @@ from kvmbox import layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
 from kvmbox.boot.area import BootArea
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.firmware.video_modes import VideoMode, mode_block, number_of
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
@@ -71,11 +72,57 @@ def test_multiboot_demand_that_cannot_be_met_is_refused(flags: int, found: str) 
     assert error.hint
 
 
-@pytest.mark.parametrize("flags", [4, 7])
-def test_multiboot_kernel_that_asks_for_video_is_told_of_the_text_screen(flags: int) -> None:
-    result, memory = load(kernel(flags))
+def video_kernel(kind: int, width: int, height: int, depth: int) -> bytes:
+    code = multiboot_header(video=(kind, width, height, depth)) + CODE
+    return elf([Piece(data=code)], entry=0x10002C)
 
-    assert result.format == "multiboot"
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ((800, 600, 32), (800, 600, 32)),
+        ((0, 0, 0), (1024, 768, 32)),
+        ((640, 480, 15), (640, 480, 15)),
+        ((1366, 768, 4), (1360, 768, 32)),
+        ((0xFFFF_FFFF, 0xFFFF_FFFF, 24), (1024, 768, 24)),
+    ],
+)
+def test_multiboot_kernel_that_asks_for_a_linear_mode_gets_the_nearest(
+    wanted: tuple[int, int, int], found: tuple[int, int, int]
+) -> None:
+    result, memory = load(video_kernel(0, *wanted))
+
+    width, height, depth = found
+    assert result.video == VideoMode(width, height, depth)
+    pitch = width * ((depth + 7) // 8)
+    assert information(memory)[0] & (1 << 11 | 1 << 12) == 1 << 11 | 1 << 12
+    control, block, number = struct.unpack("<IIH", memory.read(AREA.info + 72, 10))
+    assert memory.read(control, 6) == b"VESA\0\3"
+    assert memory.read(block, 256) == mode_block(VideoMode(width, height, depth))
+    assert number == number_of(VideoMode(width, height, depth)) | 1 << 14
+    told = struct.unpack("<QIIIBB", memory.read(AREA.info + 88, 22))
+    assert told == (0xE0000000, pitch, width, height, depth, 1)
+
+
+def test_multiboot_kernel_that_asks_for_8_bits_is_told_the_colours() -> None:
+    _, memory = load(video_kernel(0, 640, 480, 8))
+
+    *_, depth, kind, _, address, count = struct.unpack("<QIIIBBHIH", memory.read(AREA.info + 88, 30))
+    assert (depth, kind, count) == (8, 0, 64)
+    assert memory.read(address, 12) == bytes([0, 0, 0, 0, 0, 168, 0, 168, 0, 0, 168, 168])
+
+
+def test_multiboot_colours_are_told_by_position_and_size() -> None:
+    _, memory = load(video_kernel(0, 640, 480, 16))
+
+    assert memory.read(AREA.info + 112, 6) == bytes([11, 5, 5, 6, 0, 5])
+
+
+@pytest.mark.parametrize("image", [elf([Piece(data=multiboot_header(7))]), video_kernel(1, 80, 25, 0)])
+def test_multiboot_kernel_that_asks_for_text_is_told_of_the_text_screen(image: bytes) -> None:
+    result, memory = load(image)
+
+    assert (result.format, result.video) == ("multiboot", None)
     assert information(memory)[0] & (1 << 11 | 1 << 12) == 1 << 12
     assert struct.unpack("<QIIIBB", memory.read(AREA.info + 88, 22)) == (0xB8000, 160, 80, 25, 16, 2)
 
@@ -84,7 +131,7 @@ def test_multiboot_kernel_that_asks_for_no_video_is_told_of_none() -> None:
     _, memory = load(kernel(3))
 
     assert information(memory)[0] & (1 << 11 | 1 << 12) == 0
-    assert memory.read(AREA.info + 72, 44) == bytes(44)
+    assert memory.read(AREA.info + 72, 46) == bytes(46)
 
 
 def test_multiboot_optional_flags_are_ignored() -> None:
@@ -212,16 +259,17 @@ def test_information_of_a_plain_boot_says_what_is_there() -> None:
         (20, 0xF0000, 0x10000, 2),
         (20, 0x100000, 7 * layout.MIB, 1),
         (20, 0xD0000000, 0x1000, 2),
+        (20, 0xE0000000, 0x1000000, 2),
         (20, 0xFEC00000, 0x1400000, 2),
     ]
-    assert map_length == 6 * 24
+    assert map_length == 7 * 24
 
 
 def test_information_of_5_gib_gives_upper_memory_below_the_hole() -> None:
     _, memory = load(kernel(), size=5 * layout.GIB)
 
     assert information(memory)[2] == (3 * layout.GIB - layout.MIB) // 1024
-    assert information(memory)[11] == 7 * 24
+    assert information(memory)[11] == 8 * 24
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from kvmbox.boot.way_multiboot2 import Multiboot2
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.video_modes import VideoMode, mode_block, number_of
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
     CODE,
@@ -281,10 +282,49 @@ def test_screen_is_told_of_to_kernels_that_take_text(flags: int, has_screen: boo
     assert (SCREEN in found) == has_screen
 
 
-def test_required_graphics_console_is_refused_and_framebuffer_wish_is_not() -> None:
-    assert "graphics console" in str(refusal(kernel(multiboot2_tag(4, struct.pack("<I", 1)))))
-    wish = multiboot2_tag(5, struct.pack("<III", 1024, 768, 32))
-    assert SCREEN in dict(tags(*load(kernel(wish))))
+def framebuffer(width: int, height: int, depth: int, *, optional: bool = False) -> bytes:
+    return multiboot2_tag(5, struct.pack("<III", width, height, depth), optional=optional)
+
+
+def test_required_console_without_text_and_frame_buffer_is_refused() -> None:
+    required = multiboot2_tag(4, struct.pack("<I", 1))
+    assert "neither EGA text nor a frame buffer" in str(refusal(kernel(required)))
+    assert load(kernel(required, framebuffer(0, 0, 0)))[0].video == VideoMode(1024, 768, 32)
+
+
+@pytest.mark.parametrize(("width", "height", "depth"), [(800, 600, 16), (320, 200, 32), (1920, 1080, 24)])
+@pytest.mark.parametrize("optional", [False, True])
+def test_framebuffer_tag_gives_the_mode_and_says_where_it_is(
+    width: int, height: int, depth: int, optional: bool
+) -> None:
+    plan, memory = load(kernel(framebuffer(width, height, depth, optional=optional)))
+
+    found = dict(tags(plan, memory))
+    mode = VideoMode(width, height, depth)
+    assert plan.video == mode
+    told = struct.unpack_from("<QIIIBB", found[SCREEN])
+    assert told == (0xE0000000, width * depth // 8, width, height, depth, 1)
+    assert found[SCREEN][24:] == (bytes([11, 5, 5, 6, 0, 5]) if depth == 16 else bytes([16, 8, 8, 8, 0, 8]))
+    number, _, _, _ = struct.unpack_from("<4H", found[7])
+    assert number == number_of(mode) | 1 << 14
+    assert found[7][8:14] == b"VESA\0\3"
+    assert found[7][8 + 512 :] == mode_block(mode)
+
+
+def test_framebuffer_of_8_bits_is_told_with_its_colours() -> None:
+    found = dict(tags(*load(kernel(framebuffer(640, 480, 8)))))
+
+    assert found[SCREEN][20:26] == bytes([8, 0, 0, 0, 64, 0])
+    assert len(found[SCREEN]) == 26 + 64 * 3
+
+
+def test_framebuffer_without_a_preference_that_is_optional_leaves_text() -> None:
+    plan, memory = load(kernel(framebuffer(0, 0, 0, optional=True)))
+
+    assert plan.video is None
+    assert struct.unpack_from("<Q", dict(tags(plan, memory))[SCREEN]) == (0xB8000,)
+    no_text = multiboot2_tag(4, struct.pack("<I", 0))
+    assert load(kernel(framebuffer(0, 0, 0, optional=True), no_text))[0].video is not None
 
 
 @pytest.mark.parametrize(

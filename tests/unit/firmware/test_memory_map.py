@@ -14,6 +14,7 @@ from kvmbox.firmware.memory_map import AVAILABLE, RESERVED, memory_map, ram_rang
 EBDA = (0x9FC00, 0x400, RESERVED)
 FIRMWARE = (0xF0000, 0x10000, RESERVED)
 MMIO_UART = (0xD0000000, 0x1000, RESERVED)
+FRAME_BUFFER = (0xE0000000, 0x1000000, RESERVED)
 CHIPS = (0xFEC00000, 0x1400000, RESERVED)
 
 
@@ -28,6 +29,7 @@ def test_map_of_128_mib_is_that_of_a_pc() -> None:
         FIRMWARE,
         (0x100000, 0x7F00000, AVAILABLE),
         MMIO_UART,
+        FRAME_BUFFER,
         CHIPS,
     ]
 
@@ -39,19 +41,20 @@ def test_map_above_the_hole_goes_on_at_4_gib() -> None:
         FIRMWARE,
         (0x100000, 0xBFF00000, AVAILABLE),
         MMIO_UART,
+        FRAME_BUFFER,
         CHIPS,
         (0x100000000, 0x80000000, AVAILABLE),
     ]
 
 
 def test_map_of_1_mib_has_conventional_memory_only() -> None:
-    assert ranges(layout.MIB) == [(0, 0x9FC00, AVAILABLE), EBDA, FIRMWARE, MMIO_UART, CHIPS]
+    assert ranges(layout.MIB) == [(0, 0x9FC00, AVAILABLE), EBDA, FIRMWARE, MMIO_UART, FRAME_BUFFER, CHIPS]
 
 
 @pytest.mark.parametrize("size", [4096, 0x9F000, 0xA0000])
 def test_map_of_less_than_1_mib_ends_where_ram_does_or_the_ebda_begins(size: int) -> None:
     assert ranges(size)[0] == (0, min(size, 0x9FC00), AVAILABLE)
-    assert ranges(size)[1:] == [EBDA, FIRMWARE, MMIO_UART, CHIPS]
+    assert ranges(size)[1:] == [EBDA, FIRMWARE, MMIO_UART, FRAME_BUFFER, CHIPS]
 
 
 @given(st.integers(1, layout.MAX_MEMORY // layout.PAGE_SIZE))

@@ -259,7 +259,7 @@ def test_channels_of_a_board_are_one_for_each_type_in_index_order() -> None:
             *("debugcon", "POST", "debug-exit", "debug-exit-501", "shutdown", "pvpanic", "reset-control"),
         ],
         "fwcfg": ["fw_cfg"],
-        "vga": ["VGA"],
+        "vga": ["VGA", "VBE"],
     }
 
 

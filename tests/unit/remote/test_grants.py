@@ -9,7 +9,7 @@ import pytest
 
 from kvmbox import board, layout
 from kvmbox.board import DeviceSpec, Grant
-from kvmbox.devices.media import Aperture, Flush, Queue, Window
+from kvmbox.devices.media import Aperture, Flush, FrameBuffer, Queue, Window
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
@@ -80,6 +80,7 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
         Aperture(0, layout.VGA_MEMORY, 64),
         ("aperture", 1, Aperture(0, layout.VGA_MEMORY, 64)),
     ),
+    "FrameBuffer": (board.FrameBuffer(), FrameBuffer(3, 1, 9), ()),
     "LateWrites": (board.LateWrites(3), LateWrites(3, 1), ("late", "X", 3, 1)),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
     "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),
@@ -132,8 +133,8 @@ def test_effect_after_a_write_is_allowed_in_the_reply_to_no_other_request(
             assert allowed is not kind.after_write
 
 
-def test_queue_reset_stop_and_suspend_alone_need_a_write() -> None:
-    assert {kind.make for kind in TABLE if kind.after_write} == {Queue, Reset, Stop, Suspend}
+def test_few_effects_need_a_write() -> None:
+    assert {kind.make for kind in TABLE if kind.after_write} == {FrameBuffer, Queue, Reset, Stop, Suspend}
 
 
 def test_pins_are_the_irq_grants_in_their_order() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import VGA
+from kvmbox.board import VBE, VGA
 from kvmbox.run.text_memory import is_unused
 
 BLANK_BY_THE_BIOS = b" \x07" * (layout.TEXT_SCREEN_SIZE // 2)
@@ -21,7 +21,11 @@ def unused(
     channel = SimpleNamespace(is_started=is_started)
     pool = SimpleNamespace(
         design=SimpleNamespace(has_processes=has_processes),
-        places=lambda: [("rtc", 0, SimpleNamespace(name="RTC")), ("vga", 0, SimpleNamespace(name=VGA))],
+        places=lambda: [
+            ("rtc", 0, SimpleNamespace(name="RTC")),
+            ("vga", 0, SimpleNamespace(name=VGA)),
+            ("vga", 1, SimpleNamespace(name=VBE)),
+        ],
         channel={"vga": channel}.__getitem__,
     )
     proxies = [

@@ -149,7 +149,7 @@ def test_limit_bounds_the_file_and_is_said_once(file: Path, limit: int) -> None:
 
 def test_limit_keeps_as_many_records_as_fit(file: Path) -> None:
     records = small_machine().records
-    limit = HEADER + 700
+    limit = HEADER + 900
     recorder = Recorder(str(file), BOARD, limit=limit)
 
     record_all(recorder, records)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kvmbox import layout
-from kvmbox.board import VGA
+from kvmbox.board import VBE, VGA
 from kvmbox.judge import Judge
 from kvmbox.parts.screen.screen_view import ScreenView
 
@@ -19,7 +19,8 @@ def test_look_delivers_the_writes_that_wait_before_it_asks() -> None:
 
     channel = SimpleNamespace(is_started=False)
     pool = SimpleNamespace(
-        places=lambda: [("vga", 0, SimpleNamespace(name=VGA))], channel=lambda _device_type: channel
+        places=lambda: [("vga", index, SimpleNamespace(name=name)) for index, name in enumerate((VGA, VBE))],
+        channel=lambda _device_type: channel,
     )
     machine: Any = SimpleNamespace(
         config=SimpleNamespace(console=None, start=None),

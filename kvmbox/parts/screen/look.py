@@ -1,0 +1,16 @@
+"""What a picture is made of: devices and memory of a guest that stands still, or goes on."""
+
+from __future__ import annotations
+
+from kvmbox.devices.vbe_dispi import VbeDispi
+from kvmbox.devices.vga_text import VgaText
+from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
+
+
+class Look(Value):
+    """What there is to look at. A device is None if its process has not started: it is as at power-on."""
+
+    memory: GuestMemory
+    vga: VgaText | None
+    dispi: VbeDispi | None = None
