@@ -40,6 +40,10 @@ def pc_extras(options: BoardOptions) -> list[DeviceSpec]:
     return testdev + (_bios_devices(options.boot_drives) if options.has_bios else [])
 
 
+VNC: Final = "vnc"
+"""Name of the device that speaks with a client of --vnc, of its type, and of its streams."""
+
+
 def whole_board(options: BoardOptions) -> list[DeviceSpec]:
     """All devices of a PC without disks."""
     return pc_board(options) + pc_extras(options)
@@ -208,6 +212,11 @@ def virtio_blk(number: int, medium: Medium, *, serial: bytes = b"") -> DeviceSpe
         "serial": serial,
     }
     return _virtio(f"virtio-blk-{number}", "vblk", "virtio_blk", parameters, Queues(1), medium)
+
+
+def vnc_server(source: bytes = b"") -> DeviceSpec:
+    """What speaks with a client of --vnc: no device of the guest. `source` is the text of its model."""
+    return DeviceSpec(VNC, VNC, "RfbServer", grants=(Output(VNC), Input(VNC)), source=source)
 
 
 def virtio_rng() -> DeviceSpec:

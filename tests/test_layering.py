@@ -93,12 +93,12 @@ PURE: Final = (
 NAMED_BY_THE_CORE: Final = {
     "kvmbox.run.options": {
         "disk.requests",
-        "gdb.endpoint",
         "inject.spec",
         "net.requests",
         "snapshot.snapshots",
     },  # what reads a value
     "kvmbox.run.parts": {"snapshot.restore"},
+    "kvmbox.run.part": {"screen.text_picture"},
     # What a program calls, and no option.
     "kvmbox.run.machine": {
         *("net.requests", "screen.screen", "screen.screens"),

@@ -51,7 +51,7 @@ OPTIONS: Final = {
     "netdev": "--net user, --net tap:NAME, or --net socket:unix:PATH for -netdev stream",
     "nic": "--net user,forward=tcp:HOST:GUEST for user,hostfwd=…; --net none is the default",
     "usb": "there is none: the machine has no USB",
-    "vnc": "not needed: --screen shows the text screen of a guest",
+    "vnc": "--vnc :5900 or --vnc unix:PATH",
     "daemonize": "not needed: leave it to the shell or to a service",
 }
 """QEMU's option, without its dashes, and what to type instead."""

@@ -107,7 +107,7 @@ def device_types() -> dict[str, str]:
     board = pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))
     disk, cd = boards.IdeDrive("disk0", 1), boards.IdeDrive("cd0", 1, is_cd=True)
     board += boards.ide_board([disk, None, cd, None])
-    board.append(boards.disk_map("disk0"))
+    board += [boards.disk_map("disk0"), boards.vnc_server()]
     virtio_disk = boards.virtio_blk(0, Medium("disk1", layout.SECTOR_SIZE))
     board += boards.place_virtio([virtio_disk, boards.virtio_rng(), boards.virtio_console()])
     board += boards.place_virtio([boards.virtio_net(0, bytes(6))], board)

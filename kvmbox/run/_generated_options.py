@@ -31,6 +31,7 @@ class SnapshotOptions(TypedDict, total=False):
     success_status: int | None
     no_reboot: bool
     gdb: str | None
+    vnc: str | None
     snapshot_when: Several[str | SnapshotCondition]
     snapshot_stop: bool
     rtc: Literal["stand-still", "catch-up"]

@@ -175,7 +175,11 @@ SECTIONS: Final = (
         Option("gdb",
                "Serve GDB's remote protocol at - (gdb's own pipe), unix:PATH, or :PORT of this host. The "
                "guest stands at its entry until a debugger lets it go on; with ',nowait' it runs.",
-               metavar="ENDPOINT[,nowait]", parse="kvmbox.parts.gdb.endpoint:parse", part="gdb"),
+               metavar="ENDPOINT[,nowait]", parse="kvmbox.host.endpoint:parse", part="gdb"),
+        Option("vnc",
+               "Show the guest's screen to a VNC client at unix:PATH, or :PORT of this host. Its keys and "
+               "its pointer are those of the guest.",
+               metavar="ENDPOINT", parse="kvmbox.host.endpoint:parse_vnc", part="vnc"),
     )),
     Section("Snapshots", (
         Option("snapshot_when",

@@ -39,6 +39,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from kvmbox.lean import Value
+from kvmbox.run.by_name import load
 from kvmbox.run.choices import DEFAULT_PCI
 
 if TYPE_CHECKING:
@@ -149,6 +150,10 @@ class Opening:
 
             self.board, interrupts = pci.completed(self.board, self.pci)
             self.source = self.source.telling(pci=interrupts)
+
+    def prepare_pictures(self) -> None:
+        """Load what draws text, if it is installed: a confined VMM loads no shared object."""
+        load("screen.text_picture", "prepare")()
 
     def say(self, line: str) -> None:
         """Tell the person a line."""

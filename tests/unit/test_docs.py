@@ -25,6 +25,7 @@ from kvmbox.board_extras import (
     virtio_console,
     virtio_net,
     virtio_rng,
+    vnc_server,
     whole_board,
 )
 from kvmbox.board_pci import with_pci
@@ -379,12 +380,12 @@ def everything() -> list[DeviceSpec]:
 
 def test_device_processes_that_pages_list_are_those_of_the_board() -> None:
     board = by_type(everything())
-    with_a_map = by_type([disk_map("disk")])
+    others = by_type([disk_map("disk"), vnc_server()])
     at_start = {name for name, devices in board.items() if not all(each.on_demand for each in devices)}
     rows = table_with_heading(ARCHITECTURE, "device process", "starts")
     listed = [re.findall(r"`(\w+)`", row[0]) for row in rows]
     assert set(listed[0]) == at_start
-    assert sorted(name for names in listed for name in names) == sorted(board | with_a_map)
+    assert sorted(name for names in listed for name in names) == sorted(board | others)
     early, late = re.split("these start when the guest first uses", section(README, "How it works"))
     branches = re.compile(r"[├└]── (\w+) {2,}(?!started first)", re.MULTILINE)
     assert set(branches.findall(early)) - {"spawner"} == at_start

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import KvmError
 from kvmbox.explain.state import Cpu
+from kvmbox.host.link import Link
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.guest_debug import (
     BP_VECTOR,
@@ -41,7 +42,6 @@ from kvmbox.kvm.guest_debug import (
 )
 from kvmbox.outcome import INTERRUPTED, Decision, Outcome
 from kvmbox.parts.gdb.breakpoints import HARDWARE, NAMES, SOFTWARE, Breakpoints, Point
-from kvmbox.parts.gdb.link import Link
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
 from kvmbox.parts.gdb.session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmbox.errors import StartError
+from kvmbox.host.endpoint import Endpoint
+from kvmbox.host.link import Link, SocketFile
 from kvmbox.parts.gdb.debugger import Debugger
-from kvmbox.parts.gdb.endpoint import Endpoint
-from kvmbox.parts.gdb.link import Link, SocketFile
 from kvmbox.run.monitor import Monitor
 from kvmbox.run.part import Opening, Part, Standing
 

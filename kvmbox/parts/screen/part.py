@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
 from kvmbox.parts.screen.screen_view import ScreenView
@@ -12,11 +12,18 @@ from kvmbox.run.part import Finding, Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvmbox.outcome import Outcome
     from kvmbox.parts.screen.live import LiveText
+    from kvmbox.parts.screen.picture import Picture
     from kvmbox.parts.screen.picture_file import PictureFile
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.run.result import Draft, TextScreen
+
+
+_DOTS: Final = 720, 400
+"""Of a text screen at power-on."""
 
 
 class Looks(Part, Visitor):
@@ -28,6 +35,7 @@ class Looks(Part, Visitor):
         self._file: PictureFile | None = None
         self._live: LiveText | None = None
         self._view: ScreenView | None = None
+        self._say: Callable[[str], None] | None = None  # until there was something to say
 
     def open(self, opening: Opening) -> None:
         """See `Part`."""
@@ -44,6 +52,7 @@ class Looks(Part, Visitor):
 
     def attach(self, machine: Standing) -> None:
         """See `Part`."""
+        self._say = machine.say
         self._view = view = ScreenView(machine, self._choice, self._live)
         if machine.judge.searches or self._live is not None:
             machine.loop.standstill.admit(self)
@@ -58,6 +67,23 @@ class Looks(Part, Visitor):
         """What is on the screen of a machine that stands still. Raises DeviceProcessError."""
         assert self._view is not None
         return self._view.read()
+
+    def picture(self) -> Picture:
+        """The same as pixels: black where there is nothing, or a text that nobody can draw. Raises
+        DeviceProcessError.
+        """
+        from kvmbox.errors import UsageError
+        from kvmbox.parts.screen.picture import Picture
+
+        screen = self.read()
+        try:
+            if screen is not None:
+                return screen.pixels()
+        except UsageError as error:
+            if self._say is not None:
+                self._say(str(error))
+                self._say = None
+        return Picture(*_DOTS, bytes(3 * _DOTS[0] * _DOTS[1]))
 
     def text(self) -> str:
         """The same, in lines without control characters."""

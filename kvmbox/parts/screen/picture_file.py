@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import zlib  # noqa: F401 - see above
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kvmbox.errors import StartError, UsageError
@@ -34,10 +33,7 @@ class PictureFile:
             self._rename, self._end = opening.caller.committer([self._destination])
         except OSError as error:
             raise StartError(f"cannot write --picture '{path}': {error.strerror}") from error
-        with suppress(ImportError, UsageError):
-            from kvmbox.parts.screen.text_picture import Glyphs
-
-            Glyphs(1)[ord("A")]
+        opening.prepare_pictures()
 
     def write(self, screen: Screen | None) -> Lost | None:
         """Write what is on the screen; why it is not written, if it is not."""

@@ -127,9 +127,20 @@ class Screen:
             return self.picture.png()
         from kvmbox.parts.screen.text_picture import png_of
 
+        return png_of(self.mode, self.codes, self.attributes, self._place)
+
+    def pixels(self) -> Picture:
+        """The same as pixels. Raises UsageError, as `png` does."""
+        if self.picture is not None:
+            return self.picture
+        from kvmbox.parts.screen.text_picture import pixels_of
+
+        return pixels_of(self.mode, self.codes, self.attributes, self._place)
+
+    @property
+    def _place(self) -> tuple[int, int] | None:
         cursor = self.cursor
-        place = None if cursor is None else (cursor.row, cursor.column)
-        return png_of(self.mode, self.codes, self.attributes, place)
+        return None if cursor is None else (cursor.row, cursor.column)
 
     def __str__(self) -> str:
         return self.text

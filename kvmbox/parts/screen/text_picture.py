@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import UsageError
 from kvmbox.parts.screen.glyphs import GLYPHS
+from kvmbox.parts.screen.picture import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +58,12 @@ class Glyphs:
         return self._masks[code]
 
 
+def prepare() -> None:
+    """Load the extra, if it is there: a confined VMM could not."""
+    with suppress(ImportError, UsageError):
+        Glyphs(1)[ord("A")]
+
+
 def png_of(
     mode: TextMode, rows: Sequence[bytes], attributes: Sequence[bytes], cursor: tuple[int, int] | None
 ) -> bytes:
@@ -63,12 +71,28 @@ def png_of(
 
     Raises UsageError without the extra.
     """
+    file = io.BytesIO()
+    _image_of(mode, rows, attributes, cursor).save(file, "PNG")
+    return file.getvalue()
+
+
+def pixels_of(
+    mode: TextMode, rows: Sequence[bytes], attributes: Sequence[bytes], cursor: tuple[int, int] | None
+) -> Picture:
+    """The same as pixels."""
+    image = _image_of(mode, rows, attributes, cursor)
+    return Picture(image.width, image.height, image.tobytes())
+
+
+def _image_of(
+    mode: TextMode, rows: Sequence[bytes], attributes: Sequence[bytes], cursor: tuple[int, int] | None
+) -> Image:
     height = mode.height * SCALE
     glyphs = Glyphs(height)
-    from PIL import Image
+    from PIL import Image as images
 
     colors = [_eight_bits(color) for color in mode.colors]
-    picture = Image.new("RGB", (CELL_WIDTH * mode.columns, height * mode.rows), colors[0])
+    picture = images.new("RGB", (CELL_WIDTH * mode.columns, height * mode.rows), colors[0])
     for row, codes in enumerate(rows):
         for column, (code, attribute) in enumerate(zip(codes, attributes[row], strict=True)):
             left, top = column * CELL_WIDTH, row * height
@@ -85,9 +109,7 @@ def png_of(
         bottom = min((last + 1) * SCALE, height)
         if first * SCALE < bottom:
             picture.paste(color, (left, top + first * SCALE, left + CELL_WIDTH, top + bottom))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+    return picture
 
 
 def _eight_bits(color: Color) -> Color:

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
+from kvmbox.host.endpoint import Endpoint
 from kvmbox.kvm import exits, guest_debug, uapi
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, Decision, Outcome
 from kvmbox.parts.gdb import debugger as module
 from kvmbox.parts.gdb import packets
 from kvmbox.parts.gdb.breakpoints import HARDWARE, SOFTWARE, WRITE_WATCH, Point
 from kvmbox.parts.gdb.debugger import Debugger
-from kvmbox.parts.gdb.endpoint import Endpoint
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.run.monitor import MonitorError
 from kvmbox.run.vcpu_loop import ExitAction

@@ -1,4 +1,4 @@
-"""The socket of --gdb, or stdin and stdout: opened before the VMM confines itself, and never waited for.
+"""The socket of --gdb or --vnc, or a pipe: opened before the VMM confines itself, and never waited for.
 
 A Unix socket belongs to its user alone (mode 0600). There is one client at a time; another one waits until
 the first has left. While the client does not read its answers, nothing more is read from it.
@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import Final
 
 from kvmbox.errors import StartError
+from kvmbox.host.endpoint import Endpoint
 from kvmbox.host.unix_socket import listen_at
-from kvmbox.parts.gdb.endpoint import Endpoint
 
 CHUNK: Final = 1 << 14
 """How many bytes are read from a client in one turn of the main loop."""
@@ -32,11 +32,12 @@ LAST_WAIT_MS: Final = 1000
 class Link:
     """Belongs to the main loop's thread."""
 
-    def __init__(self, endpoint: Endpoint, pipe: tuple[int, int] | None) -> None:
-        """`pipe` has the descriptors of an endpoint that is a pipe: to read and to write. They are closed by
-        `close`. Raises StartError.
+    def __init__(self, endpoint: Endpoint, pipe: tuple[int, int] | None, option: str = "--gdb") -> None:
+        """`option` is whose endpoint it is. `pipe` has the descriptors of an endpoint that is a pipe: to read
+        and to write. They are closed by `close`. Raises StartError.
         """
         self.endpoint: Final = endpoint
+        self._option = option
         self._listener: socket.socket | None = None
         self._client: socket.socket | None = None
         self._in = self._out = -1
@@ -48,7 +49,12 @@ class Link:
             for descriptor in pipe:
                 os.set_blocking(descriptor, False)
         else:
-            self._listener = _listen(endpoint)
+            self._listener = _listen(endpoint, option)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the client to read."""
+        return len(self._unsent)
 
     @property
     def has_client(self) -> bool:
@@ -126,7 +132,11 @@ class Link:
             return ""
         finally:
             self._update()
-        return None if len(self._unsent) <= MOST_UNSENT else "the client of --gdb does not read its answers"
+        return (
+            None
+            if len(self._unsent) <= MOST_UNSENT
+            else f"the client of {self._option} does not read its answers"
+        )
 
     def _flush(self) -> None:
         with suppress(BlockingIOError):
@@ -185,7 +195,7 @@ class SocketFile:
             os.unlink(self._path)
 
 
-def _listen(endpoint: Endpoint) -> socket.socket:
+def _listen(endpoint: Endpoint, option: str) -> socket.socket:
     try:
         listener = _listen_tcp(endpoint) if endpoint.path is None else listen_at(endpoint.path)
         listener.setblocking(False)
@@ -194,7 +204,7 @@ def _listen(endpoint: Endpoint) -> socket.socket:
         if endpoint.path is not None:
             in_use = "another kvmbox may listen there, or have left the file"
             hint = in_use if error.errno == errno.EADDRINUSE else "choose another directory"
-        raise StartError(f"--gdb: cannot listen at '{endpoint}': {error.strerror}", hint=hint) from error
+        raise StartError(f"{option}: cannot listen at '{endpoint}': {error.strerror}", hint=hint) from error
     return listener
 
 

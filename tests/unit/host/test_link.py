@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kvmbox.errors import StartError
-from kvmbox.parts.gdb.endpoint import Endpoint
-from kvmbox.parts.gdb.link import MOST_UNSENT, Link, SocketFile
+from kvmbox.host.endpoint import Endpoint
+from kvmbox.host.link import MOST_UNSENT, Link, SocketFile
 
 
 class Rig:

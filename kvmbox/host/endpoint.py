@@ -1,4 +1,4 @@
-"""Where --gdb meets its client: stdin and stdout, a Unix socket, or a TCP port of this host."""
+"""Where --gdb or --vnc meets its client: stdin and stdout, a Unix socket, or a TCP port of this host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ PIPE: Final = "-"
 NOWAIT: Final = ",nowait"
 LOOPBACK: Final = {"": "127.0.0.1", "127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "[::1]": "::1"}
 LONGEST_PATH: Final = 107  # sun_path of <sys/un.h>, with its 0
-EXAMPLES: Final = "for example --gdb - or --gdb unix:gdb.sock or --gdb :1234"
+EXAMPLES: Final = {
+    "--gdb": "for example --gdb - or --gdb unix:gdb.sock or --gdb :1234",
+    "--vnc": "for example --vnc unix:vnc.sock or --vnc :5900",
+}
 
 
 class Endpoint(Value):
@@ -35,7 +38,14 @@ class Endpoint(Value):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse(text: str) -> Endpoint:
+def parse_vnc(text: str) -> Endpoint:
+    """The endpoint of --vnc. Raises UsageError."""
+    if text == PIPE or text.endswith(NOWAIT):
+        raise UsageError(f"--vnc '{text}' is no endpoint", hint=EXAMPLES["--vnc"])
+    return parse(text, "--vnc")
+
+
+def parse(text: str, option: str = "--gdb") -> Endpoint:
     """'-', 'unix:PATH', a path with a slash, ':PORT', 'PORT' or '127.0.0.1:PORT', each with or without
     ',nowait'. Raises UsageError.
     """
@@ -51,16 +61,18 @@ def parse(text: str) -> Endpoint:
     if place.startswith("unix:") or "/" in place:
         path = place.removeprefix("unix:")
         if not path or "\0" in path:
-            raise UsageError(f"--gdb '{text}' names no socket", hint=EXAMPLES)
+            raise UsageError(f"{option} '{text}' names no socket", hint=EXAMPLES[option])
         if len(path.encode("utf-8", "surrogateescape")) > LONGEST_PATH:
-            raise UsageError(f"--gdb: the path of a socket has at most {LONGEST_PATH} bytes", hint=EXAMPLES)
+            raise UsageError(
+                f"{option}: the path of a socket has at most {LONGEST_PATH} bytes", hint=EXAMPLES[option]
+            )
         return Endpoint(path, waits=waits)
     host, _, digits = place.rpartition(":")
     if not digits.isascii() or not digits.isdigit() or not 1 <= int(digits) <= 65535:
-        raise UsageError(f"--gdb '{text}' is no endpoint", hint=EXAMPLES)
+        raise UsageError(f"{option} '{text}' is no endpoint", hint=EXAMPLES[option])
     if host not in LOOPBACK:
         raise UsageError(
-            f"--gdb '{text}': only this host may connect, and '{host}' is not 127.0.0.1",
+            f"{option} '{text}': only this host may connect, and '{host}' is not 127.0.0.1",
             hint="whoever connects controls the guest; from another host, use ssh -L or a Unix socket",
         )
     return Endpoint(None, LOOPBACK[host], int(digits), waits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.errors import UsageError
-from kvmbox.parts.gdb.endpoint import Endpoint, parse
+from kvmbox.host.endpoint import Endpoint, parse
 
 
 @pytest.mark.parametrize(

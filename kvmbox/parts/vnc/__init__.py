@@ -1,0 +1,1 @@
+"""The guest's screen, keyboard and mouse for a VNC client: --vnc."""
