@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.rtc_mc146818 import RtcMc146818
     from kvmbox.devices.testdev import PcTestdev
     from kvmbox.devices.uart_16550a import Uart16550A
+    from kvmbox.devices.vbe_dispi import VbeDispi
     from kvmbox.devices.vga_text import VgaText
     from kvmbox.devices.virtio_blk import VirtioBlk
     from kvmbox.devices.virtio_console import VirtioConsole
@@ -93,6 +94,7 @@ __all__ = [
     "TakeLine",
     "Transfer",
     "Uart16550A",
+    "VbeDispi",
     "VgaText",
     "VirtioBlk",
     "VirtioBlkPci",
