@@ -233,3 +233,32 @@ def test_late_frames_come_all_the_same() -> None:
     run = kvmbox("run", "--net", "loop", "--inject", "net0:delay=1", "net")
 
     assert (run.returncode, run.stdout) == (0, LOOPED), run.stderr
+
+
+def test_two_tests_of_a_suite_talk_to_each_other(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(
+        """
+        [defaults]
+        timeout = 60
+
+        [[test]]
+        name = "server"
+        image = "net"
+        append = "1"
+        nets = "switch:suite"
+        expect = "net: answers 5"
+
+        [[test]]
+        name = "client"
+        image = "net"
+        append = "2 1 5 1"
+        nets = ["switch:suite,pcap=client.pcap"]
+        dialogue = [{ when = "the peer is there", send = "a line\\n" }]
+        expect = "net: done"
+        """
+    )
+
+    run = kvmbox("smoke", tmp_path / "suite.toml", "-j", "2", "--plain")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert b"2 passed" in run.stdout
+    assert (tmp_path / "client.pcap").stat().st_size > 1000
