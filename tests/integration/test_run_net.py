@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import Machine
-from tests.support.family import device_processes
+from tests.support.family import children_of, device_processes
 from tests.support.selection import first_per_commit
 from tests.support.waiting import PATIENCE_S
 
@@ -91,6 +92,23 @@ def test_two_machines_talk_over_a_switch_and_the_capture_has_it(tmp_path: Path) 
         frames += 1
     assert place == len(data)
     assert frames > 2 * 20
+
+
+def test_switch_is_confined_and_ends_with_its_last_machine() -> None:
+    with beside("--net", "switch:lan") as peer:
+        (switch,) = [
+            pid
+            for pid in children_of(peer.pid)
+            if b"parts.net.hub" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{switch}/status").read_text().splitlines()
+        )
+        assert (status["Seccomp"], status["NoNewPrivs"], status["CapEff"]) == ("2", "1", "0" * 16)
+        watch = os.pidfd_open(switch)
+    ready, _, _ = select.select([watch], [], [], PATIENCE_S)
+    os.close(watch)
+    assert ready
 
 
 def test_two_machines_talk_over_a_socket(tmp_path: Path) -> None:
