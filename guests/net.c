@@ -441,6 +441,7 @@ static void talk(unsigned count, unsigned end)
     put_string("\n");
     if (end == 1)
         send_udp(END_PORT, 0);
+    put_string("net: done\n");
 }
 
 void guest_main(uint32_t magic, const struct multiboot_info *info)

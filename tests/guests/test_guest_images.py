@@ -31,7 +31,20 @@ BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong", "bootwrite", "bootvbe"}
 CDS = {"bootcd"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "ata", "mbbios", "screen", "vbe", "framebuffer"),
+    *(
+        "spin",
+        "bench",
+        "irq32",
+        "paging32",
+        "acpi",
+        "fwcfg",
+        "ata",
+        "net",
+        "mbbios",
+        "screen",
+        "vbe",
+        "framebuffer",
+    ),
 }
 ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
 ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS | CDS]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import Machine
-from tests.support.family import device_processes
+from tests.support.family import children_of, device_processes
 from tests.support.selection import first_per_commit
 from tests.support.waiting import PATIENCE_S
 
@@ -91,6 +92,23 @@ def test_two_machines_talk_over_a_switch_and_the_capture_has_it(tmp_path: Path) 
         frames += 1
     assert place == len(data)
     assert frames > 2 * 20
+
+
+def test_switch_is_confined_and_ends_with_its_last_machine() -> None:
+    with beside("--net", "switch:lan") as peer:
+        (switch,) = [
+            pid
+            for pid in children_of(peer.pid)
+            if b"parts.net.hub" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{switch}/status").read_text().splitlines()
+        )
+        assert (status["Seccomp"], status["NoNewPrivs"], status["CapEff"]) == ("2", "1", "0" * 16)
+        watch = os.pidfd_open(switch)
+    ready, _, _ = select.select([watch], [], [], PATIENCE_S)
+    os.close(watch)
+    assert ready
 
 
 def test_two_machines_talk_over_a_socket(tmp_path: Path) -> None:
@@ -233,3 +251,32 @@ def test_late_frames_come_all_the_same() -> None:
     run = kvmbox("run", "--net", "loop", "--inject", "net0:delay=1", "net")
 
     assert (run.returncode, run.stdout) == (0, LOOPED), run.stderr
+
+
+def test_two_tests_of_a_suite_talk_to_each_other(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(
+        """
+        [defaults]
+        timeout = 60
+
+        [[test]]
+        name = "server"
+        image = "net"
+        append = "1"
+        nets = "switch:suite"
+        expect = "net: answers 5"
+
+        [[test]]
+        name = "client"
+        image = "net"
+        append = "2 1 5 1"
+        nets = ["switch:suite,pcap=client.pcap"]
+        dialogue = [{ when = "the peer is there", send = "a line\\n" }]
+        expect = "net: done"
+        """
+    )
+
+    run = kvmbox("smoke", tmp_path / "suite.toml", "-j", "2", "--plain")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert b"2 passed" in run.stdout
+    assert (tmp_path / "client.pcap").stat().st_size > 1000
