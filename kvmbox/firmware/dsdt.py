@@ -181,7 +181,6 @@ def _pci(platform: Platform) -> list[bytes]:
         aml.device(
             "PCI0",
             aml.name("_HID", aml.eisa_id("PNP0A03")),
-            aml.name("_ADR", aml.integer(0)),
             aml.name("_BBN", aml.integer(0)),
             aml.name("_CRS", aml.resource_template(*_PCI_WINDOWS)),
             aml.name("_PRT", aml.package(*routes)),
