@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.board import AddressRange, DeviceSpec, PciGrant, Reset
+from kvmbox.board import VGA, AddressRange, DeviceSpec, PciGrant, Reset
 from kvmbox.devices.pci_host import (
     BUS_MASTER,
     IO_SPACE,
@@ -27,14 +27,20 @@ from kvmbox.pci import MSIX, PCI, Bar, PciFunction, PlacedFunction
 
 HOST_BRIDGE: Final = 0 << 3
 ISA_BRIDGE: Final = 1 << 3
+DISPLAY: Final = 2 << 3
 IDE_FUNCTION: Final = ISA_BRIDGE | 1
 FIRST_SLOT: Final = 3
 LAST_SLOT: Final = 13
 """All functions together have to fit in the frame that greets the process."""
 
 _INTEL: Final = 0x8086
+_BOCHS: Final = 0x1234
 _SUBSYSTEM: Final = 0x1AF4, 0x1100
 """What QEMU's devices have that say nothing else."""
+_FRAME_BUFFER: Final = Bar(layout.FRAME_BUFFER_SIZE, (), is_prefetchable=True)
+_DISPLAY: Final = PciFunction(
+    (_BOCHS, 0x1111, *_SUBSYSTEM), 0x030000, (_FRAME_BUFFER,), revision=2, interrupts=False
+)
 _MULTIFUNCTION: Final = 0x80
 _CAPABILITIES: Final = 0x10  # of the status register
 _MEDIUM_TIMING: Final = 0x280
@@ -72,6 +78,9 @@ def with_pci(board: Sequence[DeviceSpec]) -> list[DeviceSpec]:
     has_ide = any(device.device_type == "ide" for device in board)
     functions = [_host_bridge(), _isa_bridge()] + ([_ide()] if has_ide else [])
     placed = [PlacedFunction(HOST_BRIDGE, ""), PlacedFunction(ISA_BRIDGE, "")]
+    if any(device.name == VGA for device in board):
+        placed.append(PlacedFunction(DISPLAY, "", ((0, _FRAME_BUFFER, layout.FRAME_BUFFER),)))
+        functions.append(_packed(_DISPLAY, placed[-1]))
     for device, slot, addresses in zip(devices, _slots(devices), _addresses(devices), strict=True):
         one = PlacedFunction(slot << 3, device.name, addresses, (slot - 1) % len(layout.PIRQ_LINES))
         assert device.pci is not None

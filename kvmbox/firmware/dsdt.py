@@ -29,7 +29,7 @@ _PCI_WINDOWS: Final = (
     aml.io_window(0, layout.PCI_ADDRESS_PORT - 1),
     aml.io_window(_PCI_END, layout.PCI_PORTS_END - 1),
     aml.memory_window(layout.LOW_MEMORY_END, layout.TEXT_SCREEN + layout.TEXT_SCREEN_SIZE - 1),
-    aml.memory_window(layout.PCI_MEMORY, layout.PCI_MEMORY_END - 1),
+    aml.memory_window(layout.FRAME_BUFFER, layout.PCI_MEMORY_END - 1),
 )
 
 
@@ -181,7 +181,6 @@ def _pci(platform: Platform) -> list[bytes]:
         aml.device(
             "PCI0",
             aml.name("_HID", aml.eisa_id("PNP0A03")),
-            aml.name("_ADR", aml.integer(0)),
             aml.name("_BBN", aml.integer(0)),
             aml.name("_CRS", aml.resource_template(*_PCI_WINDOWS)),
             aml.name("_PRT", aml.package(*routes)),

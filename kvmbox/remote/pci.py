@@ -3,6 +3,9 @@
 The `pci` process has the configuration spaces, and says what the guest makes of them (`devices.pci_host`).
 The registers of a function are in the process of its own device. This module has the buses between them.
 
+The frame buffer of a VGA is memory of the guest, and no register. Its base address says where it is, and does
+not move it.
+
 Who may be where. A register decodes at the address that the guest has given it, if there is nothing else: no
 RAM and no ROM, nothing of the chip set from the I/O APIC up to 4 GiB, no port of the interrupt controllers,
 no device and no other register. Where there is, it decodes nowhere, and a person is told once. As soon as the
@@ -273,6 +276,8 @@ class PciFabric:
 
     def _place(self, region: _Region, *, msix: bool) -> None:
         bar = region.bar
+        if not bar.pieces and region.address == region.firmware:
+            return  # the frame buffer, which is memory, and stays
         if region.device is not None and self._is_free(bar, region.address):
             mappings = region.at(region.address, msix=msix)
             if self._bus_of(bar).move([], mappings):
@@ -290,6 +295,7 @@ class PciFabric:
             taken = [(first, first + count) for first, count in layout.INTERRUPT_CONTROLLER_PORTS]
         else:
             taken = [(layout.CHIP_SET_START, layout.MMIO_HOLE_END)]
+            taken += [(layout.FRAME_BUFFER, layout.FRAME_BUFFER + layout.FRAME_BUFFER_SIZE)]
             taken += [(region.start, region.end) for region in (*self._ram.regions, *self._ram.roms)]
         return not any(address < other and first < end for first, other in taken)
 

@@ -28,7 +28,7 @@ PROOFS = (
     "put over nothing",
     "legacy",
 )
-TOLD = "".join(f"ok {proof}\n" for proof in PROOFS).encode() + b"pci: 3 functions\n"
+TOLD = "".join(f"ok {proof}\n" for proof in PROOFS).encode() + b"pci: 4 functions\n"
 DESIGNS = [
     *(("--ipc", ipc) for ipc in ("shm", "pipe", "socketpair")),
     *(("--sandbox", sandbox) for sandbox in ("none", "thread", "per-device")),
@@ -116,6 +116,7 @@ def test_disks_are_functions_too(tmp_path: Path) -> None:
         "00:00.0 0600: 8086:1237 (rev 02)",
         "00:01.0 0601: 8086:7000",
         "00:01.1 0101: 8086:7010",
+        "00:02.0 0300: 1234:1111 (rev 02)",
         "00:03.0 0100: 1af4:1001",
         "00:04.0 0780: 1af4:1003",
     ]

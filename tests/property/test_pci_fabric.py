@@ -22,7 +22,7 @@ SIZES = (0x20, 0x1000, 0x4000)
 RAM = GuestMemory(1 << 20)
 RAM.add_rom(0xF000_0000, bytes(0x1000))
 PLACES = (
-    *(0, 0x1000, 0xF_0000, 0x10_0000, 0xE000_0000, 0xE000_1000, 0xE000_4000, 0xD000_0000, 0xF000_0000),
+    *(0, 0x1000, 0xF_0000, 0x10_0000, 0xE200_0000, 0xE200_1000, 0xE200_4000, 0xD000_0000, 0xF000_0000),
     *(
         layout.IO_APIC_BASE,
         layout.LOCAL_APIC_BASE,
@@ -67,8 +67,8 @@ class Rig:
             bus.attach(mapping)
         bars = (
             (0, Bar(0x20, (Piece(0, 0x20, 0),), is_io=True, with_msix=(Piece(4, 0x10, 0),)), 0xC000),
-            (1, Bar(0x1000, (Piece(0, 0x1000, 0),)), 0xE000_0000),
-            (4, Bar(0x4000, (Piece(0, 8, 0), Piece(0x3000, 8, 8)), is_wide=True), 0xE000_4000),
+            (1, Bar(0x1000, (Piece(0, 0x1000, 0),)), 0xE200_0000),
+            (4, Bar(0x4000, (Piece(0, 8, 0), Piece(0x3000, 8, 8)), is_wide=True), 0xE200_4000),
         )
         bus_ = PciBus((PlacedFunction(0, ""), *(PlacedFunction(n << 3, str(n), bars, n % 4) for n in (3, 4))))
         self.levels: dict[int, int] = {}

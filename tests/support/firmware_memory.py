@@ -160,6 +160,7 @@ def firmware_memory(
     cpus: int = 1,
     serial_ports: tuple[str, ...] = ("COM1",),
     virtio: tuple[tuple[int, int], ...] = (),
+    pci: tuple[tuple[int, int], ...] | None = None,
 ) -> FirmwareMemory:
     """The tables of such a machine."""
-    return FirmwareMemory(Platform(memory_size, cpus, serial_ports, virtio=virtio))
+    return FirmwareMemory(Platform(memory_size, cpus, serial_ports, virtio=virtio, pci=pci))

@@ -168,3 +168,15 @@ def test_dsdt_has_only_the_virtio_devices_that_are_there() -> None:
     registers = b"\x86\x09\x00\x01\x00\x10\x00\xd0\x00\x02\x00\x00\x89\x06\x00\x01\x01\x0a\x00\x00\x00"
     assert first < dsdt.index(registers) < second
     assert b"\x89\x06\x00\x01\x01\x15\x00\x00\x00" in dsdt[second:]
+
+
+def test_dsdt_has_a_host_bridge_with_windows_and_routes_where_there_is_pci() -> None:
+    assert b"PCI0" not in firmware_memory().acpi["DSDT"]
+    dsdt = firmware_memory(pci=((3, 11), (5, 10))).acpi["DSDT"]
+    assert dsdt.count(b"PCI0") == 1
+    # Package () {device << 16 | any function, INTA, no source, the line}
+    for number, line in ((3, 11), (5, 10)):
+        route = b"\x0c" + struct.pack("<I", number << 16 | 0xFFFF) + b"\x00\x00\x0a" + bytes((line,))
+        assert dsdt.count(route) == 1
+    assert struct.pack("<5I", 0, 0xE000_0000, 0xFEBF_FFFF, 0, 0x1EC0_0000) in dsdt
+    assert struct.pack("<5H", 0, 0, 0x0CF7, 0, 0x0CF8) in dsdt

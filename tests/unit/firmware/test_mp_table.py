@@ -81,3 +81,12 @@ def test_interrupts_are_those_of_the_madt(memory: FirmwareMemory) -> None:
             madt[irq] = (gsi, flags)
 
     assert {irq: (pin, flags) for _, flags, _, irq, _, pin in interrupts(memory)} == madt
+
+
+def test_pci_is_bus_0_where_it_is_and_its_interrupts_are_levels() -> None:
+    memory = firmware_memory(pci=((3, 11), (5, 10)))
+    assert entries(memory, BUS) == [b"\1\0PCI   ", b"\1\1ISA   "]
+    found = interrupts(memory)
+    assert [one for one in found if one[2] == 0] == [(INT, 13, 0, 3 << 2, 0, 11), (INT, 13, 0, 5 << 2, 0, 10)]
+    assert len([one for one in found if one[2] == 1]) == 15
+    assert {one[2] for one in interrupts(memory, LOCAL_INTERRUPT)} == {1}

@@ -43,6 +43,7 @@ def run(*command: str) -> str:
 MACHINES = {
     "smallest": lambda: firmware_memory(MIB, serial_ports=()),
     "usual": lambda: firmware_memory(cpus=2, serial_ports=("COM1", "COM2")),
+    "PCI": lambda: firmware_memory(pci=((3, 11), (4, 11), (5, 10))),
     "largest": lambda: firmware_memory(layout.MAX_MEMORY, cpus=32, serial_ports=ALL_SERIAL_PORTS),
 }
 

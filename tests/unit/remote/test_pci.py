@@ -23,7 +23,7 @@ PORTS = Bar(
     with_msix=(Piece(0, 24, 0x600), Piece(24, 8, 0x100)),
 )
 MEMORY = Bar(0x1000, (Piece(0, 0x100, 0x400), Piece(0x800, 8, 0xC00)))
-HOME, ELSEWHERE = 0xE000_0000, 0xE800_0000
+HOME, ELSEWHERE = 0xE200_0000, 0xE800_0000
 
 
 class Rig:
@@ -120,6 +120,7 @@ def test_register_is_moved_and_removed(rig: Rig) -> None:
         pytest.param(layout.HPET_BASE, id="HPET"),
         pytest.param(layout.KVM_TSS_ADDRESS, id="what KVM wants"),
         pytest.param(0xFFFF_0000, id="the end of 4 GiB"),
+        pytest.param(layout.FRAME_BUFFER, id="frame buffer"),
         pytest.param(0xD000_0000, id="another device"),
         pytest.param(HOME + 0x1000, id="another register"),
         pytest.param(1 << 52, id="no address"),
