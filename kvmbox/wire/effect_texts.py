@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import kvmbox.wire.media_effects
 import kvmbox.wire.pci_effects  # noqa: F401 - whoever shows effects decodes them all
 from kvmbox.devices.media import (
+    Aperture,
     ChainRead,
     ChainTransfer,
     ChainUsed,
@@ -97,6 +98,11 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
     Window: lambda effect, _: (
         f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
         f"{effect.resource} at byte {effect.offset} (tag {effect.tag})"
+    ),
+    Aperture: lambda effect, _: (
+        f"lets {effect.size} bytes at {effect.address:#x} be plain memory"
+        if effect.is_plain
+        else f"asks for {effect.size} bytes of the window at {effect.address:#x}"
     ),
     Flush: lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
     Queue: lambda effect, _: (

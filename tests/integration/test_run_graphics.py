@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import pytest
 from kvmbox import Machine
 from tests.support.graphics_guests import assemble
 from tests.support.patience import patience
-from tests.support.runs import Run, run_to_end
+from tests.support.runs import KVMBOX, Run, run_to_end
 
 pytestmark = [
     pytest.mark.kvm,
@@ -83,3 +84,28 @@ def test_png_has_the_pixels(images: dict[str, Path]) -> None:
     with Machine(images["pixels-04"], timeout=patience(60)) as vm:
         vm.wait()
     assert image.open(io.BytesIO(vm.screen.png())).tobytes() == vm.screen.picture.rgb
+
+
+@pytest.mark.parametrize("name", ["chained", "unchained", "planar"])
+def test_picture_of_a_guest_that_was_saved_while_it_drew_is_the_same(
+    images: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "half.snap"
+    with Machine(images[name], timeout=patience(60), snapshot_when=[f"port:0x5f0={path}"]) as vm:
+        vm.wait()
+    with Machine.from_snapshot(path, timeout=patience(60)) as resumed:
+        resumed.wait()
+    for machine in (vm, resumed):
+        assert machine.screen.picture.sha256 == PICTURES[name][2]
+
+
+def test_recording_of_a_guest_that_draws_is_replayed(images: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "it.rec"
+    run_to_end(Run(images["unchained"], "--record", str(path)))
+    assert subprocess.run([*KVMBOX, "replay", str(path)], check=False).returncode == 0
+
+
+def test_window_that_is_behind_a_shim_is_the_same(images: dict[str, Path]) -> None:
+    with Machine(images["planar"], timeout=patience(60), inject=["VGA:all-ones=0.000000001"]) as vm:
+        vm.wait()
+    assert vm.screen.picture.sha256 == PICTURES["planar"][2]

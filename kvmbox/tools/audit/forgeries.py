@@ -1,5 +1,5 @@
-"""What a taken-over process of a disk, or of PCI, asks for, and the VMM's side that it asks: the devices as a
-run has them, with their grants, in a machine of a few pages.
+"""What a taken-over process of a disk, of PCI or of the VGA asks for, and the VMM's side that it asks: the
+devices as a run has them, with their grants, in a machine of a few pages.
 
 The guest has published one queue, with one request of 16 readable and 512 writable bytes. Next to these, and
 on a disk that belongs to nobody here, is what the process is after. A forgery got something if guest memory
@@ -11,17 +11,27 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from kvmbox import layout
-from kvmbox.board import DeviceSpec, Medium, Queues
+from kvmbox.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
 from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
 from kvmbox.devices import virtio_mmio
-from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk, Window
+from kvmbox.devices.media import (
+    Aperture,
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Queue,
+    Walk,
+    Window,
+)
 from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
 from kvmbox.host.transfers import BytesStore
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
@@ -43,6 +53,7 @@ PUBLISHED: Final = range(DESCRIPTORS, SECRET)
 IDE: Final = "ide"
 VIRTIO: Final = "vblk"
 PCI: Final = "pci"
+VGA_TYPE: Final = "vga"
 FIRST: Final = 1
 """The handle that the VMM gives to the only request."""
 
@@ -114,6 +125,9 @@ FORGERIES: Final = {
     "disk-memory-write": _ide(MemoryWrite(SECRET, _DATA, 0)),
     "disk-dma": _ide(Transfer(1, 0, 0, [(SECRET, SECTOR)], 1)),
     "queue-elsewhere": _ELSEWHERE,
+    "vga-memory-read": Forgery(VGA_TYPE, (((0, MemoryRead(1, [(SECRET, 64)])),),)),
+    "vga-window-elsewhere": Forgery(VGA_TYPE, (((0, Aperture(0, SECRET, 64)),),)),
+    "vga-window-beyond": Forgery(VGA_TYPE, (((0, Aperture(0, layout.VGA_MEMORY, 1 << 17)),),)),
     "chain-forged": _virtio((0, ChainWrite(77, 0, _DATA))),
     "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(0, FIRST, 0)),),)),
     "chain-withdrawn": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=((), _PUBLISH[:1])),
@@ -135,6 +149,9 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
         return ide_board([*drives, None, None])
     if device_type == PCI:
         return [pci_device()]
+    if device_type == VGA_TYPE:
+        board = pc_board(BoardOptions((), 0, layout.MIB))
+        return [device for device in board if device.device_type == VGA_TYPE]
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
     return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
 
@@ -203,6 +220,13 @@ class Victim:
         """See Host."""
         self._windows.append(DataWindow(register))
         return self._windows[-1]
+
+    def aperture(self, index: int, effect: Effect) -> Any:
+        """See Host. What is allowed gets the process what is there."""
+        wanted = allowed(effect)
+        if wanted is None:
+            return None
+        return (lambda: pieces(index, self.ram.read(wanted.address, wanted.size))), (), count_of(wanted.size)
 
     def queues(self, _device: str, grant: Queues) -> DeviceQueues:
         """See Host."""

@@ -54,6 +54,7 @@
     mov     %ax, %es
     xor     %di, %di
     mov     $64000, %cx
+    HALFWAY
 6:  mov     %di, %ax
     xor     %ah, %al
     stosb

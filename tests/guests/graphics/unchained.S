@@ -27,6 +27,7 @@
     shl     $1, %bl
     cmp     $0x10, %bl
     jb      1b
+    HALFWAY
     SET     0x3c4, 0x02, 0x0f
     SET     0x3ce, 0x05, 0x41 /* write mode 1 */
     mov     $0x4000, %si
