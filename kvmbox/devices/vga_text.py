@@ -86,7 +86,7 @@ _GRAPHICS_MASK: Final = bytes.fromhex("0f 0f 0f 1f 03 7b 0f 0f ff")
 _ATTRIBUTE_MASK: Final = bytes([0x3F] * 16) + bytes.fromhex("ef ff 3f 0f 0f")
 _MISC_MASK: Final = 0xEF
 _FEATURE_MASK: Final = 1 << 4
-_PEL_MASK: Final = 0x3F  # a DAC of 6 bits
+_PEL_MASK: Final = 0x3F  # a DAC of 6 bits shows so much of what was written; VBE has one of 8
 
 # Input status 1. Dots at 28.322 MHz, 900 a line, 449 lines: 70.09 Hz.
 LINE_NS: Final = 31_778
@@ -168,7 +168,10 @@ class VgaText(TimelessModel):
 
     @property
     def palette(self) -> bytes:
-        """Red, green and blue of the 256 colours of the DAC, 0 to 63 each, behind the mask of its index."""
+        """Red, green and blue of the 256 colours of the DAC as written, behind the mask of its index.
+
+        A DAC of 6 bits shows the lower 6 of each level.
+        """
         return b"".join(bytes(self._palette[3 * (index & self._pel_mask) :][:3]) for index in range(256))
 
     @property
@@ -198,7 +201,8 @@ class VgaText(TimelessModel):
     def colors(self) -> list[tuple[int, int, int]]:
         """Red, green and blue, 0 to 63 each, of the 16 colours that attributes name."""
         places = [3 * (self._attribute[index] & self._pel_mask) for index in range(16)]
-        return [(self._palette[at], self._palette[at + 1], self._palette[at + 2]) for at in places]
+        levels = bytes(level & _PEL_MASK for level in self._palette)
+        return [(levels[at], levels[at + 1], levels[at + 2]) for at in places]
 
     # --- The contract -------------------------------------------------------------------------------------
 
@@ -309,7 +313,7 @@ class VgaText(TimelessModel):
             case 0x18:
                 self._pel_write, self._pel_part, self._pel_state = value, 0, 0
             case 0x19:
-                self._write_color(value & _PEL_MASK)
+                self._write_color(value)
             case 0x1E:
                 self._graphics_index = value & 0x0F
             case 0x1F:
@@ -390,8 +394,6 @@ class VgaText(TimelessModel):
             _beyond(sequencer, _SEQUENCER_MASK)
             or _beyond(graphics, _GRAPHICS_MASK)
             or _beyond(attribute, _ATTRIBUTE_MASK)
-            or max(palette) > _PEL_MASK
-            or max(latch) > _PEL_MASK
             or at_sequencer > 7
             or at_graphics > 0x0F
             or at_attribute > 0x3F

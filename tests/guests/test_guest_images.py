@@ -171,10 +171,11 @@ def test_rom_of_the_bios_has_its_size_and_what_is_at_fixed_places(images: Path) 
     rom = (images / "bios.bin").read_bytes()
     assert len(rom) == 0x100000 - layout.BIOS_ROM
     assert rom.startswith(b"kvmbox BIOS\0")
-    assert rom[0x7FF0] == 0xEA
-    assert rom[0x7FF3:0x7FF5] == b"\x00\xf0"
-    assert rom[0x7FFE] == 0xFC
-    assert rom[0x6FC7 + 3 : 0x6FC7 + 5] == bytes((2, 18))  # 512 bytes, 18 sectors
+    segment = rom.rjust(0x10000, b"\0")
+    assert segment[0xFFF0] == 0xEA
+    assert segment[0xFFF3:0xFFF5] == b"\x00\xf0"
+    assert segment[0xFFFE] == 0xFC
+    assert segment[0xEFC7 + 3 : 0xEFC7 + 5] == bytes((2, 18))  # 512 bytes, 18 sectors
 
 
 def test_real_mode_image_fits_below_64_kib_and_starts_with_code(images: Path) -> None:

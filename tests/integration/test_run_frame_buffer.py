@@ -111,6 +111,18 @@ def test_piece_at_0xa0000_is_ram_again_when_the_interface_is_off(images: Images)
     assert run_to_end(images.run(code, "--screen", "never"))[:2] == (0, b"RFSF")
 
 
+@pytest.mark.parametrize(("flags", "shown"), [(0, (32, 144, 200)), (0x20, (200, 100, 50))])
+def test_dac_has_6_bits_or_8_as_the_mode_says(
+    images: Images, flags: int, shown: tuple[int, int, int]
+) -> None:
+    colour = out(0x3C8, 0) + out(0x3C9, 200) + out(0x3C9, 100) + out(0x3C9, 50)
+    guest = images.write(mode(64, 8, 8, flags) + colour + HALT_FOR_EVER)
+    with Machine(guest, boot="real", timeout=PATIENCE_S) as vm:
+        vm.wait()
+        screen: Any = vm.screen
+    assert screen.picture.pixel(0, 0) == shown
+
+
 def test_reset_shows_ram_and_clears_the_frame_buffer(images: Images) -> None:
     # CMOS RAM keeps: index 0x60 counts the boots, and the second one looks.
     count = bytes.fromhex("b060 e670 e471 40 e671 3c02 74")

@@ -49,7 +49,7 @@ _DOTS: Final = 8  # of a character
 _ADDRESSES: Final = 0x1_0000
 _SINGLES: Final = [bytes(value >> 7 - dot & 1 for dot in range(8)) for value in range(256)]
 _PAIRS: Final = [bytes(value >> 6 - 2 * dot & 3 for dot in range(4)) for value in range(256)]
-_WIDE: Final = bytes(level << 2 | (level & 1) * 3 for level in range(64)) + bytes(192)
+_WIDE: Final = bytes((level & 63) << 2 | (level & 1) * 3 for level in range(256))
 
 
 def picture_of_vga(device: VgaText, planes: bytes) -> Picture | None:

@@ -128,7 +128,7 @@ def test_dac_takes_colours_whole_and_counts_on() -> None:
     assert into(vga, 0x3C7) == 0
     out(vga, 0x3C7, 255)
     assert into(vga, 0x3C7) == 3
-    assert [into(vga, 0x3C9) for _ in range(6)] == [1, 2, 0x3F, 0, 0, 0]  # colour 0 is not complete
+    assert [into(vga, 0x3C9) for _ in range(6)] == [1, 2, 0xFF, 0, 0, 0]  # colour 0 is not complete
     out(vga, 0x3C6, 0x0F)
     assert into(vga, 0x3C6) == 0x0F
     assert vga.colors[8] == (0, 0, 21)  # 0x38 in the palette, of which 8 is left
