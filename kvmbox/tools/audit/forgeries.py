@@ -10,8 +10,8 @@ function are where something else is.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 from kvmbox import layout
 from kvmbox.board import DeviceSpec, Medium, Queues
@@ -99,8 +99,8 @@ _ELSEWHERE: Final = Forgery(
     VIRTIO,
     (
         ((0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, SECRET)), _PUBLISH[1]),
-        ((0, ChainUsed(0, FIRST, WRITABLE)),),  # which the VMM writes into the used ring
-        ((0, ChainUsed(0, FIRST, WRITABLE)),),
+        ((0, ChainUsed(FIRST, WRITABLE)),),  # which the VMM writes into the used ring
+        ((0, ChainUsed(FIRST, WRITABLE)),),
     ),
 )
 """It says that the used ring is where it wants bytes of its own. The VMM does not believe it."""
@@ -115,7 +115,7 @@ FORGERIES: Final = {
     "disk-dma": _ide(Transfer(1, 0, 0, [(SECRET, SECTOR)], 1)),
     "queue-elsewhere": _ELSEWHERE,
     "chain-forged": _virtio((0, ChainWrite(77, 0, _DATA))),
-    "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(0, FIRST, 0)),),)),
+    "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(FIRST, 0)),),)),
     "chain-withdrawn": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=((), _PUBLISH[:1])),
     "chain-other-queue": _virtio((1, ChainWrite(FIRST, 0, _DATA))),
     "chain-write-beyond": _virtio((0, ChainWrite(FIRST, WRITABLE - 1, _DATA))),
@@ -174,6 +174,11 @@ class Victim:
     def is_harmed(self) -> bool:
         """Whether a forgery got something."""
         return self._state() != self._before or any(window.use != CLOSED for window in self._windows)
+
+    def notified(self) -> Sequence[Any]:
+        """The guest notifies of its first queue, if it has one: what is to be sent."""
+        media = self.grants[0].media
+        return () if media is None or media.queues is None else media.queues.notified(0)
 
     def hear(self, sent: bytes, _reply: bytes) -> None:
         """See `Channel.record`."""
