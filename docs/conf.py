@@ -52,7 +52,14 @@ PAGES = {
         *("docs/booting", "docs/bios", "docs/disks", "docs/network", "docs/screen", "docs/snapshots"),
         *("docs/guests-that-boot", "guests/README"),
     ),
-    "Debug a kernel": ("docs/debugging", "docs/gdb", "docs/monitor", "docs/monitor", "docs/profiling", "docs/record-replay"),
+    "Debug a kernel": (
+        "docs/debugging",
+        "docs/gdb",
+        "docs/monitor",
+        "docs/monitor",
+        "docs/profiling",
+        "docs/record-replay",
+    ),
     "Test a kernel": (
         *("docs/smoke", "docs/pytest", "docs/ci", "docs/fault-injection", "docs/python-api"),
         *("examples/c/README", "examples/asm/README", "examples/rust/README"),

@@ -40,7 +40,7 @@ from kvmbox.devices.ide_registers import (
     SRST,
     STATUS,
 )
-from kvmbox.devices.model import IrqLine, SnapshotError
+from kvmbox.devices.model import NANOSECONDS, IrqLine, SnapshotError, steady_for
 from kvmbox.devices.port_models import PortModel
 
 TYPE_CHECKING = False
@@ -119,6 +119,12 @@ class IdeChannel(PortModel):
             self._settle()
             return value
         return super().read(now, offset, size)
+
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """See SteadyModel. All registers stay but data, whose bytes are read one after the other: a read of
+        the status that takes an interrupt away has an effect, and what a drive waits for comes as a request.
+        """
+        return steady_for(NANOSECONDS) if size == 1 and offset != DATA else 0
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel."""

@@ -107,16 +107,19 @@ class Queue(Effect):
 
 
 class Walk(Effect):
-    """At most `count` chains of queue `index` are wanted: `chains` brings those that the guest has made
-    available, maybe none. When it brings fewer, the guest will notify the device of the next one.
+    """The chains of queue `index` are wanted whenever the guest notifies: `chains` brings them, at most
+    `count` at a time, and comes in place of the notification. 0: no longer.
+
+    What goes back to the guest interrupts it by output pin `pin`.
     """
 
-    __slots__ = ("count", "index")
-    __match_args__ = ("index", "count")
+    __slots__ = ("count", "index", "pin")
+    __match_args__ = ("index", "count", "pin")
 
-    def __init__(self, index: int, count: int) -> None:
+    def __init__(self, index: int, count: int, pin: int = 0) -> None:
         self.index = index
         self.count = count
+        self.pin = pin
 
 
 class ChainRead(Effect):
@@ -164,19 +167,65 @@ class ChainTransfer(Effect):
         self.to_guest = to_guest
 
 
+class ChainServe(Effect):
+    """All that is left to do with a chain: move bytes as `ChainTransfer` does, write one byte at `place` of
+    its writable part, and give it back. Its handle is void now, and nobody is told.
+
+    The byte is `good` if the bytes were moved, otherwise `bad`. The guest is told how many bytes from the
+    beginning of the writable part were written, as VIRTIO 1.2, 2.7.8.2 wants it.
+    """
+
+    __slots__ = ("bad", "good", "handle", "offset", "place", "resource", "size", "skip", "to_guest")
+    __match_args__ = ("handle", "resource", "offset", "skip", "size", "to_guest", "place", "good", "bad")
+
+    def __init__(
+        self,
+        handle: int,
+        resource: int,
+        offset: int,
+        skip: int,
+        size: int,
+        to_guest: int,
+        place: int,
+        good: int,
+        bad: int,
+    ) -> None:
+        self.handle = handle
+        self.resource = resource
+        self.offset = offset
+        self.skip = skip
+        self.size = size
+        self.to_guest = to_guest
+        self.place = place
+        self.good = good
+        self.bad = bad
+
+
 class ChainUsed(Effect):
     """A chain goes back to the guest, with `written` bytes in its writable part. Its handle is void now.
 
-    If the guest wants an interrupt for that, output pin `pin` goes high.
+    InterruptStatus tells of it, and the pin of the queue (`Walk`) rises if the guest wants an interrupt for
+    that.
     """
 
-    __slots__ = ("handle", "pin", "written")
-    __match_args__ = ("pin", "handle", "written")
+    __slots__ = ("handle", "written")
+    __match_args__ = ("handle", "written")
 
-    def __init__(self, pin: int, handle: int, written: int) -> None:
-        self.pin = pin
+    def __init__(self, handle: int, written: int) -> None:
         self.handle = handle
         self.written = written
+
+
+class ConfigChanged(Effect):
+    """The configuration of a device with queues has changed, or it needs a reset: InterruptStatus tells of
+    it, and output pin `pin` rises.
+    """
+
+    __slots__ = ("pin",)
+    __match_args__ = ("pin",)
+
+    def __init__(self, pin: int) -> None:
+        self.pin = pin
 
 
 EVENT_INDEX: Final = 1 << 0
@@ -208,6 +257,7 @@ class QueueModel(MemoryModel, Protocol):
     """A model that was granted queues in guest memory."""
 
     def chains(self, now: int, index: int, chains: list[Chain], status: int) -> None:
-        """What a `Walk` of queue `index` has brought. `status` is DONE, or BAD_ADDRESS: what the guest has
-        published is not a queue. Then there will be no more chains of this queue, until it is published anew.
+        """What is available in queue `index`, since a `Walk`. `status` is DONE, or BAD_ADDRESS: what the
+        guest has published is not a queue. Then there will be no more chains of it, until it is published
+        anew.
         """

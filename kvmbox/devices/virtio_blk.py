@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 A request is a chain: 16 readable bytes (type, reserved, sector), then the data, and a status as the last
-writable byte. The model sees these 16 bytes and the lengths of the two parts. It asks for a `ChainTransfer`,
-and no sector passes through it. A request for more than `PIECE` bytes is moved in pieces, one at a time.
+writable byte. The model sees these 16 bytes and the lengths of the two parts. It says with `ChainServe` all
+that is to be done, and no sector passes through it. A request for more than `PIECE` bytes is moved in pieces,
+one at a time.
 
     IN, OUT    read, write: whole sectors within the capacity, else IOERR
     FLUSH      `Flush`: the answer comes when the medium is on stable storage
@@ -20,9 +21,9 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import ChainTransfer, ChainWrite, Flush
+from kvmbox.devices.media import ChainServe, ChainTransfer, ChainWrite, Flush
 from kvmbox.devices.model import DONE, SnapshotError
-from kvmbox.devices.virtio_mmio import VirtioMmio
+from kvmbox.devices.virtio_mmio import DEPTH, VirtioMmio
 from kvmbox.layout import SECTOR_SIZE
 
 TYPE_CHECKING = False
@@ -52,7 +53,6 @@ PIECE: Final = 1 << 20
 
 _DISK: Final = 0
 """The one medium of the device."""
-_QUEUE: Final = 0
 _HEADER: Final = struct.Struct("<IIQ")
 _CONFIG: Final = struct.Struct("<QIIHBBI")  # capacity, size_max, seg_max, geometry, blk_size
 _REQUEST: Final = struct.Struct("<IIQIII")  # handle, type, first byte, bytes of data, moved, status's place
@@ -83,7 +83,7 @@ class VirtioBlk(VirtioMmio):
     __slots__ = ("_open", "_read_only", "_sectors", "_serial")
 
     device_id: int = 2
-    magic: bytes = b"VBK\x01"
+    magic: bytes = b"VBK\x02"
 
     def __init__(self, *, sectors: int, read_only: int = 0, serial: bytes = b"") -> None:
         self._sectors = sectors
@@ -106,9 +106,14 @@ class VirtioBlk(VirtioMmio):
         if kind in (IN, OUT):
             if (kind == OUT and self._read_only) or not self._has(sector, size):
                 self._answer(chain.handle, request, IOERR)
-                return
-            self._open[chain.handle] = request
-            self._go(chain.handle, request)
+            elif 0 < size <= PIECE:
+                to_guest = int(kind == IN)
+                skip = 0 if to_guest else _HEADER.size
+                moved = request.offset, skip, size, to_guest
+                self._effects.append(ChainServe(chain.handle, _DISK, *moved, place, OK, IOERR))
+            else:
+                self._open[chain.handle] = request
+                self._go(chain.handle, request)
         elif kind == FLUSH:
             self._open[chain.handle] = request
             self._effects.append(Flush(chain.handle, _DISK))
@@ -138,7 +143,7 @@ class VirtioBlk(VirtioMmio):
     def _answer(self, handle: int, request: _Request, status: int) -> None:
         self._effects.append(ChainWrite(handle, request.place, bytes((status,))))
         filled = 0 if request.kind in (OUT, FLUSH) else request.moved
-        self._use(_QUEUE, handle, request.place + 1 if filled == request.place else filled)
+        self._use(handle, request.place + 1 if filled == request.place else filled)
 
     def complete(self, now: int, tag: int, status: int) -> None:
         """See MemoryModel."""
@@ -151,7 +156,6 @@ class VirtioBlk(VirtioMmio):
         else:
             del self._open[tag]
             self._answer(tag, request, OK if status == DONE else IOERR)
-        self._go_on(_QUEUE)
 
     def _forget(self) -> None:
         self._open.clear()
@@ -179,7 +183,7 @@ class VirtioBlk(VirtioMmio):
             if handle in found or kind not in (IN, OUT, FLUSH) or not (fits or kind == FLUSH):
                 raise SnapshotError(f"a request of kind {kind} for {size} bytes at {offset}, {moved} moved")
             found[handle] = _Request(kind, offset, size, place, moved)
-        if len(found) > queues[_QUEUE].in_hand:
-            raise SnapshotError(f"{len(found)} requests of {queues[_QUEUE].in_hand} chains")
+        if len(found) > DEPTH:
+            raise SnapshotError(f"{len(found)} requests")
         self._become(state, queues)
         self._open = found

@@ -19,7 +19,7 @@ import struct
 
 from kvmbox.devices.media import ChainRead, ChainWrite
 from kvmbox.devices.model import HostOutput, InputRoom, SnapshotError
-from kvmbox.devices.virtio_mmio import BATCH, NEEDS_RESET, VirtioMmio
+from kvmbox.devices.virtio_mmio import BATCH, DEPTH, NEEDS_RESET, VirtioMmio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class VirtioConsole(VirtioMmio):
 
     device_id: int = 3
     queue_count: int = 2
-    magic: bytes = b"VCN\x01"
+    magic: bytes = b"VCN\x02"
 
     def __init__(self) -> None:
         self._waiting: dict[int, int] = {}  # chains for input, in order: handle and size
@@ -69,7 +69,7 @@ class VirtioConsole(VirtioMmio):
                 self._waiting[chain.handle] = chain.writable
                 self._tell_room()
             else:
-                self._use(INPUT, chain.handle, 0)
+                self._use(chain.handle, 0)
         elif chain.readable > MOST_OUTPUT:
             self._break()
         else:
@@ -84,14 +84,13 @@ class VirtioConsole(VirtioMmio):
             self._open[handle] = size, printed
             self._effects.append(ChainRead(handle, printed, min(size - printed, READ_SIZE)))
         else:
-            self._use(OUTPUT, handle, 0)
+            self._use(handle, 0)
 
     def memory(self, now: int, tag: int, data: bytes | None) -> None:
         """See MemoryModel."""
         found = self._open.pop(tag, None)
         if found is not None and data:
             self._print(tag, *found, data)
-            self._go_on(OUTPUT)
 
     # --- Input --------------------------------------------------------------------------------------------
 
@@ -103,15 +102,13 @@ class VirtioConsole(VirtioMmio):
             handle = next(iter(self._waiting))
             piece = left[: self._waiting.pop(handle)]
             self._effects.append(ChainWrite(handle, 0, piece))
-            self._use(INPUT, handle, len(piece))
+            self._use(handle, len(piece))
             left = left[len(piece) :]
             accepted += len(piece)
             used += 1
         if accepted < len(data):
             self._starved = True
             self._tell_room()
-        if used:
-            self._go_on(INPUT)
         return accepted
 
     def _tell_room(self) -> None:
@@ -146,8 +143,8 @@ class VirtioConsole(VirtioMmio):
             raise SnapshotError(f"{len(behind)} bytes of chains, {count} of them for input")
         waiting = dict(_WAITING.iter_unpack(behind[_FIXED.size : end]))
         opened = {handle: (size, at) for handle, size, at in _OPEN.iter_unpack(behind[end:])}
-        if len(waiting) > queues[INPUT].in_hand or len(opened) > queues[OUTPUT].in_hand:
-            raise SnapshotError("more chains than are in hand")
+        if len(waiting) > DEPTH or len(opened) > DEPTH:
+            raise SnapshotError("more chains than it may have")
         if not all(waiting.values()) or not all(at < size <= MOST_OUTPUT for size, at in opened.values()):
             raise SnapshotError("a chain of a size that none has")
         self._become(state, queues)

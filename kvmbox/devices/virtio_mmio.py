@@ -2,20 +2,19 @@
 
 Theory of operation
 -------------------
-The registers are here: features, status, interrupts, and the places of the queues. A queue is walked by the
-VMM, which is told where it is by `Queue`. The model asks for chains with `Walk` when the guest notifies it,
+The registers are here: features, status, and the places of the queues. A queue is walked by the VMM, which is
+told where it is by `Queue`. While the driver is running, the model wants the chains of all queues (`Walk`),
 and gets them by `chains`: handles, with lengths and the first bytes, and no address. What a device makes of a
 chain is in the subclass: `_take`.
 
-How many chains a model has. It asks for at most `BATCH` at a time, so that the effects of one request fit in
-a frame, and has at most `DEPTH` of a queue in hand. When a walk brings all that it asked for, there may be
-more: the model asks again, now or when it has given one back. When it brings fewer, the guest will notify.
+A notification is answered by the VMM with `chains`: it is never written here. At most `BATCH` chains come at
+a time, so that the effects of one request fit in a frame. The VMM keeps count of those that the model has.
 
 What the guest has published may be no queue: `chains` says so. Then the device needs a reset: DEVICE_NEEDS_
 RESET is set, the guest is told by a configuration interrupt, and no queue is looked at any more (2.1.2).
 
-Interrupts. InterruptStatus tells of used buffers whether or not the guest wants an interrupt for them. The
-VMM, which sees the ring, raises the line (`ChainUsed`). An acknowledgement of all causes lowers it.
+Interrupts. InterruptStatus and InterruptACK are the VMM's, which sees the rings: it knows what was used, and
+whether the guest wants an interrupt for that.
 
 Registers are accessed with 4 bytes at a time. The configuration space of the device, from 0x100 on, may be
 read with any size, and is never written. Anything else reads as ones, and drops what is written.
@@ -25,8 +24,8 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import EVENT_INDEX, INDIRECT, ChainUsed, Queue, Walk
-from kvmbox.devices.model import DONE, IrqLine, SnapshotError, TimelessModel
+from kvmbox.devices.media import EVENT_INDEX, INDIRECT, ChainUsed, ConfigChanged, Queue, Walk
+from kvmbox.devices.model import DONE, SnapshotError, TimelessModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +74,9 @@ F_VERSION_1: Final = 1 << 32
 QUEUE_SIZE: Final = 256
 """What a queue may have at most."""
 BATCH: Final = 16
-DEPTH: Final = 64
 PIN: Final = 0
+DEPTH: Final = 64
+"""How many chains of a queue a device may have."""
 
 _MAGIC: Final = int.from_bytes(b"virt", "little")
 _VENDOR: Final = int.from_bytes(b"kvmb", "little")
@@ -96,28 +96,25 @@ _SELECTORS: Final = {
     QUEUE_SEL: _OF_QUEUE,
 }
 
-_HEADER: Final = struct.Struct("<4sBBIIIQ")  # magic, status, interrupts, three selectors, features
-_QUEUE: Final = struct.Struct("<IB?3QHH")  # entries, ready, more, areas, asked, in hand
+_HEADER: Final = struct.Struct("<4sBIIIQ")  # magic, status, three selectors, features
+_QUEUE: Final = struct.Struct("<IB3Q")  # entries, ready, areas
 
 
 class _Registers:
-    """A queue as the guest has set it up, and how many of its chains are asked for and in hand."""
+    """A queue as the guest has set it up."""
 
-    __slots__ = ("areas", "asked", "in_hand", "more", "ready", "size")
+    __slots__ = ("areas", "ready", "size")
 
     def __init__(self) -> None:
         self.size = 0
         self.ready = 0
-        self.more = False
         self.areas = [0, 0, 0]
-        self.asked = 0
-        self.in_hand = 0
 
 
 class VirtioMmio(TimelessModel):
     """Base of virtio devices. A subclass has the class attributes below, and the methods of its chains."""
 
-    __slots__ = ("_features", "_interrupts", "_pci", "_queues", "_selected", "_status", "features", "space")
+    __slots__ = ("_features", "_pci", "_queues", "_selected", "_status", "features", "space")
 
     device_id: int = 0
     queue_count: int = 1
@@ -134,14 +131,14 @@ class VirtioMmio(TimelessModel):
         self._power_on()
 
     def _power_on(self) -> None:
-        self._status = self._interrupts = self._features = 0
+        self._status = self._features = 0
         self._selected = [0, 0, 0]  # DeviceFeaturesSel, DriverFeaturesSel, QueueSel
         self._queues = [_Registers() for _ in range(self.queue_count)]
 
     # --- Of the subclass ----------------------------------------------------------------------------------
 
     def _take(self, index: int, chain: Chain) -> None:
-        """The guest has made a chain available in queue `index`. It is in hand until `_use`."""
+        """The guest has made a chain available in queue `index`. It is the device's until `_use`."""
         raise NotImplementedError
 
     def _forget(self) -> None:
@@ -188,10 +185,6 @@ class VirtioMmio(TimelessModel):
         queue = self._queue()
         return 0 if queue is None else queue.ready
 
-    def _notice(self, index: int) -> None:
-        if index < self.queue_count and self._status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK:
-            self._look(index)
-
     def _accept(self, value: int) -> None:
         """The driver accepts features, half of them at a time, until it has said FEATURES_OK."""
         half = self._selected[_OF_CHOICE]
@@ -221,13 +214,12 @@ class VirtioMmio(TimelessModel):
             flags = EVENT_INDEX * (self._features & F_EVENT_IDX > 0)
             flags |= INDIRECT * (self._features & F_INDIRECT_DESC > 0)
             self._effects.append(Queue(index, queue.size, flags, *queue.areas))
+            self._want(index)
 
     def _unpublish(self, index: int) -> None:
-        """There is no queue `index`: none of its chains is in hand."""
-        queue = self._queues[index]
-        queue.more, queue.asked, queue.in_hand = False, 0, 0
+        """There is no queue `index`: the device has none of its chains."""
         self._forget_queue(index)
-        if not queue.ready:
+        if not self._queues[index].ready:
             self._effects.append(Queue(index, 0, 0, 0, 0, 0))
 
     def _set_status(self, value: int) -> None:
@@ -245,75 +237,56 @@ class VirtioMmio(TimelessModel):
             status &= ~FEATURES_OK
         if not status & FEATURES_OK:
             status &= ~DRIVER_OK
+        self._become_status(status)
+
+    def _become_status(self, status: int) -> None:
+        changed = (status ^ self._status) & DRIVER_OK
         self._status = status
+        if changed and status & DRIVER_OK:
+            for index in range(self.queue_count):
+                self._want(index)
+        elif changed:
+            self._effects += [Walk(index, 0) for index in range(self.queue_count)]
 
     def _restart(self) -> None:
-        if self._interrupts:
-            self._effects.append(IrqLine(PIN, 0))
         self._power_on()
         self._forget()
 
-    # --- Interrupts ---------------------------------------------------------------------------------------
-
-    def _acknowledge(self, causes: int) -> None:
-        before = self._interrupts
-        self._interrupts &= ~causes
-        if before and not self._interrupts:
-            self._effects.append(IrqLine(PIN, 0))
+    # --- Chains -------------------------------------------------------------------------------------------
 
     def _pin_of(self, index: int) -> int:
         """The output pin of the interrupts of queue `index`."""
         return PIN
 
-    def _tell_change(self) -> None:
-        """Interrupt the driver because of the configuration."""
-        self._effects.append(IrqLine(PIN, 1))
+    def _pin_of_change(self) -> int:
+        """The output pin of the interrupts because of the configuration."""
+        return PIN
+
+    def _want(self, index: int) -> None:
+        """The chains of a queue are wanted, if the driver is running."""
+        if self._queues[index].ready and self._status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK:
+            self._effects.append(Walk(index, BATCH, self._pin_of(index)))
 
     def _break(self) -> None:
         """The driver, which is running, has done what no driver may do: only a reset helps."""
         if not self._status & NEEDS_RESET:
             self._status |= NEEDS_RESET
-            self._interrupts |= CONFIG_CHANGE
-            self._tell_change()
-
-    # --- Chains -------------------------------------------------------------------------------------------
-
-    def _look(self, index: int) -> None:
-        """There may be chains in a queue: ask for them, as far as there is room."""
-        queue = self._queues[index]
-        room = min(BATCH, DEPTH - queue.in_hand)
-        if queue.asked or not queue.ready:
-            return  # what is asked for already is looked at later than now
-        queue.more = not room
-        if room:
-            queue.asked = room
-            self._effects.append(Walk(index, room))
+            self._effects.append(ConfigChanged(self._pin_of_change()))
+            self._effects += [Walk(index, 0) for index in range(self.queue_count)]
 
     def chains(self, now: int, index: int, chains: list[Chain], status: int) -> None:
         """See QueueModel."""
-        if index >= self.queue_count or not self._queues[index].asked:
+        if index >= self.queue_count or not self._queues[index].ready:
             return
-        queue = self._queues[index]
-        queue.more = len(chains) == queue.asked
-        queue.asked = 0
         if status != DONE:
             self._break()
-            return
-        queue.in_hand += len(chains)
         for chain in chains:
             if not self._status & NEEDS_RESET:
                 self._take(index, chain)
-        self._go_on(index)
 
-    def _go_on(self, index: int) -> None:
-        if self._queues[index].more and not self._status & NEEDS_RESET:
-            self._look(index)
-
-    def _use(self, index: int, handle: int, written: int) -> None:
+    def _use(self, handle: int, written: int) -> None:
         """Give a chain back."""
-        self._interrupts |= USED_BUFFER
-        self._effects.append(ChainUsed(self._pin_of(index), handle, written))
-        self._queues[index].in_hand -= 1
+        self._effects.append(ChainUsed(handle, written))
 
     def memory(self, now: int, tag: int, data: bytes | None) -> None:
         """See MemoryModel. A device that reads chains has its own."""
@@ -329,12 +302,9 @@ class VirtioMmio(TimelessModel):
 
     def snapshot(self) -> bytes:
         """See DeviceModel: the registers, then what the subclass has in hand."""
-        state = _HEADER.pack(self.magic, self._status, self._interrupts, *self._selected, self._features)
+        state = _HEADER.pack(self.magic, self._status, *self._selected, self._features)
         return state + b"".join(
-            [
-                _QUEUE.pack(queue.size, queue.ready, queue.more, *queue.areas, queue.asked, queue.in_hand)
-                for queue in self._queues
-            ]
+            [_QUEUE.pack(queue.size, queue.ready, *queue.areas) for queue in self._queues]
         )
 
     def _restored(self, state: bytes) -> tuple[list[_Registers], bytes]:
@@ -342,18 +312,13 @@ class VirtioMmio(TimelessModel):
         end = _HEADER.size + _QUEUE.size * self.queue_count
         if len(state) < end or not state.startswith(self.magic):
             raise SnapshotError(f"not a snapshot of this model and version ({self.magic!r})")
-        _, _, interrupts, *_ = _HEADER.unpack_from(state)
         queues = []
         for fields in _QUEUE.iter_unpack(state[_HEADER.size : end]):
             queue = _Registers()
-            queue.size, queue.ready, queue.more = fields[:3]
-            queue.areas = list(fields[3:6])
-            queue.asked, queue.in_hand = fields[6:]
-            if queue.ready > 1 or queue.asked > BATCH or queue.asked + queue.in_hand > DEPTH:
-                raise SnapshotError(f"a queue with {queue.in_hand} chains in hand, {queue.asked} asked for")
+            queue.size, queue.ready, *queue.areas = fields
+            if queue.ready > 1:
+                raise SnapshotError(f"a queue that is ready {queue.ready} times")
             queues.append(queue)
-        if interrupts > USED_BUFFER | CONFIG_CHANGE:
-            raise SnapshotError(f"interrupts {interrupts:#x}")
         return queues, state[end:]
 
     def restore(self, state: bytes) -> None:
@@ -365,7 +330,7 @@ class VirtioMmio(TimelessModel):
 
     def _become(self, state: bytes, queues: list[_Registers]) -> None:
         """Be as a snapshot says that was found good."""
-        _, self._status, self._interrupts, *selected, self._features = _HEADER.unpack_from(state)
+        _, self._status, *selected, self._features = _HEADER.unpack_from(state)
         self._selected = selected
         self._queues = queues
         self._effects = []
@@ -379,14 +344,12 @@ _READERS: Final[dict[int, Callable[[VirtioMmio], int]]] = {
     DEVICE_FEATURES: VirtioMmio._offered,
     QUEUE_NUM_MAX: VirtioMmio._most,
     QUEUE_READY: VirtioMmio._is_ready,
-    INTERRUPT_STATUS: lambda device: device._interrupts,
+    INTERRUPT_STATUS: lambda _: 0,  # which the VMM answers
     STATUS: lambda device: device._status,
     CONFIG_GENERATION: lambda _: 0,  # the configuration space never changes
 }
 _WRITERS: Final[dict[int, Callable[[VirtioMmio, int], None]]] = {
     DRIVER_FEATURES: VirtioMmio._accept,
     QUEUE_READY: VirtioMmio._set_ready,
-    QUEUE_NOTIFY: VirtioMmio._notice,
-    INTERRUPT_ACK: VirtioMmio._acknowledge,
     STATUS: VirtioMmio._set_status,
 }

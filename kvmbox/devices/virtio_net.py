@@ -77,7 +77,7 @@ class VirtioNet(VirtioMmio):
 
     device_id: int = 1
     queue_count: int = 2
-    magic: bytes = b"VNT\x01"
+    magic: bytes = b"VNT\x02"
 
     def __init__(self, *, mac: bytes) -> None:
         self._waiting: dict[int, int] = {}  # chains for received frames, in order: handle and size
@@ -94,11 +94,11 @@ class VirtioNet(VirtioMmio):
             size = chain.readable - self._header_size
             if LEAST_FRAME <= size <= MOST_FRAME:
                 self._effects.append(ChainTransfer(chain.handle, _WIRE, 0, self._header_size, size, 0))
-            self._use(SENT, chain.handle, 0)
+            self._use(chain.handle, 0)
         elif chain.writable > self._header_size:
             self._waiting[chain.handle] = chain.writable
         else:
-            self._use(RECEIVED, chain.handle, 0)
+            self._use(chain.handle, 0)
 
     def chains(self, now: int, index: int, chains: list[Chain], status: int) -> None:
         """See QueueModel."""
@@ -118,8 +118,6 @@ class VirtioNet(VirtioMmio):
                 break
             accepted += LENGTH.size
         self._starved = accepted < len(data)
-        if len(self._waiting) <= DEPTH // 2:
-            self._go_on(RECEIVED)
         return accepted
 
     def _deliver(self, number: int, size: int) -> bool:
@@ -135,7 +133,7 @@ class VirtioNet(VirtioMmio):
             part = min(self._waiting.pop(handle) - skip, size)
             if part:
                 self._effects.append(ChainTransfer(handle, _WIRE, place, skip, part, 1))
-            self._use(RECEIVED, handle, skip + part)
+            self._use(handle, skip + part)
             place, size, skip = place + part, size - part, 0
         return True
 
@@ -180,8 +178,8 @@ class VirtioNet(VirtioMmio):
             raise SnapshotError(f"{len(behind)} bytes of chains")
         (starved,) = _FIXED.unpack_from(behind)
         found = list(_WAITING.iter_unpack(behind[_FIXED.size :]))
-        if len(dict(found)) != len(found) or len(found) > queues[RECEIVED].in_hand:
-            raise SnapshotError(f"{len(found)} chains of {queues[RECEIVED].in_hand}")
+        if len(dict(found)) != len(found) or len(found) > DEPTH:
+            raise SnapshotError(f"{len(found)} chains")
         if not all(size > _LEGACY_HEADER_SIZE for _, size in found):
             raise SnapshotError("a chain of a size that none has")
         self._become(state, queues)

@@ -8,8 +8,8 @@ offsets that `board_virtio_pci` places in base address registers:
     CONFIG   the configuration space of the device type, as over MMIO
     COMMON   the common configuration structure (4.1.4.3): fields may be read with any size, and are written
              with their own, those of 8 bytes in two halves
-    ISR      what the interrupt is for; reading acknowledges
-    NOTIFY   4 bytes for each queue: a write notifies
+    ISR      what the interrupt is for; reading acknowledges: it is the VMM's
+    NOTIFY   4 bytes for each queue: a write notifies, and does not come here
     LEGACY   the header of the legacy interface, with the two fields that are there while MSI-X is on
     TABLE    the table of MSI-X (PCI Local Bus Specification 3.0, 6.8.2); PBA reads as 0: see `remote.pci`
 
@@ -25,18 +25,16 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.media import EVENT_INDEX, INDIRECT, Queue
-from kvmbox.devices.model import IrqLine, SnapshotError
+from kvmbox.devices.model import SnapshotError
 from kvmbox.devices.pci_effects import Message
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
 from kvmbox.devices.virtio_mmio import (
-    CONFIG_CHANGE,
     F_EVENT_IDX,
     F_INDIRECT_DESC,
     NEEDS_RESET,
     PIN,
     QUEUE_SIZE,
-    USED_BUFFER,
     VirtioMmio,
 )
 from kvmbox.devices.virtio_net import VirtioNet
@@ -44,10 +42,7 @@ from kvmbox.devices.virtio_pci_registers import (
     COMMON,
     COMMON_SIZE,
     CONFIG,
-    ISR,
     LEGACY,
-    NOTIFY,
-    NOTIFY_STEP,
     PAGE,
     PBA,
     TABLE,
@@ -62,7 +57,6 @@ if TYPE_CHECKING:
 
 _ONES: Final = 0xFFFF_FFFF
 _AREAS: Final = 0x20  # in the common structure: 8 bytes for each of a queue's three addresses
-_LEGACY_ISR: Final = 0x13
 _COMMON: Final = struct.Struct("<4I2H2B5H3Q")
 _LEGACY: Final = struct.Struct("<3I3H2B2H")
 _MAGIC: Final = b"VPC\x01"
@@ -95,10 +89,6 @@ class VirtioPci(VirtioMmio):
         """See DeviceModel."""
         if offset < COMMON:
             return super().read(now, offset, size) if offset >= CONFIG else (1 << 8 * size) - 1
-        if offset == ISR or (offset == LEGACY + _LEGACY_ISR and size == 1):
-            causes = self._interrupts
-            self._acknowledge(USED_BUFFER | CONFIG_CHANGE)
-            return causes
         if TABLE <= offset < PBA:
             start, data = offset - TABLE, bytes(self._pci.table)
         elif offset >= PBA:
@@ -139,7 +129,7 @@ class VirtioPci(VirtioMmio):
         return _LEGACY.pack(
             *(self.features & _ONES, self._features & _ONES, page),
             *(size, index & 0xFFFF, 0),
-            *(self._status, self._interrupts),
+            *(self._status, 0),
             *(self._pci.config, vector),
         )
 
@@ -148,8 +138,6 @@ class VirtioPci(VirtioMmio):
         value &= (1 << 8 * size) - 1
         if TABLE <= offset < TABLE + len(self._pci.table):
             self._write_table(offset - TABLE, value.to_bytes(size, "little"))
-        elif NOTIFY <= offset < LEGACY:
-            self._notice((offset - NOTIFY) // NOTIFY_STEP)
         elif offset >= LEGACY:
             self._write_legacy(offset, size, value)
         elif offset >= COMMON + _AREAS and size == 4:
@@ -179,7 +167,7 @@ class VirtioPci(VirtioMmio):
             case (0x18, 2) if queue is not None and not queue.ready:
                 queue.size = value
             case (0x1A, 2) if queue is not None:
-                self._pci.queues[self._selected[2]] = self._pci.named(value)
+                self._set_vector(value)
             case (0x1C, 2) if value == 1:
                 self._set_ready(1)
 
@@ -191,16 +179,14 @@ class VirtioPci(VirtioMmio):
                 self._set_page(value)
             case (0x0E, 2):
                 self._selected[2] = value
-            case (0x10, 2):
-                self._notice(value)
             case (0x12, 1) if value:
-                self._status = self._status & NEEDS_RESET | value & ~NEEDS_RESET
+                self._become_status(self._status & NEEDS_RESET | value & ~NEEDS_RESET)
             case (0x12, 1):
                 self._set_status(0)
             case (0x14, 2):
                 self._pci.config = self._pci.named(value)
             case (0x16, 2) if self._queue() is not None:
-                self._pci.queues[self._selected[2]] = self._pci.named(value)
+                self._set_vector(value)
 
     def _set_page(self, page: int) -> None:
         """The legacy driver says where a queue is, or, with 0, that it is nowhere."""
@@ -214,6 +200,7 @@ class VirtioPci(VirtioMmio):
             flags = EVENT_INDEX * (self._features & F_EVENT_IDX > 0)
             flags |= INDIRECT * (self._features & F_INDIRECT_DESC > 0)
             self._effects.append(Queue(index, queue.size, flags, *queue.areas))
+            self._want(index)
 
     # --- Interrupts ---------------------------------------------------------------------------------------
 
@@ -235,9 +222,13 @@ class VirtioPci(VirtioMmio):
         vector = self._pci.queues[index]
         return PIN if vector == NO_VECTOR else vector + 1
 
-    def _tell_change(self) -> None:
-        vector = self._pci.config
-        self._effects.append(IrqLine(PIN if vector == NO_VECTOR else vector + 1, 1))
+    def _pin_of_change(self) -> int:
+        return PIN if self._pci.config == NO_VECTOR else self._pci.config + 1
+
+    def _set_vector(self, value: int) -> None:
+        index = self._selected[2]
+        self._pci.queues[index] = self._pci.named(value)
+        self._want(index)
 
     # --- State --------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import struct
 
 from kvmbox.devices.media import ChainTransfer
 from kvmbox.devices.model import DONE, SnapshotError
-from kvmbox.devices.virtio_mmio import VirtioMmio
+from kvmbox.devices.virtio_mmio import DEPTH, VirtioMmio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ MOST: Final = 4096
 
 _ENTROPY: Final = 0
 """The one medium of the device."""
-_QUEUE: Final = 0
 _OPEN: Final = struct.Struct("<IH")  # handle, bytes
 
 
@@ -37,7 +36,7 @@ class VirtioRng(VirtioMmio):
     __slots__ = ("_open",)
 
     device_id: int = 4
-    magic: bytes = b"VRN\x01"
+    magic: bytes = b"VRN\x02"
 
     def __init__(self) -> None:
         self._open: dict[int, int] = {}
@@ -49,14 +48,13 @@ class VirtioRng(VirtioMmio):
             self._open[chain.handle] = size
             self._effects.append(ChainTransfer(chain.handle, _ENTROPY, 0, 0, size, 1))
         else:
-            self._use(_QUEUE, chain.handle, 0)
+            self._use(chain.handle, 0)
 
     def complete(self, now: int, tag: int, status: int) -> None:
         """See MemoryModel."""
         size = self._open.pop(tag, None)
         if size is not None:
-            self._use(_QUEUE, tag, size if status == DONE else 0)
-            self._go_on(_QUEUE)
+            self._use(tag, size if status == DONE else 0)
 
     def _forget(self) -> None:
         self._open.clear()
@@ -74,8 +72,8 @@ class VirtioRng(VirtioMmio):
         if len(behind) % _OPEN.size:
             raise SnapshotError(f"{len(behind)} bytes of requests")
         found = list(_OPEN.iter_unpack(behind))
-        if len(dict(found)) != len(found) or len(found) > queues[_QUEUE].in_hand:
-            raise SnapshotError(f"{len(found)} requests of {queues[_QUEUE].in_hand} chains")
+        if len(dict(found)) != len(found) or len(found) > DEPTH:
+            raise SnapshotError(f"{len(found)} requests")
         if not all(0 < size <= MOST for _, size in found):
             raise SnapshotError("a request of a size that none has")
         self._become(state, queues)

@@ -8,7 +8,7 @@ A compiled transport works with a channel in pure Python as well, and the other 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from kvmbox.errors import DeviceProcessError
@@ -23,9 +23,10 @@ from kvmbox.fast.vmm import (
     PageEnd,
     SteadyCore,
     StreamEnd,
+    learn_follow_ups,
 )
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import FollowUp
+from kvmbox.remote.follow_up import MAX_FOLLOW_UPS, CanWait, FollowUp
 from kvmbox.remote.journal import JOURNAL_LIMIT, Entry, Journal
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.steady import SteadyReads
@@ -41,6 +42,8 @@ from kvmbox.remote.transport import (
     frame_of,
 )
 from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS, request_word
+
+learn_follow_ups(FollowUp, MAX_FOLLOW_UPS)
 
 
 class CompiledPageTransport(PageEnd, PageTransport):
@@ -177,6 +180,7 @@ class CompiledChannel(ChannelCore, Channel):
         self.set_up(lock, options["now"], steady)
         super().__init__(*arguments, **options, lock=lock, steady=steady)
         self._lines = [device.irq_lines for device in self._grants]
+        self._media = [device.media for device in self._grants]
         if isinstance(self._journal, CompiledJournal):
             self.keeps(self._journal.core)
 
@@ -192,14 +196,30 @@ class CompiledChannel(ChannelCore, Channel):
         if found is None:
             super()._tell(follow_up, slices)
         elif not isinstance(found, bool):
-            asked, words = found
-            sent = WORDS.pack(*asked)
-            try:
-                if words is None:
-                    words = self.transport.rest_of_exchange()
-                self._accept(sent, frame_of(words, self.transport.payload(words)), 0)
-            except (DeviceProcessError, TransportError) as error:
-                self._survive(error, sent, 0)
+            self.finish_told(found[0], b"", found[1])
+
+    def finish_told(self, asked: Words, payload: bytes, words: Words | None) -> None:
+        """The end of a request that follows from another one, where the compiled half cannot go on: as
+        `finish_access`, but for the lock.
+        """
+        sent = WORDS.pack(*asked) + payload
+        try:
+            if words is None:
+                words = self.transport.rest_of_exchange()
+            self._accept(sent, frame_of(words, self.transport.payload(words)), 0)
+        except (DeviceProcessError, TransportError) as error:
+            self._survive(error, sent, 0)
+
+    def add_follow_ups(self, follow_ups: Sequence[FollowUp]) -> None:
+        """They follow from one that is being sent."""
+        self._follow_ups += follow_ups
+        self._asked_for += len(follow_ups)
+
+    def go_on(self, follow_ups: Sequence[FollowUp | CanWait], asked_for: int) -> None:
+        """Send what follows, `asked_for` requests having been sent already. Under the lock."""
+        self._follow_ups += follow_ups
+        self._asked_for = asked_for
+        self._follow_up(None)
 
     def finish_access(self, asked: Words, words: Words | None, limit: int) -> int:
         """The end of `access` where the compiled half cannot go on: the request `asked` has been sent.

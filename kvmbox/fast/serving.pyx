@@ -18,10 +18,10 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport read, write
 
-from kvmbox.devices.model import HostOutput
+from kvmbox.devices.model import HostOutput, IrqLine
 from kvmbox.jail.server import NO_HEADER, error_answer
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, encode_effects_of
+from kvmbox.wire.effects import BY_CLASS, EFFECT, HOST_OUTPUT, encode_effects_of
 
 cdef extern from "volatile.h" nogil:
     uint64_t load(const uint64_t *place)
@@ -37,6 +37,7 @@ cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t REPLY = protocol.REPLY
 cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32     # the effect that prints one, but for the device
 cdef Py_ssize_t CHARACTER_BYTES = EFFECT.size + 1
+cdef uint64_t LINE = BY_CLASS[IrqLine].tag
 cdef uint64_t ROUTE_MASK = protocol.ROUTE_MASK
 cdef Py_ssize_t HEADER_BYTES = protocol.HEADER.size
 cdef Py_ssize_t FRAME_BYTES = protocol.MAX_FRAME
@@ -243,6 +244,19 @@ cdef class StreamPort(Port):
         return (<char *>self.request)[: self.size]
 
 
+cdef bytes encoded(uint64_t device, list effects):
+    """The bytes of the effects of one device: a single line, which most interrupts are, without `wire.effects`."""
+    cdef uint64_t line
+    if len(effects) == 1 and type(effects[0]) is IrqLine:
+        one = effects[0]
+        pin, level, folded = one.pin, one.level, one.coalesced
+        if type(pin) is int and type(level) is int and type(folded) is int:
+            if 0 <= pin <= 0xFF and 0 <= level <= 1 and 0 <= folded < 0xFFFFFFFF:
+                line = LINE | device << 8 | <uint64_t>pin << 16 | <uint64_t>level << 24 | <uint64_t>folded << 32
+                return (<char *>&line)[:8]
+    return encode_effects_of(device, effects)
+
+
 def serve(Port port, server):
     """See `jail.loop.serve`."""
     cdef dict routes = server.routes
@@ -299,7 +313,7 @@ def serve(Port port, server):
                     if is_character:
                         payload = data
                     else:
-                        payload = encode_effects_of(device, effects)
+                        payload = encoded(device, effects)
                 elif told is not None:
                     steady = told(offset, size, value)
         except Exception as error:

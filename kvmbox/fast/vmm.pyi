@@ -1,6 +1,8 @@
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
+from kvmbox.memory import MemoryRegion
+from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.remote.transport import Words
 
@@ -52,6 +54,8 @@ class JournalCore:
     def take(self) -> list[tuple[Words, bytes, Words, bytes]]: ...
     def drop(self) -> None: ...
 
+def learn_follow_ups(follow_up: type[FollowUp], most: int) -> None: ...
+
 class SteadyCore:
     changes: int
     moves: int
@@ -66,6 +70,7 @@ class ChannelCore:
     _journal: Any
     _outputs: list[Any]
     _lines: list[Any]
+    _media: list[Any]
     _wait_for_output: Any
     def set_up(self, lock: Lock, now: Callable[[], int], counts: SteadyCore) -> None: ...
     def keeps(self, kept: JournalCore | None) -> None: ...
@@ -81,7 +86,38 @@ class WindowCore:
     position: int
     end: int
     def guarded_by(self, lock: object) -> None: ...
+    _opening: Any
     def look_at(self, data: bytearray) -> None: ...
+    def filled(self, descriptor: int, offset: int, size: int) -> bytearray | None: ...
+
+class WindowAccessCore:
+    def set_up(self, core: ChannelCore, view: WindowCore, register: int, complete: int) -> None: ...
+    # What the other half has.
+    def pure_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
+
+def learn_queues(
+    media: object, effects: object, ring: object, chains: object, interrupts: object
+) -> None: ...
+
+class VirtqueueCore: ...
+
+class QueuesCore:
+    _last: int
+    def set_up(self, regions: list[MemoryRegion] | None) -> None: ...
+    def ring_at(self, ring: object) -> Any: ...
+
+class QueueAccessCore:
+    def set_up(
+        self,
+        core: ChannelCore,
+        rings: QueuesCore,
+        device: int,
+        media: Mapping[int, object],
+        register: int,
+        places: range,
+    ) -> None: ...
+    # What the other half has.
+    def pure_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
 
 class RingCore:
     writes: int

@@ -20,10 +20,10 @@ Three rules hold everywhere:
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.ref cimport PyObject
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -32,7 +32,7 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
-from kvmbox.devices.model import IrqLine
+from kvmbox.devices.model import MOVED, IrqLine
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effects import BY_CLASS, EFFECT, HOST_OUTPUT
 
@@ -63,6 +63,9 @@ cdef extern from "volatile.h" nogil:
     uint64_t load(const uint64_t *place)
     void store(uint64_t *place, uint64_t value)
     void store_half(uint32_t *place, uint32_t value)
+    uint16_t load_short(const uint16_t *place)
+    void store_short(uint16_t *place, uint16_t value)
+    void copy_once(void *target, const void *source, size_t size)
     void fence()
     void relax()
 
@@ -89,12 +92,14 @@ cdef size_t FRAME_BYTES = protocol.MAX_FRAME
 # The effects that a guest without a driver for anything else causes: output and interrupt lines.
 cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
 cdef uint64_t LINE_TAG = BY_CLASS[IrqLine].tag
+cdef uint64_t WINDOW_TAG = 14  # of wire.media_effects, which not every run loads
+cdef uint64_t WINDOW_BYTES = 16
 cdef uint64_t EFFECT_BYTES = EFFECT.size
 cdef uint64_t EFFECTS_FIELD = <uint64_t>0xFF << 24  # of a reply's first word: their number
 cdef tuple CHARACTERS = tuple(bytes((character,)) for character in range(256))
 
 cdef enum:
-    BODY_WORDS = 16     # a payload of up to so many words is copied from a page
+    BODY_WORDS = 508    # a payload of up to so many words is copied from a page: all of them
 
 cdef int SPIN_LOOKS = 1500
 """How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
@@ -201,6 +206,8 @@ cdef class End:
 
     cdef uint64_t body[BODY_WORDS]  # the payload of the last reply, if it is short
     cdef size_t body_bytes                  # 0: it is not here
+    cdef const uint8_t *more                # the payload of the request that is sent next
+    cdef size_t more_bytes
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         """Send a request of four words, and give the four words of its reply."""
@@ -239,9 +246,6 @@ cdef class PageEnd(End):
     """Whether the device process had slept when it was asked last."""
     cdef Py_buffer buffer
     cdef uint64_t *words
-    cdef const uint8_t *more                # the payload of the request that is sent next
-    cdef size_t more_bytes
-
     cdef uint64_t busy      # whether a thread without the GIL looks at the page
     cdef uint64_t closed
 
@@ -376,11 +380,16 @@ cdef class StreamEnd(End):
         cdef Py_ssize_t done
         if self.requests < 0:
             return UNUSED
+        cdef const void *sent = asked
         self.error = 0
         self.size = 0
         self.body_bytes = 0
+        if self.more_bytes:
+            memcpy(self.frame, asked, HEADER_BYTES)
+            memcpy(self.frame + HEADER_BYTES, self.more, self.more_bytes)
+            sent = self.frame
         while True:
-            done = write(self.requests, asked, HEADER_BYTES)
+            done = write(self.requests, sent, HEADER_BYTES + self.more_bytes)
             if done >= 0:
                 break
             if errno != EINTR:  # the signal of a kick, or one that only the main thread handles
@@ -418,6 +427,14 @@ cdef class DirectEnd(End):
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept with gil:
         reply[0] = reply[1] = reply[2] = reply[3] = 0  # no reply to anything, should this be interrupted
         self.body_bytes = 0
+        if self.more_bytes:
+            frame = (<object>self).exchange((<char *>asked)[:HEADER_BYTES] + (<char *>self.more)[: self.more_bytes], None)
+            memcpy(reply, <char *>frame, HEADER_BYTES)
+            self._payload = frame[HEADER_BYTES:]
+            if len(frame) <= HEADER_BYTES + 8 * BODY_WORDS:
+                self.body_bytes = len(frame) - HEADER_BYTES
+                memcpy(self.body, <char *>frame + HEADER_BYTES, self.body_bytes)
+            return ANSWERED
         first, deadline, value, size = self.exchange_words(asked[0], asked[1], asked[2], asked[3])
         reply[0], reply[1], reply[2], reply[3] = first, deadline, value, size
         if 0 < reply[3] >> 32 <= 8 * BODY_WORDS:
@@ -436,6 +453,16 @@ include "journal.pxi"
 
 
 # --- The channel -----------------------------------------------------------------------------------------
+
+
+cdef object FollowUp
+cdef int MAX_FOLLOW_UPS
+
+
+def learn_follow_ups(follow_up, most):
+    """`remote.follow_up.FollowUp`, and how many of them one request may cause."""
+    global FollowUp, MAX_FOLLOW_UPS
+    FollowUp, MAX_FOLLOW_UPS = follow_up, most
 
 
 cdef class SteadyCore:
@@ -471,6 +498,7 @@ cdef class ChannelCore:
     cdef JournalCore kept
     cdef public list _outputs
     cdef public list _lines
+    cdef public list _media
     cdef public object _wait_for_output
     cdef Lock mutex
     cdef Clock clock
@@ -574,14 +602,16 @@ cdef class ChannelCore:
         return True
 
     cdef list calls_of_effects(self, uint64_t count):
-        """What the effects of the last reply call, if all are lines and output, which the devices may have;
-        None otherwise. See `Channel.check_effect`.
+        """What the effects of the last reply call, if all are lines, output and one window, which the devices may
+        have; None otherwise. See `Channel.check_effect`.
         """
         cdef const uint8_t *body = <const uint8_t *>self.end.body
         cdef size_t end = self.end.body_bytes
         cdef size_t position = 0
         cdef uint64_t effect, length
         cdef uint64_t number
+        cdef uint64_t words[2]
+        cdef bint is_open = False
         calls = []
         for number in range(count):
             if position + EFFECT_BYTES > end:
@@ -604,6 +634,19 @@ cdef class ChannelCore:
                 text = CHARACTERS[body[position]] if length == 1 else (<char *>body)[position : position + length]
                 calls.append((output, text))
                 position += length
+            elif effect & 0xFF == WINDOW_TAG and not is_open and not self._follow_ups and level <= 1:
+                media = self._media[device]
+                if media is None or media.window is None or WINDOW_BYTES > end - position:
+                    return None
+                if self._asked_for >= MAX_FOLLOW_UPS:
+                    return None
+                memcpy(words, body + position, WINDOW_BYTES)
+                position += WINDOW_BYTES
+                medium = media.by_number.get(pin)
+                if medium is None or not medium.allows(words[1], to_guest=bool(level)):
+                    return None
+                is_open = True
+                calls.append((media.window.open, (device, pin, medium, length, words[0], words[1], level), 0, 0))
             else:
                 return None
         if position != end:
@@ -618,21 +661,44 @@ cdef class ChannelCore:
         if calls is None:
             return False
         try:
-            self.make(calls)
+            self.follow(self.make(calls))
         finally:
             PyThread_release_lock(self.mutex.lock)
         self._wait_for_output()
         return True
 
-    cdef int make(self, list calls) except -1:
+    cdef int follow(self, list follow_ups) except -1:
+        """Send what follows from something, under the lock."""
+        if len(follow_ups) == 1:
+            kind, device, value, offset, payload = follow_ups[0]
+            if not payload:
+                found = self.tell(kind | device << 8, offset, value)
+                if found is not None:
+                    if found is not True:
+                        try:
+                            self.finish_told(found[0], b"", found[1])
+                        finally:
+                            self.waiting = 0
+                    if self._follow_ups:
+                        self.go_on([], len(self._follow_ups) + 1)
+                    return 0
+        if follow_ups:
+            self.go_on(follow_ups, len(follow_ups))
+        return 0
+
+    cdef list make(self, list calls):
+        """Make the calls; what follows from a window."""
+        cdef list follow_ups = []
         # The reply is good as a whole: only now is any of it used.
         self.end.body_bytes = 0
         for call in calls:
             if len(call) == 2:
                 call[0](call[1])
-            else:
+            elif len(call) == 3:
                 call[0](call[1], call[2])
-        return 0
+            else:
+                follow_ups += call[0](*call[1])
+        return follow_ups
 
     def tell(self, uint64_t word, uint64_t offset, uint64_t value):
         """A request that follows from another one, under the lock: True if it is done. None: nothing has
@@ -654,7 +720,7 @@ cdef class ChannelCore:
         if it.status == EFFECTS:
             calls = self.calls_of_effects(it.reply[0] >> 24 & 0xFF)
             if calls is not None:
-                self.make(calls)
+                self.add_follow_ups(self.make(calls))
                 return True
         asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
         if it.status == UNFINISHED:
@@ -697,6 +763,7 @@ cdef class ChannelCore:
 
 
 include "window.pxi"
+include "queues.pxi"
 include "ring.pxi"
 include "lines.pxi"
 

@@ -90,6 +90,10 @@ class DiskFile:
         # Fewer bytes: the rest is not in memory, or the file has become shorter. `read` finds out.
         return bytes(data) if count == len(wanted) else None
 
+    def descriptor_now(self, end: int) -> int:
+        """The descriptor, if the file tells what is in memory, and has bytes up to `end`; otherwise -1."""
+        return self.descriptor if self._tells_what_is_in_memory and end <= self._end else -1
+
     def write(self, offset: int, data: bytes) -> None:
         """Store bytes from `offset`. Raises OSError."""
         left = memoryview(data)

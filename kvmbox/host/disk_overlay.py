@@ -70,6 +70,11 @@ class Overlay:
         else:
             self._partial.pop(number, None)
 
+    def has_any(self, offset: int, size: int) -> bool:
+        """Whether something within a range was written, or beside it in the same cluster."""
+        numbers = range(offset // CLUSTER, -(-(offset + size) // CLUSTER))
+        return bool(self._clusters) and any(number in self._clusters for number in numbers)
+
     def pieces(self, offset: int, size: int) -> list[tuple[int, bytes]]:
         """What was written within a range: (position in the range, bytes), in order and without overlaps."""
         if not self._clusters:

@@ -132,6 +132,18 @@ class DiskStore:
         self._read += size
         return data
 
+    def file_now(self, offset: int, size: int) -> int:
+        """The descriptor of the file that has these bytes of the disk, at the same offset, or -1 if they are
+        not all there. Who reads them, with RWF_NOWAIT, tells so by `was_read`.
+        """
+        if not isinstance(self._source, DiskFile) or self._overlay.has_any(offset, size):
+            return -1
+        return self._source.descriptor_now(offset + size)
+
+    def was_read(self, size: int) -> None:
+        """So many bytes were read from the file."""
+        self._read += size
+
     def write(self, offset: int, data: bytes) -> None:
         """Store bytes from `offset`. OSError: with ENOSPC where the overlay or the host has no more room."""
         self._check(offset, len(data))

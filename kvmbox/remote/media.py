@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 
 class Media(Value):
     """What a device has beyond the other `Grants`: media by the number of the resource, the window to them if
-    it may have one, and virtqueues. `lines` are its interrupt lines by pin.
+    it may have one, and virtqueues.
     """
 
     by_number: Mapping[int, MediumAccess]
     window: DataWindow | None
     queues: DeviceQueues | None
-    lines: Sequence[Callable[[int, int], None]]
 
     def check(self, index: int, effect: Effect) -> Application | None:
         """See `Grants.check`."""
@@ -40,7 +39,7 @@ class Media(Value):
                     return None
                 return self.window.open, (index, resource, found, tag, offset, size, to_guest), 1
             case _ if self.queues is not None:
-                return self.queues.check(index, effect, self.lines, medium)
+                return self.queues.check(index, effect, medium)
             case Flush(tag, resource) if (found := medium(resource)) is not None:
                 return found.flush, (index, tag), 1
             case _:
@@ -66,13 +65,16 @@ def media_of(
     window: Callable[[int], DataWindow],
     queues: Callable[[str, board.Queues], DeviceQueues],
 ) -> Media:
-    """The media of a device. `window` and `queues` are those of `grants.Host`. ValueError if the device names
-    more than one register as window.
+    """The media of a device. `lines` are its interrupt lines by pin. `window` and
+    `queues` are those of `grants.Host`. ValueError if the device names more than one register as window.
     """
     registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
     if len(registers) > 1:
         raise ValueError(f"device {device.name} has more than one window")
     granted = device.granted(board.Queues)
+    owned = queues(device.name, granted[-1]) if granted else None
+    if owned is not None:
+        owned.interrupts.lines = lines
     return Media(
         {
             number: one
@@ -80,6 +82,5 @@ def media_of(
             if not isinstance(one, TransferAccess | ContentAccess)
         },
         window(registers.pop()) if registers else None,
-        queues(device.name, granted[-1]) if granted else None,
-        lines,
+        owned,
     )

@@ -67,6 +67,7 @@ class MediumAccess:
         self.grant = grant
         self.store = store
         self.submit = submit
+        self._file_now: Callable[[int, int], int] | None = getattr(store, "file_now", None)
         self.reads = 0
         """How many windows of bytes were read for the guest."""
         self.writes = 0
@@ -87,6 +88,17 @@ class MediumAccess:
             return self.store.read_now(offset, size)
         except OSError as error:
             return status_of(error)
+
+    def file_now(self, offset: int, size: int) -> int:
+        """The descriptor of a file that has these bytes at the same offset, or -1. Who reads them there
+        without waiting tells so by `was_read`.
+        """
+        return -1 if self._file_now is None or not self.has(offset, size) else self._file_now(offset, size)
+
+    def was_read(self, size: int) -> None:
+        """So many bytes of that file were read for the guest."""
+        self.reads += 1
+        self.store.was_read(size)  # type: ignore[attr-defined]  # a store with `file_now` has it
 
     def write(self, tag: int, offset: int, data: bytes) -> int | None:
         """Store what the guest has written: the status, or None if the device is told later."""

@@ -61,8 +61,7 @@ class DeviceProxy:
         queues: Mapping[int, QueueAccess] = _NO_QUEUES,
     ) -> None:
         """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`.
-        `window` makes accesses where there may be a window, and `queues`, by size, writes that may publish a
-        queue.
+        `window` makes accesses where there may be a window, and `queues`, by size, where queues are.
         """
         self.channel = channel
         self.index = index
@@ -85,14 +84,13 @@ class DeviceProxy:
         queues: Mapping[int, QueueAccess] = _NO_QUEUES
         media = channel.media(index)
         if media is not None and media.window is not None:
-            from kvmbox.remote.window_access import WindowAccess
+            from kvmbox.remote.window_access import window_access
 
-            window = WindowAccess(channel, index, media.window)
+            window = window_access(channel, index, media.window)
         if media is not None and media.queues is not None:
-            from kvmbox.remote.queue_access import QueueAccess
-            from kvmbox.remote.queue_notes import NOTED
+            from kvmbox.remote.queue_access import queue_accesses
 
-            queues = {size: QueueAccess(channel, media.queues, size) for size in NOTED}
+            queues = queue_accesses(channel, index, media.queues)
         # Of a function, each byte that is written may be one that is noted.
         at_once = leaves_room(device) and device.pci is None
         sizes = device.natural_sizes
@@ -102,9 +100,9 @@ class DeviceProxy:
         word = request_word(kind, self.index, size)
         window = self.window if size in WINDOW_SIZES else None
         access = self.channel.access if window is None else window.access
+        if size in self._queues:
+            access = self._queues[size].access
         if kind == protocol.WRITE:
-            if size in self._queues:
-                access = self._queues[size].access
             return FastPath(access, word, 0)
         return FastPath(access, word, (1 << 8 * size) - 1, self.channel.steady if window is None else None)
 
@@ -119,6 +117,8 @@ class DeviceProxy:
     def read_string(self, offset: int, size: int, count: int) -> bytes:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(True, count)
+        if size in self._queues:
+            return self._queues[size].read_string(offset, count)
         if self.window is not None and size in WINDOW_SIZES:
             return self.window.read_string(offset, size, count)
         return self.channel.read_string(self.index, offset, size, count)
@@ -127,9 +127,8 @@ class DeviceProxy:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(False, len(data) // size)
         if size in self._queues:
-            values = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
-            self._queues[size].note(offset, *values)
-        if self.window is not None and size in WINDOW_SIZES:
+            self._queues[size].write_string(offset, data)
+        elif self.window is not None and size in WINDOW_SIZES:
             self.window.write_string(offset, size, data)
         else:
             self.channel.write_string(self.index, offset, size, data)

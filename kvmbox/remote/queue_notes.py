@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-from kvmbox.devices.virtio_pci_registers import COMMON, LEGACY, legacy_areas
+from kvmbox.devices.virtio_pci_registers import COMMON, ISR, LEGACY, NOTIFY, NOTIFY_STEP, legacy_areas
 
 Place = tuple[int, int, int, int]
 """Entries, then the addresses of descriptors, available ring and used ring."""
@@ -49,6 +49,28 @@ NOTED: Final = {
     for size in {size for _, size in _ACTIONS}
 }
 """The registers whose writes are noted, by size."""
+
+INTERRUPT_STATUS: Final = 0x60
+INTERRUPT_ACK: Final = 0x64
+LEGACY_ISR: Final = LEGACY + 0x13
+NOTIFIES: Final = {4: 0x50, 2: LEGACY + 0x10}
+"""By size: the register to which the number of a queue is written to notify of it."""
+NUMBERED: Final = range(NOTIFY, LEGACY, NOTIFY_STEP)
+"""The registers of one queue each: a write notifies of it."""
+SERVED: Final = {
+    1: frozenset((ISR, LEGACY_ISR, *NUMBERED)),
+    2: frozenset((ISR, NOTIFIES[2], *NUMBERED)),
+    4: frozenset((ISR, NOTIFIES[4], INTERRUPT_STATUS, INTERRUPT_ACK, *NUMBERED)),
+}
+"""The registers that the VMM answers for, by size."""
+
+
+def notified(offset: int, size: int, value: int) -> int | None:
+    """The queue that a write notifies of, or None: it is no notification."""
+    if offset in NUMBERED:
+        return NUMBERED.index(offset)
+    return value if offset == NOTIFIES.get(size) else None
+
 
 _ONES: Final = 0xFFFF_FFFF
 _NOWHERE: Final[Place] = (0, 0, 0, 0)
@@ -85,6 +107,10 @@ class QueueNotes:
     def published(self, index: int) -> Place:
         """Where the guest has published a queue; of 0 entries if it has not."""
         return self._published[index]
+
+    def resets(self, offset: int, value: int, size: int) -> bool:
+        """Whether a write resets the device."""
+        return _ACTIONS.get((offset, size), (_NOTHING, 0))[0] == _STATUS and not value & 0xFF
 
     def write(self, offset: int, value: int, size: int = 4) -> Sequence[int]:
         """The guest writes a register. The queues that it has taken back by that."""

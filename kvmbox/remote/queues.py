@@ -1,21 +1,23 @@
 """The virtqueues of a device: the VMM walks them and moves the bytes, and the device gets handles.
 
-A model says with `Queue` that a queue is live or gone, and with `Walk` that it wants chains. Where the queue
-is the VMM has from the guest's own writes (`queue_notes`): the size and the addresses in `Queue` count for
-nothing, but for size 0. The VMM walks the ring (`ring`), and sends handles, lengths and first bytes: CHAINS.
-The model says with effects on a handle what is to be moved. So a device process can reach only what the guest
-has published for this device.
+A model says with `Queue` that a queue is live or gone, and with `Walk` that it wants its chains
+(`queue_walks`). Where the queue is the VMM has from the guest's own writes (`queue_notes`): the size and the
+addresses in `Queue` count for nothing, but for size 0. The VMM walks the ring (`ring`), and sends handles,
+lengths and first bytes: CHAINS. The model says with effects on a handle what is to be moved. So a device
+process can reach only what the guest has published for this device. With `ChainServe` it says everything at
+once, and hears of the chain no more.
 
 Who is at fault. Addresses, sizes and descriptors are the guest's. What is no ring makes the queue dead, and
 the model is told so: CHAINS with BAD_ADDRESS. The model decides what it does with a chain. So a handle that
 is not the name of a chain, and bytes beyond a part of one, break the protocol.
 
-Handles. Each has another number, until all 2^32 were used, and is void after `ChainUsed`, when its queue is
-published or withdrawn (`Queue`), and after a reset of the machine. All of these are the device's own effects,
-or a request that it has seen. So it always knows which handles are void, and an effect on a void one breaks
-the protocol, without exception. What one reply says is checked before any of it is done: an effect on a
-handle that the same reply has made void before does nothing. A transfer that is under way when its handle
-becomes void moves nothing into guest memory, and nobody is told of it, nor of one that was done just before.
+Handles. Each has another number, until all 2^32 were used, and is void after `ChainUsed` and `ChainServe`,
+when its queue is published or withdrawn (`Queue`), and after a reset of the machine. All of these are the
+device's own effects, or a request that it has seen. So it always knows which handles are void, and an effect
+on a void one breaks the protocol, without exception. What one reply says is checked before any of it is done:
+an effect on a handle that the same reply has made void before does nothing. A transfer that is under way when
+its handle becomes void moves nothing into guest memory, and nobody is told of it, nor of one that was done
+just before.
 
 What the guest takes back, by a write, is out of reach before the process sees the write. The handles of such
 a queue are not void until the process says that it is gone. But all that is done with them does nothing, and
@@ -35,6 +37,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from struct import Struct
 from typing import Any, Final
 
@@ -45,9 +48,11 @@ from kvmbox.devices.media import (
     INDIRECT,
     Chain,
     ChainRead,
+    ChainServe,
     ChainTransfer,
     ChainUsed,
     ChainWrite,
+    ConfigChanged,
     Flush,
     Queue,
     Walk,
@@ -58,14 +63,19 @@ from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.guest_memory import answer
 from kvmbox.remote.medium import MediumAccess, complete
+from kvmbox.remote.queue_interrupts import CONFIG_CHANGE, USED_BUFFER, QueueInterrupts
 from kvmbox.remote.queue_notes import QueueNotes
+from kvmbox.remote.queue_walks import QueueWalks
 from kvmbox.remote.ring import Parts, Ring, RingError
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import MAX_CHAINS, encode_chains
 from kvmbox.wire.protocol import MAX_PAYLOAD
 
 Ranges = list[tuple[int, int]]
-Lines = Sequence[Callable[[int, int], None]]
+_Later = Callable[[int], Sequence[Any]]
+"""Is told the status of a transfer when it is done, and gives what follows for the channel."""
+Media = Callable[[int], MediumAccess | None]
+"""Gives a medium of the device by its number."""
 
 MOST_MOVED: Final = 16 << 20
 """How many bytes are moved at once within one request."""
@@ -73,9 +83,9 @@ MOST_MOVED: Final = 16 << 20
 _MOST_TOLD: Final = MAX_PAYLOAD // 8
 _HANDLES: Final = 1 << 32
 
-_MAGIC: Final = b"VQS\x02"
-_STATE: Final = Struct("<4sIBHHH")  # magic, last handle, and how many rings, chains, completions, reads
-_RING: Final = Struct("<BIB3QHHB")  # 0 none, 1 ring; entries, flags, areas, indices; chains wanted
+_MAGIC: Final = b"VQS\x03"
+_STATE: Final = Struct("<4sIBBHHH")  # magic, last handle, interrupts; rings, chains, completions, reads
+_RING: Final = Struct("<BIB3QHH")  # 0 none, 1 ring; entries, flags, areas, indices
 _LIVE: Final = Struct("<IBHHH")  # handle, queue, descriptor, how many readable and writable ranges
 _RANGE: Final = Struct("<QI")
 _TOLD: Final = Struct("<II?")
@@ -97,7 +107,9 @@ def piece(ranges: Ranges, skip: int, size: int) -> Iterator[tuple[int, int]]:
 class _Live:
     """A chain that the device has."""
 
-    __slots__ = ("index", "is_taken_back", "moving", "parts", "readable", "reading", "writable")
+    __slots__ = (
+        *("index", "is_served", "is_taken_back", "moving", "parts", "readable", "reading", "writable"),
+    )
 
     def __init__(self, index: int, parts: Parts) -> None:
         self.index = index
@@ -105,8 +117,19 @@ class _Live:
         self.readable = sum(size for _, size in parts.readable)
         self.writable = sum(size for _, size in parts.writable)
         self.is_taken_back = False
+        self.is_served = False  # the handle is void, and the chain goes back when its bytes were moved
         self.moving = False
         self.reading = False
+
+
+def _may(
+    media: Media, resource: int, live: _Live, skip: int, size: int, to_guest: int
+) -> MediumAccess | None:
+    """The medium, if such bytes of the chain may be moved between the two."""
+    medium = media(resource)
+    if medium is None or not medium.allows(size, to_guest=bool(to_guest)):
+        return None
+    return medium if skip + size <= (live.writable if to_guest else live.readable) else None
 
 
 class DeviceQueues:
@@ -125,36 +148,36 @@ class DeviceQueues:
         self._notes = QueueNotes(grant.count, grant.initial_size)
         self._told: list[tuple[int, int, bool]] = []  # tag, status, and whether it is of a transfer
         self._reads: deque[tuple[int, int, int]] = deque()
-        self._walks: dict[int, int] = {}
+        self.walks = QueueWalks(grant.count)
+        self.interrupts = QueueInterrupts()
         self._device = 0
         self._is_postponed = False
         self._moved = 0  # bytes, within this request
 
     # --- What may be asked for ----------------------------------------------------------------------------
 
-    def check(
-        self, device: int, effect: Effect, lines: Lines, media: Callable[[int], MediumAccess | None]
-    ) -> Application | None:
-        """What an effect of the device, number `device` of its process, calls; None if it breaks the rules.
-
-        `lines` are its interrupt lines by pin, and `media` gives a medium by its number.
-        """
+    def check(self, device: int, effect: Effect, media: Media) -> Application | None:
+        """What an effect of the device, number `device` of its process, calls; None: it breaks the rules."""
         grant = self.grant
         self._device = device
         match effect:
             case Queue(index, _, flags) if index < grant.count and not flags & ~(EVENT_INDEX | INDIRECT):
                 return self._publish, (effect,), 0
-            case Walk(index, count) if index < grant.count and count <= MAX_CHAINS:
-                return self._walk, (index, count), CAN_WAIT
+            case Walk(index, count, pin) if index < grant.count and count <= MAX_CHAINS and self._has(pin):
+                return self.walks.want, (index, count, pin), 0
             case Flush(tag, resource) if (medium := media(resource)) is not None:
                 return self._flush, (tag, medium), CAN_WAIT
-            case ChainRead() | ChainWrite() | ChainTransfer() | ChainUsed() if effect.handle in self._live:
-                return self._on_chain(effect, self._live[effect.handle], lines, media)
+            case ConfigChanged(pin) if self._has(pin):
+                return partial(self.interrupts.add, raises=True), (CONFIG_CHANGE, pin), 0
+            case ChainRead() | ChainWrite() | ChainTransfer() | ChainServe() | ChainUsed():
+                live = self._live.get(effect.handle)
+                return None if live is None or live.is_served else self._on_chain(effect, live, media)
         return None
 
-    def _on_chain(
-        self, effect: Effect, live: _Live, lines: Lines, media: Callable[[int], MediumAccess | None]
-    ) -> Application | None:
+    def _has(self, pin: int) -> bool:
+        return pin < len(self.interrupts.lines)
+
+    def _on_chain(self, effect: Effect, live: _Live, media: Media) -> Application | None:
         match effect:
             case ChainRead(handle, skip, size) if not live.reading:
                 if skip + size > live.readable or size > MAX_PAYLOAD:
@@ -162,20 +185,23 @@ class DeviceQueues:
                 return self._read, (handle, skip, size), CAN_WAIT
             case ChainWrite(handle, skip, data) if skip + len(data) <= live.writable:
                 return self._write, (handle, skip, data), 0
-            case ChainUsed(pin, handle, written) if pin < len(lines) and written <= live.writable:
-                return self._use, (handle, written, lines[pin]), 0
+            case ChainUsed(handle, written) if written <= live.writable:
+                return self._use, (handle, written), CAN_WAIT
             case ChainTransfer(_, resource, _, skip, size, to_guest) if not live.moving:
-                medium = media(resource)
-                if medium is None or not medium.allows(size, to_guest=bool(to_guest)):
-                    return None
-                if skip + size <= (live.writable if to_guest else live.readable):
+                if (medium := _may(media, resource, live, skip, size, to_guest)) is not None:
                     return self._transfer, (effect, medium), CAN_WAIT
+            case ChainServe(_, resource, _, skip, size, to_guest, place, good, bad) if not live.moving:
+                medium = _may(media, resource, live, skip, size, to_guest)
+                if medium is not None and place < live.writable and good | bad <= 0xFF:
+                    return self._serve, (effect, medium), CAN_WAIT
         return None
 
     # --- Queues -------------------------------------------------------------------------------------------
 
     def note(self, offset: int, value: int, size: int = 4) -> Sequence[Any]:
         """The guest is about to write a register. What is to be sent because of it: nothing."""
+        if self._notes.resets(offset, value, size):
+            self.interrupts.forget()
         for index in self._notes.write(offset, value, size):
             self._stop(index)
             for live in self._live.values():
@@ -190,11 +216,15 @@ class DeviceQueues:
     def _open(self, index: int, flags: int, size: int, *areas: int) -> None:
         if 0 < size <= self.grant.max_size:
             with suppress(RingError):  # the device hears of it when it asks for chains
-                self._rings[index] = Ring(self._ram, size, flags, *areas)
+                self._rings[index] = self.new_ring(size, flags, *areas)
+
+    def new_ring(self, size: int, flags: int, *areas: int) -> Ring:
+        """A ring in this memory. Raises RingError."""
+        return Ring(self._ram, size, flags, *areas)
 
     def _stop(self, index: int) -> None:
         self._rings[index] = None
-        self._walks.pop(index, None)
+        self.walks.stop(index)
         self._reads = deque(read for read in self._reads if self._live[read[0]].index != index)
 
     def _withdraw(self, index: int) -> None:
@@ -204,36 +234,56 @@ class DeviceQueues:
     def forget(self) -> None:
         """The machine is reset: there are no queues."""
         self._notes.forget()
+        self.interrupts.forget()
         self._told.clear()
         self._is_postponed = False  # what was to wake us is dropped as well
         for index in range(self.grant.count):
             self._withdraw(index)
 
-    def _walk(self, index: int, count: int) -> list[Any]:
-        self._walks[index] = min(self._walks.get(index, 0) + count, MAX_CHAINS)
-        return [self.next_request]
+    def notified(self, index: int) -> Sequence[Any]:
+        """The guest notifies of a queue. What is to be sent because of it; nothing if the device has to see
+        it.
+        """
+        return [self.next_request] if self.walks.notified(index) else ()
 
-    def _chains(self, index: int, count: int) -> FollowUp:
-        ring = self._rings[index]
-        found: list[Chain] = []
-        in_hand = sum(live.index == index for live in self._live.values())
-        if ring is not None:
+    def _in_hand(self) -> list[int]:
+        counts = [0] * self.grant.count
+        for live in self._live.values():
+            counts[live.index] += 1
+        return counts
+
+    def _chains(self) -> FollowUp | None:
+        """The chains of the next queue that has some."""
+        while (walk := self.walks.next(self._in_hand(), self.grant.max_chains)) is not None:
+            index, count = walk
+            taken: list[Parts] = []
+            ring = self._rings[index]
             try:
-                taken = ring.take(min(count, self.grant.max_chains - in_hand))
-                found = [self._name(index, parts) for parts in taken]
+                if ring is not None:
+                    taken = ring.take(count)
             except RingError:
                 ring = self._rings[index] = None
-        status = BAD_ADDRESS if ring is None else DONE
-        return FollowUp(protocol.CHAINS, self._device, status, index, encode_chains(found))
+            if ring is None:
+                self.walks.stop(index)
+                return FollowUp(protocol.CHAINS, self._device, BAD_ADDRESS, index)
+            self.walks.found(index, len(taken), count)
+            if taken:
+                found = encode_chains([self._name(index, parts) for parts in taken])
+                return FollowUp(protocol.CHAINS, self._device, DONE, index, found)
+        return None
 
     def _name(self, index: int, parts: Parts) -> Chain:
-        live = _Live(index, parts)
         while (handle := (self._last + 1) % _HANDLES) in self._live:
             self._last = handle
         self._last = handle
-        self._live[handle] = live
+        live = self.take_in(handle, index, parts)
         head = self._ram.gather(list(piece(parts.readable, 0, CHAIN_HEAD)))
         return Chain(handle, live.readable, live.writable, head)
+
+    def take_in(self, handle: int, index: int, parts: Parts) -> _Live:
+        """The device has a chain of queue `index`."""
+        live = self._live[handle] = _Live(index, parts)
+        return live
 
     # --- Chains -------------------------------------------------------------------------------------------
 
@@ -256,27 +306,71 @@ class DeviceQueues:
             self._ram.write(address, data[position : position + size])
             position += size
 
-    def _use(self, handle: int, written: int, line: Callable[[int, int], None]) -> None:
-        self._reads = deque(read for read in self._reads if read[0] != handle)
-        self._told = [told for told in self._told if not (told[2] and told[0] == handle)]
-        live = self._live.pop(handle, None)
-        ring = None if live is None else self._rings[live.index]
-        if live is not None and ring is not None and not live.is_taken_back:
+    def _use(self, handle: int, written: int) -> list[Any]:
+        live = self._live.get(handle)
+        if live is not None and not live.is_served:
+            self._forget_asked(handle)
+            self._give_back(handle, live, written)
+        return [self.next_request]
+
+    def _forget_asked(self, handle: int) -> None:
+        if self._reads:
+            self._reads = deque(read for read in self._reads if read[0] != handle)
+        if self._told:
+            self._told = [told for told in self._told if not (told[2] and told[0] == handle)]
+
+    def _give_back(self, handle: int, live: _Live, written: int) -> None:
+        del self._live[handle]
+        self.walks.given_back(live.index)
+        ring = self._rings[live.index]
+        if ring is not None and not live.is_taken_back:
             ring.give_back(live.parts.head, written)
-            if ring.wants_interrupt():
-                line(1, 0)
+            self.add_used(live.index, raises=ring.wants_interrupt())
+
+    def add_used(self, index: int, *, raises: bool) -> None:
+        """A chain has gone back, and the guest wants an interrupt for that, or not."""
+        self.interrupts.add(USED_BUFFER, self.walks.pins[index], raises=raises)
+
+    def _serve(self, asked: ChainServe, medium: MediumAccess) -> list[Any]:
+        live = self._live.get(asked.handle)
+        if live is not None and not live.is_served:
+            live.is_served = True
+            self._forget_asked(asked.handle)
+
+            def served(status: int) -> Sequence[Any]:
+                self._served(asked, live, status)
+                return [self.next_request]
+
+            status = DONE if live.is_taken_back else self._move(asked, live, medium, served)
+            if status is not None:
+                self._served(asked, live, status)
+        return [self.next_request]
+
+    def _served(self, asked: ChainServe, live: _Live, status: int) -> None:
+        """The bytes of a chain were moved, or could not be: what the device has said for that."""
+        self._scatter(live, asked.place, bytes((asked.good if status == DONE else asked.bad,)))
+        filled = asked.size if status == DONE and asked.to_guest and not asked.skip else 0
+        self._give_back(asked.handle, live, asked.place + 1 if filled == asked.place else filled)
 
     def _transfer(self, asked: ChainTransfer, medium: MediumAccess) -> list[Any]:
         live = self._live.get(asked.handle)
         if live is not None and not live.moving:
             live.moving = True
-            status = DONE if live.is_taken_back else self._move(asked, live, medium)
+            handle = asked.handle
+
+            def moved(status: int) -> Sequence[Any]:
+                live.moving = False
+                return [complete(self._device, (handle, status)), self.next_request]
+
+            status = DONE if live.is_taken_back else self._move(asked, live, medium, moved)
             if status is not None:
-                self._told.append((asked.handle, status, True))
+                self._told.append((handle, status, True))
         return [self.next_request]
 
-    def _move(self, asked: ChainTransfer, live: _Live, medium: MediumAccess) -> int | None:
-        """Move the bytes, and return the status, or None if the device is told later."""
+    def _move(
+        self, asked: ChainTransfer | ChainServe, live: _Live, medium: MediumAccess, later: _Later
+    ) -> int | None:
+        """Move the bytes, and return the status, or None if `later` will be called with it."""
         handle, offset, skip, size = asked.handle, asked.offset, asked.skip, asked.size
         if not medium.has(offset, size):
             return BEYOND_END
@@ -293,7 +387,7 @@ class DeviceQueues:
             def arrived(data: bytes) -> None:
                 self._scatter(live, skip, data)
 
-            return self._later(handle, medium, lambda: medium.store.read(offset, size), arrived)
+            return self._later(handle, medium, lambda: medium.store.read(offset, size), arrived, later)
         medium.writes += 1
         data = self._ram.gather(list(piece(live.parts.readable, skip, size)))
 
@@ -302,7 +396,7 @@ class DeviceQueues:
             return b""
 
         if not (is_now and medium.store.writes_now):
-            return self._later(handle, medium, store, lambda _nothing: None)
+            return self._later(handle, medium, store, lambda _nothing: None, later)
         try:
             store()
         except OSError as error:
@@ -310,9 +404,16 @@ class DeviceQueues:
         return DONE
 
     def _later(
-        self, handle: int, medium: MediumAccess, act: Callable[[], bytes], then: Callable[[bytes], None]
+        self,
+        handle: int,
+        medium: MediumAccess,
+        act: Callable[[], bytes],
+        then: Callable[[bytes], None],
+        later: _Later,
     ) -> int | None:
-        """Let the transfer thread do `act`, and then what is to be done with the bytes."""
+        """Let the transfer thread do `act`. What is to be done with the bytes is done then, and `later`
+        called.
+        """
         live = self._live[handle]
         found: list[bytes] = []
 
@@ -326,10 +427,9 @@ class DeviceQueues:
         def settle(status: int) -> Sequence[Any]:
             if self._live.get(handle) is not live or live.is_taken_back:
                 return ()
-            live.moving = False
             if status == DONE:
                 then(found[0])
-            return [complete(self._device, (handle, status)), self.next_request]
+            return later(status)
 
         return None if medium.submit(handle, work, settle) else BUSY
 
@@ -343,12 +443,10 @@ class DeviceQueues:
 
     def next_request(self, has_room: bool) -> FollowUp | None:
         """What is to be sent next: see `follow_up`. Without room for it, it is left to the main thread."""
-        if not (has_room and (self._told or self._reads or self._walks)):
+        is_any = bool(self._told or self._reads or self.walks.is_any_due)
+        if not (has_room and is_any):
             self._moved = 0  # the request is over
-        if not (self._told or self._reads or self._walks):
-            return None
-        if not has_room:
-            if not self._is_postponed:
+            if is_any and not self._is_postponed:
                 self._is_postponed = self._come_by(self._resume)
             return None
         if self._told:
@@ -364,7 +462,7 @@ class DeviceQueues:
             ranges = list(piece(live.parts.readable, skip, size))
             data = bytes(size) if live.is_taken_back else self._ram.gather(ranges)
             return answer(protocol.MEMORY, self._device, handle, DONE, data)
-        return self._chains(*self._walks.popitem())
+        return self._chains()
 
     def _resume(self, _status: int) -> Sequence[Any]:
         self._is_postponed = False
@@ -376,11 +474,11 @@ class DeviceQueues:
         """Everything, when no transfer is under way."""
         lives = {handle: live for handle, live in self._live.items() if not live.is_taken_back}
         counts = len(self._rings), len(lives), len(self._told), len(self._reads)
-        parts = [_STATE.pack(_MAGIC, self._last, *counts), self._notes.state()]
-        for index, ring in enumerate(self._rings):
-            walk = self._walks.get(index, 0)
+        parts = [_STATE.pack(_MAGIC, self._last, self.interrupts.status, *counts)]
+        parts += [self._notes.state(), self.walks.state()]
+        for ring in self._rings:
             fields = (0,) * 7 if ring is None else (ring.size, ring.flags, *_areas(ring), *_indices(ring))
-            parts.append(_RING.pack(ring is not None, *fields, walk))
+            parts.append(_RING.pack(ring is not None, *fields))
         for handle, live in lives.items():
             ranges = live.parts.readable + live.parts.writable
             count = len(live.parts.readable)
@@ -404,21 +502,20 @@ class DeviceQueues:
         return [self.next_request]
 
     def _restore(self, reader: _Reader) -> None:
-        magic, last, rings, lives, told, reads = reader.take(_STATE)
-        if magic != _MAGIC or rings != self.grant.count:
-            raise ValueError(f"{rings} rings")
+        magic, last, interrupts, rings, lives, told, reads = reader.take(_STATE)
+        if magic != _MAGIC or rings != self.grant.count or interrupts > USED_BUFFER | CONFIG_CHANGE:
+            raise ValueError(f"{rings} rings, interrupts {interrupts:#x}")
         self.forget()
         self._notes.restore(reader.bytes(self._notes.state_size))
+        walks = reader.bytes(self.walks.state_size)
         for index in range(rings):
-            present, size, flags, *areas, available, used, walk = reader.take(_RING)
+            present, size, flags, *areas, available, used = reader.take(_RING)
             if present:
                 self._open(index, flags, size, *areas)
                 ring = self._rings[index]
                 if ring is None:
                     raise ValueError(f"ring {index} is none")
                 ring.next_available, ring.next_used = available, used
-            if walk:
-                self._walks[index] = min(walk, MAX_CHAINS)
         for _ in range(lives):
             handle, index, head, readable, writable = reader.take(_LIVE)
             ranges = [reader.take(_RANGE) for _ in range(readable + writable)]
@@ -426,6 +523,8 @@ class DeviceQueues:
             if ring is None or head >= ring.size or not self._ram.has(ranges) or handle in self._live:
                 raise ValueError(f"chain {handle}")
             self._live[handle] = _Live(index, Parts(head, ranges[:readable], ranges[readable:]))
+        self.walks.restore(walks)
+        self.interrupts.status = interrupts
         self._last = last
         self._told = [reader.take(_TOLD) for _ in range(told)]
         for tag, _, is_moved in self._told:

@@ -27,7 +27,7 @@ WRITES: Final = 2
 """What the guest may do at a window."""
 
 
-class _Opening:
+class Opening:
     """What a `Window` effect has said. `data` is what the transfer thread has read, if it was that."""
 
     __slots__ = ("data", "device", "medium", "offset", "resource", "size", "tag")
@@ -77,7 +77,7 @@ class DataWindow:
         self.position = 0
         self.end = 0
         self._data = bytearray()
-        self._opening: _Opening | None = None
+        self._opening: Opening | None = None
 
     # --- What the device asks for -------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class DataWindow:
         self.drop()
         if not size:
             return []
-        opening = _Opening(device, resource, medium, tag, offset, size)
+        opening = Opening(device, resource, medium, tag, offset, size)
         if not medium.has(offset, size):
             return opening.told(BEYOND_END)
         if not to_guest:
@@ -114,7 +114,7 @@ class DataWindow:
         self.drop()
         return opening.told(BUSY)
 
-    def _arrived(self, opening: _Opening, status: int) -> bool:
+    def _arrived(self, opening: Opening, status: int) -> bool:
         """What was to be read is there, or could not be read. Whether the device still waits for it."""
         if self._opening is not opening:
             return False
@@ -209,6 +209,6 @@ class DataWindow:
             or not medium.has(state.offset, state.size)
         ):
             raise ValueError("a window that cannot be")
-        self._opening = _Opening(device, state.resource, medium, state.tag, state.offset, state.size)
+        self._opening = Opening(device, state.resource, medium, state.tag, state.offset, state.size)
         self._start(bytearray(state.data.ljust(state.size, b"\0")), state.use)
         self.position = state.position

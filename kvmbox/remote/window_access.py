@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from kvmbox.choice import kind
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.window import CLOSED, DataWindow
@@ -29,13 +30,13 @@ class WindowAccess:
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         """As `Channel.access`, for an access of 2 or 4 bytes. Raises DeviceProcessError."""
-        kind, size = word & 0xFF, word >> 16 & 0xFF
-        if kind == protocol.INDEXED_READ:  # the write that it carries may be about the window
+        asked, size = word & 0xFF, word >> 16 & 0xFF
+        if asked == protocol.INDEXED_READ:  # the write that it carries may be about the window
             posted = request_word(protocol.WRITE, self._index, 1)
             self._ask(posted, value >> 32, value & 0xFF, 0)
-            word, kind, value = word ^ protocol.READ ^ protocol.INDEXED_READ, protocol.READ, 0
+            word, asked, value = word ^ protocol.READ ^ protocol.INDEXED_READ, protocol.READ, 0
         if offset == self.window.register:
-            if kind == protocol.READ:
+            if asked == protocol.READ:
                 if found := self._read(size, 1):
                     return int.from_bytes(found, "little")
             elif self._write(size, value.to_bytes(size, "little")):
@@ -80,3 +81,8 @@ class WindowAccess:
 
         self.channel.serve(under_lock)
         return found[0]
+
+
+def window_access(channel: Channel, index: int, window: DataWindow) -> WindowAccess:
+    """What makes such accesses, of the chosen half."""
+    return kind(WindowAccess, "window", "CompiledWindowAccess")(channel, index, window)

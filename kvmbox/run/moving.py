@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kvmbox.choice import kind
 from kvmbox.devices.model import DONE
 from kvmbox.remote.guest_memory import settled
 from kvmbox.remote.patience import REPLY_SLICES
@@ -82,7 +83,7 @@ class Mover:
         def come_by(settle: Settle) -> bool:
             return thread.submit(Errand(device, 0, wait, settle), MOST_ERRANDS)
 
-        return DeviceQueues(grant, self._ram, come_by)
+        return kind(DeviceQueues, "queues", "CompiledQueues")(grant, self._ram, come_by)
 
 
 def tell_transfers(thread: TransferThread, pool: DevicePool) -> bool:

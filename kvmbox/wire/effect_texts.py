@@ -13,9 +13,11 @@ import kvmbox.wire.pci_effects  # noqa: F401 - whoever shows effects decodes the
 from kvmbox.devices.media import (
     Aperture,
     ChainRead,
+    ChainServe,
     ChainTransfer,
     ChainUsed,
     ChainWrite,
+    ConfigChanged,
     Flush,
     FrameBuffer,
     Queue,
@@ -109,7 +111,11 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
         f"has queue {effect.index} of {effect.size} at {effect.descriptors:#x}, {effect.available:#x}, "
         f"{effect.used:#x}"
     ),
-    Walk: lambda effect, _: f"asks for {effect.count} chains of queue {effect.index}",
+    Walk: lambda effect, _: (
+        f"wants the chains of queue {effect.index}, {effect.count} at a time"
+        if effect.count
+        else f"wants no chains of queue {effect.index}"
+    ),
     ChainRead: lambda effect, _: f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}",
     ChainWrite: lambda effect, _: (
         f"writes {len(effect.data)} bytes to chain {effect.handle} at {effect.skip}: {excerpt(effect.data)}"
@@ -118,6 +124,12 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
         f"asks to {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
         f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
     ),
+    ChainServe: lambda effect, _: (
+        f"has {effect.size} bytes of medium {effect.resource} at byte {effect.offset} "
+        f"{'read' if effect.to_guest else 'written'} for chain {effect.handle} at {effect.skip}, then status "
+        f"{effect.good} or {effect.bad} at {effect.place}, and gives it back"
+    ),
+    ConfigChanged: lambda _effect, _: "tells of its configuration",
     ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
     Decode: lambda effect, _: (
         f"{'places' if effect.enabled else 'removes'} base address {effect.bar} of function "

@@ -83,7 +83,7 @@ class EffectKind:
     """
 
     __slots__ = (
-        *("_layout", "_names", "_of_field", "after_write", "fields", "flaw", "grants"),
+        *("_layout", "_of_field", "_plain", "after_write", "fields", "flaw", "grants"),
         *("has_argument", "has_data", "has_level", "has_pin", "has_ranges", "make", "name"),
         *("short", "tag", "words"),
     )
@@ -118,13 +118,22 @@ class EffectKind:
         # The eight bytes and the words behind them in one piece: which of its numbers is which field.
         self._layout = Struct(EFFECT.format + WORD.format[1:] * self.words)
         self._of_field = _numbers_of(places)
-        self._names = tuple(zip(self._of_field, make.__match_args__, strict=True))
+        names = dict(zip(self._of_field, make.__match_args__, strict=True))
+        is_plain = not (self.has_data or self.has_ranges)
+        # By number behind tag and device, if there is nothing behind the numbers: the name of its field.
+        self._plain = (
+            tuple(names.get(place) for place in range(_AT_PIN, _FIXED + self.words)) if is_plain else ()
+        )
 
     def encode(self, device: int, effect: Effect) -> bytes:
         """The bytes of an effect of this kind."""
+        if self._plain:
+            values = [0 if name is None else getattr(effect, name) for name in self._plain]
+            values[2] = min(values[2], MAX_ARGUMENT)
+            return self._layout.pack(self.tag, device, *values)
         numbers = [self.tag, device, 0, 0, 0, *[0] * self.words]
         tail = b""
-        for place, name in self._names:
+        for place, name in zip(self._of_field, self.make.__match_args__, strict=True):
             value = getattr(effect, name)
             if place == _AT_RANGES:
                 numbers[_AT_PIN] = len(value)

@@ -16,11 +16,13 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from kvmbox.board import Queues
+from kvmbox.board import Medium, Queues
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.devices.media import ChainRead, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
 from kvmbox.devices.model import Effect
+from kvmbox.host.transfers import BytesStore
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.wire.chains import decode_chains
 from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory
@@ -82,12 +84,18 @@ class Memory(FlatMemory):
         self.poke(place, "QIHH", address, length, flags, following & 0xFFFF)
 
 
+def _nobody(_tag: int, _work: object, _settle: object) -> bool:
+    """No errand is taken."""
+    return False
+
+
 class Rings:
     """A source of cases; all of them come from one seed."""
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
         self.memory = Memory(self.dice)
+        self.medium = MediumAccess(Medium("disk", SIZE, writable=True), BytesStore(bytes(SIZE)), _nobody)
         self.rings = self.chains = self.dead = self.granted = 0
 
     def step(self) -> None:
@@ -114,6 +122,7 @@ class Rings:
         if dice.random() < 0.03:
             driver.set_index(dice.randrange(1 << 16))
         queues = DeviceQueues(Queues(1, 16, 16), cast(GuestMemory, memory), lambda _settle: True)
+        queues.interrupts.lines = [lambda _level, _coalesced: None]
         areas = list(driver.areas)
         if dice.random() < 0.05:
             areas[dice.randrange(3)] = dice.choice((*PLACES, 0x1001, 0x1004))
@@ -125,14 +134,15 @@ class Rings:
         self._judge(driver, tuple(areas))
 
     def _apply(self, queues: DeviceQueues, effect: Effect) -> list[Any]:
-        application = queues.check(0, effect, [lambda _level, _coalesced: None], lambda _resource: None)
+        application = queues.check(0, effect, lambda _resource: self.medium)
         if application is None:
             return []
         self.granted += 1
         return application[0](*application[1]) or []
 
     def _walk(self, queues: DeviceQueues) -> None:
-        asked = self._apply(queues, Walk(0, self.dice.randrange(1, 65)))
+        self._apply(queues, Walk(0, self.dice.randrange(1, 65)))
+        asked = list(queues.notified(0))
         handles = [0]
         while asked:
             request = asked.pop()(True)
@@ -150,15 +160,20 @@ class Rings:
         handle = dice.choice(handles) if dice.random() < 0.95 else dice.randrange(1 << 32)
         skip = 0 if dice.random() < 0.5 else dice.choice((1, 15, 16, 511, (1 << 64) - 1, dice.randrange(600)))
         size = dice.choice((1, 16, 512, 4064, 0xFFFF_FFFF, dice.randrange(600)))
-        match dice.randrange(5):
+        match dice.randrange(6):
             case 0:
                 return ChainRead(handle, skip, size)
             case 1 | 2:
                 return ChainWrite(handle, skip, bytes([0xA5]) * min(size, 4000))
             case 3:
                 return ChainTransfer(handle, 0, 0, skip, size, dice.randrange(2))
+            case 4:
+                place = dice.choice((0, 512, dice.randrange(600)))
+                return ChainServe(
+                    handle, 0, dice.randrange(1 << 15), skip, size, dice.randrange(2), place, 0, 1
+                )
             case _:
-                return ChainUsed(dice.randrange(2), handle, dice.choice((0, size)))
+                return ChainUsed(handle, dice.choice((0, size)))
 
     def _judge(self, driver: Driver, areas: tuple[int, ...]) -> None:
         memory, size = self.memory, driver.size

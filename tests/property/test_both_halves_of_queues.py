@@ -1,5 +1,5 @@
 """A virtio device on the loops of both halves: what the guest writes of its queues is noted in each, and a
-notification takes the fast path in compiled code.
+notification is one request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kvmbox.board import Medium
 from kvmbox.bus import Mapping
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.host.transfers import BytesStore
-from kvmbox.remote.queue_access import QueueAccess
+from kvmbox.wire import protocol
 from tests.support.halves import Half, built_halves
 from tests.support.loop_rig import Rig
 from tests.support.scripted_vcpu import OUT
@@ -28,17 +28,9 @@ HEADER, DATA, STATUS = 0x8000, 0x9000, 0x8800
 
 
 @pytest.mark.parametrize("half", HALVES, ids=["pure", "compiled"][: len(HALVES)])
-def test_queue_is_where_the_guest_says_and_compiled_code_notifies_by_itself(
+def test_queue_is_where_the_guest_says_and_a_notification_is_one_request(
     half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted: list[int] = []
-    access = QueueAccess.access
-
-    def note(self: QueueAccess, word: int, offset: int, value: int, limit: int) -> int:
-        noted.append(offset)
-        return access(self, word, offset, value, limit)
-
-    monkeypatch.setattr(QueueAccess, "access", note)
     disk = VirtioRig(board_extras.virtio_blk(0, Medium("disk", len(CONTENT))), BytesStore(CONTENT), half=half)
     loop = Rig(half)
     loop.ports.attach(Mapping(PORT, 0x200, disk.proxy, direct=disk.proxy))
@@ -60,5 +52,5 @@ def test_queue_is_where_the_guest_says_and_compiled_code_notifies_by_itself(
     loop.play()
 
     assert disk.memory.data[DATA : DATA + 512 * ROUNDS] == CONTENT[: 512 * ROUNDS]
-    assert noted.count(mmio.QUEUE_READY) == ROUNDS
-    assert noted.count(mmio.QUEUE_NOTIFY) == (1 if half.is_compiled else ROUNDS)
+    assert disk.requests.count(protocol.CHAINS) == ROUNDS
+    assert disk.requests[-1] == protocol.CHAINS

@@ -42,9 +42,11 @@ from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.media import (
     Chain,
     ChainRead,
+    ChainServe,
     ChainTransfer,
     ChainUsed,
     ChainWrite,
+    ConfigChanged,
     Flush,
     Queue,
     Walk,
@@ -78,6 +80,7 @@ from kvmbox.devices.model import (
 )
 from kvmbox.devices.qcow2 import DATA, MAP, MAP_FRAME, OPEN, OPEN_FRAME
 from kvmbox.firmware.fw_cfg import FwCfgItem
+from kvmbox.remote.queue_notes import notified
 from kvmbox.wire.protocol import MAX_STEADY
 from tests.support.ide_host import cd, disk
 from tests.support.qcow2_images import qcow2
@@ -535,7 +538,7 @@ def steps_for(name: str, *, most: int = 300) -> st.SearchStrategy[list[Step]]:
     return st.binary(min_size=most // 3, max_size=most).map(lambda data: steps_from(name, data))
 
 
-QUESTIONS: Final = (MemoryRead, ContentRead, Transfer, Walk, ChainRead, ChainTransfer)
+QUESTIONS: Final = (MemoryRead, ContentRead, Transfer, ChainRead, ChainTransfer)
 
 
 class VirtioGuest:
@@ -544,12 +547,15 @@ class VirtioGuest:
     def __init__(self) -> None:
         self.last = 0
         self.chains: dict[int, Chain] = {}
+        self.wanted: dict[int, int] = {}
+        """The queues whose chains the device wants, and how many at a time."""
         self.is_strict = True
         """Whether the device can know of no other chains."""
 
     def copy(self) -> VirtioGuest:
         other = VirtioGuest()
         other.last, other.chains, other.is_strict = self.last, dict(self.chains), self.is_strict
+        other.wanted = dict(self.wanted)
         return other
 
     def walked(self, index: int, count: int) -> tuple[list[Chain], int]:
@@ -557,6 +563,7 @@ class VirtioGuest:
         assert 0 < count <= 64
         if self.last % 41 == 40:
             self.last += 1
+            del self.wanted[index]
             return [], BAD_ADDRESS
         found = []
         for _ in range(min(count, 1 + self.last % 5)):
@@ -568,6 +575,11 @@ class VirtioGuest:
             chain = self.chains[self.last] = Chain(self.last, readable, writable, head)
             found.append(chain)
         return found, DONE
+
+    def notified(self, model: Any, now: int, index: int) -> None:
+        """The guest notifies: what the VMM makes of it."""
+        if index in self.wanted:
+            model.chains(now, index, *self.walked(index, self.wanted[index]))
 
     def asked(self, effect: Effect) -> None:
         """What would break the protocol is asserted."""
@@ -584,8 +596,14 @@ class VirtioGuest:
                 assert 0 < size <= 1 << 20
                 chain = self.chains[handle]
                 assert skip + size <= (chain.writable if to_guest else chain.readable)
-            case ChainUsed(pin, handle, written):
-                assert pin == 0
+            case ChainServe(handle, resource, _, skip, size, to_guest, place, good, bad):
+                assert resource == 0
+                assert 0 < size <= 1 << 20
+                chain = self.chains.pop(handle)
+                assert skip + size <= (chain.writable if to_guest else chain.readable)
+                assert place < chain.writable
+                assert good < bad < 256
+            case ChainUsed(handle, written):
                 assert written <= self.chains.pop(handle).writable
 
 
@@ -627,7 +645,11 @@ class Rig:
             case "write":
                 written = step.size
                 self.written = (step.offset, step.size, step.value & mask)
-                assert self.model.write(self.now, step.offset, step.size, step.value & mask) is None  # type: ignore[func-returns-value]  # that is the point
+                index = notified(step.offset, step.size, step.value & mask)
+                if self.device.granted(Queues) and index is not None:
+                    self.guest.notified(self.model, self.now, index)
+                else:
+                    assert self.model.write(self.now, step.offset, step.size, step.value & mask) is None  # type: ignore[func-returns-value]  # that is the point
             case "advance":
                 self.model.advance(self.now)
             case "deadline":
@@ -647,6 +669,7 @@ class Rig:
                 model: Any = self.model
                 model.complete(self.now, self.asked if step.offset else step.value, step.size)
             case "reset":
+                self.guest.wanted.clear()
                 self.model.reset(self.now)
             case _:
                 raise AssertionError(step)
@@ -687,9 +710,6 @@ class Rig:
                     model.memory(self.now, tag, bytes((offset + index) & 0xFF for index in range(size)))
                 case Transfer(tag, _, _, ranges, _):
                     model.complete(self.now, tag, DONE if ranges[0][0] < 0x1000 else BAD_ADDRESS)
-                case Walk(index, count):
-                    chains, status = self.guest.walked(index, count)
-                    model.chains(self.now, index, chains, status)
                 case ChainRead(handle, _, size):
                     model.memory(self.now, handle, bytes(size))
                 case ChainTransfer(handle, _, _, _, _, _) | Flush(handle, _):
@@ -707,8 +727,7 @@ class Rig:
         for effect in effects:
             match effect:
                 case IrqLine(pin, level, coalesced):
-                    if not self.device.granted(Queues):  # whose line also rises by itself
-                        assert level == 1 - self.lines[pin], "a level that was there already"
+                    assert level == 1 - self.lines[pin], "a level that was there already"
                     self.lines[pin] = level
                     assert coalesced >= 0
                     assert coalesced == 0 or level == 1
@@ -788,10 +807,17 @@ class Rig:
                     assert is_write
                     assert index < queues.count
                     assert flags < 4
-                case Walk(index, _):
+                    self.guest.wanted.pop(index, None)
+                case Walk(index, count):
                     (queues,) = self.device.granted(Queues)
                     assert index < queues.count
-                case ChainRead() | ChainWrite() | ChainTransfer() | ChainUsed():
+                    assert count <= 64
+                    self.guest.wanted[index] = count
+                    if not count:
+                        del self.guest.wanted[index]
+                case ConfigChanged():
+                    assert self.device.granted(Queues)
+                case ChainRead() | ChainWrite() | ChainTransfer() | ChainServe() | ChainUsed():
                     assert self.device.granted(Queues)
                     self.guest.asked(effect)
                 case Flush(tag, resource):

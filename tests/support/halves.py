@@ -15,6 +15,7 @@ from kvmbox.jail.server import DeviceServer
 from kvmbox.jail.stream_port import StreamPort
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import Journal
+from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport, SocketTransport
 from kvmbox.remote.window import DataWindow
@@ -44,6 +45,7 @@ class Half:
     stream_port: Callable[..., Any] = StreamPort
     serve: Callable[[Any, DeviceServer], int] = serve
     window: type[DataWindow] = DataWindow
+    queues: type[DeviceQueues] = DeviceQueues
 
     def control(self, kick: Callable[[], None], notify: Callable[[], None] = lambda: None) -> VcpuControl:
         """The control of a vCPU that such a loop runs."""
@@ -60,6 +62,7 @@ def compiled_half() -> Half:
     from kvmbox.fast import channel as channels
     from kvmbox.fast import loop as machines
     from kvmbox.fast import serving
+    from kvmbox.fast.queues import CompiledQueues
     from kvmbox.fast.window import CompiledWindow
 
     return Half(
@@ -76,6 +79,7 @@ def compiled_half() -> Half:
         serving.StreamPort,
         serving.serve,
         CompiledWindow,
+        CompiledQueues,
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
+from kvmbox.memory import GuestMemory
+
 NEXT, WRITE, INDIRECT = 1, 2, 4
 DESCRIPTOR = 16
 
@@ -63,6 +65,20 @@ class FlatMemory:
 
     def peek(self, address: int, form: str) -> tuple[int, ...]:
         return struct.unpack_from("<" + form, self.data, address)
+
+
+class RealMemory(GuestMemory):
+    """Guest memory as a run has it."""
+
+    def poke(self, address: int, form: str, *values: int) -> None:
+        self.write(address, struct.pack("<" + form, *values))
+
+    def peek(self, address: int, form: str) -> tuple[int, ...]:
+        return struct.unpack("<" + form, self.read(address, struct.calcsize("<" + form)))
+
+    @property
+    def data(self) -> bytes:
+        return self.read(0, self.size)
 
 
 class Driver:

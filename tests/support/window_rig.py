@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -37,7 +40,7 @@ DEVICE = DeviceSpec(
 
 
 class Store(BytesStore):
-    """It waits and fails as the test wants."""
+    """It waits and fails as the test wants. A file has the same bytes."""
 
     writes_now = True
 
@@ -46,6 +49,10 @@ class Store(BytesStore):
         self.waits = False
         self.fails = 0
         self.calls: list[str] = []
+        self._file = os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        os.write(self._file, CONTENT)
+        self._offered = 0
 
     def _called(self, what: str) -> None:
         self.calls.append(what)
@@ -59,9 +66,17 @@ class Store(BytesStore):
     def read_now(self, offset: int, size: int) -> bytes | None:  # type: ignore[override]
         return None if self.waits else self.read(offset, size)
 
+    def file_now(self, offset: int, _size: int) -> int:
+        self._offered = offset
+        return -1 if self.waits or self.fails else self._file
+
+    def was_read(self, size: int) -> None:
+        self._called(f"read {self._offered}+{size}")
+
     def write(self, offset: int, data: bytes) -> None:
         self._called(f"write {offset}+{len(data)}")
         super().write(offset, data)
+        os.pwrite(self._file, data, offset)
 
     def flush(self) -> None:
         self._called("flush")

@@ -39,6 +39,10 @@ class FaultyDisk:
         """See MediumStore. It would always have to wait."""
         return None
 
+    def file_now(self, _offset: int, _size: int) -> int:
+        """See MediumAccess. No file has what this disk has."""
+        return -1
+
     def write(self, offset: int, data: bytes) -> None:
         """See MediumStore."""
         self._begin()

@@ -10,7 +10,7 @@ function are where something else is.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from kvmbox import layout
@@ -110,8 +110,8 @@ _ELSEWHERE: Final = Forgery(
     VIRTIO,
     (
         ((0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, SECRET)), _PUBLISH[1]),
-        ((0, ChainUsed(0, FIRST, WRITABLE)),),  # which the VMM writes into the used ring
-        ((0, ChainUsed(0, FIRST, WRITABLE)),),
+        ((0, ChainUsed(FIRST, WRITABLE)),),  # which the VMM writes into the used ring
+        ((0, ChainUsed(FIRST, WRITABLE)),),
     ),
 )
 """It says that the used ring is where it wants bytes of its own. The VMM does not believe it."""
@@ -129,7 +129,7 @@ FORGERIES: Final = {
     "vga-window-elsewhere": Forgery(VGA_TYPE, (((0, Aperture(0, SECRET, 64)),),)),
     "vga-window-beyond": Forgery(VGA_TYPE, (((0, Aperture(0, layout.VGA_MEMORY, 1 << 17)),),)),
     "chain-forged": _virtio((0, ChainWrite(77, 0, _DATA))),
-    "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(0, FIRST, 0)),),)),
+    "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(FIRST, 0)),),)),
     "chain-withdrawn": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=((), _PUBLISH[:1])),
     "chain-other-queue": _virtio((1, ChainWrite(FIRST, 0, _DATA))),
     "chain-write-beyond": _virtio((0, ChainWrite(FIRST, WRITABLE - 1, _DATA))),
@@ -191,6 +191,11 @@ class Victim:
     def is_harmed(self) -> bool:
         """Whether a forgery got something."""
         return self._state() != self._before or any(window.use != CLOSED for window in self._windows)
+
+    def notified(self) -> Sequence[Any]:
+        """The guest notifies of its first queue, if it has one: what is to be sent."""
+        media = self.grants[0].media
+        return () if media is None or media.queues is None else media.queues.notified(0)
 
     def hear(self, sent: bytes, _reply: bytes) -> None:
         """See `Channel.record`."""

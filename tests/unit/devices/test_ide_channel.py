@@ -20,6 +20,7 @@ from kvmbox.devices.ide_registers import (
     LBA_LOW,
     LBA_MID,
     NIEN,
+    REGISTER_COUNT,
     SRST,
     STATUS,
 )
@@ -154,6 +155,13 @@ def test_parameters_that_are_no_drive_are_refused(parameters: bytes) -> None:
 
 
 # --- Interrupts -----------------------------------------------------------------------------------------
+
+
+def test_registers_are_steady_but_data() -> None:
+    channel = IdeChannel()
+
+    assert all(channel.steady(offset, 1, 0) for offset in range(1, REGISTER_COUNT))
+    assert not any(channel.steady(DATA, size, 0) for size in (1, 2, 4))
 
 
 def test_status_takes_the_interrupt_away_and_alternate_status_does_not() -> None:

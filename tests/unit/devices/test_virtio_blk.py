@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import Chain, ChainTransfer, ChainUsed, ChainWrite, Flush
+from kvmbox.devices.media import Chain, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Flush
 from kvmbox.devices.model import BEYOND_END, DONE, FAILED, Effect, SnapshotError
 from kvmbox.devices.virtio_blk import (
     F_FLUSH,
@@ -22,7 +22,7 @@ from kvmbox.devices.virtio_blk import (
     UNSUPP,
     VirtioBlk,
 )
-from tests.unit.devices.test_virtio_mmio import accept, notify, publish
+from tests.unit.devices.test_virtio_mmio import accept, publish
 
 SECTORS = 1 << 16
 
@@ -42,13 +42,12 @@ def ask(
     """Give it a request for `data` bytes; what it does."""
     header = struct.pack("<IIQ", kind, 0, sector) if head is None else head
     out = data if kind == OUT else 0
-    notify(model)
     model.chains(0, 0, [Chain(handle, len(header) + out, data - out + 1, header)], DONE)
     return model.take_effects()
 
 
 def answer(status: int, place: int, written: int, handle: int = 7) -> list[Effect]:
-    return [ChainWrite(handle, place, bytes((status,))), ChainUsed(0, handle, written)]
+    return [ChainWrite(handle, place, bytes((status,))), ChainUsed(handle, written)]
 
 
 def test_disk_tells_what_it_is() -> None:
@@ -61,20 +60,14 @@ def test_disk_tells_what_it_is() -> None:
     assert model.read(0, mmio.CONFIG + 20, 4) == 512  # blk_size
 
 
-def test_read_moves_sectors_to_the_chain_and_then_answers() -> None:
+def test_request_is_served_without_another_word() -> None:
     model = disk()
+    before = model.snapshot()
 
-    assert ask(model, IN, 3, 1024) == [ChainTransfer(7, 0, 3 * 512, 0, 1024, 1)]
-    model.complete(0, 7, DONE)
-    assert model.take_effects() == answer(OK, 1024, 1025)
-
-
-def test_write_takes_what_is_behind_the_header() -> None:
-    model = disk()
-
-    assert ask(model, OUT, 5, 512) == [ChainTransfer(7, 0, 5 * 512, 16, 512, 0)]
-    model.complete(0, 7, DONE)
-    assert model.take_effects() == answer(OK, 0, 1)
+    assert ask(model, IN, 3, 1024) == [ChainServe(7, 0, 3 * 512, 0, 1024, 1, 1024, OK, IOERR)]
+    assert ask(model, OUT, 5, 512) == [ChainServe(7, 0, 5 * 512, 16, 512, 0, 0, OK, IOERR)]
+    assert ask(model, IN, 0, PIECE) == [ChainServe(7, 0, 0, 0, PIECE, 1, PIECE, OK, IOERR)]
+    assert model.snapshot() == before
 
 
 @pytest.mark.parametrize("kind", [IN, OUT])
@@ -93,10 +86,10 @@ def test_large_request_is_moved_in_pieces(kind: int) -> None:
 @pytest.mark.parametrize("status", [FAILED, BEYOND_END])
 def test_failed_transfer_is_an_error_of_io(status: int) -> None:
     model = disk()
-    ask(model, IN, 3, 1024)
+    ask(model, IN, 0, 2 * PIECE)
 
     model.complete(0, 7, status)
-    assert model.take_effects() == answer(IOERR, 1024, 0)
+    assert model.take_effects() == answer(IOERR, 2 * PIECE, 0)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +100,7 @@ def test_failed_transfer_is_an_error_of_io(status: int) -> None:
 def test_sectors_that_are_none_are_an_error_of_io(kind: int, sector: int, size: int) -> None:
     effects = ask(disk(), kind, sector, size)
 
-    assert not any(isinstance(effect, ChainTransfer) for effect in effects)
+    assert not any(isinstance(effect, ChainTransfer | ChainServe) for effect in effects)
     assert effects[0] == ChainWrite(7, size if kind == IN else 0, bytes((IOERR,)))
 
 
@@ -146,7 +139,6 @@ def test_other_requests_are_unsupported(kind: int) -> None:
 def test_chain_that_is_no_request_needs_a_reset() -> None:
     for chain in (Chain(7, 15, 1, bytes(15)), Chain(7, 16, 0, bytes(16)), Chain(7, 0, 513, b"")):
         model = disk()
-        notify(model)
         model.chains(0, 0, [chain, Chain(8, 16, 1, bytes(16))], DONE)
 
         assert model.read(0, mmio.STATUS, 4) & mmio.NEEDS_RESET
@@ -155,7 +147,7 @@ def test_chain_that_is_no_request_needs_a_reset() -> None:
 
 def test_answer_from_before_a_reset_is_nobodys() -> None:
     model = disk()
-    ask(model, IN, 0, 512)
+    ask(model, IN, 0, 2 * PIECE)
     model.reset(0)
 
     model.complete(0, 7, DONE)
@@ -185,7 +177,7 @@ def test_snapshot_is_restored_in_the_middle_of_pieces() -> None:
 )
 def test_request_that_cannot_be_is_refused_in_a_snapshot(request_fields: tuple[int, ...]) -> None:
     model = disk()
-    ask(model, IN, 0, 512)
+    ask(model, FLUSH, 0, 0)
     state = model.snapshot()
     size = struct.calcsize("<IIQIII")
 

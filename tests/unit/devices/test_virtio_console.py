@@ -15,7 +15,7 @@ from kvmbox.devices.virtio_console import (
     READ_SIZE,
     VirtioConsole,
 )
-from tests.unit.devices.test_virtio_mmio import accept, notify, publish
+from tests.unit.devices.test_virtio_mmio import accept, publish
 
 
 def console() -> VirtioConsole:
@@ -29,7 +29,6 @@ def console() -> VirtioConsole:
 
 
 def give(model: VirtioConsole, index: int, *chains: Chain) -> list[Effect]:
-    notify(model, index)
     model.chains(0, index, list(chains), DONE)
     return model.take_effects()
 
@@ -38,8 +37,8 @@ def test_short_output_is_printed_from_the_head() -> None:
     effects = give(console(), OUTPUT, Chain(1, 3, 0, b"abc"), Chain(2, 0, 0, b""), Chain(3, 1, 0, b"d"))
 
     assert effects == [
-        *(HostOutput(b"abc"), ChainUsed(0, 1, 0)),
-        *(ChainUsed(0, 2, 0), HostOutput(b"d"), ChainUsed(0, 3, 0)),
+        *(HostOutput(b"abc"), ChainUsed(1, 0)),
+        *(ChainUsed(2, 0), HostOutput(b"d"), ChainUsed(3, 0)),
     ]
 
 
@@ -73,8 +72,8 @@ def test_input_fills_chains_in_order() -> None:
 
     assert model.receive(0, b"abc") == 3
     assert model.take_effects() == [
-        *(ChainWrite(1, 0, b"ab"), ChainUsed(0, 1, 2)),
-        *(ChainWrite(2, 0, b"c"), ChainUsed(0, 2, 1)),
+        *(ChainWrite(1, 0, b"ab"), ChainUsed(1, 2)),
+        *(ChainWrite(2, 0, b"c"), ChainUsed(2, 1)),
     ]
 
 
@@ -97,7 +96,7 @@ def test_more_input_than_fits_in_a_frame_is_taken_in_parts() -> None:
 
 
 def test_chain_for_input_without_room_comes_back() -> None:
-    assert give(console(), INPUT, Chain(1, 8, 0, b"12345678")) == [ChainUsed(0, 1, 0)]
+    assert give(console(), INPUT, Chain(1, 8, 0, b"12345678")) == [ChainUsed(1, 0)]
 
 
 def test_snapshot_goes_on_in_the_middle_of_output_and_input() -> None:
@@ -107,7 +106,7 @@ def test_snapshot_goes_on_in_the_middle_of_output_and_input() -> None:
 
     copy.restore(model.snapshot())
     copy.memory(0, 1, bytes(8))
-    assert copy.take_effects() == [HostOutput(bytes(8)), ChainUsed(0, 1, 0)]
+    assert copy.take_effects() == [HostOutput(bytes(8)), ChainUsed(1, 0)]
     assert give(copy, INPUT, Chain(2, 0, 5, b"")) == [InputRoom(5)]
 
 

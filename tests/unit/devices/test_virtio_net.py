@@ -10,7 +10,7 @@ from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.media import Chain, ChainTransfer, ChainUsed, ChainWrite
 from kvmbox.devices.model import DONE, Effect, InputRoom, SnapshotError
 from kvmbox.devices.virtio_net import F_MRG_RXBUF, MOST_CHAINS, RECEIVED, SENT, VirtioNet
-from tests.unit.devices.test_virtio_mmio import accept, notify, publish
+from tests.unit.devices.test_virtio_mmio import accept, publish
 
 MAC = bytes.fromhex("026b76000001")
 HEADER = 12
@@ -27,7 +27,6 @@ def net(features: int = 0) -> VirtioNet:
 
 
 def give(model: VirtioNet, index: int, *chains: Chain) -> list[Effect]:
-    notify(model, index)
     model.chains(0, index, list(chains), DONE)
     return model.take_effects()
 
@@ -55,12 +54,12 @@ def test_configuration_has_the_address_and_a_link() -> None:
 def test_sent_frame_is_moved_and_its_chain_goes_back() -> None:
     effects = give(net(), SENT, Chain(1, HEADER + 60, 0, bytes(32)))
 
-    assert effects == [ChainTransfer(1, 0, 0, HEADER, 60, 0), ChainUsed(0, 1, 0)]
+    assert effects == [ChainTransfer(1, 0, 0, HEADER, 60, 0), ChainUsed(1, 0)]
 
 
 @pytest.mark.parametrize("size", [0, HEADER, HEADER + 13, HEADER + 1519])
 def test_what_is_no_frame_is_not_sent(size: int) -> None:
-    assert give(net(), SENT, Chain(1, size, 0, b"")) == [ChainUsed(0, 1, 0)]
+    assert give(net(), SENT, Chain(1, size, 0, b"")) == [ChainUsed(1, 0)]
 
 
 def test_received_frame_is_behind_its_header() -> None:
@@ -70,8 +69,8 @@ def test_received_frame_is_behind_its_header() -> None:
     accepted, effects = offer(model, 60, 1514)
     assert accepted == 2
     assert effects == [
-        *(ChainWrite(1, 0, header(1)), ChainTransfer(1, 0, 0, HEADER, 60, 1), ChainUsed(0, 1, 72)),
-        *(ChainWrite(2, 0, header(1)), ChainTransfer(2, 0, 1 << 16, HEADER, 1514, 1), ChainUsed(0, 2, 1526)),
+        *(ChainWrite(1, 0, header(1)), ChainTransfer(1, 0, 0, HEADER, 60, 1), ChainUsed(1, 72)),
+        *(ChainWrite(2, 0, header(1)), ChainTransfer(2, 0, 1 << 16, HEADER, 1514, 1), ChainUsed(2, 1526)),
     ]
 
 
@@ -101,8 +100,8 @@ def test_frame_goes_over_several_chains_if_the_driver_can_that() -> None:
     accepted, effects = offer(model, 180)
     assert accepted == 1
     assert effects == [
-        *(ChainWrite(1, 0, header(2)), ChainTransfer(1, 0, 0, HEADER, 88, 1), ChainUsed(0, 1, 100)),
-        *(ChainTransfer(2, 0, 88, 0, 92, 1), ChainUsed(0, 2, 92)),
+        *(ChainWrite(1, 0, header(2)), ChainTransfer(1, 0, 0, HEADER, 88, 1), ChainUsed(1, 100)),
+        *(ChainTransfer(2, 0, 88, 0, 92, 1), ChainUsed(2, 92)),
     ]
 
 
@@ -120,7 +119,7 @@ def test_frame_that_does_not_fit_is_lost_and_the_chain_stays() -> None:
     give(model, RECEIVED, *buffers(100))
 
     assert offer(model, 180) == (1, [])
-    assert offer(model, 80)[1][-1] == ChainUsed(0, 1, 92)
+    assert offer(model, 80)[1][-1] == ChainUsed(1, 92)
 
 
 def test_frame_for_too_many_chains_is_lost() -> None:
@@ -141,7 +140,7 @@ def test_one_request_takes_as_many_frames_as_a_reply_has_room_for() -> None:
 
 
 def test_chain_without_room_for_a_frame_goes_back() -> None:
-    assert give(net(), RECEIVED, *buffers(HEADER)) == [ChainUsed(0, 1, 0)]
+    assert give(net(), RECEIVED, *buffers(HEADER)) == [ChainUsed(1, 0)]
 
 
 def test_snapshot_has_the_chains_that_wait() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import EVENT_INDEX, Chain, ChainTransfer, ChainUsed, Queue, Walk
-from kvmbox.devices.model import BAD_ADDRESS, DONE, IrqLine, SnapshotError
+from kvmbox.devices.media import EVENT_INDEX, Chain, ChainTransfer, ChainUsed, ConfigChanged, Queue, Walk
+from kvmbox.devices.model import BAD_ADDRESS, DONE, SnapshotError
 from kvmbox.devices.pci_effects import Message
 from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioNetPci, VirtioPci, VirtioRngPci
-from kvmbox.devices.virtio_pci_registers import COMMON, CONFIG, ISR, LEGACY, NOTIFY, PBA, TABLE
+from kvmbox.devices.virtio_pci_registers import COMMON, CONFIG, LEGACY, PBA, TABLE
 
 NO_VECTOR = 0xFFFF
 APIC = 0xFEE0_0000
@@ -39,14 +39,6 @@ def started(model: VirtioPci | None = None) -> VirtioPci:
     model.write(0, COMMON + 0x14, 1, 15)
     model.take_effects()
     return model
-
-
-def used(model: VirtioPci, index: int = 0) -> list[object]:
-    """What the model does when it is notified of a chain of no bytes."""
-    model.write(0, NOTIFY + 4 * index, 2, index)
-    assert model.take_effects() == [Walk(index, 16)]
-    model.chains(0, index, [Chain(1, 0, 0, b"")], DONE)
-    return list(model.take_effects())
 
 
 # --- The common structure --------------------------------------------------------------------------------
@@ -89,6 +81,7 @@ def test_queue_without_features_is_none() -> None:
 def test_reset_by_the_driver_takes_the_queues_and_vectors_back() -> None:
     model = started()
     model.write(0, COMMON + 0x1A, 2, 1)
+    model.take_effects()
     model.write(0, COMMON + 0x14, 1, 0)
     assert model.take_effects() == [Queue(0, 0, 0, 0, 0, 0)]
     assert model.read(0, COMMON + 0x14, 1) == 0
@@ -118,29 +111,27 @@ def test_any_access_anywhere_is_survived(size: int) -> None:
 # --- Interrupts ------------------------------------------------------------------------------------------
 
 
-def test_used_buffer_interrupts_by_the_pin_and_reading_acknowledges() -> None:
-    model = started()
-    assert used(model) == [ChainUsed(0, 1, 0)]
-    assert model.read(0, ISR, 1) == 1
-    assert model.take_effects() == [IrqLine(0, 0)]
-    assert model.read(0, ISR, 1) == 0
-    assert model.take_effects() == []
-
-
-def test_used_buffer_interrupts_by_its_vector() -> None:
-    model = started()
-    model.write(0, COMMON + 0x1A, 2, 1)
-    assert model.read(0, COMMON + 0x1A, 2) == 1
-    assert used(model) == [ChainUsed(2, 1, 0)]
+def test_used_buffer_interrupts_by_the_pin_or_by_its_vector() -> None:
+    model = VirtioRngPci()
+    accept(model)
+    publish(model)
+    model.write(0, COMMON + 0x1A, 2, 0)
+    model.take_effects()
+    model.write(0, COMMON + 0x14, 1, 15)
+    assert model.take_effects() == [Walk(0, mmio.BATCH, 1)]
+    for vector, pin in ((1, 2), (NO_VECTOR, 0)):
+        model.write(0, COMMON + 0x1A, 2, vector)
+        assert model.read(0, COMMON + 0x1A, 2) == vector
+        assert model.take_effects() == [Walk(0, mmio.BATCH, pin)]
+    model.chains(0, 0, [Chain(1, 0, 0, b"")], DONE)
+    assert model.take_effects() == [ChainUsed(1, 0)]
 
 
 def test_broken_queue_interrupts_by_the_vector_of_the_configuration() -> None:
     model = started()
     model.write(0, COMMON + 0x10, 2, 0)
-    model.write(0, NOTIFY, 2, 0)
-    model.take_effects()
     model.chains(0, 0, [], BAD_ADDRESS)
-    assert model.take_effects() == [IrqLine(1, 1)]
+    assert model.take_effects() == [ConfigChanged(1), Walk(0, 0)]
     assert model.read(0, COMMON + 0x14, 1) & mmio.NEEDS_RESET
 
 
@@ -194,12 +185,9 @@ def test_legacy_driver_gives_a_page() -> None:
     assert model.take_effects() == [Queue(0, 256, EVENT_INDEX, 0x10000, 0x11000, 0x12000)]
     assert model.read(0, LEGACY + 0x08, 4) == 0x10
     model.write(0, LEGACY + 0x12, 1, 7)
-    model.write(0, LEGACY + 0x10, 2, 0)
-    assert model.take_effects() == [Walk(0, 16)]
+    assert model.take_effects() == [Walk(0, mmio.BATCH)]
     model.chains(0, 0, [Chain(1, 0, 0, b"")], DONE)
-    assert model.take_effects() == [ChainUsed(0, 1, 0)]
-    assert model.read(0, LEGACY + 0x13, 1) == 1
-    assert model.take_effects() == [IrqLine(0, 0)]
+    assert model.take_effects() == [ChainUsed(1, 0)]
     model.write(0, LEGACY + 0x08, 4, 0)
     assert model.take_effects() == [Queue(0, 0, 0, 0, 0, 0)]
 
@@ -212,6 +200,14 @@ def test_legacy_driver_resets() -> None:
     model.write(0, LEGACY + 0x12, 1, 0)
     assert model.take_effects() == [Queue(0, 0, 0, 0, 0, 0)]
     assert [model.read(0, LEGACY + place, size) for place, size in ((0x12, 1), (0x08, 4))] == [0, 0]
+
+
+def test_legacy_driver_that_stops_wants_no_chains() -> None:
+    model = VirtioRngPci()
+    model.write(0, LEGACY + 0x12, 1, 7)
+    assert model.take_effects() == []  # there is no queue yet
+    model.write(0, LEGACY + 0x12, 1, 3)
+    assert model.take_effects() == [Walk(0, 0)]
 
 
 def test_legacy_driver_has_vectors() -> None:
@@ -233,7 +229,8 @@ def test_snapshot_has_vectors_and_their_table() -> None:
     other.restore(model.snapshot())
     assert other.snapshot() == model.snapshot()
     assert other.read(0, COMMON + 0x1A, 2) == 1
-    assert used(other) == [ChainUsed(2, 1, 0)]
+    other.write(0, COMMON + 0x1C, 2, 1)
+    assert other.take_effects() == []
 
 
 def test_restore_refuses_what_is_none() -> None:
@@ -263,8 +260,7 @@ def test_old_driver_of_a_network_has_a_header_without_a_count() -> None:
     model.write(0, LEGACY + 0x0E, 2, 1)
     model.write(0, LEGACY + 0x08, 4, 0x10)
     model.write(0, LEGACY + 0x12, 1, 7)
-    model.write(0, LEGACY + 0x10, 2, 1)
     model.take_effects()
 
     model.chains(0, 1, [Chain(1, 10 + 60, 0, b"")], DONE)
-    assert model.take_effects() == [ChainTransfer(1, 0, 0, 10, 60, 0), ChainUsed(0, 1, 0)]
+    assert model.take_effects() == [ChainTransfer(1, 0, 0, 10, 60, 0), ChainUsed(1, 0)]

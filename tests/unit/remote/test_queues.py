@@ -11,7 +11,18 @@ import pytest
 from kvmbox import board_extras
 from kvmbox.board import Medium
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import Chain, ChainRead, ChainTransfer, ChainUsed, ChainWrite, Flush, Queue, Walk
+from kvmbox.devices.media import (
+    Chain,
+    ChainRead,
+    ChainServe,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    ConfigChanged,
+    Flush,
+    Queue,
+    Walk,
+)
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, Effect, IrqLine
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.errors import ProtocolError
@@ -106,7 +117,7 @@ def test_pieces_of_ranges() -> None:
 # --- Requests of a guest ------------------------------------------------------------------------------------
 
 
-def test_sector_is_read_within_the_notification_by_three_requests(disk: Disk) -> None:
+def test_sector_is_read_within_the_notification_by_one_request(disk: Disk) -> None:
     disk.ask(5)
     disk.requests.clear()
     disk.notify()
@@ -115,7 +126,7 @@ def test_sector_is_read_within_the_notification_by_three_requests(disk: Disk) ->
     assert disk.status() == 0
     assert disk.driver.take_used() == [(0, 513)]
     assert disk.lines() == [1]
-    assert disk.requests == [protocol.WRITE, protocol.CHAINS, protocol.COMPLETE]
+    assert disk.requests == [protocol.CHAINS]
 
 
 def test_sector_is_written_and_flushed(disk: Disk) -> None:
@@ -129,14 +140,14 @@ def test_sector_is_written_and_flushed(disk: Disk) -> None:
     assert disk.driver.take_used() == [(0, 1), (3, 0)]  # of 513 bytes only the last one is written
 
 
-def test_all_transfers_of_a_reply_are_told_by_one_request(disk: Disk) -> None:
+def test_all_chains_behind_a_notification_are_one_request(disk: Disk) -> None:
     for number in range(8):
         disk.ask(number, number=number)
     disk.requests.clear()
     disk.notify()
 
     assert [disk.data(number) for number in range(8)] == [sector(number) for number in range(8)]
-    assert disk.requests == [protocol.WRITE, protocol.CHAINS, protocol.COMPLETE]
+    assert disk.requests == [protocol.CHAINS]
 
 
 def test_what_has_to_be_waited_for_is_done_by_the_transfer_thread(disk: Disk) -> None:
@@ -271,7 +282,7 @@ def test_guest_that_feeds_a_ring_for_ever_does_not_keep_its_access_for_ever() ->
     disk.memory.store16 = refill  # type: ignore[method-assign]
     disk.requests.clear()
     disk.notify()
-    assert MAX_FOLLOW_UPS <= len(disk.requests) <= 1 + MAX_FOLLOW_UPS
+    assert len(disk.requests) == MAX_FOLLOW_UPS - 1
     assert len(disk.host.errands) == 1
 
     for _ in range(3):  # the main thread gets on with it, bounded in the same way
@@ -286,11 +297,6 @@ def test_guest_that_feeds_a_ring_for_ever_does_not_keep_its_access_for_ever() ->
 
 def test_transfer_beyond_the_end_of_the_medium_is_told_and_reads_nothing(disk: Disk) -> None:
     handle = in_hand(disk)
-    disk.do_errands()
-    disk.ask(6, number=1)
-    disk.notify()
-    handle += 1
-    disk.host.errands[0][2](1)  # type: ignore[misc]  # settled, and the device is not told: it has the chain
     disk.host.errands.clear()
 
     application = disk.grants.check(0, ChainTransfer(handle, 0, len(CONTENT) - 256, 0, 512, 1), WRITE_SENT)
@@ -316,7 +322,6 @@ def test_what_waits_is_asked_for_again_after_a_reset_of_the_machine(disk: Disk) 
 
 
 def test_walk_that_waits_is_forgotten_with_its_queue(disk: Disk) -> None:
-    disk.queues.check(0, Walk(0, 1), (), lambda _: None)
     disk.ask(1)
     disk.channel.serve(lambda: _postponed(disk), 10)
     assert len(disk.host.errands) == 1
@@ -328,19 +333,17 @@ def test_walk_that_waits_is_forgotten_with_its_queue(disk: Disk) -> None:
 
 
 def _postponed(disk: Disk) -> list[Any]:
-    application = disk.grants.check(0, Walk(0, 1), WRITE_SENT)
-    assert application is not None
-    asked = application[0](*application[1])
-    return [lambda _room: asked[0](False)]
+    (wanted,) = disk.queues.notified(0)
+    return [lambda _room: wanted(False)]
 
 
 # --- A device process that does not play by the rules -------------------------------------------------------
 
 
 def in_hand(disk: Disk) -> int:
-    """Let the device have one chain: 16 readable bytes, 513 writable ones; its handle."""
+    """Let the device have one chain: 16 readable bytes, 513 writable ones; its handle. A flush waits."""
     disk.store.waits = True
-    disk.ask(5)
+    disk.ask(5, kind=4)
     disk.notify()
     ((handle, _, _),) = disk.host.errands
     return handle
@@ -348,17 +351,16 @@ def in_hand(disk: Disk) -> int:
 
 def test_effects_within_a_chain_are_granted(disk: Disk) -> None:
     handle = in_hand(disk)
-    disk.do_errands()
-    disk.ask(6, number=1)
-    disk.notify()
-    handle += 1
 
     assert disk.check(ChainRead(handle, 0, 16))
     assert disk.check(ChainRead(handle, 16, 0))
     assert disk.check(ChainWrite(handle, 512, b"x"))
-    assert disk.check(ChainUsed(0, handle, 513))
+    assert disk.check(ChainUsed(handle, 513))
     assert disk.check(Flush(1, 0))
     assert disk.check(Walk(0, 64))
+    assert disk.check(ChainServe(handle, 0, 0, 0, 513, 1, 512, 0, 255))
+    assert disk.check(ChainServe(handle, 0, 0, 16, 0, 0, 0, 255, 0))
+    assert disk.check(ConfigChanged(0))
 
 
 @pytest.mark.parametrize(
@@ -370,13 +372,18 @@ def test_effects_within_a_chain_are_granted(disk: Disk) -> None:
         ChainWrite(1, 513, b"x"),
         ChainWrite(1, 0, bytes(514)),
         ChainWrite(1, (1 << 64) - 1, b"xx"),
-        ChainUsed(1, 1, 0),
-        ChainUsed(0, 1, 514),
-        ChainTransfer(1, 0, 0, 0, 512, 1),  # it has a transfer already
+        ChainUsed(1, 514),
+        ChainServe(1, 0, 0, 0, 514, 1, 0, 0, 1),
+        ChainServe(1, 0, 0, 0, 17, 0, 0, 0, 1),
+        ChainServe(1, 0, 0, 0, 512, 1, 513, 0, 1),
+        ChainServe(1, 0, 0, 0, 512, 1, 512, 256, 1),
+        ChainServe(1, 0, 0, 0, 512, 1, 512, 0, 1 << 32),
+        ChainServe(1, 1, 0, 0, 512, 1, 512, 0, 1),
+        ChainServe(2, 0, 0, 0, 512, 1, 512, 0, 1),
         ChainRead(2, 0, 1),
         ChainRead(0, 0, 1),
         ChainWrite(2, 0, b"x"),
-        ChainUsed(0, 2, 0),
+        ChainUsed(2, 0),
         ChainTransfer(2, 0, 0, 0, 1, 1),
         Walk(1, 1),
         Walk(0, 65),
@@ -404,7 +411,7 @@ def test_what_no_model_would_do_is_not_granted(disk: Disk, effect: Effect) -> No
 )
 def test_transfer_beyond_its_chain_or_grant_is_not_granted(disk: Disk, effect: Effect) -> None:
     handle = in_hand(disk)
-    disk.host.errands[0][2](1)  # type: ignore[misc]  # settled, and the device is not told: it has the chain
+    disk.host.errands.clear()
     assert disk.check(ChainTransfer(handle, 0, 0, 0, 513, 1))
     assert disk.check(ChainTransfer(handle, 0, 0, 0, 16, 0))
 
@@ -413,7 +420,7 @@ def test_transfer_beyond_its_chain_or_grant_is_not_granted(disk: Disk, effect: E
 
 def test_read_of_a_chain_fits_in_a_frame(disk: Disk) -> None:
     disk.store.waits = True
-    disk.memory.poke(HEADER, "IIQ", 1, 0, 0)
+    disk.memory.poke(HEADER, "IIQ", 4, 0, 0)
     disk.driver.chain((HEADER, 16, 0), (DATA, 8192, 0), (STATUS, 1, WRITE))
     disk.driver.offer(0)
     disk.notify()
@@ -428,9 +435,7 @@ def test_read_only_medium_is_not_written_to() -> None:
     driver = rig.start()
     driver.chain((DATA, 8, 0), (DATA + 8, 8, WRITE))
     driver.offer(0)
-    application = rig.grants.check(0, Walk(0, 1), WRITE_SENT)
-    assert application is not None
-    (wanted,) = application[0](*application[1])
+    (wanted,) = rig.queues.notified(0)
     assert wanted(True) is not None
 
     assert rig.grants.check(0, ChainTransfer(1, 0, 0, 0, 8, 1), WRITE_SENT) is not None
@@ -464,13 +469,15 @@ def test_void_handle_is_no_handle(disk: Disk, way: str) -> None:
     assert disk.host.errands[0][0] > handle  # no number comes again
 
 
-def test_effects_behind_the_end_of_a_chain_in_one_reply_do_nothing(disk: Disk) -> None:
+@pytest.mark.parametrize("end", [ChainUsed(1, 0), ChainServe(1, 0, 0, 16, 0, 0, 512, 0, 0)])
+def test_effects_behind_the_end_of_a_chain_in_one_reply_do_nothing(disk: Disk, end: Effect) -> None:
     handle = in_hand(disk)
+    disk.store.waits = False
     effects: list[Effect] = [
-        ChainUsed(0, handle, 0),
+        end,
         ChainWrite(handle, 0, b"late"),
         ChainRead(handle, 0, 1),
-        ChainUsed(0, handle, 0),
+        ChainUsed(handle, 0),
     ]
     applications = [disk.grants.check(0, effect, WRITE_SENT) for effect in effects]
     assert all(applications)
@@ -481,7 +488,7 @@ def test_effects_behind_the_end_of_a_chain_in_one_reply_do_nothing(disk: Disk) -
 
     assert disk.driver.take_used() == [(0, 0)]
     assert disk.data()[:4] == bytes(4)
-    assert [one(True) for one in wanted] == [None]
+    assert {one(True) for one in wanted} == {None}
 
 
 def test_no_more_chains_are_handed_out_than_the_grant_says() -> None:
@@ -492,12 +499,14 @@ def test_no_more_chains_are_handed_out_than_the_grant_says() -> None:
     disk.notify()
     assert len(disk.host.errands) == 64
 
-    application = disk.grants.check(0, Walk(0, 16), WRITE_SENT)
-    assert application is not None
-    (wanted,) = application[0](*application[1])
-    request = wanted(True)
-    assert request is not None
-    assert request.payload == b""
+    disk.requests.clear()
+    disk.notify()
+    assert disk.requests == []
+    disk.do_errand()
+    assert disk.requests == [protocol.CHAINS]
+    assert len(disk.host.errands) == 64
+    disk.do_errands()
+    assert len(disk.driver.take_used()) == 80
 
 
 # --- State --------------------------------------------------------------------------------------------------
@@ -514,7 +523,7 @@ def test_state_is_restored_with_chains_in_hand(disk: Disk) -> None:
 
     other.channel.serve(lambda: other.queues.restore(0, state), 10)
     assert other.queues.state() == state
-    application = other.grants.check(0, ChainUsed(0, handle, 5), WRITE_SENT)
+    application = other.grants.check(0, ChainUsed(handle, 5), WRITE_SENT)
     assert application is not None
     application[0](*application[1])
     other.driver.seen = 1
@@ -554,9 +563,7 @@ def test_reads_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(VirtioBlk, "take_effects", hostile)
     disk = Disk()
-    disk.store.waits = True
-    disk.ask(1)
-    disk.notify()
+    in_hand(disk)
     asked += [ChainRead(1, 0, 1)] * 160  # as many as fit in a reply, of the first chain
 
     with suppress(ProtocolError):
@@ -588,12 +595,13 @@ def test_process_reaches_nothing_but_what_the_guest_has_published(monkeypatch: p
     # An element of a used ring: the descriptor, which is 0, and the bytes written, which the device says.
     for handle, (used, written) in enumerate([(forged, 32), (forged - 8, secret)], 1):
         answers += [[Queue(0, 64, 0, descriptors, available, used), Walk(0, 1)]]
-        answers += [[ChainUsed(0, handle, written)]]
+        answers += [[ChainUsed(handle, written)]]
     answers += [[Queue(0, 64, 0, forged, available, unused), Walk(0, 1)]]
     published = slice(disk.driver.used, disk.driver.end)  # where the VMM writes, whatever the process says
     before = bytes(disk.memory.data)
     with suppress(ProtocolError):
         for _ in range(3):
+            disk.write(mmio.DRIVER_FEATURES_SEL, 0)
             disk.notify()
     assert not answers
     disk.memory.data[published] = before[published]
@@ -622,7 +630,7 @@ def test_queue_that_the_guest_takes_back_is_out_of_reach_whatever_the_process_sa
     handle = in_hand(disk)
     asked += [
         ChainWrite(handle, 0, b"late"),
-        ChainUsed(0, handle, 512),
+        ChainUsed(handle, 512),
         Queue(0, 64, 0, *disk.driver.areas),
         Walk(0, 1),
     ]
@@ -631,14 +639,13 @@ def test_queue_that_the_guest_takes_back_is_out_of_reach_whatever_the_process_sa
     register = mmio.STATUS if way == "status" else mmio.QUEUE_READY
     with suppress(ProtocolError):
         disk.write(register, 0)
-    disk.do_errands()
+        disk.do_errands()
 
     assert bytes(disk.memory.data) == before
 
 
 def test_chain_of_a_queue_that_is_taken_back_moves_nothing_and_reads_zeros(disk: Disk) -> None:
     handle = in_hand(disk)
-    disk.host.errands[0][2](1)  # type: ignore[misc]  # settled, and the device is not told: it has the chain
     disk.host.errands.clear()
     disk.store.waits = False
     before = bytes(disk.memory.data)
@@ -649,11 +656,11 @@ def test_chain_of_a_queue_that_is_taken_back_moves_nothing_and_reads_zeros(disk:
         ChainTransfer(handle, 0, 0, 0, 512, 1),
         ChainWrite(handle, 0, b"late"),
         ChainRead(handle, 0, 16),
-        ChainUsed(0, handle, 0),
+        ChainUsed(handle, 0),
     ):
         application = disk.grants.check(0, effect, WRITE_SENT)
         assert application is not None
-        sent += [one(True) for one in application[0](*application[1]) or []]
+        sent += [found for one in application[0](*application[1]) or [] if (found := one(True))]
     assert bytes(disk.memory.data) == before
     assert [one.kind for one in sent] == [protocol.COMPLETE, protocol.MEMORY]
     assert sent[1].payload.endswith(bytes(16))
@@ -688,11 +695,6 @@ def test_chain_has_one_transfer_until_the_device_is_told_of_it(monkeypatch: pyte
     _hostile(monkeypatch, asked)
     disk = Disk()
     handle = in_hand(disk)
-    disk.do_errand()  # it is told, and gives the chain back
-    disk.ask(6, number=1)
-    disk.notify()
-    handle += 1
-    disk.host.errands[0][2](1)  # type: ignore[misc]
     disk.host.errands.clear()
     disk.store.waits = False
     reads: list[int] = []
@@ -730,7 +732,10 @@ def test_what_a_request_moves_beyond_its_bound_is_left_to_the_transfer_thread(
 
 def brought(disk: Disk, *effects: Effect) -> tuple[int, bool]:
     """The status, and whether there are chains, of the CHAINS that these effects of the process bring."""
-    (request,) = [one for one in _done(disk, *effects) if one is not None]
+    assert not any(_done(disk, *effects))
+    (wanted,) = disk.queues.notified(0)
+    request = wanted(True)
+    assert request is not None
     assert request.kind == protocol.CHAINS
     return request.value, request.payload != b""
 

@@ -9,7 +9,7 @@ import pytest
 from kvmbox.board_extras import virtio_rng
 from kvmbox.board_pci import Intx, PciBus
 from kvmbox.board_virtio_pci import on_pci
-from kvmbox.devices.virtio_pci_registers import COMMON, LEGACY, NOTIFY
+from kvmbox.devices.virtio_pci_registers import COMMON, ISR, LEGACY, NOTIFY
 from kvmbox.memory import GuestMemory
 from kvmbox.moving_bus import MovingBus
 from kvmbox.pci import PlacedFunction
@@ -90,6 +90,15 @@ def test_modern_driver_is_served(rig: PciRig) -> None:
 
 def test_legacy_driver_is_served(rig: PciRig) -> None:
     assert rig.run(rig.legacy(), LEGACY + 0x10) == b"\x5a" * 8
+
+
+@pytest.mark.parametrize(("is_legacy", "register"), [(False, ISR), (True, LEGACY + 0x13)])
+def test_reading_what_the_interrupt_is_for_acknowledges_it(
+    rig: PciRig, is_legacy: bool, register: int
+) -> None:
+    rig.run(rig.legacy(), LEGACY + 0x10) if is_legacy else rig.run(rig.modern(), NOTIFY)
+    assert rig.queues.interrupts.status == 1
+    assert [rig.proxy.read(register, 1) for _ in range(2)] == [1, 0]
 
 
 def test_queue_has_its_first_size_if_the_driver_says_none(rig: PciRig) -> None:

@@ -1,0 +1,58 @@
+"""Virtqueues, and the accesses to a device that has some, with their compiled halves: see `queues.pxi`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kvmbox.board import Queues
+from kvmbox.devices import media
+from kvmbox.fast.channel import CompiledChannel
+from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
+from kvmbox.host.transfers import Settle
+from kvmbox.memory import GuestMemory
+from kvmbox.remote import queue_interrupts, ring
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
+from kvmbox.remote.queue_access import QueueAccess
+from kvmbox.remote.queue_notes import NOTIFIES, NUMBERED
+from kvmbox.remote.queues import MOST_MOVED, DeviceQueues
+from kvmbox.remote.ring import Ring
+from kvmbox.wire import chains, effects
+
+learn_queues(media, effects, ring, chains, queue_interrupts)
+
+
+class CompiledVirtqueue(VirtqueueCore, Ring):
+    """A ring that compiled code walks."""
+
+
+class CompiledQueues(QueuesCore, DeviceQueues):
+    """Queues in guest memory that compiled code reaches. In other memory they are Python's."""
+
+    most_rounds = MAX_FOLLOW_UPS - 1
+    most_moved = MOST_MOVED
+
+    def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
+        super().__init__(grant, ram, come_by)
+        self._is_reached = isinstance(ram, GuestMemory)
+        self.set_up(ram.regions if self._is_reached else None)
+
+    def new_ring(self, size: int, flags: int, *areas: int) -> Ring:
+        """See DeviceQueues."""
+        if not self._is_reached:
+            return super().new_ring(size, flags, *areas)
+        found: Ring = self.ring_at(CompiledVirtqueue(self._ram, size, flags, *areas))
+        return found
+
+
+class CompiledQueueAccess(QueueAccessCore, QueueAccess):
+    """Accesses whose notifications are compiled."""
+
+    pure_access = QueueAccess.access
+
+    def __init__(self, channel: Channel, index: int, queues: DeviceQueues, size: int) -> None:
+        super().__init__(channel, index, queues, size)
+        own: Any = channel.media(index)
+        if isinstance(channel, CompiledChannel) and isinstance(queues, CompiledQueues):
+            self.set_up(channel, queues, index, own.by_number, NOTIFIES.get(size, 0), NUMBERED)
