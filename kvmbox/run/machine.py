@@ -347,6 +347,17 @@ class Machine:
         found: re.Match[str] = expect(lambda: self.screen.forms, self._ended, pattern, timeout)
         return found
 
+    def expect_picture(
+        self, similar_to: str | os.PathLike[str] | Any, timeout: float | None = None, **how: Any
+    ) -> Any:
+        """Wait until the graphics on the screen are as in `similar_to`, an image file or a picture: returns
+        the picture. `within` and `region` are those of `parts.screen.screens.expect_similar`.
+
+        Raises ExpectError if the time (in seconds) is over, or the guest has ended, without it.
+        """
+        expect = load("screen.screens", "expect_similar")
+        return expect(lambda: self.screen.picture, self._ended, similar_to, timeout, **how)
+
     # --- The machine's thread -----------------------------------------------------------------------------
 
     def _live(self) -> None:

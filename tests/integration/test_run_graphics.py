@@ -12,6 +12,8 @@ from typing import Any, Final
 import pytest
 
 from kvmbox import Machine
+from kvmbox.errors import ExpectError
+from kvmbox.parts.screen.picture import Picture
 from tests.support.graphics_guests import assemble
 from tests.support.patience import patience
 from tests.support.runs import KVMBOX, Run, run_to_end
@@ -109,3 +111,19 @@ def test_window_that_is_behind_a_shim_is_the_same(images: dict[str, Path]) -> No
     with Machine(images["planar"], timeout=patience(60), inject=["VGA:all-ones=0.000000001"]) as vm:
         vm.wait()
     assert vm.screen.picture.sha256 == PICTURES["planar"][2]
+
+
+def test_picture_is_waited_for(images: dict[str, Path], tmp_path: Path) -> None:
+    with Machine(images["chained"], timeout=patience(60)) as vm:
+        vm.wait(patience(60))
+        shown = vm.screen.picture
+    other = Picture(shown.width, shown.height, bytes(len(shown.rgb)))
+    (tmp_path / "wanted.png").write_bytes(shown.png())
+    with Machine(images["chained"], timeout=patience(60)) as vm:
+        assert vm.expect_picture(tmp_path / "wanted.png", patience(60)) == shown
+        assert vm.expect_picture(other, patience(60), within=1) == shown
+        corner = shown.region(0, 0, 8, 8)
+        assert vm.screen.picture.region(0, 0, 8, 8).sha256 == corner.sha256
+        assert vm.expect_picture(shown, patience(60), region=(0, 0, 8, 8)) == shown
+        with pytest.raises(ExpectError, match=r"the picture was not seen on the screen .*; it differs by 0"):
+            vm.expect_picture(other, 0)

@@ -7,10 +7,12 @@ which a confined VMM cannot load.
 
 from __future__ import annotations
 
+import os
 import sys
 from struct import Struct
 from typing import Any, Final
 
+from kvmbox.errors import UsageError
 from kvmbox.lean import Value
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -48,6 +50,39 @@ class Picture(Value):
         at = 3 * (y * self.width + x)
         red, green, blue = self.rgb[at : at + 3]
         return red, green, blue
+
+    def region(self, x: int, y: int, width: int, height: int) -> Picture:
+        """The part of this size that begins at pixel (x, y). Raises UsageError if it is not all there."""
+        if min(x, y) < 0 or min(width, height) < 1 or x + width > self.width or y + height > self.height:
+            part = f"a region of {width} x {height} at ({x}, {y})"
+            raise UsageError(f"{part} is not in a picture of {self.width} x {self.height}")
+        starts = (3 * (row * self.width + x) for row in range(y, y + height))
+        return Picture(width, height, b"".join(self.rgb[at : at + 3 * width] for at in starts))
+
+    def difference(self, other: Picture) -> float:
+        """How much another picture differs: the mean difference of a level, of 1. Of another size: 1."""
+        if (self.width, self.height) != (other.width, other.height):
+            return 1.0
+        if self.rgb == other.rgb:
+            return 0.0
+        return sum(abs(one - two) for one, two in zip(self.rgb, other.rgb, strict=True)) / (
+            255 * len(self.rgb)
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Picture:
+        """The picture in an image file. Raises UsageError, also without kvmbox[screen]."""
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise UsageError(
+                "to read a picture needs the package Pillow", hint="pip install 'kvmbox[screen]'"
+            ) from error
+        try:
+            with Image.open(path) as image:
+                return cls(*image.size, image.convert("RGB").tobytes())
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise UsageError(f"cannot read the picture '{os.fspath(path)}': {error}") from error
 
     def png(self) -> bytes:
         """The picture as a PNG file."""

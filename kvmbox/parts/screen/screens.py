@@ -1,14 +1,16 @@
-"""Waiting for a text on the screen of a machine that runs, for a program."""
+"""Waiting for a text or a picture on the screen of a machine that runs, for a program."""
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.errors import ExpectError
+from kvmbox.errors import ExpectError, UsageError
+from kvmbox.parts.screen.picture import Picture
 
 LOOK_EVERY_S: Final = 0.05
 """How often `expect` looks."""
@@ -38,4 +40,39 @@ def expect(
             raise ExpectError(
                 f"{wanted.pattern!r} was not seen on the screen {when}; it {told}", output=text.encode()
             )
+        ended.wait(LOOK_EVERY_S)
+
+
+def expect_similar(
+    look: Callable[[], Picture | None],
+    ended: threading.Event,
+    similar_to: str | os.PathLike[str] | Picture,
+    timeout: float | None,
+    *,
+    within: float = 0.0,
+    region: tuple[int, int, int, int] | None = None,
+) -> Picture:
+    """Look until the picture differs from `similar_to`, a file or a picture, by `within` at most; returns it.
+
+    `within` is from 0, equal, to 1: see `Picture.difference`. `region` is x, y, width and height of the part
+    that counts. Raises ExpectError as `expect`, and UsageError for a file that is no picture.
+    """
+    wanted = similar_to if isinstance(similar_to, Picture) else Picture.load(similar_to)
+    wanted = wanted if region is None else wanted.region(*region)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        is_last = ended.is_set()  # before the look
+        told = "shows no graphics"
+        if (picture := look()) is not None:
+            try:
+                difference = wanted.difference(picture if region is None else picture.region(*region))
+            except UsageError as error:
+                told = str(error)
+            else:
+                if difference <= within:
+                    return picture
+                told = f"differs by {difference:.3g} ({picture.width} x {picture.height} pixels)"
+        if is_last or (deadline is not None and time.monotonic() >= deadline):
+            when = "before the guest ended" if is_last else f"within {timeout:g} s"
+            raise ExpectError(f"the picture was not seen on the screen {when}; it {told}", output=b"")
         ended.wait(LOOK_EVERY_S)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
+from kvmbox.errors import UsageError
 from kvmbox.parts.screen.mode import MODE_3
 from kvmbox.parts.screen.picture import Picture
 from kvmbox.parts.screen.screen import Screen
@@ -42,3 +44,35 @@ def test_screen_with_a_picture_shows_that() -> None:
     assert not screen.is_blank
     assert screen != Screen(bytes(0x8000), MODE_3)
     assert screen.as_json()["picture"] == {"width": 3, "height": 2, "sha256": DOTS.sha256}
+
+
+def test_region_has_its_pixels() -> None:
+    assert DOTS.region(1, 0, 2, 2) == Picture(2, 2, bytes((*GREEN, *BLACK, *BLACK, *RED)))
+    assert DOTS.region(0, 0, 3, 2) == DOTS
+
+
+@pytest.mark.parametrize("region", [(2, 0, 2, 1), (0, 1, 1, 2), (-1, 0, 1, 1), (0, -1, 1, 1), (0, 0, 0, 1)])
+def test_region_that_is_not_all_there_is_refused(region: tuple[int, int, int, int]) -> None:
+    with pytest.raises(UsageError, match="is not in a picture of 3 x 2"):
+        DOTS.region(*region)
+
+
+def test_difference_is_the_mean_of_the_levels() -> None:
+    assert DOTS.difference(DOTS) == 0
+    assert Picture(1, 1, bytes(3)).difference(Picture(1, 1, b"\xff\xff\xff")) == 1
+    assert Picture(2, 1, bytes(6)).difference(Picture(2, 1, bytes((0, 51, 0, 0, 0, 0)))) == pytest.approx(
+        1 / 30
+    )
+    assert DOTS.difference(Picture(2, 3, DOTS.rgb)) == 1
+
+
+def test_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    pytest.importorskip("PIL.Image")
+    path = tmp_path / "dots.png"
+    path.write_bytes(DOTS.png())
+    assert Picture.load(path) == DOTS
+    path.write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"cannot read the picture '.*dots.png'"):
+        Picture.load(path)
+    with pytest.raises(UsageError, match="No such file"):
+        Picture.load(tmp_path / "nothing")
