@@ -62,7 +62,10 @@ QUICK: Final = (
     *("--deselect", f"{_FOREIGN}[qboot and Linux]"),
     # One kernel of those that are alike.
     *("--deselect", f"{_FOREIGN}[GRUB, a disk]"),
+    *("--deselect", f"{_FOREIGN}[Linux, virtio_blk, 2 CPUs]"),
     *("--deselect", f"{_FOREIGN}[xv6, 64 bits]"),
+    # Up to seven minutes for a shell and `ls`.
+    *("--deselect", f"{_FOREIGN}[xv6]"),
     *("--deselect", f"{_FOREIGN}[JOS]"),
     *("--deselect", f"{_FOREIGN}[NanoCore]"),
 )
