@@ -140,7 +140,7 @@ def command(
     Exit status:
       0    every test that ran passed, and at least one did
       2    usage error, or a suite is not valid
-      4    no guest can run here, or a report cannot be written
+      4    no guest can run here, or a report cannot be opened
       12   a test failed
       14   kvmbox or its output failed
       16   nothing is proven: no test passed, and none failed

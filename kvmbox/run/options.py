@@ -45,8 +45,9 @@ SECTIONS: Final = (
                default=choices.DEFAULT_RTC_BASE, metavar="WHEN", parse="kvmbox.run.values:rtc_base",
                type="int | str", marks=IMAGE | FILE | SUITE),
         Option("pci",
-               "A PCI bus. on: there is one, and virtio devices are on it. auto: there is one if a device "
-               "needs it. off: there is none.", default=choices.DEFAULT_PCI, choices=choices.PCI_CHOICES,
+               "A PCI bus. on: there is one, and virtio devices are on it. off: there is none. auto: "
+               "there is one if a device needs it, and no device does so far.",
+               default=choices.DEFAULT_PCI, choices=choices.PCI_CHOICES,
                marks=IMAGE | FILE | SUITE, part="pci_bus"),
         Option("testdev", "Add the test device of kvm-unit-tests (pc-testdev).", kind=FLAG,
                marks=IMAGE | FILE | SUITE),

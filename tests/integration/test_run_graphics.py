@@ -76,6 +76,26 @@ def test_picture_goes_to_a_file_and_its_hash_to_json(
     }
 
 
+@pytest.mark.parametrize(
+    ("guest", "arguments", "told"),
+    [
+        ("vbe", ("--append", "320 200 16"), "320 x 200 pixels"),
+        ("hello64", (), "text"),
+        ("screen", (), "text"),
+    ],
+)
+def test_picture_of_a_guest_without_a_disk_goes_to_a_file(
+    guest: str, arguments: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    """Its VMM has confined itself more narrowly than one with a boot sector."""
+    image = pytest.importorskip("PIL.Image")
+    png = tmp_path / "it.png"
+    _, _, messages = run_to_end(Run(guest, *arguments, "--picture", str(png), "--debugcon", "null"))
+    assert f"kvmbox: picture '{png}' written: {told}\n" in messages
+    with image.open(png) as opened:
+        assert opened.mode == "RGB"
+
+
 def test_picture_that_nobody_is_shown_is_told_of(images: dict[str, Path]) -> None:
     _, _, messages = run_to_end(Run(images["planar"]))
     assert messages == "kvmbox: the screen has a picture of 640 x 480 pixels: --picture FILE has it\n"

@@ -42,7 +42,8 @@ class PictureFile:
         try:
             data = (BLANK if screen is None else screen).png()
             os.ftruncate(self._destination.descriptor, 0)
-            os.pwrite(self._destination.descriptor, data, 0)
+            while data:
+                data = data[os.write(self._destination.descriptor, data) :]
             os.fsync(self._destination.descriptor)
             self._rename(0)
         except (OSError, UsageError) as error:

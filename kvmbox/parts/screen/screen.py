@@ -123,11 +123,7 @@ class Screen:
 
         Raises UsageError if there is text, and no kvmbox[screen] to draw it.
         """
-        if self.picture is not None:
-            return self.picture.png()
-        from kvmbox.parts.screen.text_picture import png_of
-
-        return png_of(self.mode, self.codes, self.attributes, self._place)
+        return self.pixels().png()
 
     def pixels(self) -> Picture:
         """The same as pixels. Raises UsageError, as `png` does."""

@@ -6,7 +6,6 @@ way. Characters of another height are stretched to their cell. What blinks is sh
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -64,22 +63,13 @@ def prepare() -> None:
         Glyphs(1)[ord("A")]
 
 
-def png_of(
-    mode: TextMode, rows: Sequence[bytes], attributes: Sequence[bytes], cursor: tuple[int, int] | None
-) -> bytes:
-    """The PNG file of a screen: the characters and attributes of each row, row and column of the cursor.
-
-    Raises UsageError without the extra.
-    """
-    file = io.BytesIO()
-    _image_of(mode, rows, attributes, cursor).save(file, "PNG")
-    return file.getvalue()
-
-
 def pixels_of(
     mode: TextMode, rows: Sequence[bytes], attributes: Sequence[bytes], cursor: tuple[int, int] | None
 ) -> Picture:
-    """The same as pixels."""
+    """The picture of a screen: the characters and attributes of each row, row and column of the cursor.
+
+    Raises UsageError without the extra.
+    """
     image = _image_of(mode, rows, attributes, cursor)
     return Picture(image.width, image.height, image.tobytes())
 
