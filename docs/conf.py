@@ -56,7 +56,6 @@ PAGES = {
         "docs/debugging",
         "docs/gdb",
         "docs/monitor",
-        "docs/monitor",
         "docs/profiling",
         "docs/record-replay",
     ),

@@ -55,4 +55,6 @@ def test_each_file_of_a_folder_that_is_left_out_has_the_marker(folder: str) -> N
     files = sorted((ROOT / "tests" / folder).glob("test_*.py"))
     assert files
     for path in files:
-        assert re.search(r"^pytestmark = .*pytest\.mark\.thorough", path.read_text(), re.MULTILINE), path
+        assert re.search(r"^pytestmark = (\[\s*)?.*pytest\.mark\.thorough", path.read_text(), re.MULTILINE), (
+            path
+        )

@@ -173,7 +173,8 @@ class VirtioPci(VirtioMmio):
 
     def _write_legacy(self, offset: int, size: int, value: int) -> None:
         match offset - LEGACY, size:
-            case (0x04, 4):
+            case (0x04, 4) if not any(queue.ready for queue in self._queues):
+                # What chains look like must not change while there are some.
                 self._features = value & self.features
             case (0x08, 4):
                 self._set_page(value)

@@ -69,6 +69,7 @@ cdef class RamCore:
     """Guest memory as compiled code reaches it, from `hold` to `release`, and what a walk has found in it."""
 
     cdef list regions
+    cdef list video
     cdef Py_buffer buffers[MOST_REGIONS]
     cdef uint64_t starts[MOST_REGIONS]
     cdef size_t count
@@ -78,9 +79,10 @@ cdef class RamCore:
     cdef Walked walked[WALKED]
     cdef Descriptor table[TABLE_ENTRIES]
 
-    def __init__(self, list regions):
-        """`regions` are those of `GuestMemory`, which has none any more when it is closed."""
+    def __init__(self, list regions, list video):
+        """`regions` and `video` are those of `GuestMemory`, which has none any more when it is closed."""
         self.regions = regions
+        self.video = video
 
     def __dealloc__(self):
         PyMem_Free(self.pieces)
@@ -88,7 +90,7 @@ cdef class RamCore:
     cdef bint hold(self) except -1:
         """Whether there is memory to look at."""
         # SAFETY: a mapping cannot go away while its buffer is held.
-        for region in self.regions:
+        for region in (*self.regions, *self.video):
             if self.count == MOST_REGIONS:
                 break
             PyObject_GetBuffer(region.pages, &self.buffers[self.count], PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -341,9 +343,9 @@ cdef class QueuesCore:
     cdef list left      # what Python has to go on with
     cdef int asked      # requests, of those that may follow one access
 
-    def set_up(self, regions):
-        """`regions` are those of guest memory, or None where it is something else."""
-        self.ram = None if regions is None else RamCore(regions)
+    def set_up(self, regions, video):
+        """`regions` and `video` are those of guest memory, or None where it is something else."""
+        self.ram = None if regions is None else RamCore(regions, video)
 
     def ring_at(self, VirtqueueCore ring):
         """A ring has been found to lie in guest memory."""
@@ -359,7 +361,7 @@ cdef class QueuesCore:
         self.left, self.asked = [], 1
         if <void *>self.ram == <void *>None or self._live or self._told or self._reads:
             return self.ask_python(index)
-        wanted = self.walks.wanted(index)
+        wanted = min(self.walks.wanted(index), self.grant.max_chains)
         one = self._rings[index]
         if not wanted or self.walks.is_any_due or not isinstance(one, VirtqueueCore):
             return self.ask_python(index)
@@ -380,6 +382,8 @@ cdef class QueuesCore:
                     break
                 if found < wanted:
                     return True
+                if self._live:
+                    break  # there is less room now
         finally:
             self.ram.release()
         return self.ask_python(index)

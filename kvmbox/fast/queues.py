@@ -23,6 +23,10 @@ from kvmbox.wire import chains, effects
 learn_queues(media, effects, ring, chains, queue_interrupts)
 
 
+_NOWHERE = (1 << 64) - 1
+"""No register is there: accesses of this size notify nobody."""
+
+
 class CompiledVirtqueue(VirtqueueCore, Ring):
     """A ring that compiled code walks."""
 
@@ -36,7 +40,7 @@ class CompiledQueues(QueuesCore, DeviceQueues):
     def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
         super().__init__(grant, ram, come_by)
         self._is_reached = isinstance(ram, GuestMemory)
-        self.set_up(ram.regions if self._is_reached else None)
+        self.set_up(*((ram.regions, ram.video) if self._is_reached else (None, None)))
 
     def new_ring(self, size: int, flags: int, *areas: int) -> Ring:
         """See DeviceQueues."""
@@ -55,4 +59,4 @@ class CompiledQueueAccess(QueueAccessCore, QueueAccess):
         super().__init__(channel, index, queues, size)
         own: Any = channel.media(index)
         if isinstance(channel, CompiledChannel) and isinstance(queues, CompiledQueues):
-            self.set_up(channel, queues, index, own.by_number, NOTIFIES.get(size, 0), NUMBERED)
+            self.set_up(channel, queues, index, own.by_number, NOTIFIES.get(size, _NOWHERE), NUMBERED)

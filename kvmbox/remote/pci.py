@@ -86,6 +86,12 @@ class _Region:
         ]
 
 
+_DELIVERY: Final = 8
+"""The first bit of the delivery mode in the data of a message (Intel SDM 3, 11.11.2)."""
+_INTERRUPTS: Final = (0, 1)
+"""The modes that are interrupts: fixed, and lowest priority. Not SMI, NMI or INIT."""
+
+
 class Vector:
     """A message of a function: called with the level of the model's output pin."""
 
@@ -342,6 +348,7 @@ class PciFabric:
         if (
             self._send is not None
             and 0 <= vector.address - layout.LOCAL_APIC_BASE < layout.LOCAL_APIC_MESSAGES
+            and vector.data >> _DELIVERY & 7 in _INTERRUPTS
         ):
             self._send(vector.address, vector.data)
 

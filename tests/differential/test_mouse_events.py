@@ -19,13 +19,11 @@ from kvmbox.host import pointer
 from tests.differential.qemu_input import Qemu, drained, running
 from tests.differential.runner import find_qemu
 
-pytestmark = [
-    pytest.mark.thorough,
-    pytest.mark.skipif(
-        find_qemu() is None,
-        reason="no QEMU with -accel qtest: install qemu-system-xen, or name one in KVMBOX_QEMU",
-    ),
-]
+needs_qemu = pytest.mark.skipif(
+    find_qemu() is None,
+    reason="no QEMU with -accel qtest: install qemu-system-xen, or name one in KVMBOX_QEMU",
+)
+pytestmark = [pytest.mark.thorough, needs_qemu]
 
 EVENTS: Final = 200
 KNOCKS: Final = {"plain": (), "wheel": (200, 100, 80), "explorer": (200, 200, 80)}

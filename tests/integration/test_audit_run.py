@@ -100,7 +100,9 @@ def test_audit_of_strict_mode_finds_nothing_that_gets_out_and_no_clock() -> None
 
 def disks(*types: str, **options: Any) -> dict[str, Finding]:
     """What becomes of a disk that is taken over, by probe."""
-    report = run_audit(Options(types=types or ("ide", "vblk", "pci"), probes=tuple(FORGERIES), **options))
+    report = run_audit(
+        Options(types=types or ("ide", "vblk", "pci", "vga"), probes=tuple(FORGERIES), **options)
+    )
     return {one.probe.name: finding for one in report.probes for finding in one.findings.values()}
 
 
@@ -352,7 +354,7 @@ def test_command_every_type_by_default_and_json(tmp_path: Path, capsys: pytest.C
     data = json.loads(file.read_text())
     types = data["options"]["types"]
     assert types[:9] == ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"]
-    assert types[9:] == ["ide", "format", "vblk", "vrng", "vcon", "vnet"]
+    assert types[9:] == ["ide", "format", "vnc", "vblk", "vrng", "vcon", "vnet", "pci"]
     assert [row["name"] for row in data["probes"]] == ["read-passwd", "memory", "rdtsc"]
     for row in data["probes"]:
         if row["verdict"] != "not applicable":

@@ -63,7 +63,7 @@ OPTIONS_OF: Final[dict[str, tuple[str, ...]]] = {
     "crash_report": ("--source", "."),
     "disk": ("--cdrom", "disk.iso"),
     "exit_samples": ("--stats",),
-    "gdb": ("--gdb", "gdb.sock,nowait"),
+    "gdb": ("--gdb", "unix:gdb.sock,nowait"),
     "inject": ("--inject", "uart:drop-irq=0.1"),
     "pci_bus": ("--pci", "on"),
     "net": ("--net", "loop"),
@@ -73,6 +73,7 @@ OPTIONS_OF: Final[dict[str, tuple[str, ...]]] = {
     "screen": ("--screen", "end"),
     "snapshot": ("--snapshot-when", "Hello=snapshot"),
     "virtio": ("--rng",),
+    "vnc": ("--vnc", "unix:vnc.sock"),
 }
 """An option of each part."""
 

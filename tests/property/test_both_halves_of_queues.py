@@ -17,7 +17,7 @@ from kvmbox.wire import protocol
 from tests.support.halves import Half, built_halves
 from tests.support.loop_rig import Rig
 from tests.support.scripted_vcpu import OUT
-from tests.support.virtio_driver import WRITE, Driver
+from tests.support.virtio_driver import WRITE, Driver, RealMemory
 from tests.support.virtio_rig import READY, VirtioRig
 
 HALVES: Final = built_halves()
@@ -54,3 +54,19 @@ def test_queue_is_where_the_guest_says_and_a_notification_is_one_request(
     assert disk.memory.data[DATA : DATA + 512 * ROUNDS] == CONTENT[: 512 * ROUNDS]
     assert disk.requests.count(protocol.CHAINS) == ROUNDS
     assert disk.requests[-1] == protocol.CHAINS
+
+
+@pytest.mark.parametrize("half", HALVES, ids=["pure", "compiled"][: len(HALVES)])
+def test_device_has_no_more_chains_than_it_may(half: Half) -> None:
+    """The console keeps each chain for input. A guest offers 256, and notifies once."""
+    memory = RealMemory(1 << 20)
+    rig = VirtioRig(board_extras.virtio_console(), half=half, memory=memory)
+    driver = rig.start(size=256, queues=2)
+    for number in range(256):
+        driver.chain((0x10000 + 16 * number, 16, WRITE), first=number)
+        driver.offer(number)
+    rig.notify()
+    most = rig.queues.grant.max_chains
+    assert len(rig.queues._live) == most < 256
+    rig.channel.request(protocol.SNAPSHOT, limit=1 << 20)
+    memory.close()

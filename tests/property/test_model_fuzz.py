@@ -40,6 +40,7 @@ from kvmbox.board_pci import with_pci
 from kvmbox.board_virtio_pci import on_pci
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.media import (
+    Aperture,
     Chain,
     ChainRead,
     ChainServe,
@@ -48,6 +49,7 @@ from kvmbox.devices.media import (
     ChainWrite,
     ConfigChanged,
     Flush,
+    FrameBuffer,
     Queue,
     Walk,
     Window,
@@ -823,6 +825,10 @@ class Rig:
                 case Flush(tag, resource):
                     assert resource < len(self.device.granted(Medium))
                     self.asked = tag
+                case Aperture():
+                    assert self.device.granted(board.Aperture)
+                case FrameBuffer():
+                    assert self.device.granted(board.FrameBuffer)
                 case _:
                     raise AssertionError(f"nobody knows of {effect}")
 

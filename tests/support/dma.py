@@ -44,7 +44,7 @@ class Hostile(DmaProbe):
                 add(MemoryRead(self._tag, [(address, 4)]))
             case b"many legs at once":
                 add(MemoryRead(self._tag, [(address, 4)]))
-                for tag in range(1, 17):
+                for tag in range(1, 21):
                     add(MemoryWrite(address, b"legs", tag))
             case b"write to what is read only":
                 add(Transfer(self._tag, 1, 0, [(address, 16)], 0))

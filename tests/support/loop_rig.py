@@ -32,6 +32,8 @@ class Device:
         self.strings = 0
         """How many string instructions came at once."""
         self.counted = {True: 0, False: 0}
+        self.to_count = {True: 0, False: 0}
+        """The accesses by a fast path, each of which is to be counted."""
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
         word, limit = (READ_WORD, (1 << 8 * size) - 1) if is_read else (WRITE_WORD, 0)
@@ -54,6 +56,7 @@ class Device:
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         self.fast_paths += 1
+        self.to_count[word & ~0xFF == READ_WORD] += 1
         size = word & 0xFF
         if word & ~0xFF == READ_WORD:
             assert (value, limit) == (0, (1 << 8 * size) - 1)
@@ -87,6 +90,7 @@ class DeviceInBytes:
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         self._device.fast_paths += 1
+        self._device.to_count[word & ~0xFF == READ_WORD] += self._size
         if word & ~0xFF == READ_WORD:
             assert (value, limit) == (0, (1 << 8 * self._size) - 1)
             return self.read(offset)

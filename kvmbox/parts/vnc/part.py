@@ -39,6 +39,10 @@ MOST_UNSENT: Final = 1 << 18
 """Bytes that wait for the client before the next pixels are sent."""
 MOST_PENDING: Final = 64
 """Bytes of movements that wait for the guest's mouse before further ones are added up."""
+MOST_TYPED: Final = 1024
+"""Bytes that wait for the guest's keyboard, or its mouse, before further keys and clicks are lost."""
+MOST_RECTS: Final = 256
+"""Pieces of the screen that are sent before something else has its turn."""
 _BUTTONS: Final = ((1, "left"), (2, "middle"), (4, "right"))
 _WHEEL: Final = ((8, 1), (16, -1))
 
@@ -131,6 +135,8 @@ class Vnc(Part, Visitor):
 
     def _drop(self, why: str = "") -> None:
         assert self._link is not None
+        if self._pointer is not None:
+            self._point(0, *self._pointer[:2])  # whoever held a button is gone
         self._link.drop()
         self._forget()
         if why:
@@ -170,7 +176,7 @@ class Vnc(Part, Visitor):
                     self._drop(why)
             case (rfb.KEY, 5):
                 change = change_of(int.from_bytes(content[1:], "big"), down=content[0] != 0)
-                if change:
+                if change and len(self._keyboard.keys.pending) < MOST_TYPED:
                     self._keyboard.keys.send(change)
             case (rfb.POINTER, 5):
                 x, y = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:], "big")
@@ -192,7 +198,7 @@ class Vnc(Part, Visitor):
     def _point(self, buttons: int, x: int, y: int) -> None:
         old_x, old_y, held = self._pointer or (x, y, 0)
         mouse = self._keyboard.mouse
-        if held == buttons and len(mouse.pending) > MOST_PENDING:
+        if len(mouse.pending) > (MOST_PENDING if held == buttons else MOST_TYPED):
             return  # the next one tells of this movement, too
         most = pointer.FARTHEST
         dx, dy = (max(-most, min(distance, most)) for distance in (x - old_x, y - old_y))
@@ -238,7 +244,9 @@ class Vnc(Part, Visitor):
     def _pump(self) -> None:
         link = self._link
         assert link is not None
-        while self._rects and link.has_client and link.unsent < MOST_UNSENT:
+        for _ in range(MOST_RECTS):
+            if not (self._rects and link.has_client and link.unsent < MOST_UNSENT):
+                break
             self._ask(rfb.RECT, self._rects.popleft())
 
 

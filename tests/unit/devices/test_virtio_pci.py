@@ -264,3 +264,16 @@ def test_old_driver_of_a_network_has_a_header_without_a_count() -> None:
 
     model.chains(0, 1, [Chain(1, 10 + 60, 0, b"")], DONE)
     assert model.take_effects() == [ChainTransfer(1, 0, 0, 10, 60, 0), ChainUsed(1, 0)]
+
+
+def test_features_stay_while_a_queue_is_live() -> None:
+    """What a chain looks like depends on them."""
+    model = VirtioRngPci()
+    model.write(0, LEGACY + 0x04, 4, mmio.F_EVENT_IDX)
+    model.write(0, LEGACY + 0x0E, 2, 0)
+    model.write(0, LEGACY + 0x08, 4, 0x10)
+    model.write(0, LEGACY + 0x04, 4, 0)
+    assert model.read(0, LEGACY + 0x04, 4) == mmio.F_EVENT_IDX
+    model.write(0, LEGACY + 0x12, 1, 0)
+    model.write(0, LEGACY + 0x04, 4, 0)
+    assert model.read(0, LEGACY + 0x04, 4) == 0

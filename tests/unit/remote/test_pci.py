@@ -260,6 +260,14 @@ def test_message_that_goes_to_no_local_apic_goes_nowhere(rig: Rig, address: int)
     assert rig.sent == []
 
 
+@pytest.mark.parametrize(("mode", "sent"), [(0, 1), (1, 1), (2, 0), (4, 0), (5, 0), (7, 0)])
+def test_message_is_an_interrupt_and_no_nmi_smi_or_init(rig: Rig, mode: int, sent: int) -> None:
+    assert rig.apply(Control(ONE, MSIX_ON))
+    assert rig.message(1, layout.LOCAL_APIC_BASE, mode << 8 | 0x41, 1)
+    rig.vectors[0](1, 0)
+    assert len(rig.sent) == sent
+
+
 def test_vector_without_msix_is_the_pin(rig: Rig) -> None:
     rig.vectors[0](1, 0)
     assert (rig.levels, rig.sent) == ({11: 1}, [])
