@@ -470,17 +470,13 @@ class DevicePool:
     @staticmethod
     def _forbidden_call(name: str, process: DeviceProcess | DeviceThread | None) -> DeviceProcessError | None:
         call = process.take_forbidden_call() if process is not None else None
-        if call is None:
-            return None
-        return DeviceProcessError(
-            name,
-            f"was killed (SIGKILL): it called {call}, which its seccomp filter forbids",
-            hint="its model is broken or was taken over by the guest: please report it",
-        )
+        return None if call is None else _killed_for(name, call)
 
     def _death(self, name: str, process: DeviceProcess | DeviceThread) -> DeviceProcessError:
         if not isinstance(process, DeviceProcess):
             return DeviceGoneError(name, "has ended")
+        if process.forbidden is not None:
+            return _killed_for(name, process.forbidden)
         how = process.end()
         assert how is not None
         if self.design.seccomp == "strict" and how.endswith("(SIGKILL)"):
@@ -508,3 +504,11 @@ class DevicePool:
 def _forget(poll: select.poll, descriptor: int) -> None:
     with suppress(KeyError):
         poll.unregister(descriptor)
+
+
+def _killed_for(name: str, call: object) -> DeviceProcessError:
+    return DeviceProcessError(
+        name,
+        f"was killed (SIGKILL): it called {call}, which its seccomp filter forbids",
+        hint="its model is broken or was taken over by the guest: please report it",
+    )

@@ -120,6 +120,8 @@ class DeviceProcess:
         """How it died, once it has."""
         self.cause = ""
         """Why the spawner killed it, if nobody had asked for that."""
+        self.forbidden: ForbiddenCall | None = None
+        """The call that it was killed for."""
         self.kill_asked_at: int | None = None
         """When the spawner was first told to kill it (monotonic ns)."""
         self._killer = killer
@@ -144,6 +146,7 @@ class DeviceProcess:
         """If the process is held in a forbidden call: kill it and return the call. Never blocks."""
         call = self.listener.receive() if self.listener else None
         if call is not None:
+            self.forbidden = call  # before the kill: another thread may wait for its end, to tell the cause
             self.kill()
         return call
 

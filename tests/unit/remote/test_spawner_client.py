@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from kvmbox.errors import SandboxError
 from kvmbox.jail import layers, passing
 from kvmbox.remote.spawner_client import Death, DeviceProcess, SpawnerClient, describe_wait_status
+from kvmbox.sandbox.listener import ForbiddenCall
 from kvmbox.wire import spawner_frames
 
 
@@ -101,3 +104,13 @@ def test_close_of_a_spawner_that_makes_no_sense_kills_it(last_words: bytes) -> N
     os.close(spawner_end)
     with pytest.raises(ChildProcessError):
         os.waitpid(spawner, os.WNOHANG)
+
+
+def test_forbidden_call_is_known_before_the_process_is_killed_for_it() -> None:
+    """Another thread, which waits for the end, may be the one to tell the cause."""
+    call = ForbiddenCall("openat", 257, (0,) * 6, 7)
+    known: list[object] = []
+    process = DeviceProcess("uart", killer=lambda one: known.append(one.forbidden))
+    process.listener = cast(Any, SimpleNamespace(receive=lambda: call, close=lambda: None))
+    assert process.take_forbidden_call() is call
+    assert known == [call]
