@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from kvmbox.remote.proxy import DeviceProxy
 
 _TO_PORT: Final = 1 << 32  # of a shape
-_SIZES: Final = (1, 2, 4, 8)
 _WORD: Final = 8
+_STEPS: Final = {1: 1, 2: 2, 4: 4, _WORD: 4}
+"""In which steps a write of each size goes to the device. One of another size goes byte by byte: KVM splits a
+write where a page ends, so that the pieces have any size up to 8.
+"""
 
 
 class VgaWrites:
@@ -75,18 +78,17 @@ class VgaWrites:
             if offset < 0:
                 break
             size = shape & 0xFF
+            step = _STEPS.get(size, 1)
+            mask = (1 << 8 * step) - 1
             count += 1
-            if size == _WORD:  # two of half the size
-                late.append(value & 0xFFFF_FFFF | 4 << 32 | offset << 36)
-                late.append(value >> 32 | 4 << 32 | offset + 4 << 36)
-            else:
-                late.append(value & (1 << 8 * size) - 1 | size << 32 | offset << 36)
+            for at in range(0, size, step):
+                late.append(value >> 8 * at & mask | step << 32 | offset + at << 36)
         return late, count
 
     def _offset(self, address: int, shape: int) -> int:
         """Where in the VGA a write goes; -1 for one to another device."""
         size = shape & ~_TO_PORT
-        if size in _SIZES:
+        if 0 < size <= _WORD:
             if not shape & _TO_PORT:
                 if 0 <= address - layout.VGA_MEMORY <= layout.VGA_MEMORY_SIZE - size:
                     return address
