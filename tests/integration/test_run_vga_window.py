@@ -1,4 +1,4 @@
-"""The window of a VGA that is out of guest memory: writes of any size, and any number of times out and back."""
+"""The window of a VGA that is out of guest memory, from outside: writes that KVM splits."""
 
 from __future__ import annotations
 
