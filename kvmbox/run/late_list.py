@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _TO_PORT: Final = 1 << 32  # of a shape
 _WORD: Final = 8
-_STEPS: Final = {1: 1, 2: 2, 4: 4, _WORD: 4}
-"""In which steps a write of each size goes to the device. One of another size goes byte by byte: KVM splits a
-write where a page ends, so that the pieces have any size up to 8.
+_WHOLE: Final = (1, 2, 4)
+"""The sizes of writes that the device takes as they are. KVM splits one where a page ends, so that the pieces
+have any size up to 8: those of 3, 5, 6 and 7 bytes go byte by byte.
 """
 
 
@@ -78,11 +78,14 @@ class VgaWrites:
             if offset < 0:
                 break
             size = shape & 0xFF
-            step = _STEPS.get(size, 1)
-            mask = (1 << 8 * step) - 1
             count += 1
-            for at in range(0, size, step):
-                late.append(value >> 8 * at & mask | step << 32 | offset + at << 36)
+            if size in _WHOLE:
+                late.append(value & (1 << 8 * size) - 1 | size << 32 | offset << 36)
+            elif size == _WORD:  # two of half the size
+                late.append(value & 0xFFFF_FFFF | 4 << 32 | offset << 36)
+                late.append(value >> 32 | 4 << 32 | offset + 4 << 36)
+            else:
+                late += [value >> 8 * at & 0xFF | 1 << 32 | offset + at << 36 for at in range(size)]
         return late, count
 
     def _offset(self, address: int, shape: int) -> int:
