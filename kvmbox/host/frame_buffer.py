@@ -15,10 +15,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.errors import KvmboxError
+from kvmbox.host.threads import why_no_memory
 from kvmbox.memory import MAP_NORESERVE, GuestMemory, MemoryRegion, host_address_of
 
 if TYPE_CHECKING:
@@ -43,7 +46,10 @@ _mmap.restype = ctypes.c_void_p
 
 
 def show(memory: GuestMemory, effect: FrameBuffer) -> None:
-    """Do what the effect asks for. It comes from a device process, so each number is brought into range."""
+    """Do what the effect asks for. It comes from a device process, so each number is brought into range.
+
+    Raises KvmboxError if the host refuses it, as all functions here do.
+    """
     region = frame_buffer(memory)
     clear = min(effect.clear, region.size)
     if clear:
@@ -55,8 +61,9 @@ def frame_buffer(memory: GuestMemory) -> MemoryRegion:
     """The frame buffer of the guest, which is made if there is none."""
     if not memory.video:
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        pages = mmap.mmap(-1, layout.FRAME_BUFFER_SIZE, flags=flags)
-        _withhold(pages, 0, layout.FRAME_BUFFER_SIZE)
+        with _reported("make a frame buffer"):
+            pages = mmap.mmap(-1, layout.FRAME_BUFFER_SIZE, flags=flags)
+            _withhold(pages, 0, layout.FRAME_BUFFER_SIZE)
         address = host_address_of(pages)
         memory.video.append(MemoryRegion(layout.FRAME_BUFFER, layout.FRAME_BUFFER_SIZE, pages, address))
         memory.add_span(memory.video[0])
@@ -73,21 +80,30 @@ def show_window(memory: GuestMemory, bank: int | None) -> None:
     if not memory.contains(layout.VGA_MEMORY, size):
         return
     window = ram.host_address + layout.VGA_MEMORY
-    # SAFETY: both calls replace the mapping of whole pages, which are inside of the RAM of
-    # `memory`. The object that has mapped it unmaps what is there in the end, whatever it is.
-    if bank is None:
-        protection = mmap.PROT_READ | mmap.PROT_WRITE
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
-        placed = _mmap(window, size, protection, flags, -1, 0)
-    else:
-        region = frame_buffer(memory)
-        piece = region.host_address + bank * size % region.size
-        placed = _mremap(piece, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, window)
-    if placed == _FAILED:
-        reason = os.strerror(ctypes.get_errno())
-        raise KvmboxError(f"cannot change what of the frame buffer is at 0xa0000: {reason}")
-    _withhold(ram.pages, layout.VGA_MEMORY, size)
+    with _reported("change what of the frame buffer is at 0xa0000"):
+        # SAFETY: both calls replace the mapping of whole pages, which are inside of the RAM of
+        # `memory`. The object that has mapped it unmaps what is there in the end, whatever it is.
+        if bank is None:
+            protection = mmap.PROT_READ | mmap.PROT_WRITE
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
+            placed = _mmap(window, size, protection, flags, -1, 0)
+        else:
+            region = frame_buffer(memory)
+            piece = region.host_address + bank * size % region.size
+            placed = _mremap(piece, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, window)
+        if placed == _FAILED:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        _withhold(ram.pages, layout.VGA_MEMORY, size)
     memory.shows_video = bank is not None
+
+
+@contextmanager
+def _reported(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = why_no_memory() or "the host needs memory for 16 MiB more, and mappings (vm.max_map_count)"
+        raise KvmboxError(f"cannot {doing}: {error.strerror}", hint=hint) from error
 
 
 def _withhold(pages: mmap.mmap, start: int, size: int) -> None:
@@ -99,5 +115,6 @@ def _withhold(pages: mmap.mmap, start: int, size: int) -> None:
 def _clear(region: MemoryRegion, size: int) -> None:
     whole = size // layout.PAGE_SIZE * layout.PAGE_SIZE
     if whole:
-        region.pages.madvise(mmap.MADV_REMOVE, 0, whole)
+        with _reported("clear the frame buffer"):
+            region.pages.madvise(mmap.MADV_REMOVE, 0, whole)
     region.pages[whole:size] = bytes(size - whole)

@@ -26,7 +26,7 @@ device process here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -50,9 +50,9 @@ _NOWHERE: Final = -1
 _NO_LINE: Final = 0xFF
 _STATE: Final = Struct("<4s4B")  # magic, and the line of each of the router's interrupts
 _FUNCTION: Final = Struct("<BB")  # flags, level of the pin
-_PLACE: Final = Struct("<?Q")  # whether it is to be anywhere, and the address
+_PLACE: Final = Struct("<??Q")  # whether it is to be anywhere, whether it is there, and the address
 _VECTOR: Final = Struct("<QIBB")  # address, data, whether it is sent, whether it waits
-_MAGIC: Final = b"PCI\x01"
+_MAGIC: Final = b"PCI\x02"
 
 
 class _Region:
@@ -273,11 +273,12 @@ class PciFabric:
             self._bus_of(region.bar).move(region.mappings, [])
             region.mappings = []
 
-    def _settle(self) -> None:
-        """Put each region where it is to be, if there is room."""
+    def _settle(self, regions: Collection[_Region] | None = None) -> None:
+        """Put each region, or each of `regions`, where it is to be, if there is room."""
         for function in self._functions.values():
             for region in function.regions.values():
-                if region.address != _NOWHERE and not region.mappings:
+                is_meant = regions is None or region in regions
+                if is_meant and region.address != _NOWHERE and not region.mappings:
                     self._place(region, msix=bool(function.flags & MSIX_ON))
 
     def _place(self, region: _Region, *, msix: bool) -> None:
@@ -360,8 +361,10 @@ class PciFabric:
             parts = [_STATE.pack(_MAGIC, *self._routes)]
             for function in self._functions.values():
                 parts.append(_FUNCTION.pack(function.flags, function.level))
-                places = [region.address for region in function.regions.values()]
-                parts += [_PLACE.pack(place != _NOWHERE, max(place, 0)) for place in places]
+                parts += [
+                    _PLACE.pack(one.address != _NOWHERE, bool(one.mappings), max(one.address, 0))
+                    for one in function.regions.values()
+                ]
                 parts += [
                     _VECTOR.pack(one.address, one.data, one.is_sent, one.waits) for one in function.vectors
                 ]
@@ -382,12 +385,14 @@ class PciFabric:
             raise ValueError("a PCI interrupt goes where none can")
         with self._lock:
             self._routes[:] = routes
-            self._restore_functions(state[_STATE.size :])
+            self._settle(self._restore_functions(state[_STATE.size :]))  # of two, the one that was there
             self._settle()
             self._high = {self._routes[one.pirq] for one in self._functions.values() if one.asserts}
             self._high.discard(_NO_LINE)
 
-    def _restore_functions(self, state: bytes) -> None:
+    def _restore_functions(self, state: bytes) -> list[_Region]:
+        """Returns the regions that were where they are to be."""
+        placed = []
         position = 0
 
         def next_of(layout_: Struct) -> tuple[int, ...]:
@@ -400,10 +405,13 @@ class PciFabric:
             function.flags, function.level = flags & _FLAGS, level & 1
             for region in function.regions.values():
                 self._leave(region)
-                is_placed, address = next_of(_PLACE)
+                is_anywhere, is_placed, address = next_of(_PLACE)
                 if address % region.bar.size:
                     raise ValueError("a base address that is not aligned")
-                region.address = address if is_placed else _NOWHERE
+                region.address = address if is_anywhere else _NOWHERE
+                if is_placed:
+                    placed.append(region)
             for vector in function.vectors:
                 vector.address, vector.data, is_sent, waits = next_of(_VECTOR)
                 vector.is_sent, vector.waits = bool(is_sent), bool(waits)
+        return placed

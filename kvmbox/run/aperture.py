@@ -68,6 +68,8 @@ class Aperture(Visitor):
         self._boot = watch.boot
         self._is_out = False
         self._may_return = False
+        self._is_registered = False
+        """Whether KVM coalesces, in this boot, what it does so to its end once the window was out."""
         self._hides_at_start = False
         self._proxy = next(one for one in devices.proxies if one.name == VGA)
         standstill.admit(self)
@@ -101,9 +103,11 @@ class Aperture(Visitor):
             vcpu = boot.guest.vcpus[0]
             ports = (*_PORTS_OUT, *_PORTS_ALWAYS)
             ring.open_window(VgaWrites(self._proxy, ports, zones, vcpu.words64, vcpu.words32))
-            for port, count in (*_PORTS_OUT, *_PORTS_ALWAYS):
+            for port, count in _PORTS_OUT if self._is_registered else ports:
                 boot.guest.vm.register_coalesced(port, count, pio=True)
-            boot.guest.vm.register_coalesced(FIRST, SIZE, pio=False)
+            if not self._is_registered:
+                boot.guest.vm.register_coalesced(FIRST, SIZE, pio=False)
+            self._is_registered = True  # again would be a zone more each time, of which KVM has 1000
 
     def resume(self) -> None:
         """The machine goes on where it was saved: the window is out if the device says so."""
@@ -113,7 +117,7 @@ class Aperture(Visitor):
 
     def boot_begins(self, boot: Boot) -> None:
         """See `Visitor`. A new virtual machine has the window in memory."""
-        self._boot, self._is_out, self._may_return = boot, False, False
+        self._boot, self._is_out, self._may_return, self._is_registered = boot, False, False, False
         if self._hides_at_start:
             self._hides_at_start = False
             self._hide(boot)

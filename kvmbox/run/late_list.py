@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from kvmbox.remote.proxy import DeviceProxy
 
 _TO_PORT: Final = 1 << 32  # of a shape
-_SIZES: Final = (1, 2, 4, 8)
 _WORD: Final = 8
+_WHOLE: Final = (1, 2, 4)
+"""The sizes of writes that the device takes as they are. KVM splits one where a page ends, so that the pieces
+have any size up to 8: those of 3, 5, 6 and 7 bytes go byte by byte.
+"""
 
 
 class VgaWrites:
@@ -76,17 +79,19 @@ class VgaWrites:
                 break
             size = shape & 0xFF
             count += 1
-            if size == _WORD:  # two of half the size
+            if size in _WHOLE:
+                late.append(value & (1 << 8 * size) - 1 | size << 32 | offset << 36)
+            elif size == _WORD:  # two of half the size
                 late.append(value & 0xFFFF_FFFF | 4 << 32 | offset << 36)
                 late.append(value >> 32 | 4 << 32 | offset + 4 << 36)
             else:
-                late.append(value & (1 << 8 * size) - 1 | size << 32 | offset << 36)
+                late += [value >> 8 * at & 0xFF | 1 << 32 | offset + at << 36 for at in range(size)]
         return late, count
 
     def _offset(self, address: int, shape: int) -> int:
         """Where in the VGA a write goes; -1 for one to another device."""
         size = shape & ~_TO_PORT
-        if size in _SIZES:
+        if 0 < size <= _WORD:
             if not shape & _TO_PORT:
                 if 0 <= address - layout.VGA_MEMORY <= layout.VGA_MEMORY_SIZE - size:
                     return address

@@ -164,6 +164,18 @@ def test_snapshot_has_the_frame_buffer_and_the_piece_that_is_shown(images: Image
     assert (picture.width, picture.height, picture.rgb[:3]) == (320, 200, bytes(3))
 
 
+def test_snapshot_has_what_is_at_0xa0000_when_the_interface_is_off_again(
+    images: Images, tmp_path: Path
+) -> None:
+    code = mode(320, 200, 8) + vbe(ENABLE, 0) + WINDOW + store(b"R") + say(b"ready", DEBUGCON)
+    path = tmp_path / "off.snap"
+    guest = images.write(code + SHOW_BYTE + HALT_FOR_EVER)
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"ready={path}"]) as vm:
+        assert vm.wait().output == b"readyR"
+    with Machine.from_snapshot(path, timeout=PATIENCE_S) as vm:
+        assert vm.wait().output == b"R"
+
+
 def test_core_file_has_the_frame_buffer(images: Images, tmp_path: Path) -> None:
     core = tmp_path / "core"
     code = mode(320, 200, 32) + WINDOW + bytes.fromhex("c7061000") + b"FB" + HALT_FOR_EVER

@@ -39,4 +39,5 @@ def give_video(names: Collection[str], section: Callable[[str], bytes], memory: 
             dispi.restore(section(device_section(VBE)))
         except SnapshotError as error:
             raise damaged(f"device {VBE}: {error}") from error
-        show_window(memory, dispi.bank)
+        if dispi.bank is not None:  # else the RAM there is what the snapshot has of it
+            show_window(memory, dispi.bank)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from kvmbox import layout
 from kvmbox.devices.media import FrameBuffer
+from kvmbox.errors import KvmboxError
+from kvmbox.host import frame_buffer
 from kvmbox.host.frame_buffer import show, show_window
-from kvmbox.memory import GuestMemory
+from kvmbox.memory import GuestMemory, MemoryRegion
 
 FIRST = layout.FRAME_BUFFER
 WINDOW = layout.VGA_MEMORY
@@ -98,3 +104,49 @@ def test_machine_without_memory_at_0xa0000_has_a_frame_buffer_and_no_window() ->
     assert memory.contains(FIRST, layout.FRAME_BUFFER_SIZE)
     assert memory.read(0, layout.PAGE_SIZE) == bytes(layout.PAGE_SIZE)
     memory.close()
+
+
+class FullHost(mmap.mmap):
+    """A mapping whose advice the host refuses."""
+
+    def madvise(self, *_arguments: int) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def no_mapping(*_arguments: Any, **_options: Any) -> mmap.mmap:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize("mapping", [FullHost, no_mapping])
+def test_frame_buffer_that_the_host_refuses_is_an_error(
+    memory: GuestMemory, monkeypatch: pytest.MonkeyPatch, mapping: Any
+) -> None:
+    monkeypatch.setattr(mmap, "mmap", mapping)
+    with pytest.raises(KvmboxError, match="cannot make a frame buffer: Cannot allocate memory") as caught:
+        show(memory, FrameBuffer(0, 1, 0))
+    assert caught.value.hint
+    assert memory.video == []
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+def test_window_that_the_host_refuses_is_an_error(
+    memory: GuestMemory, monkeypatch: pytest.MonkeyPatch, shown: int
+) -> None:
+    show(memory, FrameBuffer(0, 1, 0))
+
+    def refuses(*_arguments: Any) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(frame_buffer, "_withhold", refuses)
+    with pytest.raises(KvmboxError, match="at 0xa0000: Cannot allocate memory") as caught:
+        show(memory, FrameBuffer(0, shown, 0))
+    assert caught.value.hint
+
+
+def test_clear_that_the_host_refuses_is_an_error(memory: GuestMemory) -> None:
+    show(memory, FrameBuffer(0, 0, 0))
+    region = memory.video[0]
+    memory.video[0] = MemoryRegion(region.start, region.size, FullHost(-1, 4096), region.host_address)
+    with pytest.raises(KvmboxError, match="cannot clear the frame buffer: Cannot allocate memory"):
+        show(memory, FrameBuffer(0, 0, 4096))
+    memory.video[0] = region

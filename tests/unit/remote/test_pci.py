@@ -316,6 +316,16 @@ def test_state_brings_everything_back() -> None:
     assert rig.sent == [(layout.LOCAL_APIC_BASE, 0x41)]
 
 
+def test_register_that_was_there_has_the_place_that_another_one_wants() -> None:
+    saved, rig = Rig(), Rig()
+    saved.place(HOME + 0x1000)  # where the other function is, which comes later in a state
+    assert saved.mmio.find(HOME + 0x1000) == Mapping(HOME + 0x1000, 0x100, saved.other, 0x400, saved.other)
+    rig.fabric.restore(saved.fabric.state())
+    assert rig.mmio.find(HOME + 0x1000) == Mapping(HOME + 0x1000, 0x100, rig.other, 0x400, rig.other)
+    assert rig.fabric.state() == saved.fabric.state()
+    assert rig.notes == saved.notes
+
+
 def test_state_that_is_none_is_refused(rig: Rig) -> None:
     state = rig.fabric.state()
     for bad in (b"", state[:-1], state + b"\0", b"XXXX" + state[4:], state[:4] + b"\x08" + state[5:]):
