@@ -185,6 +185,13 @@ def test_port_of_the_host_leads_to_the_guest() -> None:
                 pytest.fail("there is no echo")
 
 
+@pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not there")
+def test_timeout_ends_a_guest_that_only_waits_for_the_network() -> None:
+    run = kvmbox("run", "--net", "user", "--timeout", "2", "--append", "15", "net")
+
+    assert run.returncode == 124, run.stderr
+
+
 def test_passt_that_is_not_there_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
 

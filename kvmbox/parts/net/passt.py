@@ -60,4 +60,5 @@ def start(forwards: Sequence[Forward]) -> int:
     except BaseException:
         ours.close()
         raise
+    ours.setblocking(False)
     return ours.detach()
