@@ -101,8 +101,8 @@ def net(value: Any) -> NetRequest:
         if key in given:
             raise _wrong(value, f"it says {key} twice", "each word but forward= is said once")
         given[key] = _meaning(value, kind, word, key, text if equals else None)
-    kind, target = (NONE, "") if kind == PCAP else (kind, target)
     _check_target(value, kind, target)
+    kind, target = (NONE, "") if kind == PCAP else (kind, target)
     if kind in _SHARED and "mac" not in given:
         given["mac"] = _LOCAL + os.urandom(4)
     return NetRequest(kind, target, forwards=tuple(forwards), **given)
@@ -188,6 +188,8 @@ def _free_port(protocol: str) -> int:
 def _check_target(whole: str, kind: str, target: str) -> None:
     if kind == SOCKET and not (target.startswith(UNIX) and target != UNIX and "\0" not in target):
         raise _wrong(whole, "it names no socket", "for example socket:unix:net.sock")
+    if kind == PCAP and not target:
+        raise _wrong(whole, "it names no file", "for example pcap:net.pcap")
     if kind == SWITCH and not _NAME.fullmatch(target):
         raise _wrong(whole, f"'{target}' is no name of a switch", "32 letters, digits, '_', '.', '-' at most")
     if kind == TAP and not _INTERFACE.fullmatch(target):

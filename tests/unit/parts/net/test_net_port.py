@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from kvmbox.board_extras import virtio_net
 from kvmbox.devices.virtio_net import RECEIVED, SENT
+from kvmbox.errors import StartError
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import MOST_OFFERED, MOST_WAITING, Port
 from kvmbox.parts.net.wires import CutError, Wire
@@ -203,6 +205,25 @@ def test_parts_of_frames_that_are_not_offered_are_refused() -> None:
     for offset, size in ((0, 61), (59, 2), (MOST_OFFERED << 16, 1)):
         with pytest.raises(OSError, match="frame"):
             link.port.read_now(offset, size)
+
+
+@pytest.mark.parametrize("has_reader", [False, True])
+def test_capture_is_a_regular_file_and_no_pipe(tmp_path: Path, *, has_reader: bool) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if has_reader else -1
+
+    with pytest.raises(StartError, match="is no regular file") as raised:
+        Capture(str(path))
+    assert raised.value.hint
+    if has_reader:
+        os.close(reader)
+
+
+def test_capture_that_cannot_be_made_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file") as raised:
+        Capture(str(tmp_path / "none" / "net.pcap"))
+    assert raised.value.hint
 
 
 def test_capture_has_each_frame_with_its_time(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_text_is_read_and_written(text: str, wanted: NetRequest) -> None:
         ("loop,pcap=", "'pcap=' means nothing there"),
         ("loop,pcap=a,pcap=b", "it says pcap twice"),
         ("pcap:a,pcap=b", "it says pcap twice"),
+        ("pcap:", "it names no file"),
         ("loop,listen", "only a socket listens"),
         ("loop,forward=tcp:1:2", "only the backend 'user' forwards ports"),
         ("user,forward=tcp:80:0", "'tcp:80:0' forwards nothing"),
