@@ -49,7 +49,7 @@ class Wires(Visitor):
     def wake_in(self, clock: GuestClock) -> float | None:
         """See Visitor."""
         del clock
-        due = [port.wire.due for port, _, _ in self._ports if port.wire.due is not None]
+        due = [port.due for port, _, _ in self._ports if port.due is not None]
         return max(0.0, (min(due) - time.monotonic_ns()) / 1e9) if due else None
 
     def handle(self, descriptor: int) -> bool:

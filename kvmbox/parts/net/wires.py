@@ -43,15 +43,17 @@ class Wire:
     """What to poll, or -1."""
     unsent = b""
     """What is to be sent before another frame."""
-    due: int | None = None
-    """When frames come that wait here, in ns of the host's monotonic clock."""
+    leaves_at: int | None = None
+    """When `flush` sends a frame that waits here, in ns of the host's monotonic clock."""
+    comes_at: int | None = None
+    """When `receive` has one that waits here."""
 
     def send(self, _frame: bytes) -> bool:
         """Send a frame, or do nothing and return False. Raises CutError, and OSError: the frame is lost."""
         return True
 
     def flush(self) -> bool:
-        """Whether `unsent` is sent. Raises CutError."""
+        """Whether `unsent` is sent. Raises CutError, and OSError: a frame that has waited here is lost."""
         return True
 
     def receive(self) -> list[bytes]:
