@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,17 @@ def test_parts_of_frames_that_are_not_offered_are_refused() -> None:
     for offset, size in ((0, 61), (59, 2), (MOST_OFFERED << 16, 1)):
         with pytest.raises(OSError, match="frame"):
             link.port.read_now(offset, size)
+
+
+def test_read_of_a_frame_that_is_just_taken_away_is_refused() -> None:
+    class Vanishing(deque[bytes]):
+        def __len__(self) -> int:
+            return 1
+
+    port = Port("net0", HeldWire())
+    vars(port)["_incoming"] = Vanishing()
+    with pytest.raises(OSError, match="frame"):
+        port.read_now(0, 1)
 
 
 @pytest.mark.parametrize("has_reader", [False, True])
