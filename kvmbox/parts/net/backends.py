@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class Listening(Wire):
-    """A stream to whoever connects to a socket, one after another. Without anybody, frames are lost."""
+    """A stream to whoever connects to a socket, one after another. Without anybody, frames are lost.
+
+    `send` is called by the vCPU thread while the main loop may poll the client: so a client that takes nothing
+    any more is only marked there, and closed by `receive`.
+    """
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
@@ -27,6 +31,7 @@ class Listening(Wire):
         self._listener.setblocking(False)
         self._path = path
         self._client: Stream | None = None
+        self._takes_nothing = False  # the client
 
     @property
     def descriptor(self) -> int:  # type: ignore[override]  # it is another one for each client
@@ -36,24 +41,24 @@ class Listening(Wire):
     @property
     def unsent(self) -> bytes:  # type: ignore[override]  # the client's
         """See Wire."""
-        return b"" if self._client is None else self._client.unsent
+        return b"" if self._client is None or self._takes_nothing else self._client.unsent
 
     def send(self, frame: bytes) -> bool:
         """See Wire."""
-        if self._client is None:
+        if self._client is None or self._takes_nothing:
             raise ConnectionError
         try:
             return self._client.send(frame)
         except CutError as error:
-            self._drop()
+            self._takes_nothing = True
             raise ConnectionError from error
 
     def flush(self) -> bool:
         """See Wire."""
         try:
-            return self._client is None or self._client.flush()
+            return self._client is None or self._takes_nothing or self._client.flush()
         except CutError:
-            self._drop()
+            self._takes_nothing = True
             return True
 
     def receive(self) -> list[bytes]:
@@ -65,15 +70,18 @@ class Listening(Wire):
                 self._client = Stream(client.detach())
             return []
         try:
-            return self._client.receive()
+            frames = self._client.receive()
         except CutError:
+            frames = []
+            self._takes_nothing = True
+        if self._takes_nothing and not frames:
             self._drop()
-            return []
+        return frames
 
     def _drop(self) -> None:
         if self._client is not None:
             self._client.close()
-            self._client = None
+            self._client, self._takes_nothing = None, False
 
     def close(self) -> None:
         """See Wire."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kvmbox.board_extras import virtio_net
@@ -72,7 +73,8 @@ class Wires(Visitor):
         if wanted == self._watched:
             return
         for descriptor in self._watched.keys() - wanted.keys():
-            self._poll.unregister(descriptor)
+            with suppress(KeyError):  # the main loop unregisters what hangs up and is nobody's
+                self._poll.unregister(descriptor)
         for descriptor, events in wanted.items():
             self._poll.register(descriptor, events)
         self._watched = wanted

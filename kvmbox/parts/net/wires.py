@@ -115,12 +115,13 @@ class Packets(Wire):
             while len(frames) < MOST_FRAMES:
                 frame = os.read(self.descriptor, MOST_READ)
                 if not frame:
-                    raise CutError("the peer has gone")
+                    raise ConnectionError(0, "the peer has gone")
                 frames.append(frame)
         except BlockingIOError:
             pass
         except OSError as error:
-            raise CutError(error.strerror) from error
+            if not frames:  # else the next call finds the end
+                raise CutError(error.strerror) from error
         return frames
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from kvmbox.errors import StartError
+from kvmbox.host.clock import GuestClock
 from kvmbox.parts.net.backends import Listening, open_wire
+from kvmbox.parts.net.part import Wires
+from kvmbox.parts.net.port import Port
 from kvmbox.parts.net.requests import net
 from kvmbox.parts.net.wires import MOST_FRAMES, CutError, Loop, Packets, Stream, wire_of
+from kvmbox.remote.channel import Channel
 
 FRAME = bytes(range(60))
 SENT = (60).to_bytes(4, "big") + FRAME
@@ -100,6 +106,19 @@ def test_peer_that_leaves_cuts_the_wire(kind: socket.SocketKind) -> None:
     wire.close()
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_last_frames_come_before_the_end(kind: socket.SocketKind) -> None:
+    pair = Pair(kind)
+    wire = wire_of(pair.ours)
+    pair.peer.send(SENT if kind == socket.SOCK_STREAM else FRAME)
+    pair.peer.close()
+
+    assert wire.receive() == [FRAME]
+    with pytest.raises(CutError, match="the peer has gone"):
+        wire.receive()
+    wire.close()
+
+
 def test_packets_are_frames(packets: Pair) -> None:
     wire = Packets(packets.ours)
 
@@ -165,6 +184,35 @@ def test_socket_that_listens_serves_one_client_after_another(tmp_path: Path) -> 
             assert wire.receive() == [FRAME]
         assert wire.receive() == []
     wire.close()
+
+
+def test_client_that_is_gone_is_closed_by_the_thread_that_polls_it(tmp_path: Path) -> None:
+    wire = Listening(str(tmp_path / "net.sock"))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "net.sock"))
+        wire.receive()
+    polled = wire.descriptor
+
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            wire.send(FRAME)
+    os.fstat(polled)
+    assert wire.descriptor == polled
+    assert wire.receive() == []
+    assert wire.descriptor != polled
+    wire.close()
+
+
+def test_descriptor_that_the_main_loop_has_given_up_is_no_error(tmp_path: Path) -> None:
+    port, poll = Port("net0", Listening(str(tmp_path / "net.sock"))), select.poll()
+    wires = Wires([(port, cast(Channel, None), 0)])
+    port.has_room = True
+    wires.watch(poll)
+
+    poll.unregister(port.wire.descriptor)
+    port.cut = "by the test"
+    wires.tick(cast(GuestClock, None))
+    port.close()
 
 
 def test_peer_that_is_not_there_is_an_error_with_a_hint(tmp_path: Path) -> None:
