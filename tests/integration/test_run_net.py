@@ -200,6 +200,17 @@ def test_passt_that_is_not_there_is_an_error_with_a_hint(monkeypatch: pytest.Mon
     assert run.stderr.startswith(b"kvmbox: error: --net user: the program passt is not there\nhint: ")
 
 
+@pytest.mark.parametrize(
+    ("nets", "status"), [(("fd:3",), 4), (("fd:2",), 2), (("fd:99",), 4), (("fd:8", "fd:08"), 2)]
+)
+def test_descriptor_that_was_not_passed_on_is_an_error_with_a_hint(nets: tuple[str, ...], status: int) -> None:
+    run = kvmbox("run", *(word for one in nets for word in ("--net", one)), "net")
+
+    assert run.returncode == status
+    assert run.stderr.startswith(b"kvmbox: error: --net")
+    assert b"\nhint: " in run.stderr
+
+
 def has_namespaces() -> bool:
     return os.geteuid() == 0 and shutil.which("ip") is not None and Path("/dev/net/tun").exists()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kvmbox.errors import StartError
 from kvmbox.host.unix_socket import listen_at
 from kvmbox.parts.net import requests
-from kvmbox.parts.net.wires import CutError, Loop, Stream, Wire, wire_of
+from kvmbox.parts.net.wires import PASS_IT_ON, CutError, Loop, Stream, Wire, wire_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,8 +89,12 @@ class Listening(Wire):
         self._listener.close()
 
 
-def open_wire(request: NetRequest, wake: Callable[[], None]) -> Wire:
-    """The wire that is asked for; `wake` makes the main thread move its frames. Raises StartError."""
+def open_wire(
+    request: NetRequest, wake: Callable[[], None], owns: Callable[[int], bool] = lambda _descriptor: True
+) -> Wire:
+    """The wire that is asked for; `wake` makes the main thread move its frames, and `owns` tells whether a
+    descriptor is the caller's (OSError if there is none). Raises StartError.
+    """
     match request.backend:
         case requests.LOOP:
             return Loop(wake)
@@ -109,9 +113,16 @@ def open_wire(request: NetRequest, wake: Callable[[], None]) -> Wire:
 
             return wire_of(open_tap(request.target))
         case requests.DESCRIPTOR:
-            return wire_of(int(request.target))
+            return _given(int(request.target), owns)
         case _:
             return Wire()
+
+
+def _given(descriptor: int, owns: Callable[[int], bool]) -> Wire:
+    with suppress(OSError):  # which `wire_of` meets, too
+        if not owns(descriptor):
+            raise StartError(f"--net fd:{descriptor} was not inherited", hint=PASS_IT_ON)
+    return wire_of(descriptor)
 
 
 def _socket(path: str, *, listens: bool) -> Wire:

@@ -9,9 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kvmbox.board_extras import virtio_net
+from kvmbox.errors import UsageError
 from kvmbox.parts.net.backends import open_wire
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.requests import DESCRIPTOR
 from kvmbox.parts.net.wires import Wire
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
@@ -92,6 +94,11 @@ class Net(Part):
 
     def equip(self, opening: Opening) -> None:
         """See `Part`."""
+        given = [int(one.target) for one in self._requests if one.backend == DESCRIPTOR]
+        if len(set(given)) < len(given):
+            raise UsageError(
+                "--net: two interfaces have the same descriptor", hint="each fd:N is one wire: pass on another"
+            )
         self._say, opening.nets = opening.say, self._ports
         opening.stores |= {port.name: port for port in self._ports}
         opening.place_virtio(
@@ -101,7 +108,7 @@ class Net(Part):
     def open(self, opening: Opening) -> None:
         """See `Part`."""
         for port, request in zip(self._ports, self._requests, strict=True):
-            port.wire = open_wire(request, self._woken)
+            port.wire = open_wire(request, self._woken, opening.caller.owns)
             port.capture = Capture(request.pcap) if request.pcap else None
             port.has_room = (
                 opening.config.start is not None

@@ -39,6 +39,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _INTERFACE: Final = re.compile(r"[^/\s:]{1,15}")
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 _FORWARD: Final = re.compile(r"(tcp|udp):(?:([0-9]{1,5}):)?([0-9]{1,5})")
+_FIRST_FREE: Final = 3
+"""The first descriptor that has no meaning of its own."""
 _LOCAL: Final = bytes.fromhex("026b")
 """How addresses of kvmbox begin: locally administered, unicast."""
 
@@ -196,6 +198,8 @@ def _check_target(whole: str, kind: str, target: str) -> None:
         raise _wrong(whole, f"'{target}' is no name of an interface", "15 characters at most")
     if kind == DESCRIPTOR and not (target.isascii() and target.isdigit() and len(target) < 7):
         raise _wrong(whole, f"'{target}' is no descriptor", "for example fd:3")
+    if kind == DESCRIPTOR and int(target) < _FIRST_FREE:
+        raise _wrong(whole, f"descriptor {target} is stdin, stdout or stderr", "for example fd:3")
 
 
 def _wrong(text: str, why: str, hint: str) -> UsageError:

@@ -29,6 +29,8 @@ MOST_FRAMES: Final = 32
 MOST_LENGTH: Final = 1 << 16
 """Of a frame in a stream: more than any peer has, since offloads are off."""
 
+PASS_IT_ON: Final = "the program that starts kvmbox has to pass the descriptor on"
+
 _LENGTH: Final = Struct(">I")
 
 
@@ -182,20 +184,32 @@ class Stream(Wire):
 def wire_of(descriptor: int) -> Wire:
     """The wire of a descriptor that somebody has opened, which becomes ours. Raises StartError."""
     try:
-        mode = os.fstat(descriptor).st_mode
+        kind = _kind_of(descriptor)
+        if kind is None:
+            raise StartError(
+                f"--net fd:{descriptor} is neither a socket nor a tap",
+                hint="a connected socket, or a tap with IFF_NO_PI and without IFF_VNET_HDR",
+            )
         os.set_blocking(descriptor, False)
         os.set_inheritable(descriptor, False)
     except OSError as error:
-        raise StartError(
-            f"--net fd:{descriptor}: {error.strerror}",
-            hint="the program that starts kvmbox has to pass it on",
-        ) from error
+        raise StartError(f"--net fd:{descriptor}: {error.strerror}", hint=PASS_IT_ON) from error
+    return kind(descriptor)
+
+
+def _kind_of(descriptor: int) -> type[Stream | Packets] | None:
+    """How frames are kept apart there, if they can be. Nothing of it is changed. Raises OSError."""
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(mode):
         import socket
 
         with socket.socket(fileno=os.dup(descriptor)) as one:
+            if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return None
             is_stream = one.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
-        return Stream(descriptor) if is_stream else Packets(descriptor)
+        return Stream if is_stream else Packets
     if stat.S_ISCHR(mode):
-        return Packets(descriptor)
-    raise StartError(f"--net fd:{descriptor} is neither a socket nor a tap")
+        from kvmbox.parts.net.tap import is_tap
+
+        return Packets if is_tap(descriptor) else None
+    return None

@@ -54,6 +54,7 @@ def test_text_is_read_and_written(text: str, wanted: NetRequest) -> None:
         ("switch:../a", "is no name of a switch"),
         ("tap:0123456789abcdef", "is no name of an interface"),
         ("fd:x", "is no descriptor"),
+        ("fd:2", "descriptor 2 is stdin, stdout or stderr"),
         ("socket:net.sock", "it names no socket"),
         ("socket:unix:", "it names no socket"),
     ],

@@ -13,6 +13,7 @@ import pytest
 
 from kvmbox.errors import StartError
 from kvmbox.host.clock import GuestClock
+from kvmbox.host.unix_socket import listen_at
 from kvmbox.parts.net.backends import Listening, open_wire
 from kvmbox.parts.net.part import Wires
 from kvmbox.parts.net.port import Port
@@ -167,6 +168,30 @@ def test_descriptor_that_is_none_or_a_file_is_refused(tmp_path: Path) -> None:
         pytest.raises(StartError, match="neither a socket nor a tap"),
     ):
         wire_of(file.fileno())
+
+
+def test_descriptor_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
+    with listen_at(str(tmp_path / "net.sock")) as listener:
+        null = os.open("/dev/null", os.O_RDWR)
+        for descriptor in (null, listener.fileno()):
+            with pytest.raises(StartError, match="neither a socket nor a tap") as raised:
+                wire_of(descriptor)
+            assert raised.value.hint
+            assert os.get_blocking(descriptor)
+        os.close(null)
+
+
+def test_descriptor_that_is_not_the_callers_is_refused(stream: Pair) -> None:
+    with pytest.raises(StartError, match="was not inherited") as raised:
+        open_wire(net(f"fd:{stream.ours}"), lambda: None, os.get_inheritable)
+    assert raised.value.hint
+    os.close(stream.ours)
+
+
+def test_interface_that_is_not_there_is_not_made() -> None:
+    with pytest.raises(StartError, match="there is no such interface") as raised:
+        open_wire(net("tap:kvmbox-none"), lambda: None)
+    assert "ip tuntap add" in (raised.value.hint or "")
 
 
 def test_socket_that_listens_serves_one_client_after_another(tmp_path: Path) -> None:
