@@ -8,7 +8,6 @@ terminal, and is for a process that ends with its run.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -102,11 +101,6 @@ class Caller:
         """What gives the destination of a number its name, and what ends that. Raises OSError."""
         return (lambda number: destinations[number].commit()), (lambda: None)
 
-    def owns(self, descriptor: int) -> bool:
-        """Whether a descriptor is the caller's, and not one of kvmbox: a program knows. Raises OSError."""
-        del descriptor
-        return True
-
     @property
     def ended_by(self) -> str | None:
         """Why the caller wants the run to end, in words, or None."""
@@ -191,10 +185,6 @@ class ProcessOwner(Caller):
 
         committer = Committer(destinations)
         return committer.commit, committer.close
-
-    def owns(self, descriptor: int) -> bool:
-        """See Caller. What was inherited can be inherited again; what Python opens cannot (PEP 446)."""
-        return os.get_inheritable(descriptor)
 
     def release(self) -> None:
         """See Caller."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import StartError
 from kvmbox.host.unix_socket import listen_at
 from kvmbox.parts.net import requests
-from kvmbox.parts.net.wires import PASS_IT_ON, CutError, Loop, Stream, Wire, wire_of
+from kvmbox.parts.net.wires import NOT_PASSED, CutError, Loop, Stream, Wire, wire_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from kvmbox.parts.net.requests import NetRequest
 
 
+_NO_PEER: Final = "the peer listens there first; or kvmbox does: socket:unix:PATH,listen"
+
+
 class Listening(Wire):
     """A stream to whoever connects to a socket, one after another. Without anybody, frames are lost.
 
-    `send` is called by the vCPU thread while the main loop may poll the client: so a client that takes nothing
-    any more is only marked there, and closed by `receive`.
+    `send` is called by the vCPU thread while the main loop may poll the client. So a client that takes
+    nothing any more is only marked there, and closed by `receive`.
     """
 
     def __init__(self, path: str) -> None:
@@ -86,14 +90,16 @@ class Listening(Wire):
     def close(self) -> None:
         """See Wire."""
         self._drop()
-        self._listener.close()
+        if self._listener.fileno() >= 0:
+            self._listener.close()
+            with suppress(OSError):  # a confined VMM may not remove it: see `SocketFile`
+                os.unlink(self._path)
 
 
-def open_wire(
-    request: NetRequest, wake: Callable[[], None], owns: Callable[[int], bool] = lambda _descriptor: True
-) -> Wire:
-    """The wire that is asked for; `wake` makes the main thread move its frames, and `owns` tells whether a
-    descriptor is the caller's (OSError if there is none). Raises StartError.
+def open_wire(request: NetRequest, wake: Callable[[], None], *, is_command: bool = False) -> Wire:
+    """The wire that is asked for; `wake` makes the main thread move its frames. Raises StartError.
+
+    A command uses only a descriptor that it has inherited; a program knows its own.
     """
     match request.backend:
         case requests.LOOP:
@@ -113,15 +119,16 @@ def open_wire(
 
             return wire_of(open_tap(request.target))
         case requests.DESCRIPTOR:
-            return _given(int(request.target), owns)
+            return _given(int(request.target), is_command=is_command)
         case _:
             return Wire()
 
 
-def _given(descriptor: int, owns: Callable[[int], bool]) -> Wire:
+def _given(descriptor: int, *, is_command: bool) -> Wire:
     with suppress(OSError):  # which `wire_of` meets, too
-        if not owns(descriptor):
-            raise StartError(f"--net fd:{descriptor} was not inherited", hint=PASS_IT_ON)
+        # What Python opens is not inheritable (PEP 446), and what was inherited is.
+        if is_command and not os.get_inheritable(descriptor):
+            raise StartError(f"--net fd:{descriptor} was not inherited", hint=NOT_PASSED)
     return wire_of(descriptor)
 
 
@@ -134,5 +141,7 @@ def _socket(path: str, *, listens: bool) -> Wire:
             client.setblocking(False)
             return Stream(client.detach())
     except OSError as error:
-        hint = None if listens else "the peer listens there first; or kvmbox does: socket:unix:PATH,listen"
+        hint = "choose another directory" if listens else _NO_PEER
+        if error.errno == errno.EADDRINUSE:
+            hint = "another kvmbox may listen there, or have left the file"
         raise StartError(f"--net socket:unix:{path}: {error.strerror or error}", hint=hint) from error

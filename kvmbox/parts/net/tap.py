@@ -26,7 +26,8 @@ def open_tap(name: str) -> int:
     try:
         socket.if_nametoindex(name)
     except OSError as error:  # TUNSETIFF would make one, for a user who may
-        raise StartError(f"--net tap:{name}: there is no such interface", hint=_hint(name, errno.ENODEV)) from error
+        hint = _hint(name, errno.ENODEV)
+        raise StartError(f"--net tap:{name}: there is no such interface", hint=hint) from error
     try:
         descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -29,7 +29,7 @@ MOST_FRAMES: Final = 32
 MOST_LENGTH: Final = 1 << 16
 """Of a frame in a stream: more than any peer has, since offloads are off."""
 
-PASS_IT_ON: Final = "the program that starts kvmbox has to pass the descriptor on"
+NOT_PASSED: Final = "the program that starts kvmbox has to pass the descriptor on"
 
 _LENGTH: Final = Struct(">I")
 
@@ -193,7 +193,7 @@ def wire_of(descriptor: int) -> Wire:
         os.set_blocking(descriptor, False)
         os.set_inheritable(descriptor, False)
     except OSError as error:
-        raise StartError(f"--net fd:{descriptor}: {error.strerror}", hint=PASS_IT_ON) from error
+        raise StartError(f"--net fd:{descriptor}: {error.strerror}", hint=NOT_PASSED) from error
     return kind(descriptor)
 
 

@@ -181,9 +181,9 @@ def test_descriptor_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
         os.close(null)
 
 
-def test_descriptor_that_is_not_the_callers_is_refused(stream: Pair) -> None:
+def test_descriptor_that_a_command_has_not_inherited_is_refused(stream: Pair) -> None:
     with pytest.raises(StartError, match="was not inherited") as raised:
-        open_wire(net(f"fd:{stream.ours}"), lambda: None, os.get_inheritable)
+        open_wire(net(f"fd:{stream.ours}"), lambda: None, is_command=True)
     assert raised.value.hint
     os.close(stream.ours)
 
@@ -209,6 +209,14 @@ def test_socket_that_listens_serves_one_client_after_another(tmp_path: Path) -> 
             assert wire.receive() == [FRAME]
         assert wire.receive() == []
     wire.close()
+
+
+def test_socket_file_that_is_left_is_an_error_with_a_hint_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "net.sock"
+    with listen_at(str(path)), pytest.raises(StartError, match="in use") as raised:
+        open_wire(net(f"socket:unix:{path},listen"), lambda: None)
+    assert "left the file" in (raised.value.hint or "")
+    assert path.exists()
 
 
 def test_client_that_is_gone_is_closed_by_the_thread_that_polls_it(tmp_path: Path) -> None:
