@@ -121,6 +121,15 @@ def test_two_machines_talk_over_a_socket(tmp_path: Path) -> None:
     assert (peer.returncode, output) == (0, b"net: answers 5\n"), messages
 
 
+def test_socket_that_listens_is_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "net.sock"
+
+    for sandbox in ("per-device", "none"):
+        run = kvmbox("run", "--sandbox", sandbox, "--net", f"socket:unix:{path},listen", "hello32")
+        assert run.returncode == 0, run.stderr
+        assert not path.exists()
+
+
 def test_machines_of_a_program_talk_over_an_inherited_descriptor() -> None:
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with (
@@ -185,12 +194,77 @@ def test_port_of_the_host_leads_to_the_guest() -> None:
                 pytest.fail("there is no echo")
 
 
+@pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not there")
+def test_timeout_ends_a_guest_that_only_waits_for_the_network() -> None:
+    run = kvmbox("run", "--net", "user", "--timeout", "2", "--append", "15", "net")
+
+    assert run.returncode == 124, run.stderr
+
+
+def test_passt_that_cannot_be_executed_is_an_error_with_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "passt").write_text("no program")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    run = kvmbox("run", "--net", "user", "net")
+    assert run.returncode == 4
+    assert run.stderr.startswith(b"kvmbox: error: --net user: passt does not start: Permission denied\n")
+    assert b"\nhint: " in run.stderr
+
+
+@pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not there")
+def test_port_of_the_host_that_is_taken_is_an_error_with_a_hint() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        run = kvmbox("run", "--net", f"user,forward=tcp:{other.getsockname()[1]}:80", "net")
+    assert run.returncode == 4
+    assert b"\nhint: " in run.stderr
+
+
+def test_directory_of_switches_that_is_not_there_is_an_error_with_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+
+    run = kvmbox("run", "--net", "switch:lan", "net")
+    assert run.returncode == 4
+    assert run.stderr.startswith(b"kvmbox: error: --net switch:lan: ")
+    assert b"\nhint: XDG_RUNTIME_DIR" in run.stderr
+
+
 def test_passt_that_is_not_there_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
 
     run = kvmbox("run", "--net", "user", "net")
     assert run.returncode == 4
     assert run.stderr.startswith(b"kvmbox: error: --net user: the program passt is not there\nhint: ")
+
+
+def test_descriptor_that_was_passed_on_is_the_wire() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        number = theirs.fileno()
+        run = subprocess.run(
+            [*KVMBOX, "run", "--net", f"fd:{number}", "--timeout", "1", "--append", "1", "net"],
+            pass_fds=[number],
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert run.returncode == 124, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("nets", "status"), [(("fd:3",), 4), (("fd:2",), 2), (("fd:99",), 4), (("fd:8", "fd:08"), 2)]
+)
+def test_descriptor_that_is_none_of_ours_is_refused(nets: tuple[str, ...], status: int) -> None:
+    run = kvmbox("run", *(word for one in nets for word in ("--net", one)), "net")
+
+    assert run.returncode == status
+    assert run.stderr.startswith(b"kvmbox: error: --net")
+    assert b"\nhint: " in run.stderr
 
 
 def has_namespaces() -> bool:

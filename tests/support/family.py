@@ -38,7 +38,8 @@ def device_processes(vmm: int) -> dict[int, str]:
 
     Messengers come and go as long as a process is being jailed: those that are gone are left out.
     """
-    (spawner,) = children_of(vmm)
+    # What gives files of the run their names, or removes them, is a child, too, and has none.
+    (spawner,) = [pid for pid in children_of(vmm) if children_of(pid)]
     titles = {pid: title_of(pid) for pid in children_of(spawner)}
     return {pid: title.removeprefix("kvmbox: ") for pid, title in titles.items() if title}
 
@@ -47,7 +48,7 @@ class Family:
     """The spawner and device processes of one running kvmbox: taken once its guest runs."""
 
     def __init__(self, vmm: int) -> None:
-        # What gives files of the run their names is a child, too, and has none.
+        # As in `device_processes`.
         (self.spawner,) = [pid for pid in children_of(vmm) if children_of(pid)]
         self.devices: dict[str, int] = {}
         for pid in children_of(self.spawner):

@@ -33,10 +33,14 @@ class FaultyWire:
         return getattr(self._wire, name)
 
     @property
-    def due(self) -> int | None:
+    def leaves_at(self) -> int | None:
         """See Wire."""
-        leaving = [] if self._is_full else list(self._leaving)[:1]
-        return min((late for late, _ in (*leaving, *list(self._coming)[:1])), default=None)
+        return self._leaving[0][0] if self._leaving and not self._is_full else None
+
+    @property
+    def comes_at(self) -> int | None:
+        """See Wire."""
+        return self._coming[0][0] if self._coming else None
 
     @property
     def unsent(self) -> bytes:
@@ -52,12 +56,13 @@ class FaultyWire:
         return True
 
     def flush(self) -> bool:
-        """See Wire. What has been late for long enough is sent."""
+        """See Wire. What has been late for long enough is sent. Raises CutError and OSError."""
         self._is_full = False
         while not self._is_full and self._leaving and self._leaving[0][0] <= self._now():
-            self._is_full = not self._wire.send(self._leaving[0][1])
-            if not self._is_full:
-                self._leaving.popleft()
+            late = self._leaving.popleft()
+            self._is_full = not self._wire.send(late[1])
+            if self._is_full:
+                self._leaving.appendleft(late)
         return bool(self._wire.flush())
 
     def receive(self) -> list[bytes]:
@@ -77,7 +82,7 @@ class FaultyWire:
         self._faults.access()
         if self._faults.happens(LOSS):
             return None
-        if self._faults.happens(CORRUPT):
+        if self._faults.happens(CORRUPT) and frame:
             place = len(frame) // 2
             return frame[:place] + bytes((frame[place] ^ 1,)) + frame[place + 1 :]
         return frame

@@ -19,6 +19,8 @@ from struct import Struct
 from typing import Final, Protocol
 
 HELLO: Final = b"kvmbox switch 1"
+FULL: Final = b"kvmbox switch full"
+"""What a machine is told that has no port any more, in place of HELLO."""
 LOST: Final = Struct("<I")
 
 MOST_PORTS: Final = 64
@@ -111,10 +113,11 @@ def serve(listener: socket.socket, confine: Callable[[], None] = lambda: None) -
 def _accept(listener: socket.socket, ports: dict[int, Port], poll: select.poll) -> None:
     with suppress(OSError):
         connection, _ = listener.accept()
-        if len(ports) >= MOST_PORTS:
-            connection.close()
-            return
         connection.setblocking(False)
+        if len(ports) >= MOST_PORTS:
+            with connection:
+                connection.send(FULL)
+            return
         connection.send(HELLO)
         ports[connection.fileno()] = Port(connection)
         poll.register(connection, select.POLLIN)

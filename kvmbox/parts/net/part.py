@@ -5,13 +5,18 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kvmbox.board_extras import virtio_net
+from kvmbox.errors import StartError, UsageError
+from kvmbox.host.link import SocketFile
 from kvmbox.parts.net.backends import open_wire
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.requests import DESCRIPTOR, UNIX
 from kvmbox.parts.net.wires import Wire
+from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
 
@@ -49,7 +54,7 @@ class Wires(Visitor):
     def wake_in(self, clock: GuestClock) -> float | None:
         """See Visitor."""
         del clock
-        due = [port.wire.due for port, _, _ in self._ports if port.wire.due is not None]
+        due = [port.due for port, _, _ in self._ports if port.due is not None]
         return max(0.0, (min(due) - time.monotonic_ns()) / 1e9) if due else None
 
     def handle(self, descriptor: int) -> bool:
@@ -72,7 +77,8 @@ class Wires(Visitor):
         if wanted == self._watched:
             return
         for descriptor in self._watched.keys() - wanted.keys():
-            self._poll.unregister(descriptor)
+            with suppress(KeyError):  # the main loop unregisters what hangs up and is nobody's
+                self._poll.unregister(descriptor)
         for descriptor, events in wanted.items():
             self._poll.register(descriptor, events)
         self._watched = wanted
@@ -86,10 +92,14 @@ class Net(Part):
         self._ports = [Port(f"net{number}", Wire()) for number in range(len(nets))]
         self._say: Callable[[str], None] = lambda _line: None
         self._wake: Callable[[], None] = lambda: None
+        self._end: Callable[[], None] = lambda: None
         self.accepts = any(one.listen for one in nets)
 
     def equip(self, opening: Opening) -> None:
         """See `Part`."""
+        given = [int(one.target) for one in self._requests if one.backend == DESCRIPTOR]
+        if len(set(given)) < len(given):
+            raise UsageError("--net: two interfaces have the same descriptor", hint="pass on one for each")
         self._say, opening.nets = opening.say, self._ports
         opening.stores |= {port.name: port for port in self._ports}
         opening.place_virtio(
@@ -99,11 +109,18 @@ class Net(Part):
     def open(self, opening: Opening) -> None:
         """See `Part`."""
         for port, request in zip(self._ports, self._requests, strict=True):
-            port.wire = open_wire(request, self._woken)
+            port.wire = open_wire(request, self._woken, is_command=isinstance(opening.caller, ProcessOwner))
             port.capture = Capture(request.pcap) if request.pcap else None
             port.has_room = (
                 opening.config.start is not None
             )  # its device may have said so before it was saved
+
+        files = [SocketFile(one.target.removeprefix(UNIX)) for one in self._requests if one.listen]
+        if files:
+            try:
+                _, self._end = opening.caller.committer(files)
+            except OSError as error:
+                raise StartError(f"--net: cannot start a process: {error.strerror}") from error
 
     def _woken(self) -> None:
         self._wake()
@@ -139,6 +156,8 @@ class Net(Part):
         """See `Part`."""
         for port in self._ports:
             port.close()
+        end, self._end = self._end, lambda: None
+        end()
 
 
 PART = Net

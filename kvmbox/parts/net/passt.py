@@ -28,6 +28,9 @@ NETWORK: Final = (
     *("--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2", "--dns-forward", "10.0.2.3"),
 )
 
+_FORWARDS: Final = (
+    "another program may have the port, or it needs root (below 1024); tcp:PORT takes a free one"
+)
 _FLAGS: Final = {"tcp": "--tcp-ports", "udp": "--udp-ports"}
 
 
@@ -50,14 +53,23 @@ def start(forwards: Sequence[Forward]) -> int:
             )
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
-            raise StartError(f"--net user: passt does not start: {lines[-1] if lines else done.returncode}")
+            raise StartError(
+                f"--net user: passt does not start: {lines[-1] if lines else done.returncode}",
+                hint=_FORWARDS if forwards else f"'{PROGRAM} --foreground' may tell more",
+            )
     except FileNotFoundError as error:
         ours.close()
         raise StartError("--net user: the program passt is not there", hint="apt install passt") from error
     except subprocess.TimeoutExpired as error:
         ours.close()
         raise StartError(f"--net user: passt is not ready after {START_SECONDS:.0f} s") from error
+    except OSError as error:
+        ours.close()
+        raise StartError(
+            f"--net user: passt does not start: {error.strerror}", hint="apt install --reinstall passt"
+        ) from error
     except BaseException:
         ours.close()
         raise
+    ours.setblocking(False)
     return ours.detach()

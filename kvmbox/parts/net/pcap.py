@@ -6,7 +6,9 @@ the guest starts. A file that cannot be written any more ends there, with whole 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from struct import Struct
 from typing import Final
 
@@ -30,10 +32,7 @@ class Capture:
         self.problem: str | None = None
         """Why the file lacks frames, or None."""
         self._size = 0
-        try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StartError(f"--net …,pcap={path}: {error.strerror}") from error
+        self._descriptor = _open(path)
         self._write(_FILE.pack(MAGIC, 2, 4, 0, 0, SNAP_LENGTH, ETHERNET))
 
     def add(self, now: int, frame: bytes) -> None:
@@ -56,3 +55,22 @@ class Capture:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _open(path: str) -> int:
+    """A regular file, emptied: no write to it waits for a reader. Raises StartError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a pipe that nobody reads, or a socket
+            raise StartError(
+                f"--net …,pcap={path}: {error.strerror}", hint="name a file that you may write"
+            ) from error
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    raise StartError(
+        f"--net …,pcap={path} is no regular file", hint="capture to a file; 'tail -c +1 -f FILE' follows it"
+    )

@@ -39,6 +39,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _INTERFACE: Final = re.compile(r"[^/\s:]{1,15}")
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 _FORWARD: Final = re.compile(r"(tcp|udp):(?:([0-9]{1,5}):)?([0-9]{1,5})")
+_FIRST_FREE: Final = 3
+"""The first descriptor that has no meaning of its own."""
 _LOCAL: Final = bytes.fromhex("026b")
 """How addresses of kvmbox begin: locally administered, unicast."""
 
@@ -101,8 +103,8 @@ def net(value: Any) -> NetRequest:
         if key in given:
             raise _wrong(value, f"it says {key} twice", "each word but forward= is said once")
         given[key] = _meaning(value, kind, word, key, text if equals else None)
-    kind, target = (NONE, "") if kind == PCAP else (kind, target)
     _check_target(value, kind, target)
+    kind, target = (NONE, "") if kind == PCAP else (kind, target)
     if kind in _SHARED and "mac" not in given:
         given["mac"] = _LOCAL + os.urandom(4)
     return NetRequest(kind, target, forwards=tuple(forwards), **given)
@@ -188,12 +190,16 @@ def _free_port(protocol: str) -> int:
 def _check_target(whole: str, kind: str, target: str) -> None:
     if kind == SOCKET and not (target.startswith(UNIX) and target != UNIX and "\0" not in target):
         raise _wrong(whole, "it names no socket", "for example socket:unix:net.sock")
+    if kind == PCAP and not target:
+        raise _wrong(whole, "it names no file", "for example pcap:net.pcap")
     if kind == SWITCH and not _NAME.fullmatch(target):
         raise _wrong(whole, f"'{target}' is no name of a switch", "32 letters, digits, '_', '.', '-' at most")
     if kind == TAP and not _INTERFACE.fullmatch(target):
         raise _wrong(whole, f"'{target}' is no name of an interface", "15 characters at most")
     if kind == DESCRIPTOR and not (target.isascii() and target.isdigit() and len(target) < 7):
         raise _wrong(whole, f"'{target}' is no descriptor", "for example fd:3")
+    if kind == DESCRIPTOR and int(target) < _FIRST_FREE:
+        raise _wrong(whole, f"descriptor {target} is stdin, stdout or stderr", "for example fd:3")
 
 
 def _wrong(text: str, why: str, hint: str) -> UsageError:

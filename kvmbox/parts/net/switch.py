@@ -10,6 +10,7 @@ it has not read.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -23,7 +24,7 @@ from typing import Final
 
 from kvmbox.errors import StartError
 from kvmbox.host.unix_socket import listen_at
-from kvmbox.parts.net.hub import HELLO, LOST
+from kvmbox.parts.net.hub import FULL, HELLO, LOST, MOST_PORTS
 from kvmbox.parts.net.wires import Packets
 
 GREETED_SECONDS: Final = 10.0
@@ -60,7 +61,10 @@ def join(name: str) -> SwitchPort:
         with _locked(directory / f"switch-{name}.lock"):
             return SwitchPort(_connect(str(directory / f"switch-{name}")))
     except OSError as error:
-        raise StartError(f"--net switch:{name}: {error.strerror or error}") from error
+        hint = "XDG_RUNTIME_DIR names a directory of this user alone; without it, /tmp is used"
+        if error.errno == errno.EUSERS:
+            hint = "end a machine there, or name another switch"
+        raise StartError(f"--net switch:{name}: {error.strerror or error}", hint=hint) from error
 
 
 def _directory() -> Path:
@@ -93,7 +97,10 @@ def _connect(path: str) -> int:
         try:
             port.settimeout(GREETED_SECONDS)
             port.connect(path)
-            if port.recv(len(HELLO)) == HELLO:
+            greeting = port.recv(len(FULL))
+            if greeting == FULL:
+                raise OSError(errno.EUSERS, f"it has {MOST_PORTS} machines, and no port for another one")
+            if greeting == HELLO:
                 port.setblocking(False)
                 return port.detach()
         except (FileNotFoundError, ConnectionError):

@@ -29,6 +29,8 @@ MOST_FRAMES: Final = 32
 MOST_LENGTH: Final = 1 << 16
 """Of a frame in a stream: more than any peer has, since offloads are off."""
 
+NOT_PASSED: Final = "the program that starts kvmbox has to pass the descriptor on"
+
 _LENGTH: Final = Struct(">I")
 
 
@@ -43,15 +45,17 @@ class Wire:
     """What to poll, or -1."""
     unsent = b""
     """What is to be sent before another frame."""
-    due: int | None = None
-    """When frames come that wait here, in ns of the host's monotonic clock."""
+    leaves_at: int | None = None
+    """When `flush` sends a frame that waits here, in ns of the host's monotonic clock."""
+    comes_at: int | None = None
+    """When `receive` has one that waits here."""
 
     def send(self, _frame: bytes) -> bool:
         """Send a frame, or do nothing and return False. Raises CutError, and OSError: the frame is lost."""
         return True
 
     def flush(self) -> bool:
-        """Whether `unsent` is sent. Raises CutError."""
+        """Whether `unsent` is sent. Raises CutError, and OSError: a frame that has waited here is lost."""
         return True
 
     def receive(self) -> list[bytes]:
@@ -113,12 +117,13 @@ class Packets(Wire):
             while len(frames) < MOST_FRAMES:
                 frame = os.read(self.descriptor, MOST_READ)
                 if not frame:
-                    raise CutError("the peer has gone")
+                    raise ConnectionError(0, "the peer has gone")
                 frames.append(frame)
         except BlockingIOError:
             pass
         except OSError as error:
-            raise CutError(error.strerror) from error
+            if not frames:  # else the next call finds the end
+                raise CutError(error.strerror) from error
         return frames
 
 
@@ -179,20 +184,32 @@ class Stream(Wire):
 def wire_of(descriptor: int) -> Wire:
     """The wire of a descriptor that somebody has opened, which becomes ours. Raises StartError."""
     try:
-        mode = os.fstat(descriptor).st_mode
+        kind = _kind_of(descriptor)
+        if kind is None:
+            raise StartError(
+                f"--net fd:{descriptor} is neither a socket nor a tap",
+                hint="a connected socket, or a tap with IFF_NO_PI and without IFF_VNET_HDR",
+            )
         os.set_blocking(descriptor, False)
         os.set_inheritable(descriptor, False)
     except OSError as error:
-        raise StartError(
-            f"--net fd:{descriptor}: {error.strerror}",
-            hint="the program that starts kvmbox has to pass it on",
-        ) from error
+        raise StartError(f"--net fd:{descriptor}: {error.strerror}", hint=NOT_PASSED) from error
+    return kind(descriptor)
+
+
+def _kind_of(descriptor: int) -> type[Stream | Packets] | None:
+    """How frames are kept apart there, if they can be. Nothing of it is changed. Raises OSError."""
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(mode):
         import socket
 
         with socket.socket(fileno=os.dup(descriptor)) as one:
+            if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return None
             is_stream = one.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
-        return Stream(descriptor) if is_stream else Packets(descriptor)
+        return Stream if is_stream else Packets
     if stat.S_ISCHR(mode):
-        return Packets(descriptor)
-    raise StartError(f"--net fd:{descriptor} is neither a socket nor a tap")
+        from kvmbox.parts.net.tap import is_tap
+
+        return Packets if is_tap(descriptor) else None
+    return None

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from kvmbox.parts.inject.spec import parse
 from kvmbox.parts.inject.state import Count, DeviceFaults
 from kvmbox.parts.inject.wire import MOST_LATE, FaultyWire
+from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.wires import Wire
 
 FRAME = bytes(60)
 
 
 class FakeWire:
+    lost = 0
+
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.coming: list[bytes] = []
         self.unsent = b""
+        self.is_away = False
 
     def send(self, frame: bytes) -> bool:
+        if self.is_away:
+            raise ConnectionError
         self.sent.append(frame)
         return True
 
@@ -59,6 +68,37 @@ def test_damaged_frame_has_one_other_bit() -> None:
     assert sum(byte.bit_count() for byte in sent) == 1
 
 
+def test_empty_frame_has_nothing_to_damage() -> None:
+    rig = Rig("corrupt=1")
+
+    rig.inner.coming = [b""]
+    assert rig.wire.receive() == [b""]
+
+
+def test_late_frame_for_a_peer_that_is_away_is_lost_and_counted() -> None:
+    rig = Rig("delay=1")
+    port = Port("net0", cast(Wire, rig.wire))
+    rig.inner.is_away = True
+    port.write(0, FRAME)
+    rig.now = 1_000_000
+
+    port.move()
+    assert port.facts()["lost_sent"] == 1
+    assert port.due is None
+
+
+def test_late_frame_waits_for_room_in_the_guest_and_wakes_nobody() -> None:
+    rig = Rig("delay=1")
+    port = Port("net0", cast(Wire, rig.wire))
+    rig.inner.coming = [FRAME]
+    port.room(1)
+    port.move()
+
+    assert port.due == 1_000_000
+    port.has_room = False
+    assert port.due is None
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_same_frames_are_lost_in_each_run(seed: int) -> None:
     found = []
@@ -80,12 +120,12 @@ def test_late_frames_come_in_their_order_when_their_time_has_come() -> None:
     assert rig.wire.receive() == []
     assert rig.wire.flush()
     assert rig.inner.sent == []
-    assert rig.wire.due == 20_000_000
+    assert (rig.wire.leaves_at, rig.wire.comes_at) == (20_000_000, 25_000_000)
     rig.now = 20_000_000
     rig.wire.flush()
     assert rig.inner.sent == [FRAME]
     assert rig.wire.receive() == []
-    assert rig.wire.due == 25_000_000
+    assert (rig.wire.leaves_at, rig.wire.comes_at) == (None, 25_000_000)
     rig.now = 25_000_000
     assert rig.wire.receive() == [FRAME]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from kvmbox.errors import StartError
 from kvmbox.host.unix_socket import listen_at
-from kvmbox.parts.net.hub import HELLO, MOST_ADDRESSES, Table, serve
-from kvmbox.parts.net.switch import SwitchPort
+from kvmbox.parts.net.hub import HELLO, MOST_ADDRESSES, MOST_PORTS, Table, serve
+from kvmbox.parts.net.switch import SwitchPort, join
 from tests.support.patience import patience
 
 A, B, C = (bytes((2, 0, 0, 0, 0, number)) for number in range(3))
@@ -81,7 +83,8 @@ def test_table_forgets_the_oldest_address() -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[str]:
     """The socket of a switch that runs in a thread, and ends by itself."""
-    path = str(tmp_path / "switch")
+    (tmp_path / "kvmbox").mkdir(0o700)
+    path = str(tmp_path / "kvmbox" / "switch-full")
     listener = listen_at(path, socket.SOCK_SEQPACKET)
     thread = threading.Thread(target=serve, args=(listener,), daemon=True)
     thread.start()
@@ -97,6 +100,18 @@ def connected(path: str) -> socket.socket:
     port.connect(path)
     assert port.recv(100) == HELLO
     return port
+
+
+def test_machine_without_a_port_is_told_and_starts_no_second_switch(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(Path(path).parents[1]))
+    with ExitStack() as machines:
+        for _ in range(MOST_PORTS):
+            machines.enter_context(connected(path))
+        with pytest.raises(StartError, match=f"{MOST_PORTS} machines") as raised:
+            join("full")
+    assert raised.value.hint
 
 
 def test_machine_that_does_not_read_loses_frames_and_is_told_how_many(path: str) -> None:

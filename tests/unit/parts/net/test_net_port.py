@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from kvmbox.board_extras import virtio_net
 from kvmbox.devices.virtio_net import RECEIVED, SENT
+from kvmbox.errors import StartError
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import MOST_OFFERED, MOST_WAITING, Port
 from kvmbox.parts.net.wires import CutError, Wire
@@ -203,6 +206,36 @@ def test_parts_of_frames_that_are_not_offered_are_refused() -> None:
     for offset, size in ((0, 61), (59, 2), (MOST_OFFERED << 16, 1)):
         with pytest.raises(OSError, match="frame"):
             link.port.read_now(offset, size)
+
+
+def test_read_of_a_frame_that_is_just_taken_away_is_refused() -> None:
+    class Vanishing(deque[bytes]):
+        def __len__(self) -> int:
+            return 1
+
+    port = Port("net0", HeldWire())
+    vars(port)["_incoming"] = Vanishing()
+    with pytest.raises(OSError, match="frame"):
+        port.read_now(0, 1)
+
+
+@pytest.mark.parametrize("has_reader", [False, True])
+def test_capture_is_a_regular_file_and_no_pipe(tmp_path: Path, *, has_reader: bool) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if has_reader else -1
+
+    with pytest.raises(StartError, match="is no regular file") as raised:
+        Capture(str(path))
+    assert raised.value.hint
+    if has_reader:
+        os.close(reader)
+
+
+def test_capture_that_cannot_be_made_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file") as raised:
+        Capture(str(tmp_path / "none" / "net.pcap"))
+    assert raised.value.hint
 
 
 def test_capture_has_each_frame_with_its_time(tmp_path: Path) -> None:

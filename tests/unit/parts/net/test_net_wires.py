@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from kvmbox.errors import StartError
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.unix_socket import listen_at
 from kvmbox.parts.net.backends import Listening, open_wire
+from kvmbox.parts.net.part import Wires
+from kvmbox.parts.net.port import Port
 from kvmbox.parts.net.requests import net
 from kvmbox.parts.net.wires import MOST_FRAMES, CutError, Loop, Packets, Stream, wire_of
+from kvmbox.remote.channel import Channel
 
 FRAME = bytes(range(60))
 SENT = (60).to_bytes(4, "big") + FRAME
@@ -100,6 +107,19 @@ def test_peer_that_leaves_cuts_the_wire(kind: socket.SocketKind) -> None:
     wire.close()
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_last_frames_come_before_the_end(kind: socket.SocketKind) -> None:
+    pair = Pair(kind)
+    wire = wire_of(pair.ours)
+    pair.peer.send(SENT if kind == socket.SOCK_STREAM else FRAME)
+    pair.peer.close()
+
+    assert wire.receive() == [FRAME]
+    with pytest.raises(CutError, match="the peer has gone"):
+        wire.receive()
+    wire.close()
+
+
 def test_packets_are_frames(packets: Pair) -> None:
     wire = Packets(packets.ours)
 
@@ -150,6 +170,30 @@ def test_descriptor_that_is_none_or_a_file_is_refused(tmp_path: Path) -> None:
         wire_of(file.fileno())
 
 
+def test_descriptor_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
+    with listen_at(str(tmp_path / "net.sock")) as listener:
+        null = os.open("/dev/null", os.O_RDWR)
+        for descriptor in (null, listener.fileno()):
+            with pytest.raises(StartError, match="neither a socket nor a tap") as raised:
+                wire_of(descriptor)
+            assert raised.value.hint
+            assert os.get_blocking(descriptor)
+        os.close(null)
+
+
+def test_descriptor_that_a_command_has_not_inherited_is_refused(stream: Pair) -> None:
+    with pytest.raises(StartError, match="was not inherited") as raised:
+        open_wire(net(f"fd:{stream.ours}"), lambda: None, is_command=True)
+    assert raised.value.hint
+    os.close(stream.ours)
+
+
+def test_interface_that_is_not_there_is_not_made() -> None:
+    with pytest.raises(StartError, match="there is no such interface") as raised:
+        open_wire(net("tap:kvmbox-none"), lambda: None)
+    assert "ip tuntap add" in (raised.value.hint or "")
+
+
 def test_socket_that_listens_serves_one_client_after_another(tmp_path: Path) -> None:
     wire = Listening(str(tmp_path / "net.sock"))
     with pytest.raises(OSError):
@@ -165,6 +209,43 @@ def test_socket_that_listens_serves_one_client_after_another(tmp_path: Path) -> 
             assert wire.receive() == [FRAME]
         assert wire.receive() == []
     wire.close()
+
+
+def test_socket_file_that_is_left_is_an_error_with_a_hint_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "net.sock"
+    with listen_at(str(path)), pytest.raises(StartError, match="in use") as raised:
+        open_wire(net(f"socket:unix:{path},listen"), lambda: None)
+    assert "left the file" in (raised.value.hint or "")
+    assert path.exists()
+
+
+def test_client_that_is_gone_is_closed_by_the_thread_that_polls_it(tmp_path: Path) -> None:
+    wire = Listening(str(tmp_path / "net.sock"))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "net.sock"))
+        wire.receive()
+    polled = wire.descriptor
+
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            wire.send(FRAME)
+    os.fstat(polled)
+    assert wire.descriptor == polled
+    assert wire.receive() == []
+    assert wire.descriptor != polled
+    wire.close()
+
+
+def test_descriptor_that_the_main_loop_has_given_up_is_no_error(tmp_path: Path) -> None:
+    port, poll = Port("net0", Listening(str(tmp_path / "net.sock"))), select.poll()
+    wires = Wires([(port, cast(Channel, None), 0)])
+    port.has_room = True
+    wires.watch(poll)
+
+    poll.unregister(port.wire.descriptor)
+    port.cut = "by the test"
+    wires.tick(cast(GuestClock, None))
+    port.close()
 
 
 def test_peer_that_is_not_there_is_an_error_with_a_hint(tmp_path: Path) -> None:
