@@ -63,7 +63,7 @@ def frame_buffer(memory: GuestMemory) -> MemoryRegion:
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         with _reported("make a frame buffer"):
             pages = mmap.mmap(-1, layout.FRAME_BUFFER_SIZE, flags=flags)
-            _withhold(pages, 0, layout.FRAME_BUFFER_SIZE)
+            withhold(pages, 0, layout.FRAME_BUFFER_SIZE)
         address = host_address_of(pages)
         memory.video.append(MemoryRegion(layout.FRAME_BUFFER, layout.FRAME_BUFFER_SIZE, pages, address))
         memory.add_span(memory.video[0])
@@ -93,7 +93,7 @@ def show_window(memory: GuestMemory, bank: int | None) -> None:
             placed = _mremap(piece, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, window)
         if placed == _FAILED:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        _withhold(ram.pages, layout.VGA_MEMORY, size)
+        withhold(ram.pages, layout.VGA_MEMORY, size)
     memory.shows_video = bank is not None
 
 
@@ -106,7 +106,7 @@ def _reported(doing: str) -> Iterator[None]:
         raise KvmboxError(f"cannot {doing}: {error.strerror}", hint=hint) from error
 
 
-def _withhold(pages: mmap.mmap, start: int, size: int) -> None:
+def withhold(pages: mmap.mmap, start: int, size: int) -> None:
     """A core dump of the VMM must not hold the guest's memory, and no child may inherit it."""
     pages.madvise(mmap.MADV_DONTDUMP, start, size)
     pages.madvise(mmap.MADV_DONTFORK, start, size)

@@ -12,6 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import pytest
@@ -167,7 +168,8 @@ class Machine:
             port = self.half.stream_port(link.device[0], link.device[-1], **options)
 
         def serve() -> None:
-            self.half.serve(port, DeviceServer())
+            with suppress(BrokenPipeError):  # the VMM's end is closed while it is rung
+                self.half.serve(port, DeviceServer())
             for descriptor in bells:
                 os.close(descriptor)
 

@@ -59,7 +59,7 @@ class Port:
         self.wake: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._outgoing: deque[bytes] = deque()
-        self._incoming: deque[bytes] = deque()
+        self.incoming: deque[bytes] = deque()
         self._taken: set[int] = set()
 
     # --- The device's -------------------------------------------------------------------------------------
@@ -79,11 +79,11 @@ class Port:
     def read_now(self, offset: int, size: int) -> bytes:
         """A part of a frame that is offered. OSError if there is none."""
         number = offset >> PLACE_SHIFT
-        if number >= min(len(self._incoming), MOST_OFFERED):
+        if number >= min(len(self.incoming), MOST_OFFERED):
             raise OSError(errno.EINVAL, "no such frame")
         place, part = offset & _PLACE, b""
         with suppress(IndexError):  # a hostile device reads while `_has_accepted` takes the frame away
-            part = self._incoming[number][place : place + size]
+            part = self.incoming[number][place : place + size]
         if len(part) < size:
             raise OSError(errno.EINVAL, "a frame is shorter")
         self._taken.add(number)
@@ -119,7 +119,7 @@ class Port:
 
     @property
     def _reads(self) -> bool:
-        return self.has_room and len(self._incoming) < MOST_WAITING
+        return self.has_room and len(self.incoming) < MOST_WAITING
 
     def move(self) -> None:
         """Send what waits for the wire, and read what has come, as far as there is room."""
@@ -138,9 +138,9 @@ class Port:
     def feed(self, channel: Channel, device: int) -> None:
         """Offer the device what has come. Raises DeviceProcessError."""
         for _ in range(MOST_ROUNDS):
-            if not (self.has_room and self._incoming):
+            if not (self.has_room and self.incoming):
                 return
-            offered = [self._incoming[number] for number in range(min(len(self._incoming), MOST_OFFERED))]
+            offered = [self.incoming[number] for number in range(min(len(self.incoming), MOST_OFFERED))]
             self.has_room = False  # before it is asked: it may say otherwise in its reply
             self._taken.clear()
             payload = b"".join([LENGTH.pack(len(frame)) for frame in offered])
@@ -148,13 +148,13 @@ class Port:
                 protocol.RECEIVE, device=device, payload=payload, limit=len(payload)
             )
             self._has_accepted(accepted // LENGTH.size, len(offered))
-        if self._incoming:
+        if self.incoming:
             self.wake()
 
     def _has_accepted(self, count: int, offered: int) -> None:
         with self._lock:
             for number in range(count):
-                frame = self._incoming.popleft()
+                frame = self.incoming.popleft()
                 if number in self._taken:
                     self._count("received", frame)
                 else:
@@ -214,6 +214,6 @@ class Port:
     def _take_in(self, frames: list[bytes]) -> None:
         for frame in frames:
             if LEAST_FRAME <= len(frame) <= MOST_FRAME:
-                self._incoming.append(frame)
+                self.incoming.append(frame)
             else:
                 self.counts["lost_received"] += 1

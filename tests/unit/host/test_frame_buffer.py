@@ -137,7 +137,7 @@ def test_window_that_the_host_refuses_is_an_error(
     def refuses(*_arguments: Any) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    monkeypatch.setattr(frame_buffer, "_withhold", refuses)
+    monkeypatch.setattr(frame_buffer, "withhold", refuses)
     with pytest.raises(KvmboxError, match="at 0xa0000: Cannot allocate memory") as caught:
         show(memory, FrameBuffer(0, shown, 0))
     assert caught.value.hint

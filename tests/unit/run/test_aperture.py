@@ -42,6 +42,16 @@ class FakeVm:
         self.slots.append(size)
 
 
+class Restless(Aperture):
+    """That of a VGA whose window is out, and may be back."""
+
+    def _state(self) -> VgaText:
+        vga = VgaText()
+        for value in (6, 2):
+            vga.write(0, 0x14, 2, 4 | value << 8)  # the sequencer's memory mode: planar, and as it was
+        return vga
+
+
 class Rig:
     """A machine whose VGA wants its window out, and back, as often as it is told."""
 
@@ -54,17 +64,8 @@ class Rig:
         watch: Any = SimpleNamespace(flush_writes=lambda: None, boot=None)
         channel = SimpleNamespace(request=lambda *_arguments, **_options: None)
         monkeypatch.setattr(aperture, "place_of", lambda _pool: (channel, 0))
-        self.aperture = Aperture(devices, standstill, watch)
-        monkeypatch.setattr(self.aperture, "_state", self.state)
+        self.aperture = Restless(devices, standstill, watch)
         self.begin()
-
-    @staticmethod
-    def state() -> VgaText:
-        """A VGA whose window is out, and may be back."""
-        vga = VgaText()
-        for value in (6, 2):
-            vga.write(0, 0x14, 2, 4 | value << 8)  # the sequencer's memory mode: planar, and as it was
-        return vga
 
     def begin(self) -> None:
         """A boot begins."""

@@ -214,7 +214,7 @@ def test_read_of_a_frame_that_is_just_taken_away_is_refused() -> None:
             return 1
 
     port = Port("net0", HeldWire())
-    vars(port)["_incoming"] = Vanishing()
+    port.incoming = Vanishing()
     with pytest.raises(OSError, match="frame"):
         port.read_now(0, 1)
 
