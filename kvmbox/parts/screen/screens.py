@@ -7,13 +7,17 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 from kvmbox.errors import ExpectError, UsageError
 from kvmbox.parts.screen.picture import Picture
 
 LOOK_EVERY_S: Final = 0.05
 """How often `expect` looks."""
+
+_Found = TypeVar("_Found")
+Seen: TypeAlias = tuple[_Found | None, str, bytes]
+"""What a look has found, or None; and what was there instead, in words, and as the output of an error."""
 
 
 def expect(
@@ -26,21 +30,15 @@ def expect(
     the guest has `ended`, without that.
     """
     wanted = re.compile(pattern)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        is_last = ended.is_set()  # before the look
+
+    def see() -> Seen[re.Match[str]]:
         text, *others = look()
         for form in (text, *others):
-            found = wanted.search(form)
-            if found is not None:
-                return found
-        if is_last or (deadline is not None and time.monotonic() >= deadline):
-            when = "before the guest ended" if is_last else f"within {timeout:g} s"
-            told = f"shows {text!r}" if text else "is blank"
-            raise ExpectError(
-                f"{wanted.pattern!r} was not seen on the screen {when}; it {told}", output=text.encode()
-            )
-        ended.wait(LOOK_EVERY_S)
+            if (found := wanted.search(form)) is not None:
+                return found, "", b""
+        return None, f"shows {text!r}" if text else "is blank", text.encode()
+
+    return _until(see, ended, repr(wanted.pattern), timeout)
 
 
 def expect_similar(
@@ -59,20 +57,31 @@ def expect_similar(
     """
     wanted = similar_to if isinstance(similar_to, Picture) else Picture.load(similar_to)
     wanted = wanted if region is None else wanted.region(*region)
+
+    def see() -> Seen[Picture]:
+        if (picture := look()) is None:
+            return None, "shows no graphics", b""
+        try:
+            difference = wanted.difference(picture if region is None else picture.region(*region))
+        except UsageError as error:
+            return None, str(error), b""
+        told = f"differs by {difference:.3g} ({picture.width} x {picture.height} pixels)"
+        return picture if difference <= within else None, told, b""
+
+    return _until(see, ended, "the picture", timeout)
+
+
+def _until(
+    look: Callable[[], Seen[_Found]], ended: threading.Event, what: str, timeout: float | None
+) -> _Found:
+    """Look until something is found. Raises ExpectError, which says what was there instead of `what`."""
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         is_last = ended.is_set()  # before the look
-        told = "shows no graphics"
-        if (picture := look()) is not None:
-            try:
-                difference = wanted.difference(picture if region is None else picture.region(*region))
-            except UsageError as error:
-                told = str(error)
-            else:
-                if difference <= within:
-                    return picture
-                told = f"differs by {difference:.3g} ({picture.width} x {picture.height} pixels)"
+        found, told, output = look()
+        if found is not None:
+            return found
         if is_last or (deadline is not None and time.monotonic() >= deadline):
             when = "before the guest ended" if is_last else f"within {timeout:g} s"
-            raise ExpectError(f"the picture was not seen on the screen {when}; it {told}", output=b"")
+            raise ExpectError(f"{what} was not seen on the screen {when}; it {told}", output=output)
         ended.wait(LOOK_EVERY_S)
