@@ -113,7 +113,7 @@ cdef enum:
     UNFINISHED = 1  # the request is on its way; `End.rest_of_exchange` has to wait for its reply, or to fail
     UNUSED = 2      # nothing has been sent
     UNLIKE = 3      # `reply` has the words of a reply that is not plain
-    RAISED = 4      # the clock has raised an exception; nothing has been sent
+    RAISED = 4      # the clock has raised an exception, or a signal's handler while a model of this process worked
     EFFECTS = 5     # `reply` is good and changes nothing, but for its effects, which `End` has
 
 
@@ -208,6 +208,7 @@ cdef class End:
     cdef size_t body_bytes                  # 0: it is not here
     cdef const uint8_t *more                # the payload of the request that is sent next
     cdef size_t more_bytes
+    cdef object error                       # what the exchange that was RAISED has raised
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         """Send a request of four words, and give the four words of its reply."""
@@ -425,8 +426,15 @@ cdef class DirectEnd(End):
     """The compiled half of `remote.direct.DirectTransport`: what it calls is Python's, with the GIL."""
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept with gil:
-        reply[0] = reply[1] = reply[2] = reply[3] = 0  # no reply to anything, should this be interrupted
         self.body_bytes = 0
+        try:
+            self.call(asked, reply)
+        except BaseException as error:  # of a signal's handler: what a model raises is an answer
+            self.error = error
+            return RAISED
+        return ANSWERED
+
+    cdef int call(self, const uint64_t *asked, uint64_t *reply) except -1:
         if self.more_bytes:
             frame = (<object>self).exchange((<char *>asked)[:HEADER_BYTES] + (<char *>self.more)[: self.more_bytes], None)
             memcpy(reply, <char *>frame, HEADER_BYTES)
@@ -434,13 +442,13 @@ cdef class DirectEnd(End):
             if len(frame) <= HEADER_BYTES + 8 * BODY_WORDS:
                 self.body_bytes = len(frame) - HEADER_BYTES
                 memcpy(self.body, <char *>frame + HEADER_BYTES, self.body_bytes)
-            return ANSWERED
+            return 0
         first, deadline, value, size = self.exchange_words(asked[0], asked[1], asked[2], asked[3])
         reply[0], reply[1], reply[2], reply[3] = first, deadline, value, size
         if 0 < reply[3] >> 32 <= 8 * BODY_WORDS:
             self.body_bytes = reply[3] >> 32
             memcpy(self.body, <char *>self._payload, self.body_bytes)
-        return ANSWERED
+        return 0
 
 
 def _text_of(number):
@@ -715,8 +723,7 @@ cdef class ChannelCore:
         if it.status == ANSWERED:
             return True
         if it.status == RAISED:
-            error, self.error = self.error, None
-            raise error
+            raise self.raised()
         if it.status == EFFECTS:
             calls = self.calls_of_effects(it.reply[0] >> 24 & 0xFF)
             if calls is not None:
@@ -736,11 +743,17 @@ cdef class ChannelCore:
             self.error = error
             return False
 
+    cdef object raised(self):
+        """What an access that was RAISED is to raise."""
+        error, self.error = self.error, None
+        if error is None:
+            error, self.end.error = self.end.error, None
+        return error
+
     cdef object end_access(self, Open *it):
         """The rest of an access that was begun: with the GIL, and with the lock, which is given back."""
         if it.status == RAISED:
-            error, self.error = self.error, None
-            raise error
+            raise self.raised()
         if it.status == EFFECTS and self.apply_effects(it.reply[0] >> 24 & 0xFF):
             return it.reply[2]
         asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])

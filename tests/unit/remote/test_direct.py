@@ -181,6 +181,38 @@ def test_model_that_raises_is_named_and_the_channel_of_no_use_any_more(rig: Rig)
     assert model.calls == []
 
 
+class Signalled(BaseException):
+    """What the handler of a signal raises."""
+
+
+@pytest.mark.parametrize("kind", [READ, WRITE, protocol.ADVANCE, protocol.RECEIVE])
+def test_what_a_signal_raises_within_a_model_is_raised_and_no_broken_protocol(half: Half, kind: int) -> None:
+    class Interrupted(FakeModel):
+        def read(self, now: int, offset: int, size: int) -> int:
+            raise Signalled
+
+        def write(self, now: int, offset: int, size: int, value: int) -> None:
+            raise Signalled
+
+        def advance(self, now: int) -> None:
+            raise Signalled
+
+        def receive(self, now: int, data: bytes) -> int:
+            raise Signalled
+
+    rig = Rig(half)
+    rig.channel = half.channel("fakes", link_to([Interrupted()]), [Grants("one")], now=lambda: NOW)
+    greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
+    for _ in range(2):
+        with pytest.raises(Signalled):
+            if kind == protocol.RECEIVE:
+                rig.channel.request(kind, payload=b"x", limit=1)
+            elif kind == protocol.ADVANCE:
+                rig.channel.request(kind)
+            else:
+                rig.access(kind)
+
+
 def test_request_that_a_model_fails_is_its_error_frame(rig: Rig) -> None:
     with pytest.raises(DeviceProcessError, match="failed: IndexError"):
         rig.channel.request(protocol.RECEIVE, device=7, payload=b"x", limit=1)
