@@ -185,8 +185,19 @@ class Signalled(BaseException):
     """What the handler of a signal raises."""
 
 
-@pytest.mark.parametrize("kind", [READ, WRITE, protocol.ADVANCE, protocol.RECEIVE])
-def test_what_a_signal_raises_within_a_model_is_raised_and_no_broken_protocol(half: Half, kind: int) -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda rig: rig.access(READ),
+        lambda rig: rig.access(WRITE),
+        lambda rig: rig.channel.request(protocol.ADVANCE),
+        lambda rig: rig.channel.request(protocol.RECEIVE, payload=b"x", limit=1),
+    ],
+    ids=["read", "write", "advance", "receive"],
+)
+def test_what_a_signal_raises_within_a_model_is_raised_and_no_broken_protocol(
+    half: Half, ask: Callable[[Rig], object]
+) -> None:
     class Interrupted(FakeModel):
         def read(self, now: int, offset: int, size: int) -> int:
             raise Signalled
@@ -205,12 +216,7 @@ def test_what_a_signal_raises_within_a_model_is_raised_and_no_broken_protocol(ha
     greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
     for _ in range(2):
         with pytest.raises(Signalled):
-            if kind == protocol.RECEIVE:
-                rig.channel.request(kind, payload=b"x", limit=1)
-            elif kind == protocol.ADVANCE:
-                rig.channel.request(kind)
-            else:
-                rig.access(kind)
+            ask(rig)
 
 
 def test_request_that_a_model_fails_is_its_error_frame(rig: Rig) -> None:
