@@ -38,10 +38,10 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
     ),
     Option(
         "form",
-        "The output format. pfc: Pseudo Filter Code of libseccomp.",
+        "The output format. pfc: Pseudo Filter Code of libseccomp. apparmor: profiles to load as root.",
         default="text",
         flag="--format",
-        choices=("text", "pfc", "json"),
+        choices=("text", "pfc", "json", "apparmor"),
     ),
     SECCOMP,
     IPC,
@@ -77,8 +77,8 @@ def command(
     everybody = confinements(device_types(), seccomp=seccomp, ipc=transport(ipc))
     chosen, arguments = _split(words, everybody)
     if simulate is not None:
-        if form == "pfc":
-            raise UsageError("--simulate has no answer in --format pfc", hint="take text or json")
+        if form in ("pfc", "apparmor"):
+            raise UsageError(f"--simulate has no answer in --format {form}", hint="take text or json")
         answer, text = _simulate(chosen, simulate, arguments)
         _show(json.dumps(answer, indent=2) if form == "json" else text, answer, json_path)
         return 0
@@ -155,6 +155,10 @@ def _pages(chosen: list[Confinement], form: str) -> str:
         return _pfc(chosen)
     if form == "json":
         return json.dumps(_data(chosen), indent=2)
+    if form == "apparmor":
+        from kvmbox.tools.policy.apparmor import as_apparmor
+
+        return as_apparmor(chosen)
     return as_text(chosen, _missing_layers())
 
 

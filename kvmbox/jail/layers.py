@@ -34,6 +34,7 @@ UTS_NS: Final = 1 << 17
 CGROUP_NS: Final = 1 << 18
 OWN_UID: Final = 1 << 19
 IPC_LIMITS: Final = 1 << 20
+LABEL: Final = 1 << 21
 
 NAMES: Final = {
     SECCOMP: "seccomp",
@@ -57,6 +58,7 @@ NAMES: Final = {
     CGROUP_NS: "cgroup-namespace",
     OWN_UID: "own-uid",
     IPC_LIMITS: "ipc-limits",
+    LABEL: "lsm-label",
 }
 
 PURPOSES: Final = {
@@ -81,18 +83,21 @@ PURPOSES: Final = {
     CGROUP_NS: "the host's cgroups have no path",
     OWN_UID: "a user id that no other device process has (as root only)",
     IPC_LIMITS: "no System V object at all, whose memory no rlimit bounds",
+    LABEL: "what its AppArmor profile lists and nothing else, where one is loaded",
 }
 
 VMM_SECCOMP: Final = 1 << 24
 VMM_LANDLOCK: Final = 1 << 25
 VMM_CAPABILITIES: Final = 1 << 26
 VMM_SCOPES: Final = 1 << 27
+VMM_LABEL: Final = 1 << 28
 
 VMM_NAMES: Final = {
     VMM_SECCOMP: "vmm-seccomp",
     VMM_LANDLOCK: "vmm-landlock",
     VMM_CAPABILITIES: "vmm-capabilities",
     VMM_SCOPES: "vmm-scopes",
+    VMM_LABEL: "vmm-label",
 }
 """What kvmbox's main process takes itself, once it is set up; see `vmm`."""
 
@@ -101,9 +106,10 @@ VMM_PURPOSES: Final = {
     VMM_LANDLOCK: "kvmbox itself: no file but Python's own and /proc, to read; no TCP",
     VMM_CAPABILITIES: "kvmbox itself: no capability, but where device processes could not be ended otherwise",
     VMM_SCOPES: "kvmbox itself: no signal and no abstract socket to anything but its own processes",
+    VMM_LABEL: "kvmbox itself: what its AppArmor profile lists and nothing else, where one is loaded",
 }
 
-VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES | VMM_SCOPES
+VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES | VMM_SCOPES | VMM_LABEL
 
 REQUIRED: Final = (
     SECCOMP

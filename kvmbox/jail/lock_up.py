@@ -43,7 +43,7 @@ import os
 import resource
 import select
 
-from kvmbox.jail import identity, landlock, layers, linux, notify, passing
+from kvmbox.jail import identity, label, landlock, layers, linux, notify, passing
 from kvmbox.jail.descriptors import (
     CHANNEL_FD,
     DEVICE_PIDFD,
@@ -127,6 +127,7 @@ class Order(NamedTuple):
     `messenger` the one that tells the spawner the messenger's pid.
     """
 
+    device_type: str
     parent_pid: int
     bpf: bytes
     cpu: int | None
@@ -156,6 +157,9 @@ def lock_up(order: Order) -> None:
     if order.user is not None:
         applied = _take_id(order.user, applied)
     applied |= confine(order.parent_pid, order.landlock_limit, order.without)
+    reasons = dict(order.reasons)
+    if not order.without & layers.LABEL:
+        applied |= _take_label(order.device_type, reasons)
     will_have = applied | layers.CLOSED_DESCRIPTORS
     if not order.without & layers.RLIMITS:
         will_have |= layers.RLIMITS
@@ -163,7 +167,7 @@ def lock_up(order: Order) -> None:
         will_have |= layers.SECCOMP
     missing = (layers.REQUIRED & ~order.without | order.required) & ~will_have
     if missing:
-        raise JailError(f"sandbox layer missing: {', '.join(_explain(missing, order.reasons))}")
+        raise JailError(f"sandbox layer missing: {', '.join(_explain(missing, reasons))}")
     if order.seccomp == linux.SECCOMP_MODE_STRICT and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
         raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
     linux.keep_large_blocks_on_the_heap()
@@ -195,6 +199,16 @@ def _take_id(user: int, applied: int) -> int:
     except OSError:
         return applied & ~layers.USER_NS  # the id has a name here, so another namespace could be made below
     return applied
+
+
+def _take_label(device_type: str, reasons: dict[int, str]) -> int:
+    """The layer, if a profile is loaded for this type or for any; otherwise 0, and a reason."""
+    try:
+        label.take(device_type, label.ANY_DEVICE)
+    except OSError as error:
+        reasons[layers.LABEL] = str(error.args[-1])
+        return 0
+    return layers.LABEL
 
 
 def _explain(missing: int, reasons: Mapping[int, str]) -> list[str]:

@@ -35,7 +35,7 @@ import os
 import select
 
 from kvmbox import bytecode
-from kvmbox.jail import identity, landlock, layers, linux, passing
+from kvmbox.jail import identity, label, landlock, layers, linux, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
 from kvmbox.jail.namespaces import isolate
@@ -150,6 +150,7 @@ class Spawner:
         if self._first_id is not None:
             user = identity.free_id(self._first_id, [device.user for device in self._devices.values()])
         order = jail.Order(
+            device_type=device_type,
             parent_pid=self._pid,
             bpf=bpf,
             cpu=None if cpu == frames.NO_CPU else cpu,
@@ -359,6 +360,13 @@ def main(
         for layer in (layers.LANDLOCK, layers.LANDLOCK_NET, layers.LANDLOCK_SCOPES):
             if not applied & layer:
                 reasons.setdefault(layer, landlock.why_missing(landlock_limit))
+        if not without & layers.LABEL:
+            try:
+                label.take("spawner")
+            except OSError as error:
+                reasons[layers.LABEL] = str(error.args[-1])
+            else:
+                applied |= layers.LABEL
         # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
         if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
             applied |= layers.EMPTY_ENVIRONMENT

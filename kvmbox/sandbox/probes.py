@@ -25,6 +25,9 @@ USER_NAMESPACE_REMEDY: Final = (
     "allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and "
     "kernel.apparmor_restrict_unprivileged_userns, or the container's seccomp profile"
 )
+LABEL_REMEDY: Final = (
+    "run Linux 6.8 or later with AppArmor, and, as root: kvmbox policy --format apparmor | apparmor_parser -r"
+)
 SCOPES_SINCE: Final = "6.12"
 NAMESPACE_REMEDY: Final = "run a kernel that has it, in a container that allows it"
 
@@ -53,6 +56,17 @@ scope.OWN.take()
 confinement = vmm.confine_main()
 lines = [str(confinement.applied)]
 lines += [f"{{bit}} {{confinement.missing.get(name, '')}}" for bit, name in layers.VMM_NAMES.items()]
+os.write(1, "\\n".join(lines).encode())
+"""
+_LABEL_TRIAL: Final = """
+import os, sys
+sys.path.append({root!r})
+from kvmbox.jail import label, layers
+try:
+    label.take("uart", label.ANY_DEVICE)
+    lines = [str(layers.LABEL)]
+except OSError as error:
+    lines = ["0", f"{{layers.LABEL}} {{error.args[-1]}}"]
 os.write(1, "\\n".join(lines).encode())
 """
 _TRIAL_SECONDS: Final = 10
@@ -90,6 +104,7 @@ def probe(attempt: Attempt | None = None) -> list[LayerStatus]:
     found = {bit: _PROBES.get(bit, _always)() for bit in layers.NAMES if not layers.ISOLATION & bit}
     found |= _findings(layers.ISOLATION, attempt(_TRIAL))
     found |= _findings(layers.VMM, attempt(_VMM_TRIAL))
+    found |= _findings(layers.LABEL, attempt(_LABEL_TRIAL))
     return [
         LayerStatus(
             name,
@@ -176,6 +191,8 @@ def _findings(mask: int, tried: tuple[int, dict[int, str]]) -> dict[int, _Findin
 def _remedy(bit: int, reason: str) -> str:
     if bit == layers.VMM_LANDLOCK:
         return LANDLOCK_REMEDY
+    if bit & (layers.LABEL | layers.VMM_LABEL):
+        return LABEL_REMEDY
     if bit == layers.VMM_SCOPES:
         return f"run Linux {SCOPES_SINCE} or later, with Landlock"
     if bit & layers.VMM:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvmbox.errors import SandboxError
-from kvmbox.jail import landlock, layers, linux, notify
+from kvmbox.jail import label, landlock, layers, linux, notify
 from kvmbox.sandbox import scope
 from kvmbox.sandbox.seccomp import bind, bound_to, filter_of, shipped
 
@@ -79,6 +79,7 @@ def confine_main(
         (layers.VMM_SCOPES, _scope),
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),
         (layers.VMM_LANDLOCK, lambda: _landlock(readable)),
+        (layers.VMM_LABEL, lambda: label.take("vmm")),
         (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd, *filters)),
     )
     for layer, step in steps:

@@ -44,10 +44,12 @@ def main(arguments: Sequence[str]) -> int:
         emulator = packages.emulator()
         kernel = packages.kernel(CACHE, options.kernel, options.suite)
         busybox = packages.busybox(CACHE)
+        host = variations.apply(options.vary)
+        for package in host.packages:
+            packages.tool(CACHE, package)
     except packages.Unavailable as problem:
         print(f"lab: skipped: {problem}", file=sys.stderr)
         return 0 if options.if_available else UNAVAILABLE
-    host = variations.apply(options.vary)
     if options.cpus:
         host.cpus = options.cpus
     if options.memory:

@@ -102,6 +102,11 @@ def busybox(cache: Path) -> Path:
     return _unpacked(cache, Apt(cache), BUSYBOX_PACKAGE) / "usr/bin/busybox"
 
 
+def tool(cache: Path, package: str) -> None:
+    """Unpack `package`, for programs that the machine's preparation runs from the cache."""
+    _unpacked(cache, Apt(cache), package)
+
+
 def _unpacked(cache: Path, apt: Apt, package: str, *, follow: re.Pattern[str] | None = None) -> Path:
     """The directory that holds `package`, or the dependency of it that matches `follow`."""
     target = cache / (package if apt.name == "host" else f"{package}-{apt.name}")

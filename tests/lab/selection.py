@@ -79,5 +79,6 @@ EACH_VARIATION: Final = (
     *(f"{_SAME_OUTPUT}[hello64-{design}]" for design in DESIGNS),
     "tests/integration/test_run_restart.py::test_restart_counts_in_json_and_stats",
     "tests/integration/test_run_status.py::test_timeout_gives_124",
+    "tests/integration/test_run_label.py",
 )
 """What a variation of the machine is tried with: seconds, not minutes."""

@@ -22,6 +22,8 @@ class Host:
     """Words for the kernel's command line."""
     preparation: list[str] = field(default_factory=list)
     """Shell commands, as root, before the tests; one that fails ends the run."""
+    packages: list[str] = field(default_factory=list)
+    """What the preparation needs of Debian, unpacked below .lab."""
     user: int = 0
     """Who runs the tests."""
 
@@ -76,6 +78,17 @@ def _cgroup(host: Host) -> None:
     ]
 
 
+def _apparmor(host: Host) -> None:
+    host.packages.append("apparmor")
+    tools, profiles = ".lab/apparmor", "/run/lab/tmp/profiles"
+    kvmbox = shlex.join([sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"])
+    host.preparation += [
+        "grep -q apparmor /sys/kernel/security/lsm",
+        f"{kvmbox} policy --format apparmor >{profiles}",
+        f"{tools}/usr/sbin/apparmor_parser --base {tools}/etc/apparmor.d --skip-cache --replace {profiles}",
+    ]
+
+
 VARIATIONS: Final = {
     variation.name: variation
     for variation in (
@@ -83,6 +96,7 @@ VARIATIONS: Final = {
         Variation("no-user-namespaces", "user.max_user_namespaces is 0", _no_user_namespaces),
         Variation("one-cpu", "one CPU", _one_cpu),
         Variation("cgroup", "384 MiB of memory, 64 tasks, half a CPU", _cgroup),
+        Variation("apparmor", "the profiles of kvmbox are loaded", _apparmor),
         Variation("user", "an unprivileged user who may open /dev/kvm", _user),
     )
 }

@@ -46,6 +46,7 @@ SPAWNER_LAYERS: Final = (
     | layers.LANDLOCK_NET
     | layers.LANDLOCK_SCOPES
     | layers.ISOLATION
+    | layers.LABEL
 )
 """What the spawner takes before it forks; its own descriptor is the control socket."""
 

@@ -111,7 +111,7 @@ def test_probe_tells_why_a_namespace_is_missing_and_what_to_do() -> None:
     statuses = {status.name: status for status in probes.probe(lambda _code: found)}
     assert {name for name, status in statuses.items() if not status.available} == {
         *layers.names(layers.ISOLATION & ~layers.UTS_NS),
-        "vmm-landlock", "vmm-capabilities", "vmm-scopes",
+        "vmm-landlock", "vmm-capabilities", "vmm-scopes", "lsm-label", "vmm-label",
     }  # fmt: skip
     assert statuses["other-uid"].remedy == probes.ROOT_REMEDY
     assert statuses["user-namespace"].detail == "unshare: Operation not permitted"
