@@ -47,7 +47,7 @@ def confined(*, without: int = 0, keep: int = 0, extra: tuple[str, ...] = ("scop
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(60), cwd="/")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
-    del result["missing"][layers.VMM_NAMES[layers.VMM_LABEL]]
+    result.get("missing", {}).pop(layers.VMM_NAMES[layers.VMM_LABEL], None)
     return result
 
 
