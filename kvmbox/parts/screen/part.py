@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from kvmbox.parts.screen.picture import Picture
     from kvmbox.parts.screen.picture_file import PictureFile
     from kvmbox.parts.screen.screen import Screen
-    from kvmbox.run.result import Draft, TextScreen
+    from kvmbox.run.result import Draft
+    from kvmbox.run.text_screen import TextScreen
 
 
 _DOTS: Final = 720, 400
