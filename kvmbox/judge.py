@@ -101,9 +101,9 @@ class Judge(Decision):
         self._triggers.setdefault(text, []).append(trigger)
         self._search.add(text)
 
-    def limits(self) -> None:
-        """`exceed` will be called by whoever shows output."""
-        self.judges = True
+    def limits(self, limit: int | None) -> None:
+        """`exceed` will be called by whoever shows output, if there is a limit."""
+        self.judges = self.judges or limit is not None
 
     # --- Events -------------------------------------------------------------------------------------------
 

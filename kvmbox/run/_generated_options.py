@@ -54,6 +54,7 @@ class SnapshotOptions(TypedDict, total=False):
     record_limit: int | str | None
     console: Literal["capture", "stdio"]
     sample_exits: bool
+    transcript: bool
     kvm_path: str
     devices: Several[DeviceSpec]
     resources: Mapping[str, Store] | None

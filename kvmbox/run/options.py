@@ -254,6 +254,9 @@ SECTIONS: Final = (
         Option("stats", "Print statistics on stderr when the run ends.", kind=FLAG, marks=COMMAND | FILE),
         Option("json_path", "Write the outcome and the statistics of the run to FILE.", flag="--json",
                metavar="FILE", marks=COMMAND, file=WRITTEN),
+        Option("html",
+               "Write a page for people to FILE, in HTML: how the run ended, console, screen, crash report.",
+               metavar="FILE", marks=COMMAND, file=WRITTEN),
         Option("no_exit_samples",
                "For --stats and --json: do not sample which instructions make the exits.", kind=FLAG,
                marks=COMMAND),
@@ -280,6 +283,7 @@ SECTIONS: Final = (
 OF_THE_LIBRARY: Final = (
     Option("console", flag="console", default="capture", choices=("capture", "stdio")),
     Option("sample_exits", kind=FLAG, part="exit_samples"),
+    Option("transcript", kind=FLAG, part="transcript"),
     Option("kvm_path", default=choices.DEFAULT_KVM_PATH),
     Option("devices", kind=REPEATED, flag="devices", type="Several[DeviceSpec]"),
     Option("resources", type="Mapping[str, Store] | None"),
