@@ -98,6 +98,7 @@ NAMED_BY_THE_CORE: Final = {
         "disk.requests",
         "inject.spec",
         "net.requests",
+        "screen.wanted",
         "snapshot.snapshots",
     },  # what reads a value
     "kvmbox.run.parts": {"snapshot.restore"},

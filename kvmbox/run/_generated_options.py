@@ -27,6 +27,7 @@ class SnapshotOptions(TypedDict, total=False):
     picture: str | os.PathLike[str] | None
     timeout: float | None
     expect: Several[str | bytes]
+    expect_picture: str | os.PathLike[str] | None
     fail_on: Several[str | bytes]
     success_status: int | None
     no_reboot: bool

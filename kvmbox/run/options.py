@@ -155,6 +155,10 @@ SECTIONS: Final = (
                "repeated: when all have been seen. With --success-status, only the end of the guest ends "
                "the run.", kind=REPEATED, metavar="TEXT", parse="kvmbox.run.choices:expected_text",
                type="Several[str | bytes]", marks=FILE),
+        Option("expect_picture",
+               "Expect graphics on the screen, too, as in the image FILE. The mean difference of a level may "
+               "be N of 1; by default it is 0.", metavar="FILE[,within=N]",
+               parse="kvmbox.parts.screen.wanted:parse", marks=SUITE, file=READ, part="screen"),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "
                "If repeated: when any has been seen.", kind=REPEATED, metavar="TEXT",
