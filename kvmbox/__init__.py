@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from kvmbox.host.capture import Capture
     from kvmbox.host.transfers import BytesStore, FileStore
+    from kvmbox.run.aio import AsyncMachine
     from kvmbox.run.choices import ModuleSpec
     from kvmbox.run.machine import Machine
     from kvmbox.run.result import RunResult
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddressRange",
+    "AsyncMachine",
     "BytesStore",
     "Capture",
     "DeviceProcessError",
@@ -73,6 +75,7 @@ _HOMES = {
     "BytesStore": "kvmbox.host.transfers",
     "FileStore": "kvmbox.host.transfers",
     "Capture": "kvmbox.host.capture",
+    "AsyncMachine": "kvmbox.run.aio",
     "Machine": "kvmbox.run.machine",
     "ModuleSpec": "kvmbox.run.choices",
     "RunResult": "kvmbox.run.result",

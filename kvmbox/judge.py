@@ -101,9 +101,14 @@ class Judge(Decision):
         self._triggers.setdefault(text, []).append(trigger)
         self._search.add(text)
 
-    def limits(self) -> None:
-        """`exceed` will be called by whoever shows output."""
-        self.judges = True
+    def expects(self, sign: bytes) -> None:
+        """`sign` is expected, which is no text: `look` tells when it is there."""
+        self.searches = self.judges = True
+        self._missing.append(sign)
+
+    def limits(self, limit: int | None) -> None:
+        """`exceed` will be called by whoever shows output, if there is a limit."""
+        self.judges = self.judges or limit is not None
 
     # --- Events -------------------------------------------------------------------------------------------
 
@@ -148,11 +153,11 @@ class Judge(Decision):
                 # What another port had printed was withheld, and is shown now: the guest wrote it before.
                 self._conclude(outcome, PORT)
 
-    def look(self, screen: bytes) -> None:
-        """This is on the screen now."""
+    def look(self, screen: bytes, signs: Sequence[bytes] = ()) -> None:
+        """This is on the screen now: text, and what is expected and no text."""
         with self.order:
             if SCREEN in self._open:
-                self._meets(self._search.look(screen), SCREEN)
+                self._meets([*self._search.look(screen), *signs], SCREEN)
 
     def ignore(self, screen: bytes) -> None:
         """This is on the screen before the guest goes on."""

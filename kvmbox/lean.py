@@ -91,6 +91,8 @@ class Value(metaclass=_ValueType):
     __match_args__ = ()
     _defaults: ClassVar[dict[str, Any]] = {}
     _stores: ClassVar[tuple[tuple[str, Callable[[object, object], None]], ...]] = ()
+    _shown: ClassVar[tuple[str, ...]] = ()
+    """The fields that `repr` has, of a value with many of them."""
 
     def __init__(self, *values: object, **named: object) -> None:
         stores = self._stores
@@ -135,8 +137,9 @@ class Value(metaclass=_ValueType):
         return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{field}={getattr(self, field)!r}" for field, _ in self._stores)
-        return f"{type(self).__name__}({fields})"
+        shown = self._shown or tuple(field for field, _ in self._stores)
+        fields = [f"{field}={getattr(self, field)!r}" for field in shown]
+        return f"{type(self).__name__}({', '.join((*fields, '…') if self._shown else fields)})"
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return type(self), self._values()

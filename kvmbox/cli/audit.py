@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kvmbox.cli.options import IPC, SECCOMP, output, takes, transport
-from kvmbox.cli.output_files import for_people, open_json, write_json
+from kvmbox.cli.output_files import for_people, open_output, write_output
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host import early
@@ -103,11 +103,11 @@ def command(
         if name not in {probe.name for probe in CATALOGUE}:
             raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
     allow_enough()
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     report = run_audit(options, _heed_signals)
     # As in bench: neither a full disk nor a terminal that is gone may lose the other's part.
     try:
-        write_json(json_path, json_file, json.dumps(as_data(report), indent=2) + "\n")
+        write_output(json_path, json_file, json.dumps(as_data(report), indent=2) + "\n")
     finally:
         with for_people(json_path):
             _print(report)

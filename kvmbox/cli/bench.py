@@ -10,7 +10,7 @@ import click
 
 from kvmbox.cli.messages import INTERRUPTED, report, say
 from kvmbox.cli.options import as_in_run, output, takes
-from kvmbox.cli.output_files import for_people, open_json, write_json
+from kvmbox.cli.output_files import for_people, open_output, write_output
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
@@ -112,11 +112,11 @@ def command(
         return 0
     _check(plot_path, page_path)
     allow_enough()
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     results, interrupted = _measure(plan, pin, timeout, cpus, peer=peer is not None)
     # Minutes of measuring: neither a full disk nor a terminal that is gone may lose the other's part.
     try:
-        write_json(json_path, json_file, results.as_json())
+        write_output(json_path, json_file, results.as_json())
     finally:
         with for_people(json_path):
             _show(results, markdown, each_row=bool(only))

@@ -9,7 +9,7 @@ import time
 from kvmbox import bytecode
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
-from kvmbox.cli.output_files import open_json, refuse_stdout, write_data
+from kvmbox.cli.output_files import open_output, refuse_stdout, write_data
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early
 from kvmbox.host.distinct import refuse_shared
@@ -42,30 +42,39 @@ def carry_out(line: Line) -> int:
 
     allow_enough()
     timeline = Timeline()
-    json_path = line.values.get("json_path")
+    json_path, html = line.values.get("json_path"), line.values.get("html")
     machine = _machine(line, timeline)
-    json_files = [("--json", json_path)] if json_path is not None else []
-    written = [*json_files, *machine.config.files_written]
+    reports = ("--json", json_path), ("--html", html)
+    written = [(option, path) for option, path in reports if path is not None]
+    written += machine.config.files_written
     refuse_stdout(written)
     refuse_shared(written, machine.config.files_read)
     if line.values.get("watch"):
         return _watch(machine)
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
+    page = None
+    if html is not None:
+        from kvmbox.cli.run_page import RunPage
+
+        page = RunPage(html, machine.messages)
     caller = ProcessOwner(tracebacks=bool(line.values.get("debug")))
     try:
         result = machine.run_here(caller, timeline, started=bytecode.loaded)
-    except KvmboxError as error:
+    except (KvmboxError, KeyboardInterrupt) as error:
         early.raising = False  # this is how it ends, whatever signal comes now
-        write_data(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
-        raise
-    except KeyboardInterrupt:
-        early.raising = False
-        write_data(json_path, json_file, {"status": INTERRUPTED, "reason": "interrupted before the start"})
+        status, reason = INTERRUPTED, "interrupted before the start"
+        if isinstance(error, KvmboxError):
+            status, reason = error.exit_status, str(error)
+        write_data(json_path, json_file, {"status": status, "reason": reason})
+        if page is not None:
+            page.write_failure(status, reason, error, time.monotonic_ns() - timeline.started)
         raise
     wall = time.monotonic_ns() - timeline.started
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
     try:
         write_data(json_path, json_file, result.as_json(wall))
+        if page is not None:
+            page.write(result, wall)
     finally:
         _tell(result, wall, line.values)
     return result.status
@@ -83,6 +92,8 @@ def _machine(line: Line, timeline: Timeline) -> Machine:
         raise UsageError("--from names the snapshot to start from, and there is a GUEST beside it")
     if (given.get("stats") or "json_path" in given) and not given.get("no_exit_samples"):
         options["sample_exits"] = True
+    if "html" in given:
+        options["transcript"] = True
     options |= {"console": "stdio", "say": note}
     if path is not None:
         # What a configuration file says of machines is about those that boot.

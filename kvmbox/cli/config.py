@@ -8,7 +8,7 @@ import click
 
 from kvmbox.cli.documents import DOCUMENTS
 from kvmbox.cli.options import JSON, takes
-from kvmbox.cli.output_files import for_people, open_json, write_data
+from kvmbox.cli.output_files import for_people, open_output, write_data
 from kvmbox.run.option import Option
 
 
@@ -54,7 +54,7 @@ def command(schema: str | None, json_path: str | None) -> int:
             raise UsageError("--schema prints JSON, and --json has what is configured")
         click.echo(json.dumps(schemas.of(schema), indent=2))
         return 0
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     found = defaults.find()
     lines = [f"passed over, because it belongs to another user: {path}" for path in found.passed_over]
     lines.append(found.path or f"no {defaults.NAME} and no [tool.kvmbox] here or above")

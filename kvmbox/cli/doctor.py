@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from kvmbox.cli.options import JSON, takes
-from kvmbox.cli.output_files import for_people, open_json, write_data
+from kvmbox.cli.output_files import for_people, open_output, write_data
 from kvmbox.errors import KvmError, SandboxError, UsageError
 from kvmbox.host import open_files
 from kvmbox.lean import Value
@@ -61,7 +61,7 @@ def command(cpu: bool, json_path: str | None) -> int:
         for line in feature_lines():
             click.echo(line)
         return 0
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     findings = []
     with for_people(json_path):
         for finding in _examine():

@@ -6,7 +6,7 @@ import click
 
 from kvmbox.boot import bundled
 from kvmbox.cli.options import JSON, takes
-from kvmbox.cli.output_files import for_people, open_json, write_data
+from kvmbox.cli.output_files import for_people, open_output, write_data
 from kvmbox.errors import StartError
 from kvmbox.run.option import FLAG, Option
 
@@ -19,7 +19,7 @@ def command(paths: bool, json_path: str | None) -> int:
     if not found:
         raise StartError(f"no guest is built in {bundled.DIRECTORY}", hint="in a source tree: make guests")
     width = max(len(guest.name) for guest in found)
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     with for_people(json_path):
         for guest in found:
             options = f"  [{' '.join(guest.options)}]" if guest.options else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox.cli.options import JSON, as_in_run, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
+from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
 from kvmbox.host.distinct import refuse_shared
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def command(image: str, memory: int, json_path: str | None) -> int:
     path = image if os.path.exists(image) else bundled.find(image) or image
     if json_path not in (None, STDOUT):
         refuse_shared([("--json", json_path)], [("the image", path)])
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     boot = "real" if path != image and bundled.is_flat(path) else AUTO  # as `kvmbox run` does
     found = inspect_file(path, GuestMemory(memory), boot)
     with for_people(json_path):

@@ -23,8 +23,8 @@ STDOUT: Final = "-"
 """The path that stands for stdout."""
 
 
-def open_json(path: str | None) -> TextIO | None:
-    """The file of --json, opened before the work, so that it is not wasted on a wrong path."""
+def open_output(path: str | None, option: str = "--json") -> TextIO | None:
+    """The file of an option, opened before the work, so that it is not wasted on a wrong path."""
     if path is None:
         return None
     import hashlib  # noqa: F401 - of a picture: what a confined VMM has not loaded, it cannot load
@@ -32,7 +32,7 @@ def open_json(path: str | None) -> TextIO | None:
     try:
         return os.fdopen(os.dup(1) if path == STDOUT else open_for_writing(path), "w", encoding="utf-8")
     except OSError as error:
-        raise StartError(f"cannot write --json '{path}': {reason(error)}") from error
+        raise StartError(f"cannot write {option} '{path}': {reason(error)}") from error
 
 
 def for_people(json_path: str | None) -> AbstractContextManager[object]:
@@ -50,15 +50,15 @@ def refuse_stdout(written: Iterable[tuple[str, str]]) -> None:
             )
 
 
-def write_json(path: str | None, file: TextIO | None, text: str) -> None:
-    """Fill the file of --json, if one was asked for, and close it. HostOutputError if that fails."""
+def write_output(path: str | None, file: TextIO | None, text: str, option: str = "--json") -> None:
+    """Fill the file of an option, if one was asked for, and close it. HostOutputError if that fails."""
     if file is None:
         return
     try:
         with file:
             file.write(text)
     except OSError as error:
-        raise HostOutputError(f"cannot write --json '{path}': {error.strerror}") from error
+        raise HostOutputError(f"cannot write {option} '{path}': {error.strerror}") from error
 
 
 def write_data(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:
@@ -66,4 +66,5 @@ def write_data(path: str | None, file: TextIO | None, data: dict[str, Any]) -> N
     if file is not None:
         import json
 
-        write_json(path, file, json.dumps({"schema": SCHEMA, "kvmbox": __version__, **data}, indent=2) + "\n")
+        text = json.dumps({"schema": SCHEMA, "kvmbox": __version__, **data}, indent=2)
+        write_output(path, file, f"{text}\n")

@@ -9,7 +9,7 @@ import click
 
 from kvmbox import layout
 from kvmbox.cli.options import IPC, JSON, SECCOMP, takes, transport
-from kvmbox.cli.output_files import for_people, open_json, write_data
+from kvmbox.cli.output_files import for_people, open_output, write_data
 from kvmbox.errors import UsageError
 from kvmbox.run.option import Option
 
@@ -92,7 +92,7 @@ def command(
 
 
 def _show(text: str, data: dict[str, Any], json_path: str | None) -> None:
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     with for_people(json_path):
         click.echo(text)
     write_data(json_path, json_file, data)

@@ -7,7 +7,7 @@ import os
 import click
 
 from kvmbox.cli.options import JSON, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
+from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
 from kvmbox.errors import StartError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.run.option import Option
@@ -36,7 +36,7 @@ def command(file: str, top: int, json_path: str | None) -> int:
     if json_path not in (None, STDOUT):
         refuse_shared([("--json", json_path)], [("the profile", file)])
     profile = formats.read(_content(file), file)
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     with for_people(json_path):
         click.echo(table(profile, top))
     write_data(json_path, json_file, as_data(profile))

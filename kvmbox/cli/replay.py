@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox.cli.options import DEVICE, JSON, SANDBOX, UNTIL, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
+from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host.distinct import refuse_shared
@@ -126,7 +126,7 @@ def _replay(
     from kvmbox.tools.replay.describe import seconds
     from kvmbox.tools.replay.replayer import replay
 
-    json_file = open_json(json_path)
+    json_file = open_output(json_path)
     backend = _backend(reader, choice, sandbox)
     try:
         started = time.monotonic()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.options import DEVICE, JSON, UNTIL, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
+from kvmbox.cli.options import DEVICE, JSON, UNTIL, output, takes
+from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data, write_output
 from kvmbox.cli.replay import recording
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host.distinct import refuse_shared
@@ -18,6 +18,7 @@ from kvmbox.run.option import Option
 if TYPE_CHECKING:
     from kvmbox.tools.replay.reader import RecordingReader
     from kvmbox.tools.replay.select import DeviceChoice, Until
+    from kvmbox.tools.replay.trace import Summary
 
 
 @click.command("trace", short_help="summarise a recording, or export it to Perfetto")
@@ -29,12 +30,18 @@ if TYPE_CHECKING:
         flag="--chrome",
         metavar="FILE.json",
     ),
+    output("html", "a page that draws it"),
     UNTIL,
     DEVICE,
     JSON,
 )
 def command(
-    file: str, chrome_path: str | None, until: str | None, device: str | None, json_path: str | None
+    file: str,
+    chrome_path: str | None,
+    html: str | None,
+    until: str | None,
+    device: str | None,
+    json_path: str | None,
 ) -> int:
     """Summarise FILE, a recording of 'kvmbox run --record FILE', by device, register and guest time.
 
@@ -45,23 +52,45 @@ def command(
       4    FILE cannot be read, or is not a recording
       14   kvmbox failed
     """
-    from kvmbox.tools.replay.trace import as_data, format_summary, summarise
+    from kvmbox.tools.replay.trace import as_data, format_summary, headline
 
-    if chrome_path is not None and json_path is not None:
-        raise UsageError("--chrome writes a trace instead of the summary, which --json has")
-    written = [(option, path) for option, path in (("--chrome", chrome_path), ("--json", json_path)) if path]
-    refuse_shared([one for one in written if one != ("--json", STDOUT)], [("the recording", file)])
-    json_file = open_json(json_path)
+    if chrome_path is not None and (html or json_path) is not None:
+        raise UsageError("--chrome writes a trace instead of the summary, which --json and --html have")
+    if html == json_path == STDOUT:
+        raise UsageError("--html and --json are both on stdout", hint="name a file for one")
+    paths = (("--chrome", chrome_path), ("--html", html), ("--json", json_path))
+    written = [(option, path) for option, path in paths if path and (path != STDOUT or path is chrome_path)]
+    refuse_shared(written, [("the recording", file)])
+    json_file = open_output(json_path)
+    page_file = open_output(html, "--html")
     with recording(file, until, device) as (reader, bound, choice):
-        if chrome_path is None:
-            summary = summarise(bound.take(reader.records()), reader.channels, choice)
-            with for_people(json_path):
-                click.echo(format_summary(summary))
-            write_data(json_path, json_file, as_data(summary))
-        else:
+        if chrome_path is not None:
             count = _export(reader, bound, choice, chrome_path)
             click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")
+            return 0
+        summary, page = _summary(file, reader, bound, choice, draws=html is not None)
+        with for_people(STDOUT if STDOUT in (html, json_path) else None):
+            click.echo(format_summary(summary) if html is None else "\n".join(headline(summary)))
+        write_output(html, page_file, page, "--html")
+        write_data(json_path, json_file, as_data(summary))
     return 0
+
+
+def _summary(
+    file: str, reader: RecordingReader, until: Until, choice: DeviceChoice, *, draws: bool
+) -> tuple[Summary, str]:
+    """The summary, and its page if that is wanted."""
+    from kvmbox.tools.replay.trace import summarise
+
+    records = filter(choice.concerns, until.take(reader.records()))
+    if not draws:
+        return summarise(records, reader.channels, choice), ""
+    from kvmbox.tools.replay.lanes import Lanes
+    from kvmbox.tools.replay.trace_page import Kept, trace_page
+
+    kept, lanes = Kept(reader.channels), Lanes()
+    summary = summarise(kept.watch(records), reader.channels, choice, lanes)
+    return summary, trace_page(os.path.basename(file), summary, lanes, kept)
 
 
 def _export(reader: RecordingReader, until: Until, choice: DeviceChoice, path: str) -> int:

@@ -51,6 +51,9 @@ class Capture:
         self._claimed = False
         self._ended = False
 
+    def __repr__(self) -> str:
+        return f"<Capture: {len(self.output)} bytes>"
+
     @property
     def output(self) -> bytes:
         """What was printed so far: the last `limit` bytes of it."""

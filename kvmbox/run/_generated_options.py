@@ -27,6 +27,7 @@ class SnapshotOptions(TypedDict, total=False):
     picture: str | os.PathLike[str] | None
     timeout: float | None
     expect: Several[str | bytes]
+    expect_picture: str | os.PathLike[str] | None
     fail_on: Several[str | bytes]
     success_status: int | None
     no_reboot: bool
@@ -54,6 +55,7 @@ class SnapshotOptions(TypedDict, total=False):
     record_limit: int | str | None
     console: Literal["capture", "stdio"]
     sample_exits: bool
+    transcript: bool
     kvm_path: str
     devices: Several[DeviceSpec]
     resources: Mapping[str, Store] | None

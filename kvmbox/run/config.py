@@ -98,6 +98,7 @@ class RunConfig(Value):
     rtc: RtcPolicy = DEFAULT_RTC
     keyboard: KeyboardSpec | None = None
     console: Capture | None = None
+    _shown = ("guest",)
 
     def of_part(self, name: str) -> Any:
         """The value of an option that a part obeys."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvmbox.host.console import Console
 
@@ -24,6 +24,11 @@ def console_of(
 ) -> Console:
     """The console, whose output nobody writes yet. `wake` wakes the main loop. Raises StartError."""
     screen, virtio = config.of_part("screen"), config.of_part("virtio_console")
+    recent: Callable[[], Any] | None = None
+    if config.of_part("transcript"):
+        from kvmbox.host.tail import Tail
+
+        recent = Tail
     return Console(
         config.serial if virtio is None else {**config.serial, virtio.port: virtio},
         judge,
@@ -34,6 +39,7 @@ def console_of(
         bios=has_bios,
         keep_bios_text=screen in ("auto", "live"),
         draws=screen == "live",
+        recent=recent,
         say=say,
         wake=wake,
         terminal=caller.terminal,

@@ -32,7 +32,7 @@ from kvmbox.run.by_name import load
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
 from kvmbox.run.options import taken
-from kvmbox.run.result import RunResult, TextScreen
+from kvmbox.run.result import RunResult
 from kvmbox.run.run import run
 from kvmbox.run.timeline import Timeline
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
     from kvmbox.run.hands import Mouse
     from kvmbox.run.requests import Requests
+    from kvmbox.run.text_screen import TextScreen
 
 _ErrorClass = type[BaseException]  # within Machine, `type` is a method
 
@@ -126,6 +127,10 @@ class Machine:
         self._result: RunResult | None = None
         self._error: BaseException | None = None
         self._error_told = False
+
+    def __repr__(self) -> str:
+        state = "runs" if self.running else "has ended" if self._ended.is_set() else "not started"
+        return f"<Machine {self.config.guest!r}: {state}>"
 
     @classmethod
     def from_snapshot(cls, path: str | os.PathLike[str], **options: Unpack[SnapshotOptions]) -> Self:

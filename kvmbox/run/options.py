@@ -155,6 +155,10 @@ SECTIONS: Final = (
                "repeated: when all have been seen. With --success-status, only the end of the guest ends "
                "the run.", kind=REPEATED, metavar="TEXT", parse="kvmbox.run.choices:expected_text",
                type="Several[str | bytes]", marks=FILE),
+        Option("expect_picture",
+               "Expect graphics on the screen, too, as in the image FILE. The mean difference of a level may "
+               "be N of 1; by default it is 0.", metavar="FILE[,within=N]",
+               parse="kvmbox.parts.screen.wanted:parse", marks=SUITE, file=READ, part="screen"),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "
                "If repeated: when any has been seen.", kind=REPEATED, metavar="TEXT",
@@ -254,6 +258,9 @@ SECTIONS: Final = (
         Option("stats", "Print statistics on stderr when the run ends.", kind=FLAG, marks=COMMAND | FILE),
         Option("json_path", "Write the outcome and the statistics of the run to FILE.", flag="--json",
                metavar="FILE", marks=COMMAND, file=WRITTEN),
+        Option("html",
+               "Write a page for people to FILE, in HTML: how the run ended, console, screen, crash report.",
+               metavar="FILE", marks=COMMAND, file=WRITTEN),
         Option("no_exit_samples",
                "For --stats and --json: do not sample which instructions make the exits.", kind=FLAG,
                marks=COMMAND),
@@ -280,6 +287,7 @@ SECTIONS: Final = (
 OF_THE_LIBRARY: Final = (
     Option("console", flag="console", default="capture", choices=("capture", "stdio")),
     Option("sample_exits", kind=FLAG, part="exit_samples"),
+    Option("transcript", kind=FLAG, part="transcript"),
     Option("kvm_path", default=choices.DEFAULT_KVM_PATH),
     Option("devices", kind=REPEATED, flag="devices", type="Several[DeviceSpec]"),
     Option("resources", type="Mapping[str, Store] | None"),

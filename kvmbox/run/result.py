@@ -10,79 +10,14 @@ travels as JSON in one encoding: in the file of `--json`, from a boot process, f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
     from kvmbox.outcome import Outcome
     from kvmbox.run.statistics import RunStats
-
-
-class TextScreen(Protocol):
-    """What is on the text screen of a guest. See `parts.screen.screen.Screen`."""
-
-    @property
-    def columns(self) -> int:
-        """How many characters a row has."""
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """Each row as text, without the blanks at its end."""
-
-    @property
-    def text(self) -> str:
-        """The rows, one a line, without the empty ones at the end."""
-
-    @property
-    def forms(self) -> tuple[str, str]:
-        """The text in the two forms in which a text is searched for: without blanks at the ends, and with."""
-
-    @property
-    def codes(self) -> tuple[bytes, ...]:
-        """The characters of each row in code page 437."""
-
-    @property
-    def attributes(self) -> tuple[bytes, ...]:
-        """The attribute of each character of each row."""
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether nothing is to be seen: neither text nor colours."""
-
-    @property
-    def has_colors(self) -> bool:
-        """Whether the background of a character is not black."""
-
-    @property
-    def has_graphics(self) -> bool:
-        """Whether the guest has switched to graphics: a monitor shows `picture`."""
-
-    @property
-    def picture(self) -> Any:
-        """The pixels of graphics (`parts.screen.picture.Picture`); None for text."""
-
-    @property
-    def cursor(self) -> Place | None:
-        """Where the cursor is; None if it is off, or not on the screen."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The screen as data for JSON."""
-
-    def png(self) -> bytes:
-        """The screen as a picture. UsageError without kvmbox[screen]."""
-
-
-class Place(Protocol):
-    """A place on the screen, counted from 0."""
-
-    @property
-    def row(self) -> int:
-        """Which row."""
-
-    @property
-    def column(self) -> int:
-        """Which column."""
+    from kvmbox.run.text_screen import TextScreen
 
 
 class Ending(Value):
@@ -99,6 +34,7 @@ class Ending(Value):
     hint: str | None
     crash_report: str
     summary: str
+    _shown = ("status", "reason")
 
     def encoded(self) -> dict[str, Any]:
         """The ending as data for JSON."""
@@ -122,27 +58,6 @@ ENDING: Final[Kinds] = {
     "summary": (str,),
 }
 """What `Ending.encoded` gives, in the order of the fields."""
-
-MOST_CHARACTERS: Final = 64 << 20
-"""The length of a text: what a run keeps of a console is the longest."""
-
-
-def checked(data: object, kinds: Kinds, bounds: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
-    """`data` of another process, which a guest may have taken over, if it has just these fields.
-
-    `bounds` are the least and the most that a number can be. ValueError says what is wrong.
-    """
-    if not isinstance(data, dict) or data.keys() != kinds.keys():
-        raise ValueError("it has other fields")
-    for name, value in data.items():
-        if type(value) not in kinds[name]:
-            raise ValueError(f"its {name} is a {type(value).__name__}")
-        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
-            raise ValueError(f"its {name} has {len(value)} characters")
-    for name, (least, most) in bounds.items():
-        if not least <= data[name] <= most:  # nor a NaN
-            raise ValueError(f"its {name} is out of bounds")
-    return data
 
 
 class RunResult(Ending):

@@ -80,6 +80,7 @@ class RunStats(Value):
     """The faults of devices: of which device, which fault, its events, and how many of them it has hit."""
     exit_sources: dict[str, Any]
     """Which instructions made the exits (`exit_sources`). Empty where that was not asked for."""
+    _shown = ("boots", "exits", "guest_time")
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as data for JSON."""

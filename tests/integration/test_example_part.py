@@ -72,6 +72,7 @@ OPTIONS_OF: Final[dict[str, tuple[str, ...]]] = {
     "restart": ("--on-device-crash", "restart"),
     "screen": ("--screen", "end"),
     "snapshot": ("--snapshot-when", "Hello=snapshot"),
+    "transcript": ("--html", "page.html"),
     "virtio": ("--rng",),
     "vnc": ("--vnc", "unix:vnc.sock"),
 }

@@ -147,3 +147,59 @@ def test_picture_is_waited_for(images: dict[str, Path], tmp_path: Path) -> None:
         assert vm.expect_picture(shown, patience(60), region=(0, 0, 8, 8)) == shown
         with pytest.raises(ExpectError, match=r"the picture was not seen on the screen .*; it differs by 0"):
             vm.expect_picture(other, 0)
+
+
+@pytest.fixture(scope="module")
+def wanted(images: dict[str, Path]) -> Path:
+    """A file with the picture of the guest "chained"."""
+    with Machine(images["chained"], timeout=patience(60)) as vm:
+        vm.wait()
+    path = images["chained"].with_suffix(".png")
+    path.write_bytes(vm.screen.png())
+    return path
+
+
+@pytest.mark.parametrize(("name", "status"), [("chained", 0), ("planar", 12)])
+def test_run_expects_a_picture(images: dict[str, Path], wanted: Path, name: str, status: int) -> None:
+    found, _, messages = run_to_end(Run(images[name], "--expect-picture", wanted, "--timeout", "60"))
+    assert found == status
+    assert (f"had not printed 'the picture {wanted}'" in messages) == (status == 12)
+
+
+def test_run_expects_a_picture_that_may_differ_and_a_text(images: dict[str, Path], wanted: Path) -> None:
+    black = wanted.with_name("black.png")
+    black.write_bytes(Picture(640, 400, bytes(3 * 640 * 400)).png())
+    options = (images["chained"], "--timeout", "60", "--expect-picture")
+    assert run_to_end(Run(*options, f"{black},within=1"))[0] == 0
+    assert run_to_end(Run(*options, f"{black},within=0.0001"))[0] == 12
+    status, _, messages = run_to_end(Run(*options, wanted, "--expect", "no such text"))
+    assert (status, "no such text" in messages) == (12, True)
+
+
+@pytest.mark.parametrize("value", ["", "x.png,within=2", "x.png,within=x", "/no/such.png"])
+def test_picture_that_cannot_be_expected_is_refused(value: str) -> None:
+    status, output, messages = run_to_end(Run("hello32", "--expect-picture", value))
+    assert (status, output) == (2, b"")
+    assert "picture" in messages
+
+
+def test_suite_expects_a_picture(images: dict[str, Path], wanted: Path, tmp_path: Path) -> None:
+    tests = [
+        ("right", images["chained"], f"expect_picture = '{wanted.name}'"),
+        ("wrong", images["planar"], f"expect_picture = '{wanted.name}'"),
+        ("text too", images["chained"], f"expect_picture = '{wanted.name}'\nexpect = 'no such text'"),
+    ]
+    shutil.copy(wanted, tmp_path)
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        "".join(f"[[test]]\nname = '{name}'\nimage = '{image}'\n{more}\n" for name, image, more in tests)
+    )
+    done = subprocess.run(
+        [*KVMBOX, "smoke", suite, "--history", "none", "--jsonl", "-"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    events = map(json.loads, done.stdout.splitlines())
+    verdicts = {event["name"]: event["verdict"] for event in events if event["event"] == "result"}
+    assert verdicts == {"right": "pass", "wrong": "fail", "text too": "fail"}

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.kvm
 PATIENCE_S: Final = patience(30.0)
 ENTER: Final = 0xFF0D
 CTRL: Final = 0xFFE3
+SHIFT: Final = 0xFFE1
 
 
 def at(path: Path) -> str:
@@ -44,6 +45,19 @@ def test_client_types_and_its_keys_are_held_as_it_holds_them(tmp_path: Path) -> 
             client.key(ord("d"), down=True)
             assert vm.wait(PATIENCE_S).status == 0
     assert not path.exists()
+
+
+def test_keys_of_a_client_that_leaves_are_released(tmp_path: Path) -> None:
+    path = tmp_path / "vnc"
+    with Machine("keyboard", timeout=PATIENCE_S, vnc=at(path)) as vm:
+        vm.expect("leaves\n", PATIENCE_S)
+        with RfbClient(path) as client:
+            client.key(SHIFT, down=True)
+            client.key(ord("A"), down=True)
+            vm.expect("A", PATIENCE_S)
+        with RfbClient(path) as client:  # the first one has gone by then
+            client.key(ord("b"), down=True)
+            vm.expect("b", PATIENCE_S)
 
 
 def test_client_points_and_the_mouse_follows(tmp_path: Path) -> None:

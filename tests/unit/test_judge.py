@@ -217,7 +217,7 @@ def test_fatal_text_wins_over_a_trigger_that_stops_at_the_same_byte() -> None:
 def test_trigger_behind_the_limit_in_the_same_piece_is_not_called(limit: int, calls: int) -> None:
     bench = Bench()
     called: list[int] = []
-    bench.judge.limits()
+    bench.judge.limits(1)
     bench.judge.watch(b"here", lambda: called.append(1))
 
     def show(data: bytes) -> None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from kvmbox.parts.screen.picture import Picture
     from kvmbox.parts.screen.picture_file import PictureFile
     from kvmbox.parts.screen.screen import Screen
-    from kvmbox.run.result import Draft, TextScreen
+    from kvmbox.parts.screen.wanted import WantedPicture, Watch
+    from kvmbox.run.result import Draft
+    from kvmbox.run.text_screen import TextScreen
 
 
 _DOTS: Final = 720, 400
@@ -29,9 +31,16 @@ _DOTS: Final = 720, 400
 class Looks(Part, Visitor):
     """Looks at the screen, and shows it."""
 
-    def __init__(self, screen: ScreenChoice = DEFAULT_SCREEN, picture: str | None = None) -> None:
+    def __init__(
+        self,
+        screen: ScreenChoice = DEFAULT_SCREEN,
+        picture: str | None = None,
+        expect_picture: WantedPicture | None = None,
+    ) -> None:
         self._choice = screen
         self._path = picture
+        self._wanted = expect_picture
+        self._watches: list[Watch] = []
         self._file: PictureFile | None = None
         self._live: LiveText | None = None
         self._view: ScreenView | None = None
@@ -49,11 +58,16 @@ class Looks(Part, Visitor):
             from kvmbox.parts.screen.picture_file import PictureFile
 
             self._file = PictureFile(self._path, opening)
+        if self._wanted is not None:
+            from kvmbox.parts.screen.wanted import Watch
+
+            self._watches.append(Watch(self._wanted))
+            opening.judge.expects(self._watches[0].sign)
 
     def attach(self, machine: Standing) -> None:
         """See `Part`."""
         self._say = machine.say
-        self._view = view = ScreenView(machine, self._choice, self._live)
+        self._view = view = ScreenView(machine, self._choice, self._live, self._watches)
         if machine.judge.searches or self._live is not None:
             machine.loop.standstill.admit(self)
             view.begin()

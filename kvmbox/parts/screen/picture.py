@@ -27,6 +27,7 @@ class Picture(Value):
     width: int
     height: int
     rgb: bytes
+    _shown = ("width", "height")
 
     @property
     def sha256(self) -> str:

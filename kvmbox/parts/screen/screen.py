@@ -142,7 +142,7 @@ class Screen:
         return self.text
 
     def __repr__(self) -> str:
-        return f"<Screen {self.columns} x {len(self._cells)}: {self.text!r}>"
+        return f"<Screen {self.columns} x {len(self._cells)}: {self.picture or self.text[:40]!r}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Screen) and self._shown == other._shown

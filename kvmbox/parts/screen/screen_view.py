@@ -7,6 +7,7 @@ checks the answer. A run whose guest has written nothing there loads nothing of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from kvmbox import layout
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.mode import TextMode
     from kvmbox.parts.screen.screen import Screen
+    from kvmbox.parts.screen.wanted import Watch
     from kvmbox.run.part import Standing
 
 _Model = TypeVar("_Model", "VgaText", "VbeDispi")
@@ -35,9 +37,14 @@ _COLORS: Final = "the screen has colours and no text: --json FILE has its attrib
 class ScreenView:
     """Looks at the screen of one machine. Belongs to the thread of the main loop."""
 
-    def __init__(self, machine: Standing, choice: ScreenChoice, live: LiveText | None) -> None:
-        """`choice` is that of --screen. `live` draws the screen while it changes, if that is wanted."""
+    def __init__(
+        self, machine: Standing, choice: ScreenChoice, live: LiveText | None, watches: Sequence[Watch] = ()
+    ) -> None:
+        """`choice` is that of --screen. `live` draws the screen while it changes, if that is wanted.
+        `watches` look for pictures.
+        """
         self._live = live
+        self._watches = watches
         self._choice = choice
         self._capture = machine.config.console
         self._memory = machine.memory
@@ -67,7 +74,9 @@ class ScreenView:
             return
         self._last = screen
         if self._judge.searches:
-            self._judge.look(_searched(screen))
+            picture = None if screen is None else screen.picture
+            signs = [watch.sign for watch in self._watches if watch.shows(picture)]
+            self._judge.look(_searched(screen), signs)
 
     def _draw(self, live: LiveText, screen: Screen | None, *, is_last: bool = False) -> None:
         """Draw the screen if it has changed, or if what was drawn is gone."""
@@ -81,7 +90,8 @@ class ScreenView:
     def begin(self) -> None:
         """If the guest goes on where it was saved: what is on the screen already is not news."""
         if self._is_saved and self._judge.searches:
-            self._judge.ignore(_searched(self.read()))
+            self._last = self.read()
+            self._judge.ignore(_searched(self._last))
 
     def read(self, *, with_registers: bool = True) -> Screen | None:
         """What is on the screen now; None if the guest has not used it. Raises DeviceProcessError."""

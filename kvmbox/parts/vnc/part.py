@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from kvmbox import devices
 from kvmbox.board_extras import VNC, vnc_server
 from kvmbox.devices import rfb_server as rfb
+from kvmbox.devices.ps2_keyboard import RELEASED
 from kvmbox.errors import StartError
 from kvmbox.host import pointer
 from kvmbox.host.endpoint import Endpoint
@@ -66,6 +67,7 @@ class Vnc(Part, Visitor):
         self._wanted: int | None = None  # 1: what has changed, 0: everything
         self._rects: deque[bytes] = deque()
         self._pointer: tuple[int, int, int] | None = None  # x, y and buttons that the guest knows
+        self._held: set[int] = set()  # the numbers of the keys that are down
 
     def equip(self, opening: Opening) -> None:
         """See `Part`."""
@@ -135,8 +137,11 @@ class Vnc(Part, Visitor):
 
     def _drop(self, why: str = "") -> None:
         assert self._link is not None
+        # Whoever held a button or a key is gone.
         if self._pointer is not None:
-            self._point(0, *self._pointer[:2])  # whoever held a button is gone
+            self._point(0, *self._pointer[:2])
+        self._keyboard.keys.send(bytes(key | RELEASED for key in self._held))
+        self._held.clear()
         self._link.drop()
         self._forget()
         if why:
@@ -175,9 +180,7 @@ class Vnc(Part, Visitor):
                 if why is not None:
                     self._drop(why)
             case (rfb.KEY, 5):
-                change = change_of(int.from_bytes(content[1:], "big"), down=content[0] != 0)
-                if change and len(self._keyboard.keys.pending) < MOST_TYPED:
-                    self._keyboard.keys.send(change)
+                self._press(int.from_bytes(content[1:], "big"), down=content[0] != 0)
             case (rfb.POINTER, 5):
                 x, y = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:], "big")
                 self._point(content[0], x, y)
@@ -194,6 +197,16 @@ class Vnc(Part, Visitor):
         keyboard = self._machine.config.keyboard
         assert keyboard is not None
         return keyboard
+
+    def _press(self, keysym: int, *, down: bool) -> None:
+        """Press or release a key. The release of one that is down for the guest is never lost."""
+        change = change_of(keysym, down=down)
+        if not change:
+            return
+        key = change[0] & ~RELEASED
+        if len(self._keyboard.keys.pending) < MOST_TYPED or (not down and key in self._held):
+            self._keyboard.keys.send(change)
+            (self._held.add if down else self._held.discard)(key)
 
     def _point(self, buttons: int, x: int, y: int) -> None:
         old_x, old_y, held = self._pointer or (x, y, 0)

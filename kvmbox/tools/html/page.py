@@ -10,11 +10,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
 from kvmbox.explain.names import printable
 
+_STYLE, _SCRIPT = (
+    (files("kvmbox.tools.html") / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+)
 _POLICY: Final = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; base-uri 'none';"
     " form-action 'none'"
@@ -50,13 +54,38 @@ def lines(value: str) -> str:
     return html.escape("\n".join("\t".join(map(printable, line.split("\t"))) for line in value.split("\n")))
 
 
+def block(value: str) -> str:
+    """Lines of text as they are, in a box that a keyboard can scroll."""
+    return f'<pre tabindex="0">{lines(value.rstrip())}</pre>\n'
+
+
+def facts(told: Mapping[str, str]) -> str:
+    """Names, and what is to be said of each."""
+    rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in told.items())
+    return f"<dl>{rows}</dl>\n"
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], name: str) -> str:
+    """A table of texts; a cell that begins with a digit is a number. `name` is what a screen reader says."""
+    head = "".join(f'<th scope="col">{text(title)}</th>' for title in titles)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
+    return (
+        f'<div class="chart" tabindex="0" role="group" aria-label="{text(name)}">\n'
+        f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def _cell(value: str) -> str:
+    number = ' class="number"' if value[:1].isdigit() else ""
+    return f"<td{number}>{text(value)}</td>"
+
+
 def page(title: str, body: str) -> str:
     """The whole page. `title` is text, `body` is HTML."""
-    style, script = (
-        (files("kvmbox.tools.html") / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    policy = _POLICY.format(style=_hash(_STYLE), script=_hash(_SCRIPT))
+    return _PAGE.format(
+        policy=html.escape(policy), title=text(title), style=_STYLE, script=_SCRIPT, body=body
     )
-    policy = _POLICY.format(style=_hash(style), script=_hash(script))
-    return _PAGE.format(policy=html.escape(policy), title=text(title), style=style, script=script, body=body)
 
 
 def _hash(source: str) -> str:

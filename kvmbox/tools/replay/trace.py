@@ -9,6 +9,7 @@ from typing import Any
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.describe import ACCESSES, device_of, place_of, seconds
+from kvmbox.tools.replay.lanes import DEVICE, LINE, PROCESS, Lanes
 from kvmbox.tools.replay.select import DeviceChoice
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
@@ -70,8 +71,13 @@ def is_accepted(reply: bytes) -> bool:
     return len(reply) >= HEADER.size and reply[0] != protocol.ERROR
 
 
-def summarise(records: Iterable[Record], channels: Sequence[ChannelHeader], choice: DeviceChoice) -> Summary:
-    """Count what concerns `choice`."""
+def summarise(
+    records: Iterable[Record],
+    channels: Sequence[ChannelHeader],
+    choice: DeviceChoice,
+    lanes: Lanes | None = None,
+) -> Summary:
+    """Count what concerns `choice`; `lanes` has the same over time."""
     summary = Summary(channels)
     for record in records:
         if not choice.concerns(record):
@@ -79,8 +85,13 @@ def summarise(records: Iterable[Record], channels: Sequence[ChannelHeader], choi
         channel, now = record.channel, record.now
         kind, device, size = record.request[:3]
         summary.records.add(now)
+        if lanes is not None:
+            lanes.add((PROCESS, channel, 0, 0), now)
         if kind in ACCESSES:
-            for offset, way, width in accesses_of(record, kind, size):
+            made = accesses_of(record, kind, size)
+            if lanes is not None:
+                lanes.add((DEVICE, channel, device, 0), now, len(made))
+            for offset, way, width in made:
                 key = (channel, device, offset, way)
                 span = summary.accesses.get(key)
                 if span is None:
@@ -94,6 +105,8 @@ def summarise(records: Iterable[Record], channels: Sequence[ChannelHeader], choi
             summary.unanswered += 1
         for index, effect in effects_of(record.reply):
             _count_effect(summary, channel, index, effect, now)
+            if lanes is not None and isinstance(effect, IrqLine) and effect.level:
+                lanes.add((LINE, channel, index, effect.pin), now)
     return summary
 
 
@@ -153,59 +166,63 @@ def line_name(channel: ChannelHeader, index: int, pin: int) -> str:
     return f"{wire} ({device_name(channel, index)})"
 
 
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""The titles of columns, and rows."""
+
+
 def format_summary(summary: Summary) -> str:
     """The summary as a page of text."""
+    return "\n".join([*headline(summary), *(line for table in tables(summary) for line in _table(*table))])
+
+
+def headline(summary: Summary) -> list[str]:
+    """What all of it is, in one or two lines."""
     records = summary.records
     lines = [f"{records.count} records, guest time {seconds(records.first)} to {seconds(records.last)}"]
     if summary.unanswered:
         lines.append(f"{summary.unanswered} of them without a reply that could be accepted")
-    lines += _table(
-        ("device", "where", "access", "count", "bytes", "first", "last"),
-        [
-            (
-                summary.channels[channel].devices[device].name,
-                place_of(summary.channels[channel].devices[device], offset),
-                KIND_NAMES[kind],
-                *_span_words(span),
-            )
-            for (channel, device, offset, kind), span in sorted(summary.accesses.items())
-        ],
+    return lines
+
+
+def tables(summary: Summary) -> tuple[Table, Table, Table, Table]:
+    """Accesses, other requests, output, and interrupts."""
+    channels = summary.channels
+    accesses = [
+        (
+            channels[channel].devices[device].name,
+            place_of(channels[channel].devices[device], offset),
+            KIND_NAMES[kind],
+            *_span_words(span),
+        )
+        for (channel, device, offset, kind), span in sorted(summary.accesses.items())
+    ]
+    others = [
+        (
+            channels[channel].device_type if device < 0 else device_name(channels[channel], device),
+            KIND_NAMES[kind],
+            *_span_words(span),
+        )
+        for (channel, device, kind), span in sorted(summary.others.items())
+    ]
+    output = [
+        (device_name(channels[channel], device), *_span_words(span))
+        for (channel, device), span in sorted(summary.output.items())
+    ]
+    interrupts = [
+        (
+            line_name(channels[channel], device, pin),
+            *(str(line.raised.count), str(line.lowered), str(line.coalesced)),
+            *(seconds(line.raised.first), seconds(line.raised.last)),
+        )
+        for (channel, device, pin), line in sorted(summary.lines.items())
+    ]
+    counted = ("count", "bytes", "first", "last")
+    return (
+        (("device", "where", "access", *counted), accesses),
+        (("device", "request", *counted), others),
+        (("output of", "replies", *counted[1:]), output),
+        (("interrupt", "raised", "lowered", "coalesced", "first", "last"), interrupts),
     )
-    lines += _table(
-        ("device", "request", "count", "bytes", "first", "last"),
-        [
-            (
-                summary.channels[channel].device_type
-                if device < 0
-                else device_name(summary.channels[channel], device),
-                KIND_NAMES[kind],
-                *_span_words(span),
-            )
-            for (channel, device, kind), span in sorted(summary.others.items())
-        ],
-    )
-    lines += _table(
-        ("output of", "replies", "bytes", "first", "last"),
-        [
-            (device_name(summary.channels[channel], device), *_span_words(span))
-            for (channel, device), span in sorted(summary.output.items())
-        ],
-    )
-    lines += _table(
-        ("interrupt", "raised", "lowered", "coalesced", "first", "last"),
-        [
-            (
-                line_name(summary.channels[channel], device, pin),
-                str(line.raised.count),
-                str(line.lowered),
-                str(line.coalesced),
-                seconds(line.raised.first),
-                seconds(line.raised.last),
-            )
-            for (channel, device, pin), line in sorted(summary.lines.items())
-        ],
-    )
-    return "\n".join(lines)
 
 
 def as_data(summary: Summary) -> dict[str, Any]:
@@ -257,7 +274,7 @@ def _span_words(span: Span) -> tuple[str, str, str, str]:
     return str(span.count), str(span.size), seconds(span.first), seconds(span.last)
 
 
-def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
     widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]

@@ -48,7 +48,7 @@ def with_paths(options: Mapping[str, Any], place: Callable[[str], str]) -> dict[
     return found
 
 
-_FILES: Final = {"initrd", "bios", "modules", "fw_cfg", "disks", "cdroms", "nets"}
+_FILES: Final = {"initrd", "bios", "modules", "fw_cfg", "disks", "cdroms", "nets", "expect_picture"}
 """The options of a suite that name files."""
 
 
@@ -59,7 +59,7 @@ def _moved(option: str, text: str, place: Callable[[str], str]) -> str:
         from kvmbox.parts.net import requests
 
         return requests.with_paths(text, place)
-    if option == "modules":
+    if option in ("modules", "expect_picture"):
         path, comma, arguments = text.partition(",")
         return place(path) + comma + arguments
     if option == "fw_cfg":

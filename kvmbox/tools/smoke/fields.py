@@ -275,6 +275,6 @@ START_FIELDS: Final[dict[str, Field]] = {
     "image": FIELDS["image"],
     "when": Field("when", "text, port:NUMBER or time:SECONDS", TEXT, is_default=False),
     "timeout": FIELDS["timeout"],
-    **{name: one for name, one in FIELDS.items() if one.is_option},
+    **{name: one for name, one in FIELDS.items() if one.is_option and name != "expect_picture"},
 }
 """Every key of a start, in the order of the documentation."""

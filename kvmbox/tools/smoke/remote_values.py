@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from kvmbox.run.result import ENDING, Kinds, checked
+from kvmbox.run.result import ENDING, Kinds
+from kvmbox.run.result_check import checked
 from kvmbox.tools.smoke.command_line import with_paths
 from kvmbox.tools.smoke.model import Boot, Observation, Pattern, Step
 

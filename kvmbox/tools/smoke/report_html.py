@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from kvmbox.lean import Value
-from kvmbox.tools.html.page import lines, page, text
+from kvmbox.run.result import Ending
+from kvmbox.tools.html.page import block, facts, page, text
 from kvmbox.tools.smoke.model import Attempt, Test, TestResult, Verdict
 from kvmbox.tools.smoke.reporter import Reporter
 from kvmbox.tools.smoke.summary import Summary
@@ -80,48 +81,44 @@ class HtmlReporter(Reporter):
     def _entry(self, result: TestResult) -> str:
         label, verdict = self._plan.label(result.test), result.verdict
         time = f'<span class="dim">{in_seconds(result.seconds)}</span>' if result.boots else ""
+        told = None if result.told is None else result.told.observation
+        shown = "" if told is None else seen(told, {"Console": told.output}, told.messages, level=3)
         return (
             f'<details data-kind="{verdict.value}" data-text="{text(f"{label} {result.reason}".lower())}"'
             f"{' open' if verdict.is_failure else ''}>\n"
             f'<summary><span class="verdict {_class(verdict)}">{verdict.value}</span>'
             f'<span class="name">{text(label)}</span>{time}<span class="why">{text(result.reason)}</span>'
-            f"</summary>\n{self._facts(result)}{_seen(result)}</details>"
+            f"</summary>\n{self._facts(result)}{shown}</details>"
         )
 
     def _facts(self, result: TestResult) -> str:
-        facts = {"from": str(result.test.origin)}
+        told = {"from": str(result.test.origin)}
         before = self._before.get(result.test.key)
         if before is not None and before is not result.verdict:
-            facts["last time"] = before.value
+            told["last time"] = before.value
         if result.boots > 1:
-            facts["boots"] = f"{result.passed} of {result.boots} passed"
+            told["boots"] = f"{result.passed} of {result.boots} passed"
         if result.told is not None and result.told.observation.hint:
-            facts["hint"] = result.told.observation.hint
-        facts |= {f"kept {number}": file for number, file in enumerate(result.files, 1)}
+            told["hint"] = result.told.observation.hint
+        told |= {f"kept {number}": file for number, file in enumerate(result.files, 1)}
         if result.verdict.is_failure:
-            facts["again"] = self._again(result.test)
-        rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts.items())
-        return f"<dl>{rows}</dl>\n"
+            told["again"] = self._again(result.test)
+        return facts(told)
 
 
-def _seen(result: TestResult) -> str:
-    """What is told of the boot: the console, the crash report, and kvmbox's own words."""
-    if result.told is None:
-        return ""
-    seen = result.told.observation
-    parts = {
-        "Console": decode(seen.output[-KEPT_OUTPUT:]),
-        "Crash report": seen.summary,
-        "Messages of kvmbox": seen.messages,
-    }
-    shown = "".join(f"<h3>{title}</h3>\n{_pre(part)}" for title, part in parts.items() if part.strip())
-    if seen.crash_report != seen.summary:
-        shown += f"<details><summary>The whole crash report</summary>{_pre(seen.crash_report)}</details>\n"
+def seen(ending: Ending, consoles: Mapping[str, bytes], messages: str, *, level: int) -> str:
+    """What is told of a boot: consoles by their titles, the crash report, and kvmbox's own words. `level` is
+    that of the headings.
+    """
+    parts = {title: decode(output[-KEPT_OUTPUT:]) for title, output in consoles.items()}
+    parts |= {"Crash report": ending.summary, "Messages of kvmbox": messages}
+    shown = "".join(
+        f"<h{level}>{text(title)}</h{level}>\n{block(part)}" for title, part in parts.items() if part.strip()
+    )
+    if ending.crash_report != ending.summary:
+        whole = block(ending.crash_report)
+        shown += f"<details><summary>The whole crash report</summary>{whole}</details>\n"
     return shown
-
-
-def _pre(part: str) -> str:
-    return f'<pre tabindex="0">{lines(part.rstrip())}</pre>\n'
 
 
 def _class(verdict: Verdict) -> str:

@@ -66,7 +66,8 @@ def judge(test: Test, seen: Observation) -> Judgement:
 
 def _expect_decides(test: Test) -> bool:
     """Whether the expected texts alone are success, as with `kvmbox run --expect`."""
-    return test.convention == "kvmbox" and bool(test.expect) and not test.statuses
+    texts_alone = bool(test.expect) and not test.statuses and "expect_picture" not in test.options
+    return test.convention == "kvmbox" and texts_alone
 
 
 def _decisive(test: Test) -> tuple[tuple[Pattern, ...], tuple[Pattern, ...]]:

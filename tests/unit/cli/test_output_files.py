@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import open_output, write_output
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.distinct import refuse_shared
 
@@ -15,28 +15,28 @@ from kvmbox.host.distinct import refuse_shared
 def test_json_file_is_emptied_at_once_and_filled_later(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_text("old", encoding="utf-8")
-    file = open_json(str(path))
+    file = open_output(str(path))
     assert path.read_bytes() == b""
-    write_json(str(path), file, "{}\n")
+    write_output(str(path), file, "{}\n")
     assert path.read_text(encoding="utf-8") == "{}\n"
 
 
 def test_no_json_file_is_no_file() -> None:
-    assert open_json(None) is None
-    write_json(None, None, "nothing")
+    assert open_output(None) is None
+    write_output(None, None, "nothing")
 
 
 def test_json_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot write --json '/no/such/file': No such file or directory"):
-        open_json("/no/such/file")
+        open_output("/no/such/file")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(StartError, match="nobody reads this FIFO"):
-        open_json(str(tmp_path / "fifo"))
+        open_output(str(tmp_path / "fifo"))
 
 
 def test_json_file_that_is_full_is_named() -> None:
     with pytest.raises(HostOutputError, match="cannot write --json '/dev/full': No space left on device"):
-        write_json("/dev/full", open_json("/dev/full"), "{}")
+        write_output("/dev/full", open_output("/dev/full"), "{}")
 
 
 @pytest.fixture

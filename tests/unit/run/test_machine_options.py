@@ -24,8 +24,12 @@ from kvmbox.run.choices import FirmwareFile, SymbolSpec
 from kvmbox.run.options import PARAMETERS as ROWS
 
 PARAMETERS = inspect.signature(Machine).parameters
-OF_THE_COMMAND = {"guest", "stats", "json_path", "no_exit_samples", "report", "debug", "from_file", "watch"}
-OF_THE_LIBRARY = {"image", "console", "kvm_path", "say", "devices", "resources", "sample_exits", "start"}
+OF_THE_COMMAND = {
+    *("guest", "stats", "json_path", "html", "no_exit_samples", "report", "debug", "from_file", "watch")
+}
+OF_THE_LIBRARY = {
+    *("image", "console", "kvm_path", "say", "devices", "resources", "sample_exits", "start", "transcript")
+}
 
 
 def test_machine_has_the_options_of_the_command_and_the_command_has_those_of_the_machine() -> None:

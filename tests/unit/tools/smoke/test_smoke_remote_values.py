@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.run.result import MOST_CHARACTERS
+from kvmbox.run.result_check import MOST_CHARACTERS
 from kvmbox.tools.smoke.model import Boot, Step
 from kvmbox.tools.smoke.remote_values import (
     boot_data,

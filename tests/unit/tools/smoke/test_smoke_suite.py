@@ -44,6 +44,7 @@ def test_every_key_reaches_the_test() -> None:
         append = "a=1"
         modules = ["m.bin,words here", "n.bin"]
         initrd = "initrd.img"
+        expect_picture = "wanted.png,within=0.1"
         memory = "64M"
         cpus = 2
         cpu = "host,-pcid"
@@ -91,6 +92,7 @@ def test_every_key_reaches_the_test() -> None:
         "bios": "dir/seabios.bin",
         "append": "a=1",
         "initrd": "dir/initrd.img",
+        "expect_picture": "dir/wanted.png,within=0.1",
         "modules": ("dir/m.bin,words here", "dir/n.bin"),
         "memory": "64M",
         "cpus": 2,
@@ -219,7 +221,7 @@ def test_start_has_its_options_and_tests_forked_from_it_have_their_own() -> None
 def test_every_option_of_a_suite_is_decided_by_the_start_or_free() -> None:
     options = {one.name for one in FIELDS.values() if one.is_option}
     free = {"keyboard", "serial_limit", "no_reboot", "on_device_crash", "restart_budget", "require", "inject"}
-    assert options - OF_THE_START == free
+    assert options - OF_THE_START == {*free, "expect_picture"}
 
 
 GOOD = '[[test]]\nimage = "a"\n'

@@ -1,0 +1,1 @@
+"""What the ports of the console have printed, kept for a page."""

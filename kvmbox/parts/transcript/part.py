@@ -1,0 +1,32 @@
+"""The console for --html: the end of what each of its ports has printed, in memory until the run ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmbox.run.part import Part, Standing
+
+if TYPE_CHECKING:
+    from kvmbox.host.console import Console
+    from kvmbox.run.result import Draft
+
+
+class Transcript(Part):
+    """The console keeps it (`host.console`), as this part is there."""
+
+    def __init__(self, *, transcript: bool) -> None:
+        """`transcript` is why the part is here."""
+        del transcript
+        self._console: Console | None = None
+
+    def attach(self, machine: Standing) -> None:
+        """See `Part`."""
+        self._console = machine.console
+
+    def report(self, draft: Draft) -> None:
+        """See `Part`."""
+        assert self._console is not None
+        draft.facts["console"] = self._console.printed()
+
+
+PART = Transcript

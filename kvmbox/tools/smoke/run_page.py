@@ -1,0 +1,37 @@
+"""A page for people of one run: how it ended, what each port printed, the screen, and the crash report."""
+
+from __future__ import annotations
+
+import base64
+
+from kvmbox.run.result import Ending, RunResult
+from kvmbox.run.statistics_text import format_stats
+from kvmbox.run.text_screen import TextScreen
+from kvmbox.tools.html.page import block, facts, page, text
+from kvmbox.tools.smoke.report_html import seen
+from kvmbox.tools.smoke.text import in_seconds
+
+
+def run_page(command: str, ending: Ending, messages: str, wall: int) -> str:
+    """The page. `command` is the line that was typed, `wall` the time that it took in ns."""
+    told = {"command": command, "status": str(ending.status), "time": in_seconds(wall / 1e9)}
+    told |= {"hint": ending.hint} if ending.hint else {}
+    consoles, more = {}, ""
+    if isinstance(ending, RunResult):
+        told |= {"core file": ending.core} if ending.core else {}
+        consoles = {f"Console {port}": output for port, output in ending.facts["console"].items()}
+        statistics = block(format_stats(ending.statistics, wall))
+        more = f"{_screen(ending.screen)}<details><summary>Statistics</summary>{statistics}</details>\n"
+    return page(
+        f"kvmbox run: {ending.reason}", facts(told) + seen(ending, consoles, messages, level=2) + more
+    )
+
+
+def _screen(screen: TextScreen | None) -> str:
+    if screen is None:
+        return ""
+    if screen.picture is None:
+        return f"<h2>Screen</h2>\n{block(screen.text)}"
+    data = base64.b64encode(screen.png()).decode()
+    told = text(f"{screen.picture.width} x {screen.picture.height} pixels")
+    return f'<h2>Screen</h2>\n<img src="data:image/png;base64,{data}" alt="a picture of {told}">\n'

@@ -1,0 +1,86 @@
+"""`kvmbox run --html`: the page of a confined run, of one that could not start, and of a hostile guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvmbox.host.tail import KEPT
+from tests.support.html_page import Page
+from tests.support.real_mode import debug_exit, say, show
+from tests.support.runs import Images, Run, run_to_end
+
+pytestmark = pytest.mark.kvm
+
+
+def page_of(path: Path) -> Page:
+    page = Page(path.read_text(encoding="utf-8"))
+    page.assert_policy_holds()
+    return page
+
+
+@pytest.mark.parametrize("options", [(), ("--sandbox", "none"), ("--json", "out.json", "--stats")])
+def test_page_has_console_report_and_command(tmp_path: Path, options: tuple[str, ...]) -> None:
+    path = tmp_path / "run.html"
+    run = Run("triplefault", "--html", path, *options, cwd=tmp_path)
+    status, output, messages = run_to_end(run)
+    assert status == 6
+    page = page_of(path)
+    for words in (
+        *("the guest crashed: triple fault", "Console COM1", output.decode().strip(), "Crash report"),
+        *("#UD (invalid opcode)", "RFLAGS", f"--html {path}", "wall time"),
+    ):
+        assert words in page.text, words
+    assert "#UD (invalid opcode)" in messages
+
+
+def test_page_has_the_picture_or_the_text_of_the_screen(tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    run_to_end(Run("vbe", "--append", "320 200 16", "--html", path, "--debugcon", "null"))
+    (picture,) = page_of(path).of("img")
+    assert picture["alt"] == "a picture of 320 x 200 pixels"
+    run_to_end(Run("screen", "--append", "21", "--html", path))
+    page = page_of(path)
+    assert not page.of("img")
+    assert "Hello from the text screen!" in page.text
+
+
+def test_page_of_a_run_that_cannot_start_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    status, _, messages = run_to_end(Run("/no/such/kernel", "--html", path))
+    assert status == 4
+    page = page_of(path)
+    assert "no such file" in messages
+    assert "no such file" in page.text
+
+
+@pytest.mark.parametrize(
+    "attack", [b"</pre><script>alert(1)</script>", b"<img src=x onerror=alert(1)>\x1b[31m"]
+)
+def test_nothing_of_the_guest_is_markup(images: Images, tmp_path: Path, attack: bytes) -> None:
+    path = tmp_path / "run.html"
+    shapes = []
+    for text in (b"x", attack):
+        guest = images.write(say(text + b"\n"), show(text), debug_exit(1))
+        run_to_end(Run("--boot", "real", guest, "--html", path))
+        shapes.append(page_of(path).shape)
+    assert attack.replace(b"\x1b", b"\\x1b").decode() in page_of(path).text
+    assert shapes[0] == shapes[1]
+
+
+def test_page_has_the_end_of_a_long_console(tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    _, output, _ = run_to_end(Run("flood", "--append", "64000", "--html", path))
+    assert len(output) > 64000 - 64
+    text = page_of(path).text
+    assert output.decode().rstrip()[-KEPT // 2 :] in text
+    assert len(text) < KEPT + 20_000
+
+
+def test_page_that_cannot_be_written_is_told_of_before_the_run(tmp_path: Path) -> None:
+    status, output, messages = run_to_end(Run("hello32", "--html", tmp_path))
+    assert (status, output) == (4, b"")
+    assert messages.startswith(f"kvmbox: error: cannot write --html '{tmp_path}'")
+    status, _, messages = run_to_end(Run("hello32", "--html", "-"))
+    assert (status, "stdout belongs to the guest" in messages) == (2, True)
