@@ -100,13 +100,14 @@ _NO_DRIVE: Final = Medium("", 0, window=0)
 def ide_board(drives: Sequence[IdeDrive | None]) -> list[DeviceSpec]:
     """The IDE channels with these drives: the master and the slave of the first one, and of the second one.
 
-    A channel without a drive is none.
+    Without any drive there is none. With one there are both, as in every chip set: a guest may wait for the
+    end of BSY, which ports without a channel show for ever.
     """
+    if not any(drives):
+        return []
     channels = []
     for number, (first, control, irq) in enumerate(layout.IDE_CHANNELS):
         pair = drives[2 * number : 2 * number + 2]
-        if not any(pair):
-            continue
         channels.append(
             DeviceSpec(
                 f"ide{number}",

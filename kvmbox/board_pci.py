@@ -75,9 +75,9 @@ def with_pci(board: Sequence[DeviceSpec]) -> list[DeviceSpec]:
     Raises UsageError if there are too many.
     """
     devices = [device for device in board if device.pci is not None]
-    has_ide = any(device.device_type == "ide" for device in board)
-    functions = [_host_bridge(), _isa_bridge()] + ([_ide()] if has_ide else [])
-    placed = [PlacedFunction(HOST_BRIDGE, ""), PlacedFunction(ISA_BRIDGE, "")]
+    ide = [IDE_FUNCTION] if any(device.device_type == "ide" for device in board) else []
+    functions = [_host_bridge(), _isa_bridge(), *(_ide() for _ in ide)]
+    placed = [PlacedFunction(number, "") for number in (HOST_BRIDGE, ISA_BRIDGE, *ide)]
     if any(device.name == VGA for device in board):
         placed.append(PlacedFunction(DISPLAY, "", ((0, _FRAME_BUFFER, layout.FRAME_BUFFER),)))
         functions.append(_packed(_DISPLAY, placed[-1]))

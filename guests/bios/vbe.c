@@ -31,7 +31,7 @@ static const struct group groups[] = {
     {0x181, 1400, 1050, 0x1c}, {0x184, 1680, 1050, 0x1c}, {0x187, 1920, 1200, 0x1c}, {0x18a, 2560, 1600, 0x1c},
     {0x18d, 1280, 720, 0x1c},  {0x190, 1920, 1080, 0x1c},
 };
-enum { GROUPS = sizeof(groups) / sizeof(groups[0]), DEPTHS = 5, MOST_MODES = 80, LIST_END = 0xffff };
+enum { GROUPS = sizeof(groups) / sizeof(groups[0]), DEPTHS = 5, LIST = 34, LIST_END = 0xffff };
 static const uint8_t depths[DEPTHS] = {8, 15, 16, 24, 32};
 /* Size and position of red, green, blue and nothing, by depth. */
 static const uint8_t fields[DEPTHS][8] = {
@@ -45,8 +45,7 @@ struct mode {
 };
 
 static const char name[] = "kvmbox";
-static uint16_t numbers[MOST_MODES]; /* the list that function 00h leads to */
-static uint16_t current;             /* as function 02h was given it; 0: a mode of the VGA */
+static uint16_t current; /* as function 02h was given it; 0: a mode of the VGA */
 
 static void set(uint16_t index, uint16_t value)
 {
@@ -98,19 +97,20 @@ static void control_block(const struct frame *f)
 {
     uint32_t text = 0xf0000000u | offset_of(name);
     int is_new = far32(f->es, f->di.x) == 0x32454256; /* "VBE2": there is room for 512 bytes */
+    uint16_t list = (uint16_t)(f->di.x + LIST);
     struct mode mode;
-    uint16_t count = 0;
 
-    while (find(&mode, 0, count))
-        numbers[count++] = mode.number;
-    numbers[count] = LIST_END;
     for (uint16_t i = 0; i < (is_new ? 512 : 256); i += 2)
         set_far16(f->es, (uint16_t)(f->di.x + i), 0);
     set_far32(f->es, f->di.x, 0x41534556); /* "VESA" */
     set_far16(f->es, (uint16_t)(f->di.x + 4), 0x0300);
     set_far32(f->es, (uint16_t)(f->di.x + 6), text);
     set_far32(f->es, (uint16_t)(f->di.x + 10), 1); /* the DAC can have 8 bits */
-    set_far32(f->es, (uint16_t)(f->di.x + 14), 0xf0000000u | offset_of(numbers));
+    /* The list of modes is in the block, as with other BIOSes: kernels with ES 0 take its address for a linear one. */
+    set_far32(f->es, (uint16_t)(f->di.x + 14), (uint32_t)f->es << 16 | list);
+    for (uint16_t place = 0; find(&mode, 0, place); place++, list += 2)
+        set_far16(f->es, list, mode.number);
+    set_far16(f->es, list, LIST_END);
     set_far16(f->es, (uint16_t)(f->di.x + 18), BANKS);
     if (is_new)
         for (uint16_t i = 22; i < 34; i += 4)

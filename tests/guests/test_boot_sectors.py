@@ -23,7 +23,7 @@ PRINTS: Final = {
     "disk_lba": "2222 by LBA\r\n",
     "echo": "Type: abc\r\nthank you\r\n",
     "memory": "027F\r\nFC00\r\n00000000\r\n00100000\r\n",
-    "vesa": "VBE\r\n",
+    "vesa": "VBE\r\nits first mode\r\n",
     "a20": "01 A20 is on\r\n",
     "screen": "one by one\r\nwhole0405\r\n",
     "timer": "three ticks\r\n",

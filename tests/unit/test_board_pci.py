@@ -10,8 +10,9 @@ import pytest
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Irq, Medium, Queues, pc_board
 from kvmbox.board_extras import IdeDrive, ide_board, virtio_blk, virtio_console, virtio_rng
-from kvmbox.board_pci import Intx, PciBus, Vectors, interrupts_of, with_pci
+from kvmbox.board_pci import Intx, PciBus, Vectors, bus_of, interrupts_of, with_pci
 from kvmbox.board_virtio_pci import on_pci
+from kvmbox.devices.pci_effects import Control
 from kvmbox.devices.pci_host import PciHost
 from kvmbox.errors import UsageError
 from kvmbox.pci import PCI, Bar, PciFunction, Piece
@@ -68,6 +69,17 @@ def test_ide_channels_are_a_function_without_bus_master() -> None:
         host.write(0, 0, 4, 1 << 31 | 9 << 8 | 0x10 + 4 * index)
         host.write(0, 4, 4, 0xFFFF_FFFF)
         assert host.read(0, 4, 4) == 0
+
+
+def test_every_function_that_the_guest_sees_is_granted_what_its_registers_ask_for() -> None:
+    channels = ide_board([IdeDrive("disk0", 8), None, None, None])
+    board = with_pci([*pc_board(options()), *channels, on_pci(virtio_rng())])
+    host = host_of(board)
+    for function, _, _ in found(host):
+        host.write(0, 0, 4, 1 << 31 | function << 8 | 0x04)
+        host.write(0, 4, 2, 0x0400)  # interrupts off
+    asking = {effect.function for effect in host.take_effects() if isinstance(effect, Control)}
+    assert asking == {one.number for one in bus_of(board).functions} == {0, 8, 9, 16, 24}
 
 
 def test_virtio_devices_are_transitional_functions() -> None:

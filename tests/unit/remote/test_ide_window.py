@@ -42,7 +42,7 @@ class Host(NotingHost):
 
 def reading(drive: IdeDrive, *, waits: bool) -> DeviceProxy:
     """A channel whose master has begun to read a sector."""
-    (spec,) = ide_board([drive, None])
+    spec, _ = ide_board([drive, None, None, None])
     channel = Half().channel("ide", DirectLink(), [bind(spec, Host(waits=waits))], now=lambda: 1)
     greet(channel, [spec])
     proxy = DeviceProxy.of(channel, 0, spec)

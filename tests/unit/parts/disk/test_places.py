@@ -42,9 +42,10 @@ def test_drives_beyond_the_places_are_refused_with_the_other_way() -> None:
     assert "on=virtio" in (caught.value.hint or "")
 
 
-def test_channel_without_a_drive_is_none_and_an_absent_drive_has_no_bytes() -> None:
+def test_both_channels_are_there_with_any_drive_and_an_absent_drive_has_no_bytes() -> None:
     assert ide_board([None] * 4) == []
-    (secondary,) = ide_board([None, None, None, IdeDrive("cd0", 3, is_cd=True)])
+    primary, secondary = ide_board([None, None, None, IdeDrive("cd0", 3, is_cd=True)])
+    assert (primary.name, primary.irqs, primary.parameters) == ("ide0", (14,), {})
     assert (secondary.name, secondary.irqs) == ("ide1", (15,))
     assert [one.first for one in secondary.ports] == [0x170, 0x376]
     assert list(secondary.parameters) == ["slave"]
