@@ -111,7 +111,7 @@ class VirtioNet(VirtioMmio):
         """See the module. How many bytes of lengths were accepted: 2 for each frame."""
         accepted = 0
         for number, (size,) in enumerate(LENGTH.iter_unpack(data[: len(data) & ~1])):
-            if len(self._effects) > _MOST_EFFECTS:
+            if len(self._effects) > _MOST_EFFECTS and self._waiting:
                 self._effects.append(InputRoom(len(self._waiting)))
                 return accepted
             if self._status & NEEDS_RESET or not self._deliver(number, size):

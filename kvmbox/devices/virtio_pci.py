@@ -250,6 +250,8 @@ class VirtioPci(VirtioMmio):
         pci.config, *pci.queues = form.unpack_from(state, len(_MAGIC))
         if any(one != pci.named(one) for one in (pci.config, *pci.queues)):
             raise SnapshotError("a vector that there is not")
+        if any(queue.size > 0xFFFF for queue in self._restored(state[end:])[0]):
+            raise SnapshotError("a queue of more entries than its register can say")
         pci.table = bytearray(state[start:end])
         super().restore(state[end:])
         self._pci = pci

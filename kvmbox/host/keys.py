@@ -118,7 +118,7 @@ def chord(keys: str) -> bytes:
     """
     numbers = tuple(_key(name, keys) for name in (["-"] if keys == "-" else keys.split("-")))
     if len(set(numbers)) < len(numbers):
-        raise UsageError(f"'{keys}' has a key twice")
+        raise UsageError(f"{keys!a} has a key twice")
     return _changes(numbers)
 
 
@@ -128,7 +128,7 @@ def _key(name: str, keys: str) -> int:
         found = _STROKES.get(name, ())
         if len(found) != 1 or not name.isprintable():
             raise UsageError(
-                f"'{keys}' is no chord: there is no key {name!a}",
+                f"{keys!a} is no chord: there is no key {name!a}",
                 hint=f"a key is a character that needs no Shift, or one of {', '.join(NAMED_KEYS)}",
             )
         number = found[0]

@@ -116,7 +116,7 @@ def acted(text: str) -> bytes:
             case ["click", button]:
                 made += clicked(button)
             case _:
-                raise UsageError(f"'{action.strip()}' is nothing that a mouse does", hint=f"it does {_WORDS}")
+                raise UsageError(f"{action.strip()!a} is nothing that a mouse does", hint=f"it does {_WORDS}")
     return bytes(made)
 
 

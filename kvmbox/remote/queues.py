@@ -520,7 +520,9 @@ class DeviceQueues:
             handle, index, head, readable, writable = reader.take(_LIVE)
             ranges = [reader.take(_RANGE) for _ in range(readable + writable)]
             ring = self._rings[index] if index < rings else None
-            if ring is None or head >= ring.size or not self._ram.has(ranges) or handle in self._live:
+            # A queue that was found to be none leaves the device with the chains that it had.
+            fits = index < rings and (ring is None or head < ring.size)
+            if not fits or not self._ram.has(ranges) or handle in self._live:
                 raise ValueError(f"chain {handle}")
             self._live[handle] = _Live(index, Parts(head, ranges[:readable], ranges[readable:]))
         self.walks.restore(walks)

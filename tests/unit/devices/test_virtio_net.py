@@ -139,6 +139,16 @@ def test_one_request_takes_as_many_frames_as_a_reply_has_room_for() -> None:
     assert offer(model, *[60] * 7)[0] == 7
 
 
+def test_no_room_is_told_when_the_last_chain_of_a_full_reply_was_used() -> None:
+    model = net()
+    give(model, RECEIVED, *buffers(*[1526] * 9))
+
+    accepted, effects = offer(model, *[60] * 10)
+    assert accepted == 9
+    assert not any(isinstance(effect, InputRoom) for effect in effects)
+    assert give(model, RECEIVED, Chain(10, 0, 1526, b"")) == [InputRoom(1)]
+
+
 def test_chain_without_room_for_a_frame_goes_back() -> None:
     assert give(net(), RECEIVED, *buffers(HEADER)) == [ChainUsed(1, 0)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
@@ -237,6 +239,7 @@ def test_restore_refuses_what_is_none() -> None:
     model = started()
     good = model.snapshot()
     vector = good[:4] + b"\x07\x00" + good[6:]
+    size = good.rindex(struct.pack("<IB", 8, 1))
     for bad in (
         b"",
         good[:4],
@@ -244,6 +247,7 @@ def test_restore_refuses_what_is_none() -> None:
         good + b"\0",
         b"XXXX" + good[4:],
         vector,
+        good[: size + 2] + b"\1" + good[size + 3 :],  # more entries than 16 bits can say
         good[:40] + b"X" + good[41:],
     ):
         with pytest.raises(SnapshotError):

@@ -6,7 +6,7 @@ import pytest
 
 from kvmbox.devices.ps2_mouse import BACK, EVENT, FORWARD, LEFT, MIDDLE, RELEASED, RIGHT
 from kvmbox.errors import UsageError
-from kvmbox.host import pointer
+from kvmbox.host import keys, pointer
 
 Event = tuple[int, int, int, int]
 
@@ -14,6 +14,13 @@ Event = tuple[int, int, int, int]
 def events(data: bytes) -> list[Event]:
     """By event: the button, and what counts to the right, up, and towards the user."""
     return [(change, dx, dy, dz) for _, change, dx, dy, dz in EVENT.iter_unpack(data)]
+
+
+def test_refusal_is_one_line_whatever_was_asked_for() -> None:
+    for act in (pointer.acted, keys.chord):
+        with pytest.raises(UsageError) as caught:
+            act("jump\n\x1b[2J")
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -530,6 +530,20 @@ def test_state_is_restored_with_chains_in_hand(disk: Disk) -> None:
     assert other.driver.take_used() == [(0, 5)]
 
 
+def test_chains_of_a_queue_that_has_become_none_are_restored(disk: Disk) -> None:
+    disk.ask(4)
+    disk.notify()
+    in_hand(disk)
+    disk.driver.set_index(disk.driver.index + 1000 & 0xFFFF)
+    disk.notify()
+    state = disk.queues.state()
+    other = Disk()
+    other.memory.data[:] = disk.memory.data
+
+    other.channel.serve(lambda: other.queues.restore(0, state), 10)
+    assert other.queues.state() == state
+
+
 @pytest.mark.parametrize("cut", [0, 3, 10, 20, 40, -1])
 def test_state_that_is_none_is_refused(disk: Disk, cut: int) -> None:
     in_hand(disk)
