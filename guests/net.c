@@ -1,50 +1,18 @@
 /*
- * net: a virtio network device over MMIO, polled, at kvmbox's addresses or at those of QEMU's microvm. Arguments:
+ * net: a network interface, polled: an e1000 over PCI, or else a virtio device over MMIO. Arguments:
  *
  *     (none)                   frames that come back (--net loop): of all lengths, many behind one notification, and
- *                              over several buffers (MRG_RXBUF)
+ *                              over several buffers
  *     OWN                      answers as 10.0.2.OWN: ARP, ICMP echo, UDP echo (port 7), until UDP to port 9 ends it
  *     OWN PEER COUNT [END]     COUNT round trips to 10.0.2.PEER by UDP, or with END 2 by ICMP; END 1 ends the peer
  *
  * Status 0; 3 if a proof fails.
  */
+#include "net.h"
 #include "common/command_line.h"
 #include "common/console.h"
 #include "common/guest.h"
-#include "common/io.h"
 #include "common/rdtsc.h"
-#include <stdbool.h>
-
-/* Virtual I/O Device Version 1.2, 4.2.2, 2.7, 5.1. */
-#define STEP         0x200
-#define MAGIC        0x000
-#define VERSION      0x004
-#define DEVICE_ID    0x008
-#define FEATURES     0x020
-#define FEATURES_SEL 0x024
-#define QUEUE_SEL    0x030
-#define QUEUE_NUM    0x038
-#define QUEUE_READY  0x044
-#define QUEUE_NOTIFY 0x050
-#define STATUS       0x070
-#define QUEUE_DESC   0x080
-#define QUEUE_DRIVER 0x090
-#define QUEUE_DEVICE 0x0a0
-#define CONFIG       0x100
-
-#define DRIVER       3 /* with ACKNOWLEDGE */
-#define DRIVER_OK    4
-#define FEATURES_OK  8
-#define NET          1
-#define F_MAC        (1u << 5)
-#define F_MRG_RXBUF  (1u << 15)
-
-#define SIZE         64
-#define WRITE        2
-#define NO_INTERRUPT 1
-#define HEADER       12
-#define BUFFER       2048
-#define PATIENCE     20000000000ull /* TSC cycles */
 
 #define ETHERNET     14
 #define LONGEST      1514
@@ -56,129 +24,11 @@
 #define END_PORT     9
 #define OWN_PORT     1024
 
-struct descriptor {
-    uint32_t address, high, length;
-    uint16_t flags, next;
-};
-
-struct queue {
-    struct descriptor descriptors[SIZE];
-    volatile struct {
-        uint16_t flags, index, ring[SIZE];
-    } available;
-    volatile struct {
-        uint16_t flags, index;
-        struct {
-            uint32_t id, length;
-        } ring[SIZE];
-    } used __attribute__((aligned(4)));
-    uint16_t seen;
-    uint8_t buffers[SIZE][BUFFER];
-} __attribute__((aligned(16)));
-
-static struct queue queues[2];
-#define RECEIVED (&queues[0])
-#define SENT     (&queues[1])
-
-static uint32_t device;
+static const struct interface *net;
 static uint8_t own_mac[6], peer_mac[6];
 static const uint8_t everybody[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 static unsigned own, peer, answers;
 static bool ended;
-
-static volatile uint32_t *reg(unsigned offset)
-{
-    return (volatile uint32_t *)(device + offset);
-}
-
-static bool is_net(uint32_t address)
-{
-    device = address;
-    return *reg(MAGIC) == 0x74726976 && *reg(VERSION) == 2 && *reg(DEVICE_ID) == NET;
-}
-
-static void find(void)
-{
-    for (unsigned place = 0; place < 8; place++)
-        if (is_net(0xd0001000 + place * STEP))
-            return;
-    for (unsigned place = 0; place < 24; place++)
-        if (is_net(0xfeb00000 + place * STEP))
-            return;
-    fail("net: there is no virtio network device");
-}
-
-/* Let the device have receive buffer `number`. */
-static void give(unsigned number)
-{
-    RECEIVED->available.ring[RECEIVED->available.index % SIZE] = (uint16_t)number;
-    RECEIVED->available.index++; /* the i386 does not reorder stores, and a notification leaves the guest */
-}
-
-static void start(uint32_t features, uint32_t buffer)
-{
-    *reg(STATUS) = 0;
-    *reg(STATUS) = DRIVER;
-    *reg(FEATURES_SEL) = 0;
-    *reg(FEATURES) = features | F_MAC;
-    *reg(FEATURES_SEL) = 1;
-    *reg(FEATURES) = 1; /* VERSION_1 */
-    *reg(STATUS) = DRIVER | FEATURES_OK;
-    if (!(*reg(STATUS) & FEATURES_OK))
-        fail("net: the features are not accepted");
-    for (unsigned index = 0; index < 2; index++) {
-        struct queue *queue = &queues[index];
-
-        *reg(QUEUE_SEL) = index;
-        *reg(QUEUE_NUM) = SIZE;
-        *reg(QUEUE_DESC) = (uint32_t)(uintptr_t)queue->descriptors;
-        *reg(QUEUE_DRIVER) = (uint32_t)(uintptr_t)&queue->available;
-        *reg(QUEUE_DEVICE) = (uint32_t)(uintptr_t)&queue->used;
-        queue->available.flags = NO_INTERRUPT;
-        queue->available.index = queue->used.index = queue->seen = 0;
-        for (unsigned number = 0; number < SIZE; number++)
-            queue->descriptors[number] = (struct descriptor){
-                (uint32_t)(uintptr_t)queue->buffers[number], 0, buffer, index ? 0 : WRITE, 0};
-        *reg(QUEUE_READY) = 1;
-    }
-    *reg(STATUS) = DRIVER | FEATURES_OK | DRIVER_OK;
-    for (unsigned number = 0; number < SIZE; number++)
-        give(number);
-    *reg(QUEUE_NOTIFY) = 0;
-    for (unsigned place = 0; place < sizeof own_mac; place++)
-        own_mac[place] = *(volatile uint8_t *)(device + CONFIG + place);
-}
-
-/* Where the next frame to send is made. Its buffer came back long ago: each one is waited for. */
-static uint8_t *frame(unsigned number)
-{
-    return SENT->buffers[number] + HEADER;
-}
-
-static void queue_frame(unsigned number, uint32_t length)
-{
-    SENT->descriptors[number].length = HEADER + length;
-    SENT->available.ring[SENT->available.index % SIZE] = (uint16_t)number;
-    SENT->available.index++;
-}
-
-static void flush(void)
-{
-    *reg(QUEUE_NOTIFY) = 1;
-    for (uint64_t began = rdtsc(); SENT->used.index != SENT->available.index;)
-        if (rdtsc() - began > PATIENCE)
-            fail("net: a sent frame does not come back");
-}
-
-/* The number of the buffer with the next received frame, or SIZE if none comes in time. */
-static unsigned receive(uint32_t *length, uint64_t patience)
-{
-    for (uint64_t began = rdtsc(); RECEIVED->used.index == RECEIVED->seen;)
-        if (rdtsc() - began > patience)
-            return SIZE;
-    *length = RECEIVED->used.ring[RECEIVED->seen % SIZE].length;
-    return (unsigned)RECEIVED->used.ring[RECEIVED->seen++ % SIZE].id;
-}
 
 /* --- Frames that come back ------------------------------------------------------------------------------ */
 
@@ -188,37 +38,32 @@ static uint8_t pattern(unsigned number, unsigned place)
     return (uint8_t)(number * 37 + place * 11 + place / 256);
 }
 
-static void loop(const char *text, uint32_t first, uint32_t step, unsigned count, uint32_t buffer)
+static void loop(const char *text, uint32_t first, uint32_t step, unsigned count)
 {
     for (unsigned number = 0; number < count; number++) {
         for (unsigned place = 0; place < first + number * step; place += 16)
-            frame(number)[place] = pattern(number, place);
-        queue_frame(number, first + number * step);
+            net->frame(number)[place] = pattern(number, place);
+        net->queue(number, first + number * step);
     }
-    flush();
+    net->flush();
     for (unsigned number = 0; number < count; number++) {
-        uint32_t left = HEADER + first + number * step, place = 0;
-        unsigned buffers = (left + buffer - 1) / buffer, skip = HEADER;
+        uint32_t length = first + number * step, place = 0;
+        struct part part = {0, 0, 0, false};
 
-        for (unsigned part = 0; part < buffers; part++) {
-            uint32_t length;
-            unsigned which = receive(&length, PATIENCE);
-
-            if (which >= SIZE)
+        for (uint32_t done = 0; !part.last; done += part.length) {
+            part = net->receive(PATIENCE);
+            if (part.number >= BUFFERS)
                 fail("net: a frame does not come back");
-            if (length != (left < buffer ? left : buffer))
-                fail("net: a frame has another length");
-            if (!part && *(uint16_t *)(RECEIVED->buffers[which] + 10) != buffers)
-                fail("net: a frame has another number of buffers");
-            for (; skip < length; skip += 16, place += 16)
-                if (RECEIVED->buffers[which][skip] != pattern(number, place))
+            for (; place < done + part.length && place < length; place += 16)
+                if (part.data[place - done] != pattern(number, place))
                     fail("net: a frame has other bytes");
-            skip -= length;
-            left -= length;
-            give(which);
+            /* A short frame may come with zeros behind it. */
+            if (part.last && done + part.length != length && (length >= 60 || done + part.length != 60))
+                fail("net: a frame has another length");
+            net->give(part.number);
         }
     }
-    *reg(QUEUE_NOTIFY) = 0;
+    net->more();
     put_string(text);
 }
 
@@ -264,7 +109,7 @@ static void put_ethernet(uint8_t *at, const uint8_t *to, unsigned type)
 
 static void send_arp(unsigned operation, const uint8_t *to, unsigned host)
 {
-    uint8_t *at = frame(0);
+    uint8_t *at = net->frame(0);
 
     put_ethernet(at, operation == 1 ? everybody : to, ARP);
     put16(at + 14, 1);
@@ -275,14 +120,14 @@ static void send_arp(unsigned operation, const uint8_t *to, unsigned host)
     put_address(at + 28, own);
     __builtin_memcpy(at + 32, to, 6);
     put_address(at + 38, host);
-    queue_frame(0, 42);
-    flush();
+    net->queue(0, 42);
+    net->flush();
 }
 
 /* An IP packet to the peer; the payload behind its header is there. */
 static void send_ip(unsigned protocol, unsigned length)
 {
-    uint8_t *at = frame(0);
+    uint8_t *at = net->frame(0);
 
     put_ethernet(at, peer_mac, IP);
     at += ETHERNET;
@@ -295,13 +140,13 @@ static void send_ip(unsigned protocol, unsigned length)
     put_address(at + 12, own);
     put_address(at + 16, peer);
     put16(at + 10, sum(at, 20));
-    queue_frame(0, ETHERNET + 20 + length);
-    flush();
+    net->queue(0, ETHERNET + 20 + length);
+    net->flush();
 }
 
 static void send_udp(unsigned port, unsigned number)
 {
-    uint8_t *at = frame(0) + ETHERNET + 20;
+    uint8_t *at = net->frame(0) + ETHERNET + 20;
 
     put16(at, OWN_PORT);
     put16(at + 2, port);
@@ -314,7 +159,7 @@ static void send_udp(unsigned port, unsigned number)
 
 static void send_ping(unsigned number)
 {
-    uint8_t *at = frame(0) + ETHERNET + 20;
+    uint8_t *at = net->frame(0) + ETHERNET + 20;
 
     put16(at, 8 << 8);
     put16(at + 2, 0);
@@ -329,7 +174,7 @@ static void send_ping(unsigned number)
 /* An echo: the same packet, with its addresses exchanged. */
 static void echo(const uint8_t *from, uint32_t length)
 {
-    uint8_t *at = frame(0);
+    uint8_t *at = net->frame(0);
     unsigned header = (from[ETHERNET] & 15) * 4u;
     uint8_t *payload = at + ETHERNET + header;
 
@@ -350,8 +195,8 @@ static void echo(const uint8_t *from, uint32_t length)
         put16(payload, get16(payload + 2));
         put16(payload + 2, port);
     }
-    queue_frame(0, length);
-    flush();
+    net->queue(0, length);
+    net->flush();
     answers++;
 }
 
@@ -386,19 +231,19 @@ static bool handle(const uint8_t *at, uint32_t length)
 /* Handle one frame; whether it was an answer. Without any, for a long time, the proof fails if there has to be one. */
 static bool serve(bool must)
 {
-    uint32_t length;
-    unsigned which = receive(&length, must ? PATIENCE : 1000000);
+    static unsigned given;
+    struct part part = net->receive(must ? PATIENCE : 1000000);
     bool is_answer;
 
-    if (which >= SIZE) {
+    if (part.number >= BUFFERS) {
         if (must)
             fail("net: there is no answer");
         return false;
     }
-    is_answer = handle(RECEIVED->buffers[which] + HEADER, length - HEADER);
-    give(which);
-    if (RECEIVED->available.index % 16 == 0)
-        *reg(QUEUE_NOTIFY) = 0;
+    is_answer = part.last && handle(part.data, part.length);
+    net->give(part.number);
+    if (++given % 16 == 0)
+        net->more();
     return is_answer;
 }
 
@@ -447,21 +292,19 @@ static void talk(unsigned count, unsigned end)
 void guest_main(uint32_t magic, const struct multiboot_info *info)
 {
     own = magic == MULTIBOOT_MAGIC ? decimal_argument(info, 0, 0) : 0;
-    find();
+    net = net_e1000.find() ? &net_e1000 : &net_virtio;
+    if (net == &net_virtio && !net->find())
+        fail("net: there is no network interface");
+    net->start(BUFFER, own_mac);
     if (!own) {
-        start(0, BUFFER);
-        loop("ok net: one frame of each length\n", ETHERNET, 25, SIZE - 4, BUFFER);
-        loop("ok net: the longest frames\n", LONGEST, 0, SIZE, BUFFER);
-        start(F_MRG_RXBUF, 256);
-        for (unsigned turn = 0; turn < 3; turn++) {
-            for (unsigned number = 0; number < SIZE; number++)
-                SENT->descriptors[number].length = BUFFER;
-            loop(turn ? "" : "ok net: frames over several buffers\n", LONGEST - 200, 50, 5, 256);
-        }
+        loop("ok net: one frame of each length\n", ETHERNET, 25, BUFFERS - 4);
+        loop("ok net: the longest frames\n", LONGEST, 0, BUFFERS);
+        net->start(256, own_mac);
+        for (unsigned turn = 0; turn < 3; turn++)
+            loop(turn ? "" : "ok net: frames over several buffers\n", LONGEST - 200, 50, 5);
         return;
     }
     peer = decimal_argument(info, 1, 0);
-    start(0, BUFFER);
     if (peer) {
         talk(decimal_argument(info, 2, 10), decimal_argument(info, 3, 0));
         return;

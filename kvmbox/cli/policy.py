@@ -102,6 +102,7 @@ def device_types() -> dict[str, str]:
     """The device types of a board with everything on it, and the devices in each."""
     from kvmbox import board_extras as boards
     from kvmbox.board import SERIAL_PORTS, BoardOptions, Medium, by_type, pc_board
+    from kvmbox.board_e1000 import e1000_net
     from kvmbox.board_pci import with_pci
 
     board = pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))
@@ -111,7 +112,7 @@ def device_types() -> dict[str, str]:
     virtio_disk = boards.virtio_blk(0, Medium("disk1", layout.SECTOR_SIZE))
     board += boards.place_virtio([virtio_disk, boards.virtio_rng(), boards.virtio_console()])
     board += boards.place_virtio([boards.virtio_net(0, bytes(6))], board)
-    board = with_pci(board)
+    board = with_pci([*board, e1000_net(0, bytes(6))])
     return {
         name: f"device process: {', '.join(device.name for device in devices)}"
         for name, devices in by_type(board).items()

@@ -41,6 +41,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Final
 
+
+def _e1000(**parameters: bytes) -> DeviceModel:
+    """Loaded when it is needed: a device process gets its text."""
+    from kvmbox.devices.e1000 import E1000
+
+    return E1000(**parameters)
+
+
 MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "uart_16550a": Uart16550A,
     "pit_8254": Pit8254,
@@ -72,6 +80,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "virtio_rng_pci": VirtioRngPci,
     "virtio_console_pci": VirtioConsolePci,
     "virtio_net_pci": VirtioNetPci,
+    "E1000": _e1000,
 }
 
 

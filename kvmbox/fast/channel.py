@@ -189,10 +189,9 @@ class CompiledChannel(ChannelCore, Channel):
         self.leads_to(transport)
 
     def _tell(self, follow_up: FollowUp, slices: int | None) -> None:
-        kind, device, value, offset, payload = follow_up
-        found = (
-            None if payload or slices is not None else self.tell(request_word(kind, device, 0), offset, value)
-        )
+        kind, device, value, offset, payload, size = follow_up
+        word = request_word(kind, device, size)
+        found = None if payload or slices is not None else self.tell(word, offset, value)
         if found is None:
             super()._tell(follow_up, slices)
         elif not isinstance(found, bool):

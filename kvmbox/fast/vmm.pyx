@@ -678,7 +678,7 @@ cdef class ChannelCore:
     cdef int follow(self, list follow_ups) except -1:
         """Send what follows from something, under the lock."""
         if len(follow_ups) == 1:
-            kind, device, value, offset, payload = follow_ups[0]
+            kind, device, value, offset, payload, _ = follow_ups[0]
             if not payload:
                 found = self.tell(kind | device << 8, offset, value)
                 if found is not None:

@@ -17,7 +17,7 @@ import binascii
 
 import kvmbox.wire.media_effects
 import kvmbox.wire.pci_effects  # noqa: F401 - both add the effects that some models have
-from kvmbox.devices.catalog import build_model
+from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.jail.own_model import build_from_source
 from kvmbox.wire import blocks, protocol
@@ -249,7 +249,7 @@ class DeviceServer:
 
     def _model_of(self, name: str, parameters: dict[str, Parameter]) -> DeviceModel:
         source = parameters.pop(protocol.SOURCE, None)
-        if source is None:
+        if source is None or (name in MODELS and not self._takes_source):
             return self._build(name, parameters)
         if not self._takes_source:
             raise FrameError(f"model {name} brings its own source, which is for jailed processes only")

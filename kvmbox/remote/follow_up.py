@@ -26,6 +26,7 @@ class FollowUp(NamedTuple):
     value: int = 0
     offset: int = 0
     payload: bytes = b""
+    size: int = 0
 
 
 Application = tuple[Callable[..., Any], tuple[Any, ...], int]

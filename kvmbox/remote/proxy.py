@@ -88,7 +88,7 @@ class DeviceProxy:
 
             window = window_access(channel, index, media.window)
         if media is not None and media.queues is not None:
-            from kvmbox.remote.queue_access import queue_accesses
+            from kvmbox.remote.queue_kinds import queue_accesses
 
             queues = queue_accesses(channel, index, media.queues)
         # Of a function, each byte that is written may be one that is noted.

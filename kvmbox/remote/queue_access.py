@@ -7,11 +7,10 @@ VMM's: InterruptStatus and InterruptACK over MMIO, and over PCI a register whose
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any
 
-from kvmbox.choice import kind
 from kvmbox.devices.virtio_pci_registers import ISR
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.queue_notes import (
@@ -34,7 +33,7 @@ class QueueAccess:
     def __init__(self, channel: Channel, index: int, queues: DeviceQueues, size: int) -> None:
         self.channel = channel
         self.index = index
-        self.noted = NOTED[size] | SERVED[size]
+        self.noted: Container[int] = NOTED[size] | SERVED[size]
         """The registers where `access` is more than that of the channel: `fast.vmm` looks at this."""
         self.queues = queues
         self.size = size
@@ -104,9 +103,3 @@ class QueueAccess:
             return ()
 
         self.channel.serve(under_lock)
-
-
-def queue_accesses(channel: Channel, index: int, queues: DeviceQueues) -> Mapping[int, QueueAccess]:
-    """What makes such accesses, of the chosen half, by size."""
-    chosen = kind(QueueAccess, "queues", "CompiledQueueAccess")
-    return {size: chosen(channel, index, queues, size) for size in NOTED}

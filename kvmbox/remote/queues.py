@@ -104,7 +104,7 @@ def piece(ranges: Ranges, skip: int, size: int) -> Iterator[tuple[int, int]]:
             skip -= min(skip, length)
 
 
-class _Live:
+class Live:
     """A chain that the device has."""
 
     __slots__ = (
@@ -122,9 +122,7 @@ class _Live:
         self.reading = False
 
 
-def _may(
-    media: Media, resource: int, live: _Live, skip: int, size: int, to_guest: int
-) -> MediumAccess | None:
+def _may(media: Media, resource: int, live: Live, skip: int, size: int, to_guest: int) -> MediumAccess | None:
     """The medium, if such bytes of the chain may be moved between the two."""
     medium = media(resource)
     if medium is None or not medium.allows(size, to_guest=bool(to_guest)):
@@ -143,7 +141,7 @@ class DeviceQueues:
         self._ram = ram
         self._come_by = come_by
         self._rings: list[Ring | None] = [None] * grant.count
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._last = 0
         self._notes = QueueNotes(grant.count, grant.initial_size)
         self._told: list[tuple[int, int, bool]] = []  # tag, status, and whether it is of a transfer
@@ -177,7 +175,7 @@ class DeviceQueues:
     def _has(self, pin: int) -> bool:
         return pin < len(self.interrupts.lines)
 
-    def _on_chain(self, effect: Effect, live: _Live, media: Media) -> Application | None:
+    def _on_chain(self, effect: Effect, live: Live, media: Media) -> Application | None:
         match effect:
             case ChainRead(handle, skip, size) if not live.reading:
                 if skip + size > live.readable or size > MAX_PAYLOAD:
@@ -277,12 +275,15 @@ class DeviceQueues:
             self._last = handle
         self._last = handle
         live = self.take_in(handle, index, parts)
-        head = self._ram.gather(list(piece(parts.readable, 0, CHAIN_HEAD)))
-        return Chain(handle, live.readable, live.writable, head)
+        return Chain(handle, live.readable, live.writable, self.head_of(parts))
 
-    def take_in(self, handle: int, index: int, parts: Parts) -> _Live:
+    def head_of(self, parts: Parts) -> bytes:
+        """What the device gets of a chain at once."""
+        return self._ram.gather(list(piece(parts.readable, 0, CHAIN_HEAD)))
+
+    def take_in(self, handle: int, index: int, parts: Parts) -> Live:
         """The device has a chain of queue `index`."""
-        live = self._live[handle] = _Live(index, parts)
+        live = self._live[handle] = Live(index, parts)
         return live
 
     # --- Chains -------------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ class DeviceQueues:
         if (live := self._live.get(handle)) is not None:
             self._scatter(live, skip, data)
 
-    def _scatter(self, live: _Live, skip: int, data: bytes) -> None:
+    def _scatter(self, live: Live, skip: int, data: bytes) -> None:
         if live.is_taken_back:
             return
         position = 0
@@ -319,7 +320,7 @@ class DeviceQueues:
         if self._told:
             self._told = [told for told in self._told if not (told[2] and told[0] == handle)]
 
-    def _give_back(self, handle: int, live: _Live, written: int) -> None:
+    def _give_back(self, handle: int, live: Live, written: int) -> None:
         del self._live[handle]
         self.walks.given_back(live.index)
         ring = self._rings[live.index]
@@ -346,7 +347,7 @@ class DeviceQueues:
                 self._served(asked, live, status)
         return [self.next_request]
 
-    def _served(self, asked: ChainServe, live: _Live, status: int) -> None:
+    def _served(self, asked: ChainServe, live: Live, status: int) -> None:
         """The bytes of a chain were moved, or could not be: what the device has said for that."""
         self._scatter(live, asked.place, bytes((asked.good if status == DONE else asked.bad,)))
         filled = asked.size if status == DONE and asked.to_guest and not asked.skip else 0
@@ -368,7 +369,7 @@ class DeviceQueues:
         return [self.next_request]
 
     def _move(
-        self, asked: ChainTransfer | ChainServe, live: _Live, medium: MediumAccess, later: _Later
+        self, asked: ChainTransfer | ChainServe, live: Live, medium: MediumAccess, later: _Later
     ) -> int | None:
         """Move the bytes, and return the status, or None if `later` will be called with it."""
         handle, offset, skip, size = asked.handle, asked.offset, asked.skip, asked.size
@@ -524,7 +525,7 @@ class DeviceQueues:
             fits = index < rings and (ring is None or head < ring.size)
             if not fits or not self._ram.has(ranges) or handle in self._live:
                 raise ValueError(f"chain {handle}")
-            self._live[handle] = _Live(index, Parts(head, ranges[:readable], ranges[readable:]))
+            self._live[handle] = Live(index, Parts(head, ranges[:readable], ranges[readable:]))
         self.walks.restore(walks)
         self.interrupts.status = interrupts
         self._last = last

@@ -77,12 +77,13 @@ class Memory(Protocol):
 class Parts(NamedTuple):
     """A chain: the number of its first descriptor, and (address, size) of its readable and writable bytes.
 
-    All of it is RAM. There are no ranges of no bytes.
+    All of it is RAM. There are no ranges of no bytes. `said` is what else a `DescriptorRing` has found.
     """
 
     head: int
     readable: list[tuple[int, int]]
     writable: list[tuple[int, int]]
+    said: bytes = b""
 
 
 class Ring:

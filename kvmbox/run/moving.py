@@ -72,6 +72,7 @@ class Mover:
         """The virtqueues of a device. What they want later waits in the thread until output has room."""
         from kvmbox.host.transfers import Errand
         from kvmbox.remote.medium import MOST_ERRANDS
+        from kvmbox.remote.queue_kinds import queues_of
         from kvmbox.remote.queues import DeviceQueues
 
         thread = self._needed()
@@ -83,7 +84,7 @@ class Mover:
         def come_by(settle: Settle) -> bool:
             return thread.submit(Errand(device, 0, wait, settle), MOST_ERRANDS)
 
-        return kind(DeviceQueues, "queues", "CompiledQueues")(grant, self._ram, come_by)
+        return queues_of(grant, self._ram, come_by, kind(DeviceQueues, "queues", "CompiledQueues"))
 
 
 def tell_transfers(thread: TransferThread, pool: DevicePool) -> bool:

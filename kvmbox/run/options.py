@@ -115,8 +115,9 @@ SECTIONS: Final = (
         Option("nets",
                "Give the guest a network interface. Its wire ends at none, loop, user (the host's network), "
                "switch:NAME, socket:unix:PATH[,listen], tap:NAME, fd:N or pcap:FILE. May be repeated.",
-               metavar="BACKEND[,mac=ADDRESS][,pcap=FILE][,forward=tcp|udp:[HOST:]GUEST]", kind=REPEATED,
-               parse="kvmbox.parts.net.requests:net", marks=IMAGE | SUITE, flag="--net", part="net"),
+               metavar="BACKEND[,on=virtio|e1000][,mac=ADDRESS][,pcap=FILE][,forward=tcp|udp:[HOST:]GUEST]",
+               parse="kvmbox.parts.net.requests:net", kind=REPEATED, marks=IMAGE | SUITE, flag="--net",
+               part="net"),
     )),
     Section("Console", (
         Option("serial",

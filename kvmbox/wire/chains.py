@@ -5,7 +5,7 @@
     4       4     length of the readable part
     8       4     length of the writable part
     12      1     n: length of the head
-    13      n     the first bytes of the readable part
+    13      n     the first bytes of the readable part, or what a descriptor of another ring says
 
 These come one after the other, `MAX_CHAINS` at most. There is no address among them. The VMM, which is
 trusted, writes them. What makes no sense is refused all the same, as every frame is.
@@ -49,7 +49,7 @@ def decode_chains(payload: bytes) -> list[Chain]:
             raise FrameError(f"{len(payload)} bytes of chains end within one, or have too many")
         handle, readable, writable, length = _CHAIN.unpack_from(payload, position)
         position = start + length
-        if length > min(CHAIN_HEAD, readable) or position > len(payload):
-            raise FrameError(f"a head of {length} bytes, of a chain with {readable}")
+        if length > CHAIN_HEAD or position > len(payload):
+            raise FrameError(f"a head of {length} bytes, and {CHAIN_HEAD} at most fit")
         chains.append(Chain(handle, readable, writable, payload[start:position]))
     return chains

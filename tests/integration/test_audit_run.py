@@ -354,7 +354,7 @@ def test_command_every_type_by_default_and_json(tmp_path: Path, capsys: pytest.C
     data = json.loads(file.read_text())
     types = data["options"]["types"]
     assert types[:9] == ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"]
-    assert types[9:] == ["ide", "format", "vnc", "vblk", "vrng", "vcon", "vnet", "pci"]
+    assert types[9:] == ["ide", "format", "vnc", "vblk", "vrng", "vcon", "vnet", "e1000", "pci"]
     assert [row["name"] for row in data["probes"]] == ["read-passwd", "memory", "rdtsc"]
     for row in data["probes"]:
         if row["verdict"] != "not applicable":

@@ -65,11 +65,12 @@ def beside(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
             run.kill()
 
 
+@pytest.mark.parametrize("kind", ["virtio", "e1000"])
 @pytest.mark.parametrize("design", first_per_commit(DESIGNS))
-def test_frames_come_back_in_every_design(design: tuple[str, str], tmp_path: Path) -> None:
+def test_frames_come_back_in_every_design(design: tuple[str, str], kind: str, tmp_path: Path) -> None:
     facts = tmp_path / "run.json"
 
-    run = kvmbox("run", *design, "--net", "loop", "--json", facts, "net")
+    run = kvmbox("run", *design, "--net", f"loop,on={kind}", "--json", facts, "net")
     assert (run.returncode, run.stdout) == (0, LOOPED), run.stderr
     (net,) = json.loads(facts.read_text())["nets"]
     assert net["name"] == "net0"
@@ -77,10 +78,14 @@ def test_frames_come_back_in_every_design(design: tuple[str, str], tmp_path: Pat
     assert net["lost_sent"] == net["lost_received"] == 0
 
 
-def test_two_machines_talk_over_a_switch_and_the_capture_has_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kinds", [("virtio", "virtio"), ("e1000", "virtio"), ("e1000", "e1000")])
+def test_two_machines_talk_over_a_switch_and_the_capture_has_it(
+    kinds: tuple[str, str], tmp_path: Path
+) -> None:
     capture = tmp_path / "net.pcap"
-    with beside("--net", "switch:lan") as peer:
-        run = kvmbox("run", "--net", f"switch:lan,pcap={capture}", "--append", "2 1 20 1", "net")
+    with beside("--net", f"switch:lan,on={kinds[0]}") as peer:
+        wire = f"switch:lan,on={kinds[1]},pcap={capture}"
+        run = kvmbox("run", "--net", wire, "--append", "2 1 20 1", "net")
         output, messages = peer.communicate(timeout=PATIENCE_S)
 
     assert run.returncode == 0, run.stderr
@@ -140,32 +145,40 @@ def test_machines_of_a_program_talk_over_an_inherited_descriptor() -> None:
         assert server.wait(PATIENCE_S).status == 0
 
 
-def test_lost_process_is_replaced_and_the_peer_cannot_tell(tmp_path: Path) -> None:
+PROCESSES = pytest.mark.parametrize(("kind", "process_name"), [("virtio", "vnet"), ("e1000", "e1000")])
+
+
+@PROCESSES
+def test_lost_process_is_replaced_and_the_peer_cannot_tell(
+    kind: str, process_name: str, tmp_path: Path
+) -> None:
     wire = f"socket:unix:{tmp_path / 'net.sock'}"
-    with beside("--net", f"{wire},listen", "--on-device-crash", "restart") as peer:
-        (process,) = [pid for pid, name in device_processes(peer.pid).items() if name == "vnet"]
+    with beside("--net", f"{wire},listen,on={kind}", "--on-device-crash", "restart") as peer:
+        (process,) = [pid for pid, name in device_processes(peer.pid).items() if name == process_name]
         os.kill(process, signal.SIGKILL)
         run = kvmbox("run", "--net", wire, "--append", "2 1 20 1", "net")
         _, messages = peer.communicate(timeout=PATIENCE_S)
 
     assert run.returncode == 0, run.stderr
     assert peer.returncode == 0, messages
-    assert b"'vnet'" in messages
+    assert f"'{process_name}'".encode() in messages
     assert b": restarted, " in messages
 
 
-def test_recording_is_replayed_without_the_wire(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["virtio", "e1000"])
+def test_recording_is_replayed_without_the_wire(kind: str, tmp_path: Path) -> None:
     recording = tmp_path / "run.rec"
 
-    assert kvmbox("run", "--record", recording, "--net", "loop", "net").returncode == 0
+    assert kvmbox("run", "--record", recording, "--net", f"loop,on={kind}", "net").returncode == 0
     replay = kvmbox("replay", recording)
     assert replay.returncode == 0, replay.stdout
     assert b"replies are identical" in replay.stdout
 
 
-def test_snapshot_goes_on_at_the_same_switch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["virtio", "e1000"])
+def test_snapshot_goes_on_at_the_same_switch(kind: str, tmp_path: Path) -> None:
     snapshot = tmp_path / "snapshot"
-    wanted = ("--snapshot-when", f"ready={snapshot}", "--snapshot-stop", "--net", "switch:lan")
+    wanted = ("--snapshot-when", f"ready={snapshot}", "--snapshot-stop", "--net", f"switch:lan,on={kind}")
     assert kvmbox("run", *wanted, "--append", "1", "net").returncode == 0
 
     command = [*KVMBOX, "run", "--from", str(snapshot)]
@@ -177,8 +190,9 @@ def test_snapshot_goes_on_at_the_same_switch(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not there")
-def test_port_of_the_host_leads_to_the_guest() -> None:
-    with Machine("net", nets="user,forward=udp:7", append="15") as vm:
+@pytest.mark.parametrize("kind", ["virtio", "e1000"])
+def test_port_of_the_host_leads_to_the_guest(kind: str) -> None:
+    with Machine("net", nets=f"user,on={kind},forward=udp:7", append="15") as vm:
         vm.expect("net: ready")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(1)
@@ -313,8 +327,9 @@ def test_peer_that_leaves_is_told_and_the_guest_goes_on(tmp_path: Path) -> None:
     assert b"net0 was cut: the peer has gone" in messages
 
 
-def test_lost_frames_are_counted_and_the_guest_misses_them() -> None:
-    run = kvmbox("run", "--net", "loop", "--inject", "net:loss=1", "net")
+@pytest.mark.parametrize("kind", ["virtio", "e1000"])
+def test_lost_frames_are_counted_and_the_guest_misses_them(kind: str) -> None:
+    run = kvmbox("run", "--net", f"loop,on={kind}", "--inject", "net:loss=1", "net")
 
     assert run.returncode == 3
     assert b"not ok net: a frame does not come back" in run.stdout

@@ -22,6 +22,7 @@ from kvmbox.board import (
     BoardOptions,
     BootDrive,
     Content,
+    DescriptorRings,
     DeviceSpec,
     Input,
     Irq,
@@ -35,10 +36,12 @@ from kvmbox.board import (
     StopPanic,
     StopValue,
 )
+from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import disk_map, whole_board
-from kvmbox.board_pci import with_pci
+from kvmbox.board_pci import Intx, with_pci
 from kvmbox.board_virtio_pci import on_pci
 from kvmbox.devices.catalog import MODELS, build_model
+from kvmbox.devices.e1000 import RECEIVED, is_context
 from kvmbox.devices.media import (
     Aperture,
     Chain,
@@ -108,6 +111,7 @@ OWN_MEMORY: Final = {
     "virtio_blk_pci": 64 * 28,
     "virtio_console_pci": 64 * 20,
     "pci_host": 5 * 256,
+    "E1000": 5 * 4096,
 }
 """By model: how many bytes of memory are a part of the device."""
 
@@ -169,6 +173,7 @@ def variants() -> dict[str, DeviceSpec]:
     virtio += [board_extras.virtio_console(), board_extras.virtio_net(0, bytes(6))]
     found["qcow2"] = disk_map("disk")
     functions = [on_pci(device) for device in virtio]
+    functions.append(e1000_net(0, bytes(6)))
     found |= {device.model: device for device in with_pci(functions)}
     return found | {device.model: device for device in board_extras.place_virtio(virtio)}
 
@@ -467,6 +472,31 @@ def _virtio_queue(index: int, size: int) -> list[Step]:
     return [Step("write", 0, register, 4, value) for register, value in registers]
 
 
+def e1000_program(tape: Tape) -> list[Step]:
+    v, w, index = tape.byte(), tape.byte(), tape.byte() % 2
+    ring = (0x2800, 0x3800)[index]
+    match tape.byte() % 6:
+        case 0:  # as a driver begins, more or less
+            areas = [
+                Step("write", 0, ring + place, 4, value) for place, value in ((0, v << 4), (8, 128 + w * 64))
+            ]
+            return [*areas, Step("write", 0, (0x100, 0x400)[index], 4, 2 | w << 3 | v << 16)]
+        case 1 | 2:
+            return [Step("write", 0, ring + 0x18, 4, v % 16)]
+        case 3:
+            offers = [struct.pack("<H6s", 10 * tape.byte(), bytes((v & 1,)) * 6) for _ in range(w % 17)]
+            return [Step("receive", 0, data=b"".join(offers))]
+        case 4:
+            register = (0x14, 0x20, 0x10, 0x10, 0xC8, 0xD0, 0xD8)[v % 7]
+            return [
+                Step("write", 0, register, 4, tape.number(4)),
+                Step("read", 0, (register, 0xC0)[w & 1], 4),
+            ]
+        case _:
+            registers = (0x0, 0x100, 0x400, ring + 0x10, 0x5400 + v // 8 * 4, 0x20000, 0x20004)
+            return [Step("write", 0, registers[v % 7], (4, 8)[w & 1], tape.number(4) & ~(w << 20))]
+
+
 IMAGE: Final = qcow2({0: b"a", 1: b"", 2: b"b", 70: b"c"}, size=100 * 512, entries={3: 1 << 62, 4: 1 << 40})
 
 
@@ -506,6 +536,7 @@ PROGRAMS: Final = {
     "virtio_console": virtio_program,
     "virtio_net": virtio_program,
     "qcow2": qcow2_program,
+    "E1000": e1000_program,
 }
 
 
@@ -609,6 +640,46 @@ class VirtioGuest:
                 assert written <= self.chains.pop(handle).writable
 
 
+class DescriptorGuest(VirtioGuest):
+    """The same for rings of descriptors: one to receive to has no head, and one to send has what it says."""
+
+    def walked(self, index: int, count: int) -> tuple[list[Chain], int]:
+        assert 0 < count <= 64
+        found = []
+        for _ in range(min(count, self.last % 5)):
+            self.last += 1
+            size = (60, 14, 1514, 0, 9, 0xFFFF)[self.last % 6]
+            half = (
+                size | (0x0B, 0x00, 0x29, 0x2D, 0x01, 0x04, 0x20)[self.last % 7] << 24 | self.last % 2 << 20
+            )
+            is_none = self.last % 11 == 10
+            if index == RECEIVED:
+                chain = Chain(self.last, 0, 0 if is_none else (256, 2048)[self.last % 2], b"")
+            elif is_context(half):
+                chain = Chain(
+                    self.last, 0, 0, struct.pack("<QQ", 0x0022_2214_0018_180E, half | 1 << 54 | 54 << 40)
+                )
+            else:
+                chain = Chain(self.last, 0 if is_none else size, 0, struct.pack("<Q", half | 3 << 40))
+            self.chains[self.last] = chain
+            found.append(chain)
+        self.last += not found
+        return found, DONE
+
+    def copy(self) -> DescriptorGuest:
+        other = DescriptorGuest()
+        other.last, other.chains, other.wanted = self.last, dict(self.chains), dict(self.wanted)
+        return other
+
+    def asked(self, effect: Effect) -> None:
+        """See VirtioGuest. What goes back has the new half of a descriptor."""
+        if isinstance(effect, ChainUsed):
+            chain = self.chains.pop(effect.handle)
+            assert chain.head or effect.written & 0xFFFF <= chain.writable
+        elif not isinstance(effect, ChainTransfer) or effect.size:  # the last buffer of a frame may be empty
+            super().asked(effect)
+
+
 class Rig:
     """A model, its time, and the checks that hold after every call."""
 
@@ -618,7 +689,7 @@ class Rig:
         self.now = 0
         self.seen = 0
         """The largest time that the model has been told."""
-        self.lines = dict.fromkeys(range(len(device.irqs)), 0)
+        self.lines = dict.fromkeys(range(len(device.irqs) + len(device.granted(Intx))), 0)
         self.taken = dict.fromkeys(range(len(device.irqs)), 0)
         self.rises = 0
         self.announced: dict[int, int] = {}
@@ -628,7 +699,8 @@ class Rig:
         self.written = (0, 0, 0)
         """Offset, size and value of the last write."""
         self.trace: list[object] = []
-        self.guest = VirtioGuest()
+        self.walks_at_once = bool(device.granted(DescriptorRings))
+        self.guest = DescriptorGuest() if self.walks_at_once else VirtioGuest()
 
     def play(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -648,7 +720,7 @@ class Rig:
                 written = step.size
                 self.written = (step.offset, step.size, step.value & mask)
                 index = notified(step.offset, step.size, step.value & mask)
-                if self.device.granted(Queues) and index is not None:
+                if self.device.granted(Queues) and index is not None and not self.walks_at_once:
                     self.guest.notified(self.model, self.now, index)
                 else:
                     assert self.model.write(self.now, step.offset, step.size, step.value & mask) is None  # type: ignore[func-returns-value]  # that is the point
@@ -699,7 +771,8 @@ class Rig:
         """Answer what the model asks for, and what it asks for then; returns the effects of that."""
         later: list[Effect] = []
         model: Any = self.model
-        kinds = (*QUESTIONS, Flush) if self.device.granted(Queues) else QUESTIONS
+        kinds: tuple[type[Effect], ...] = (*QUESTIONS, Flush) if self.device.granted(Queues) else QUESTIONS
+        kinds = (Walk, ChainRead) if self.walks_at_once else kinds
         waiting = [effect for effect in effects if isinstance(effect, kinds)]
         # What a device with queues wants can wait.
         for _ in range(10 * MOST_FOLLOW_UPS if self.device.granted(Queues) else MOST_FOLLOW_UPS):
@@ -712,6 +785,10 @@ class Rig:
                     model.memory(self.now, tag, bytes((offset + index) & 0xFF for index in range(size)))
                 case Transfer(tag, _, _, ranges, _):
                     model.complete(self.now, tag, DONE if ranges[0][0] < 0x1000 else BAD_ADDRESS)
+                case Walk(index, count):
+                    chains, status = self.guest.walked(index, count)
+                    if chains:
+                        model.chains(self.now, index, chains, status)
                 case ChainRead(handle, _, size):
                     model.memory(self.now, handle, bytes(size))
                 case ChainTransfer(handle, _, _, _, _, _) | Flush(handle, _):

@@ -51,6 +51,7 @@ from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import hello_of
 from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.queue_kinds import queues_of
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.transport import Waits, Words
 from kvmbox.remote.window import DataWindow
@@ -199,7 +200,7 @@ class Process:
     def queues(self, device: str, grant: Queues) -> DeviceQueues:
         """They are in the one page of memory."""
         del device
-        return DeviceQueues(grant, self.ram, lambda _settle: True)
+        return queues_of(grant, self.ram, lambda _settle: True)
 
     def stop(self, value: int | None) -> None:
         """Counted."""

@@ -12,6 +12,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type
+from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import (
     IdeDrive,
     disk_map,
@@ -237,7 +238,7 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
         virtio_console(),
         virtio_net(0, bytes(6)),
     ]
-    functions = with_pci([on_pci(device) for device in virtio])
+    functions = with_pci([*(on_pci(device) for device in virtio), e1000_net(0, bytes(6))])
     optional = [*ide_board([IdeDrive("disk", 8), None, None, None]), disk_map("disk"), *virtio, *functions]
     assert {device.model for device in [*board, *optional]} == set(MODELS)
 

@@ -14,6 +14,7 @@ from kvmbox.remote.follow_up import Application
 from kvmbox.remote.grants import Rise
 from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.queue_kinds import queues_of
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import DataWindow
 from tests.support.log import Calls
@@ -88,7 +89,7 @@ class NotingHost:
 
     def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
         del device
-        return DeviceQueues(grant, self.ram, lambda _settle: False)
+        return queues_of(grant, self.ram, lambda _settle: False)
 
     def aperture(self, index: int, effect: Effect) -> Application | None:
         if not isinstance(effect, Aperture):

@@ -22,6 +22,7 @@ from kvmbox.remote.guest_memory import settled
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.pci import PciFabric
 from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.queue_kinds import queues_of
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.wire import protocol
 from tests.support.halves import Half
@@ -49,7 +50,13 @@ class RigHost(NotingHost):
 
     def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
         del device
-        return self._half.queues(grant, self.ram, lambda settle: self._submit(0, lambda: 0, settle))
+        return queues_of(
+            grant, self.ram, lambda settle: self._submit(0, lambda: 0, settle), self._half.queues
+        )
+
+    def output(self, stream: str) -> Callable[[bytes], None]:
+        hear: Callable[[bytes], None] | None = getattr(self._store, "hear", None)
+        return hear or super().output(stream)
 
     def _submit(self, *errand: Any) -> bool:
         self.errands.append(cast(Errand, errand))

@@ -16,6 +16,7 @@ import pytest
 
 from kvmbox import layout, outcome
 from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type
+from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import (
     IdeDrive,
     disk_map,
@@ -374,7 +375,7 @@ def everything() -> list[DeviceSpec]:
     )
     disks = [virtio_blk(number, Medium(f"disk{number}", 512)) for number in range(5)]
     virtio = place_virtio([*disks, virtio_rng(), virtio_console(), virtio_net(0, bytes(6))])
-    pci = [device for device in with_pci([]) if device.name == PCI]
+    pci = [device for device in with_pci([e1000_net(0, bytes(6))]) if device.name == PCI or device.pci]
     return [*whole_board(options), *ide_board([IdeDrive("disk0", 1)] * 4), *virtio, *pci]
 
 

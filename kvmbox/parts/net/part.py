@@ -6,16 +6,17 @@ import select
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvmbox import devices
 from kvmbox.board_extras import virtio_net
 from kvmbox.errors import StartError, UsageError
 from kvmbox.host.link import SocketFile
 from kvmbox.parts.net.backends import open_wire
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import Port
-from kvmbox.parts.net.requests import DESCRIPTOR, UNIX
-from kvmbox.parts.net.wires import Wire
+from kvmbox.parts.net.requests import DESCRIPTOR, UNIX, VIRTIO
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
@@ -23,6 +24,7 @@ from kvmbox.run.standstill import Visitor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kvmbox.board import DeviceSpec
     from kvmbox.host.clock import GuestClock
     from kvmbox.outcome import Outcome
     from kvmbox.parts.net.requests import NetRequest
@@ -89,7 +91,8 @@ class Net(Part):
 
     def __init__(self, nets: Sequence[NetRequest]) -> None:
         self._requests = nets
-        self._ports = [Port(f"net{number}", Wire()) for number in range(len(nets))]
+        self._ports = [_port(f"net{number}", request.on) for number, request in enumerate(nets)]
+        self._names: dict[str, Port] = {}  # by their devices
         self._say: Callable[[str], None] = lambda _line: None
         self._wake: Callable[[], None] = lambda: None
         self._end: Callable[[], None] = lambda: None
@@ -102,9 +105,10 @@ class Net(Part):
             raise UsageError("--net: two interfaces have the same descriptor", hint="pass on one for each")
         self._say, opening.nets = opening.say, self._ports
         opening.stores |= {port.name: port for port in self._ports}
-        opening.place_virtio(
-            [virtio_net(number, request.address(number)) for number, request in enumerate(self._requests)]
-        )
+        made = [_device(number, request) for number, request in enumerate(self._requests)]
+        opening.place_virtio([device for device in made if device.pci is None])
+        opening.board += [device for device in made if device.pci is not None]
+        self._names = {device.name: port for device, port in zip(made, self._ports, strict=True)}
 
     def open(self, opening: Opening) -> None:
         """See `Part`."""
@@ -130,10 +134,10 @@ class Net(Part):
         self._wake = machine.loop.wakeup.wake
         pool, found = machine.devices.pool, []
         for device_type, index, device in pool.places():
-            for number, port in enumerate(self._ports):
-                if device.name == virtio_net(number, b"").name:
-                    port.now, port.wake = machine.devices.clock.now, self._wake
-                    found.append((port, pool.channel(device_type), index))
+            port = self._names.get(device.name)
+            if port is not None:
+                port.now, port.wake = machine.devices.clock.now, self._wake
+                found.append((port, pool.channel(device_type), index))
         machine.loop.standstill.admit(Wires(found))
 
     def ended(self, outcome: Outcome | None) -> Finding | None:
@@ -158,6 +162,23 @@ class Net(Part):
             port.close()
         end, self._end = self._end, lambda: None
         end()
+
+
+def _device(number: int, request: NetRequest) -> DeviceSpec:
+    if request.on == VIRTIO:
+        return virtio_net(number, request.address(number))
+    from kvmbox.board_e1000 import e1000_net
+
+    source = Path(devices.__file__).with_name("e1000.py").read_bytes()
+    return e1000_net(number, request.address(number), source)
+
+
+def _port(name: str, on: str) -> Port:
+    if on == VIRTIO:
+        return Port(name)
+    from kvmbox.parts.net.gathering import GatheringPort
+
+    return GatheringPort(name)
 
 
 PART = Net

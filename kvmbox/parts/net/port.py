@@ -42,10 +42,11 @@ class Port:
     """See the module: a `remote.medium.MediumStore`. What is no method of that belongs to the main thread."""
 
     writes_now = True
+    offer_size = LENGTH.size
 
-    def __init__(self, name: str, wire: Wire, capture: Capture | None = None) -> None:
+    def __init__(self, name: str, wire: Wire | None = None, capture: Capture | None = None) -> None:
         self.name = name
-        self.wire = wire
+        self.wire = wire or Wire()
         self.capture = capture
         self.counts = dict.fromkeys(
             ("sent", "sent_bytes", "received", "received_bytes", "waited", "lost_sent", "lost_received"), 0
@@ -143,13 +144,17 @@ class Port:
             offered = [self.incoming[number] for number in range(min(len(self.incoming), MOST_OFFERED))]
             self.has_room = False  # before it is asked: it may say otherwise in its reply
             self._taken.clear()
-            payload = b"".join([LENGTH.pack(len(frame)) for frame in offered])
+            payload = b"".join([self.offer(frame) for frame in offered])
             accepted, _ = channel.request(
                 protocol.RECEIVE, device=device, payload=payload, limit=len(payload)
             )
-            self._has_accepted(accepted // LENGTH.size, len(offered))
+            self._has_accepted(accepted // self.offer_size, len(offered))
         if self.incoming:
             self.wake()
+
+    def offer(self, frame: bytes) -> bytes:
+        """What the device is told of a frame: `offer_size` bytes."""
+        return LENGTH.pack(len(frame))
 
     def _has_accepted(self, count: int, offered: int) -> None:
         with self._lock:

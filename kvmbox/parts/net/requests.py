@@ -1,4 +1,4 @@
-"""The value of --net: BACKEND[,on=virtio][,mac=ADDRESS][,pcap=FILE][,forward=…][,listen].
+"""The value of --net: BACKEND[,on=virtio|e1000][,mac=ADDRESS][,pcap=FILE][,forward=…][,listen].
 
 A comma in a path is doubled, as in --disk. An address that nobody has chosen is random where other machines
 may be behind the backend. A port of the host that nobody has chosen is one that is free now.
@@ -25,7 +25,8 @@ DESCRIPTOR: Final = "fd"
 PCAP: Final = "pcap"
 UNIX: Final = "unix:"
 
-ON: Final = ("virtio",)
+VIRTIO: Final = "virtio"
+ON: Final = (VIRTIO, "e1000")
 
 TCP: Final = "tcp"
 
@@ -63,7 +64,7 @@ class NetRequest(Value):
 
     backend: str
     target: str = ""
-    on: str = ON[0]
+    on: str = VIRTIO
     mac: bytes = b""
     pcap: str = ""
     forwards: tuple[Forward, ...] = ()

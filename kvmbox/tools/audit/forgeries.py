@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
@@ -34,12 +34,15 @@ from kvmbox.memory import GuestMemory
 from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.queues import DeviceQueues
+from kvmbox.remote.queue_kinds import queues_of
 from kvmbox.remote.window import CLOSED, DataWindow
 from kvmbox.tools.audit.pci_forgeries import OF_PCI, crowded_buses, pci_device, placed
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import encode_effects
+
+if TYPE_CHECKING:
+    from kvmbox.remote.queues import DeviceQueues
 
 SECTOR: Final = 512
 SIZE: Final = 4096 * SECTOR
@@ -235,4 +238,4 @@ class Victim:
 
     def queues(self, _device: str, grant: Queues) -> DeviceQueues:
         """See Host."""
-        return DeviceQueues(grant, self.ram, lambda _settle: False)
+        return queues_of(grant, self.ram, lambda _settle: False)

@@ -29,10 +29,14 @@ from kvmbox.remote.guest_memory import Submit, settled
 from kvmbox.remote.medium import MediumAccess, medium_store
 from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.remote.queues import DeviceQueues
+from kvmbox.remote.queue_kinds import queues_of
 from kvmbox.tools.qtest.host import QtestHost, VgaWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.remote.queues import DeviceQueues
 
 WIDE_ACCESSES = (2, 4, 8)
 """Sizes beyond a byte that a device on the memory bus may take at once."""
@@ -261,7 +265,7 @@ class Machine:
             self._orders.append(Errand(name, 0, lambda: DONE, settle))
             return True
 
-        return DeviceQueues(grant, self._memory, come_by)
+        return queues_of(grant, self._memory, come_by)
 
     # --- Reset ----------------------------------------------------------------------------------------
 

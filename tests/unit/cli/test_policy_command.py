@@ -14,7 +14,7 @@ from kvmbox.sandbox import seccomp
 
 TYPES = [
     *("uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"),
-    *("ide", "format", "vnc", "vblk", "vrng", "vcon", "vnet", "pci"),
+    *("ide", "format", "vnc", "vblk", "vrng", "vcon", "vnet", "e1000", "pci"),
 ]
 
 

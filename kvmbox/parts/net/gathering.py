@@ -1,0 +1,55 @@
+"""The port of an e1000, whose frames come in pieces, with what is to be done before they are sent.
+
+A piece says its place in the frame, and whether there are more (`devices.e1000`). One that is not where the
+one before has ended loses its frame: the guest has begun another one, or a snapshot was taken in the middle.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmbox.devices.e1000 import MORE, MOST_SENT, OFFER, OFFLOAD, PLACE_BITS
+from kvmbox.devices.virtio_net import LEAST_FRAME, MOST_FRAME
+from kvmbox.parts.net.offload import finished
+from kvmbox.parts.net.port import Port
+
+_ADDRESS: Final = 6
+
+
+class GatheringPort(Port):
+    """See the module."""
+
+    offer_size = OFFER.size
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._frame = bytearray()
+        self._wish = b""
+
+    def hear(self, wish: bytes) -> None:
+        """What is to be done with the frame that is sent next."""
+        self._wish = wish
+
+    def write(self, offset: int, data: bytes) -> None:
+        """The guest sends a piece of a frame. Never raises."""
+        place = offset & PLACE_BITS
+        if not place:
+            self._frame.clear()
+        is_next = place == len(self._frame) and place + len(data) <= MOST_SENT
+        if is_next:
+            self._frame += data
+        if offset & MORE:
+            return
+        frame, wish = bytes(self._frame), self._wish
+        self._wish = b""
+        self._frame.clear()
+        found = [frame] if is_next else []
+        if wish and is_next:
+            found = finished(frame, wish) if len(wish) == OFFLOAD.size else []
+        for one in found:
+            if LEAST_FRAME <= len(one) <= MOST_FRAME:
+                super().write(0, one)
+
+    def offer(self, frame: bytes) -> bytes:
+        """See Port."""
+        return OFFER.pack(len(frame), frame[:_ADDRESS])
