@@ -184,10 +184,6 @@ class Queues(Value):
     initial_size: int = 0
 
 
-class DescriptorRings(Queues):
-    """The same with the rings of an Intel 82540EM: the first one receives, the second one sends."""
-
-
 class PciGrant(Value):
     """Base of the grants of `board_pci`, which only machines with PCI load."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kvmbox.board import DescriptorRings, DeviceSpec, Input, Medium, Output
+from kvmbox.board import DeviceSpec, Input, Medium, Output
+from kvmbox.board_extras import DescriptorRings
 from kvmbox.board_pci import Intx
 from kvmbox.devices.e1000 import IOADDR, MOST_CHAINS, REGISTERS_SIZE
 from kvmbox.pci import Bar, PciFunction, Piece

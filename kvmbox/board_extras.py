@@ -183,6 +183,10 @@ def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
     return devices
 
 
+class DescriptorRings(Queues):
+    """`Queues` that are the rings of an Intel 82540EM: the first one receives, the second one sends."""
+
+
 VIRTIO_RNG: Final = "virtio-rng"
 """Name of the virtio entropy device."""
 

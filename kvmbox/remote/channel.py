@@ -451,8 +451,7 @@ class Channel:
         """
         self._lock.acquire() if slices is None else self._take_lock(slices)
         try:
-            follow_ups = act()
-            if follow_ups:
+            if follow_ups := act():
                 self._follow_ups += follow_ups
                 self._asked_for = len(follow_ups)
                 self._follow_up(slices)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kvmbox.board import DescriptorRings, Queues
+from kvmbox.board import Queues
+from kvmbox.board_extras import DescriptorRings
 from kvmbox.choice import kind
 from kvmbox.host.transfers import Settle
 from kvmbox.memory import GuestMemory

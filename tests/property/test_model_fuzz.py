@@ -22,7 +22,6 @@ from kvmbox.board import (
     BoardOptions,
     BootDrive,
     Content,
-    DescriptorRings,
     DeviceSpec,
     Input,
     Irq,
@@ -37,7 +36,7 @@ from kvmbox.board import (
     StopValue,
 )
 from kvmbox.board_e1000 import e1000_net
-from kvmbox.board_extras import disk_map, whole_board
+from kvmbox.board_extras import DescriptorRings, disk_map, whole_board
 from kvmbox.board_pci import Intx, with_pci
 from kvmbox.board_virtio_pci import on_pci
 from kvmbox.devices.catalog import MODELS, build_model
