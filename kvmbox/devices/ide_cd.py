@@ -41,6 +41,7 @@ from kvmbox.devices.ide_registers import (
     TO_HOST,
 )
 from kvmbox.devices.ide_replies import CD_SECTOR_SIZE
+from kvmbox.devices.media import TO_GUEST
 from kvmbox.devices.model import BEYOND_END, SnapshotError
 
 TYPE_CHECKING = False
@@ -198,7 +199,7 @@ class CdDrive(Drive):
             return
         self.task.byte_count = size
         if self._left:
-            self.open_window(FETCHING, self._offset, size)
+            self.open_window(FETCHING, self._offset, size, TO_GUEST)
         else:
             self.end = self.position + size
             self._enter(SENDING)

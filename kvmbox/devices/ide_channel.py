@@ -40,6 +40,7 @@ from kvmbox.devices.ide_registers import (
     SRST,
     STATUS,
 )
+from kvmbox.devices.media import QUIET_START, RISES, Window
 from kvmbox.devices.model import NANOSECONDS, IrqLine, SnapshotError, steady_for
 from kvmbox.devices.port_models import PortModel
 
@@ -74,7 +75,7 @@ class IdeChannel(PortModel):
     >>> channel.write(0, 3, 1, 0)
     >>> channel.write(0, COMMAND, 1, 0x20)  # READ SECTORS
     >>> channel.take_effects()
-    [Window(tag=2, resource=0, offset=0, size=512, to_guest=1)]
+    [Window(tag=2, resource=0, offset=0, size=512, to_guest=15)]
     >>> channel.complete(0, 2, 0)  # DONE
     >>> channel.take_effects(), hex(channel.read(0, CONTROL, 1))
     ([IrqLine(pin=0, level=1, coalesced=0)], '0x58')
@@ -101,9 +102,11 @@ class IdeChannel(PortModel):
         """Take over what the drives ask for, and which one is selected, and drive the interrupt line."""
         master, slave = self._drives
         for drive in self._drives:
-            if drive.asked:
-                self._effects += drive.asked
-                drive.asked.clear()
+            for effect in drive.asked:
+                if isinstance(effect, Window) and effect.to_guest & QUIET_START and not self._control & NIEN:
+                    effect.to_guest |= RISES
+                self._effects.append(effect)
+            drive.asked.clear()
         self._selected = slave if master.task.device & DEV else master
         line = int(self._selected.interrupt and not self._control & NIEN)
         if line != self._line:

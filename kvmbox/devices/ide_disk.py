@@ -37,6 +37,7 @@ from kvmbox.devices.ide_identify import (
     identify_disk,
 )
 from kvmbox.devices.ide_registers import ABRT, COUNT, DISK_SIGNATURE, FEATURES, HEAD, IDNF, LBA, READY, UNC
+from kvmbox.devices.media import QUIET_END, QUIET_START, TO_GUEST
 from kvmbox.devices.model import BEYOND_END, SnapshotError
 from kvmbox.layout import SECTOR_SIZE
 
@@ -241,7 +242,10 @@ class Disk(Drive):
         elif run.lba + run.next_block > self._sectors:
             self.fail(IDNF)
         else:
-            self.open_window(phase, run.lba * SECTOR_SIZE, run.next_block * SECTOR_SIZE)
+            to_guest = 0
+            if phase == FETCHING:
+                to_guest = TO_GUEST | QUIET_START | (QUIET_END if run.left == run.next_block else 0)
+            self.open_window(phase, run.lba * SECTOR_SIZE, run.next_block * SECTOR_SIZE, to_guest)
 
     def _read_block(self) -> None:
         self._block(FETCHING)

@@ -37,7 +37,7 @@ from kvmbox.devices.ide_registers import (
     TASK_SIZE,
     TaskFile,
 )
-from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.media import TO_GUEST, Flush, Window
 from kvmbox.devices.model import DONE, MOVED, SnapshotError
 
 TYPE_CHECKING = False
@@ -203,10 +203,13 @@ class Drive:
         self.tag = (self.tag + _TAG_STEP) % _TAGS
         return self.tag
 
-    def open_window(self, phase: int, offset: int, size: int) -> None:
-        """Have the VMM move `size` bytes of the medium: to the host (FETCHING), or from it (WRITING)."""
+    def open_window(self, phase: int, offset: int, size: int, to_guest: int) -> None:
+        """Have the VMM move `size` bytes of the medium: to the host (FETCHING), or from it (WRITING).
+
+        `to_guest` is that of the window.
+        """
         self._enter(phase)
-        self.asked.append(Window(self._next_tag(), self.unit, offset, size, int(phase == FETCHING)))
+        self.asked.append(Window(self._next_tag(), self.unit, offset, size, to_guest))
 
     def flush(self) -> None:
         """Have the VMM flush the medium."""
@@ -234,7 +237,7 @@ class Drive:
         """End a command that is under way, without a result."""
         if self.phase in WINDOWS:
             # Of no bytes, and to the host: that is granted for a medium that cannot be written, too.
-            self.asked.append(Window(self._next_tag(), self.unit, 0, 0, 1))
+            self.asked.append(Window(self._next_tag(), self.unit, 0, 0, TO_GUEST))
         self._rest(self.at_rest)
         self.interrupt = False
 

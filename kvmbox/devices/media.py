@@ -25,6 +25,10 @@ class Window(Effect):
     can read them, and of `MOVED` when it has read the last one. From the guest: `complete` tells of `MOVED`
     when the guest has written the last byte, and then whether the medium has them: `DONE`, `FAILED`, …
 
+    `to_guest` may have more bits: `QUIET_END`, nothing follows from `MOVED` but what the guest can read, and
+    `QUIET_START`, nor from `DONE`. Then the VMM may tell the device later, before anything else that it is
+    told. With `RISES` output pin 0 rises at `DONE`: then the VMM raises it.
+
     A device has one window. Another `Window` ends it; one of no bytes leaves the device with none. What is
     still in a window that ends is lost. A window that has failed has ended.
     """
@@ -38,6 +42,14 @@ class Window(Effect):
         self.offset = offset
         self.size = size
         self.to_guest = to_guest
+
+
+TO_GUEST: Final = 1
+QUIET_END: Final = 2
+QUIET_START: Final = 4
+RISES: Final = 8
+MOST_TO_GUEST: Final = 15
+"""Of `Window.to_guest`."""
 
 
 class Aperture(Effect):

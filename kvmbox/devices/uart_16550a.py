@@ -503,6 +503,12 @@ class Uart16550A:
         """THR is written and, without pacing, has gone out at once."""
         transmitter = self._transmitter
         if transmitter.thre_pending:
+            if self._iir == reg.IIR_THR_EMPTY and not (self._ier & reg.IER_EDSSI or self._mcr & reg.MCR_LOOP):
+                # What interrupt-driven output does: the line falls and rises again, and IIR is as it was.
+                self._effects.append(_LINE_LEVELS[0])
+                self._send(value & self._timing.word_mask)
+                self._effects.append(_LINE_LEVELS[1])
+                return
             transmitter.thre_pending = False
             self._update_interrupt()
         self._send(value & self._timing.word_mask)

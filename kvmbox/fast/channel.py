@@ -8,7 +8,7 @@ A compiled transport works with a channel in pure Python as well, and the other 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from kvmbox.errors import DeviceProcessError
@@ -26,8 +26,9 @@ from kvmbox.fast.vmm import (
     learn_follow_ups,
 )
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import MAX_FOLLOW_UPS, CanWait, FollowUp
+from kvmbox.remote.follow_up import MAX_FOLLOW_UPS, FollowUp, Posted
 from kvmbox.remote.journal import JOURNAL_LIMIT, Entry, Journal
+from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.steady import SteadyReads
 from kvmbox.remote.stream import PipeTransport, SocketTransport, StreamTransport
@@ -41,9 +42,9 @@ from kvmbox.remote.transport import (
     Words,
     frame_of,
 )
-from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS, request_word
+from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS
 
-learn_follow_ups(FollowUp, MAX_FOLLOW_UPS)
+learn_follow_ups(FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES)
 
 
 class CompiledPageTransport(PageEnd, PageTransport):
@@ -173,6 +174,8 @@ class CompiledChannel(ChannelCore, Channel):
     """A channel whose accesses are compiled."""
 
     pure_access = Channel.access
+    pure_next = Channel._next
+    pure_tell = Channel._tell
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         lock = Lock()
@@ -188,15 +191,6 @@ class CompiledChannel(ChannelCore, Channel):
         super()._reach_by(transport)
         self.leads_to(transport)
 
-    def _tell(self, follow_up: FollowUp, slices: int | None) -> None:
-        kind, device, value, offset, payload, size = follow_up
-        word = request_word(kind, device, size)
-        found = None if payload or slices is not None else self.tell(word, offset, value)
-        if found is None:
-            super()._tell(follow_up, slices)
-        elif not isinstance(found, bool):
-            self.finish_told(found[0], b"", found[1])
-
     def finish_told(self, asked: Words, payload: bytes, words: Words | None) -> None:
         """The end of a request that follows from another one, where the compiled half cannot go on: as
         `finish_access`, but for the lock.
@@ -208,17 +202,6 @@ class CompiledChannel(ChannelCore, Channel):
             self._accept(sent, frame_of(words, self.transport.payload(words)), 0)
         except (DeviceProcessError, TransportError) as error:
             self._survive(error, sent, 0)
-
-    def add_follow_ups(self, follow_ups: Sequence[FollowUp]) -> None:
-        """They follow from one that is being sent."""
-        self._follow_ups += follow_ups
-        self._asked_for += len(follow_ups)
-
-    def go_on(self, follow_ups: Sequence[FollowUp | CanWait], asked_for: int) -> None:
-        """Send what follows, `asked_for` requests having been sent already. Under the lock."""
-        self._follow_ups += follow_ups
-        self._asked_for = asked_for
-        self._follow_up(None)
 
     def finish_access(self, asked: Words, words: Words | None, limit: int) -> int:
         """The end of `access` where the compiled half cannot go on: the request `asked` has been sent.

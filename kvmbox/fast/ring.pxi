@@ -4,7 +4,13 @@
 
 cdef enum:
     MOST_ZONES = 32
-    MOST_IN_ROW = 8     # as run.coalescing
+    # As wire.blocks.
+    MAX_WIDE = 8
+    LISTED = 16
+    # What `drain_here` has done: not all of it, all of it, or all of it and the write that comes behind it.
+    LEFT = 0
+    EMPTY = 1
+    MADE = 2
 
 
 cdef struct Zone:
@@ -129,17 +135,20 @@ cdef class RingCore:
         PyThread_release_lock(self.mutex.lock)
         return taken
 
-    cdef bint drain_here(self, uint64_t *indices, Open *it) noexcept nogil:
-        """Deliver what is in the ring now, as `CoalescedRing.drain` does: whether that is done.
+    cdef int drain_here(
+        self, uint64_t *indices, Open *it, PyObject *device, uint64_t offset, uint64_t byte
+    ) noexcept nogil:
+        """Deliver what is in the ring now, as `CoalescedRing.drain` does, and if it fits behind that the write of
+        `byte` to register `offset` of `device`, if that is not NULL.
 
-        Only writes to registers in a row, or to different ones. Whatever else there is, and a reply that
-        changes anything, is Python's.
+        No run of writes to one port: whatever there is of those is Python's.
         """
-        cdef uint64_t word, first, last, value, count
+        cdef uint64_t word, first, last, value, registers, count, taken, place
         cdef const uint64_t *entry
         cdef Zone *zone
         cdef Zone *next_one
-        cdef bint is_done = False
+        cdef Zone *before
+        cdef int found = LEFT
         cdef bint finished = False
         PyThread_acquire_lock(self.mutex.lock, 1)
         word = load(indices)
@@ -151,47 +160,62 @@ cdef class RingCore:
                 zone = self.zone_of(entry)
                 if zone == NULL or zone.core == NULL:
                     PyThread_release_lock(self.mutex.lock)
-                    return False
+                    return LEFT
             while True:
-                is_done = first == last
-                if is_done:
+                if first == last:
+                    found = EMPTY
                     break
-                entry = indices + 1 + self.entry_words * first
-                zone = self.zone_of(entry)
-                value, count = entry[2] & 0xFF, 1
-                next_one = NULL
-                while (first + count) % self.entries != last and first + count < self.entries:
-                    next_one = self.zone_of(entry + self.entry_words * count)
-                    if (
-                        count == MOST_IN_ROW
-                        or next_one.device != zone.device
-                        or next_one.port != zone.port + count
-                        or next_one.offset != zone.offset + count
+                zone = before = NULL
+                value = registers = count = 0
+                place = first
+                while place != last and count < MAX_WIDE:
+                    entry = indices + 1 + self.entry_words * place
+                    next_one = self.zone_of(entry)
+                    if zone == NULL:
+                        zone = next_one
+                    elif (
+                        next_one.device != zone.device
+                        or next_one == before
+                        or zone.offset >= LISTED
+                        or next_one.offset >= LISTED
                     ):
                         break
-                    value |= (entry[self.entry_words * count + 2] & 0xFF) << 8 * count
+                    value |= (entry[2] & 0xFF) << 8 * count
+                    registers |= next_one.offset << 4 * count
                     count += 1
-                if next_one == zone:
-                    break  # a run of writes to one port, which is one request of another kind
+                    place = (place + 1) % self.entries
+                    before = next_one
+                if count == 1 and place != last and next_one == zone:
+                    break
+                taken = count
+                if place == last and count < MAX_WIDE and device == zone.device and (zone.offset | offset) < LISTED:
+                    value |= byte << 8 * count
+                    registers |= offset << 4 * count
+                    count += 1
+                    found = MADE
                 it.limit = 0
-                word = WRITE if count == 1 else WRITE_WIDE
+                word = WRITE if count == 1 else WRITE_LIST
                 # SAFETY: `owned` holds the device, and it holds the channel.
                 if not (<ChannelCore>zone.core).begin(
-                    it, word | zone.index << 8 | count << 16, zone.offset, value
+                    it, word | zone.index << 8 | count << 16, zone.offset if count == 1 else registers, value
                 ):
+                    found = LEFT
                     break
                 if it.status != ANSWERED:
                     finished = True
                     if not self.finish(zone.core, it):
+                        found = LEFT
                         break
-                self.writes += count
-                zone.carried += count
-                first = (first + count) % self.entries
+                self.writes += taken
+                zone.carried += taken
+                first = place
                 store_half(<uint32_t *>indices, <uint32_t>first)
+                if found == MADE:
+                    break
         PyThread_release_lock(self.mutex.lock)
         if finished:
             self.leave_room()
-        return is_done
+        return found
 
     cdef bint finish(self, PyObject *core, Open *it) noexcept with gil:
         """The end of a request whose reply changes something, or has not come. Whether it was answered."""

@@ -34,10 +34,11 @@ cdef uint64_t READ = protocol.READ
 cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
+cdef uint64_t WRITE_LIST = protocol.WRITE_LIST
 cdef uint64_t REPLY = protocol.REPLY
-cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32     # the effect that prints one, but for the device
-cdef Py_ssize_t CHARACTER_BYTES = EFFECT.size + 1
+cdef uint64_t OUTPUT = HOST_OUTPUT
 cdef uint64_t LINE = BY_CLASS[IrqLine].tag
+cdef Py_ssize_t EFFECT_BYTES = EFFECT.size
 cdef uint64_t ROUTE_MASK = protocol.ROUTE_MASK
 cdef Py_ssize_t HEADER_BYTES = protocol.HEADER.size
 cdef Py_ssize_t FRAME_BYTES = protocol.MAX_FRAME
@@ -51,6 +52,9 @@ cdef uint8_t BELL = page_layout.DOORBELL[0]
 
 cdef int SPIN_LOOKS = 3000
 """How often to look for the next request before sleeping: some 100 µs, as `page_port.SPIN_LOOKS`."""
+
+cdef enum:
+    SHORT_BODY = 256    # effects of so many bytes are encoded here
 
 cdef enum:
     END = 0
@@ -104,14 +108,6 @@ cdef class Port:
         if len(payload) > FRAME_BYTES - HEADER_BYTES:
             raise ValueError(f"a payload of {len(payload)} bytes")
         return self.send(first, deadline, value, steady, payload, len(payload))
-
-    cdef int reply_character(
-        self, uint64_t first, uint64_t deadline, uint64_t value, uint64_t device, const uint8_t *data
-    ) except -1:
-        """The reply whose only effect is that `device` prints one byte."""
-        cdef uint64_t body[2]
-        body[0], body[1] = CHARACTER | device << 8, data[0]
-        return self.send(first, deadline, value, 0, <uint8_t *>body, CHARACTER_BYTES)
 
     cdef int send(
         self, uint64_t first, uint64_t deadline, uint64_t value, uint64_t steady, const uint8_t *data,
@@ -244,17 +240,33 @@ cdef class StreamPort(Port):
         return (<char *>self.request)[: self.size]
 
 
-cdef bytes encoded(uint64_t device, list effects):
-    """The bytes of the effects of one device: a single line, which most interrupts are, without `wire.effects`."""
-    cdef uint64_t line
-    if len(effects) == 1 and type(effects[0]) is IrqLine:
-        one = effects[0]
-        pin, level, folded = one.pin, one.level, one.coalesced
-        if type(pin) is int and type(level) is int and type(folded) is int:
-            if 0 <= pin <= 0xFF and 0 <= level <= 1 and 0 <= folded < 0xFFFFFFFF:
-                line = LINE | device << 8 | <uint64_t>pin << 16 | <uint64_t>level << 24 | <uint64_t>folded << 32
-                return (<char *>&line)[:8]
-    return encode_effects_of(device, effects)
+cdef Py_ssize_t encode(uint64_t device, list effects, uint8_t *body) except -2:
+    """Write the effects of one device to `body`, which has SHORT_BODY bytes, if they are lines and output, as when
+    a guest prints: how many bytes they have, or -1 if somebody else has to encode them.
+    """
+    cdef uint64_t word
+    cdef Py_ssize_t length, end = 0
+    for one in effects:
+        word, text = device << 8, b""
+        if type(one) is IrqLine:
+            pin, level, folded = one.pin, one.level, one.coalesced
+            if type(pin) is not int or type(level) is not int or type(folded) is not int:
+                return -1
+            if not (0 <= pin <= 0xFF and 0 <= level <= 1 and 0 <= folded < 0xFFFFFFFF):
+                return -1
+            word |= LINE | <uint64_t>pin << 16 | <uint64_t>level << 24 | <uint64_t>folded << 32
+        elif type(one) is HostOutput and type(one.data) is bytes and one.data:
+            text = one.data
+            word |= OUTPUT | <uint64_t>len(text) << 32
+        else:
+            return -1
+        length = len(text)
+        if length > SHORT_BODY - EFFECT_BYTES - end:
+            return -1
+        memcpy(body + end, &word, EFFECT_BYTES)
+        memcpy(body + end + EFFECT_BYTES, <const uint8_t *><bytes>text, length)
+        end += EFFECT_BYTES + length
+    return end
 
 
 def serve(Port port, server):
@@ -269,11 +281,12 @@ def serve(Port port, server):
     cdef uint64_t steady
     cdef tuple route
     cdef bytes payload
-    cdef bint is_character
+    cdef uint8_t body[SHORT_BODY]
+    cdef Py_ssize_t length
     while running:
         if not port.next_request():
             return 0
-        payload, is_character, steady = b"", False, 0
+        payload, length, steady = b"", -1, 0
         try:
             first, offset = port.asked[0], port.asked[3]
             # The length of a payload is the upper half of the last word.
@@ -300,20 +313,18 @@ def serve(Port port, server):
                     earliest = server.deadline
                 effects = take_effects()
                 answered = first | REPLY
-                if effects and (first & 0xFF == READ_WIDE or first & 0xFF == WRITE_WIDE):
+                if effects and (
+                    first & 0xFF == READ_WIDE
+                    or (first & 0xFF == WRITE_WIDE or first & 0xFF == WRITE_LIST) and not server.is_made(size)
+                ):
                     words = (first, port.asked[1], port.asked[2], offset)
                     answered, _, value, _, payload = server.continue_wide(words)
                     earliest = server.deadline
                 elif effects:
                     answered |= <uint64_t>len(effects) << 24
-                    is_character = len(effects) == 1 and type(effects[0]) is HostOutput
-                    if is_character:
-                        data = effects[0].data
-                        is_character = type(data) is bytes and len(data) == 1
-                    if is_character:
-                        payload = data
-                    else:
-                        payload = encoded(device, effects)
+                    length = encode(device, effects, body)
+                    if length < 0:
+                        payload = encode_effects_of(device, effects)
                 elif told is not None:
                     steady = told(offset, size, value)
         except Exception as error:
@@ -322,8 +333,8 @@ def serve(Port port, server):
             port.reply(answered, deadline, value, 0, payload)
             port.leave()
             return 1
-        if is_character:
-            port.reply_character(answered, earliest, value, device, payload)
+        if length >= 0:
+            port.send(answered, earliest, value, 0, body, length)
         else:
             port.reply(answered, earliest, value, steady, payload)
     return 0

@@ -76,7 +76,8 @@ cdef uint64_t WRITE = protocol.WRITE
 cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t COMPLETE = protocol.COMPLETE
-cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
+cdef uint64_t COMPLETED_READ = protocol.COMPLETED_READ
+cdef uint64_t WRITE_LIST = protocol.WRITE_LIST
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
 cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
@@ -94,6 +95,8 @@ cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
 cdef uint64_t LINE_TAG = BY_CLASS[IrqLine].tag
 cdef uint64_t WINDOW_TAG = 14  # of wire.media_effects, which not every run loads
 cdef uint64_t WINDOW_BYTES = 16
+cdef uint64_t RISES = 8  # as devices.media
+cdef uint64_t MOST_TO_GUEST = 15
 cdef uint64_t EFFECT_BYTES = EFFECT.size
 cdef uint64_t EFFECTS_FIELD = <uint64_t>0xFF << 24  # of a reply's first word: their number
 cdef tuple CHARACTERS = tuple(bytes((character,)) for character in range(256))
@@ -464,13 +467,17 @@ include "journal.pxi"
 
 
 cdef object FollowUp
+cdef object Posted
 cdef int MAX_FOLLOW_UPS
+cdef int REPLY_SLICES
 
 
-def learn_follow_ups(follow_up, most):
-    """`remote.follow_up.FollowUp`, and how many of them one request may cause."""
-    global FollowUp, MAX_FOLLOW_UPS
-    FollowUp, MAX_FOLLOW_UPS = follow_up, most
+def learn_follow_ups(follow_up, posted, most, slices):
+    """`remote.follow_up.FollowUp` and `Posted`, how many of them one request may cause, and how many slices a
+    reply may take.
+    """
+    global FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES
+    FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES = follow_up, posted, most, slices
 
 
 cdef class SteadyCore:
@@ -500,6 +507,8 @@ cdef class ChannelCore:
     cdef public uint64_t waiting
     cdef public uint64_t waiter
     cdef public uint64_t _sequence
+    cdef uint64_t posted        # the word of a COMPLETE that is told with the next request, or 0
+    cdef uint64_t posted_value
     cdef public object _failure
     cdef public object _record
     cdef public object _journal
@@ -555,6 +564,12 @@ cdef class ChannelCore:
             or <void *>self.end == <void *>None
         ):
             return False
+        if self.posted:
+            if word & 0xFFFF == self.posted ^ COMPLETE ^ READ:
+                word, kind, value = word ^ READ ^ COMPLETED_READ, COMPLETED_READ, self.posted_value
+                self.posted = 0
+            elif not self.tell_posted(it):
+                return it.status == RAISED
         sequence = (self._sequence + 1) & 0xFFFFFFFFULL
         if sequence == 0:
             sequence = 1
@@ -598,7 +613,7 @@ cdef class ChannelCore:
                 and it.reply[0] & EFFECTS_FIELD
                 and self.end.body_bytes == it.reply[3] >> 32
                 and it.reply[3] & 0xFFFFFFFFULL == 0
-                and (is_read or kind == WRITE or kind == COMPLETE)
+                and (is_read or kind == WRITE or kind == WRITE_LIST or kind == COMPLETE)
                 and kind != READ_WIDE
             ):
                 # Which device may have them, and what they do, Python's objects tell.
@@ -608,6 +623,45 @@ cdef class ChannelCore:
             else:
                 it.status = UNLIKE
         return True
+
+    cdef bint tell_posted(self, Open *it) noexcept nogil:
+        """Send the request that is posted. False: it has raised, or `it` is UNUSED and nothing has happened."""
+        cdef Open told
+        cdef uint64_t word = self.posted
+        told.limit = self.posted = 0
+        it.status = UNUSED
+        if not self.begin_under_lock(&told, word, 0, self.posted_value):
+            self.posted = word
+            return False
+        if told.status != ANSWERED and not self.end_posted(&told):
+            it.status = RAISED
+            return False
+        return True
+
+    cdef bint end_posted(self, Open *it) noexcept with gil:
+        try:
+            if it.status == RAISED:
+                raise self.raised()
+            asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
+            reply = None if it.status == UNFINISHED else (it.reply[0], it.reply[1], it.reply[2], it.reply[3])
+            self.end_told(asked, reply)
+            return True
+        except BaseException as error:
+            self.error = error
+            return False
+
+    cdef int end_told(self, asked, reply) except -1:
+        """The rest of a request that follows from another one: of a reply that changes something, if there is
+        one, and of what follows from that.
+        """
+        if asked is not None:
+            try:
+                self.finish_told(asked, b"", reply)
+            finally:
+                self.waiting = 0
+        if self._follow_ups:
+            self.go_on([], len(self._follow_ups) + 1)
+        return 0
 
     cdef list calls_of_effects(self, uint64_t count):
         """What the effects of the last reply call, if all are lines, output and one window, which the devices may
@@ -642,7 +696,7 @@ cdef class ChannelCore:
                 text = CHARACTERS[body[position]] if length == 1 else (<char *>body)[position : position + length]
                 calls.append((output, text))
                 position += length
-            elif effect & 0xFF == WINDOW_TAG and not is_open and not self._follow_ups and level <= 1:
+            elif effect & 0xFF == WINDOW_TAG and not is_open and not self._follow_ups and level <= MOST_TO_GUEST:
                 media = self._media[device]
                 if media is None or media.window is None or WINDOW_BYTES > end - position:
                     return None
@@ -652,6 +706,8 @@ cdef class ChannelCore:
                 position += WINDOW_BYTES
                 medium = media.by_number.get(pin)
                 if medium is None or not medium.allows(words[1], to_guest=bool(level)):
+                    return None
+                if level & RISES and media.window.line is None:
                     return None
                 is_open = True
                 calls.append((media.window.open, (device, pin, medium, length, words[0], words[1], level), 0, 0))
@@ -675,21 +731,55 @@ cdef class ChannelCore:
         self._wait_for_output()
         return True
 
+    cdef bint post(self, follow_up) except -1:
+        """Tell it with the next request, if it can be. Under the lock."""
+        if type(follow_up) is not Posted or self._record is not None or self.posted:
+            return False
+        self.posted, self.posted_value = follow_up.kind | follow_up.device << 8, follow_up.value
+        self.counts.changed()
+        return True
+
+    cdef int settle(self) except -1:
+        """Tell what is posted now. Under the lock."""
+        word, self.posted = self.posted, 0
+        self.pure_tell(FollowUp(COMPLETE, word >> 8, self.posted_value), REPLY_SLICES)
+        return 0
+
+    def _next(self, *request):
+        """See Channel."""
+        if self.posted:
+            self.settle()
+        return self.pure_next(*request)
+
+    def _tell(self, follow_up, slices):
+        """See Channel."""
+        if self.post(follow_up):
+            return
+        kind, device, value, offset, payload, size = follow_up
+        found = None if payload or slices is not None else self.tell(kind | device << 8 | size << 16, offset, value)
+        if found is None:
+            self.pure_tell(follow_up, slices)
+        elif found is not True:
+            self.finish_told(found[0], b"", found[1])
+
+    cdef int go_on(self, list follow_ups, int asked_for) except -1:
+        """Send what follows, `asked_for` requests having been sent already. Under the lock."""
+        self._follow_ups += follow_ups
+        self._asked_for = asked_for
+        self._follow_up(None)
+        return 0
+
     cdef int follow(self, list follow_ups) except -1:
         """Send what follows from something, under the lock."""
         if len(follow_ups) == 1:
-            kind, device, value, offset, payload, _ = follow_ups[0]
+            kind, device, value, offset, payload, size = follow_ups[0]
+            if self.post(follow_ups[0]):
+                return 0
             if not payload:
-                found = self.tell(kind | device << 8, offset, value)
+                found = self.tell(kind | device << 8 | size << 16, offset, value)
                 if found is not None:
-                    if found is not True:
-                        try:
-                            self.finish_told(found[0], b"", found[1])
-                        finally:
-                            self.waiting = 0
-                    if self._follow_ups:
-                        self.go_on([], len(self._follow_ups) + 1)
-                    return 0
+                    asked, reply = (None, None) if found is True else found
+                    return self.end_told(asked, reply)
         if follow_ups:
             self.go_on(follow_ups, len(follow_ups))
         return 0
@@ -708,7 +798,7 @@ cdef class ChannelCore:
                 follow_ups += call[0](*call[1])
         return follow_ups
 
-    def tell(self, uint64_t word, uint64_t offset, uint64_t value):
+    cdef object tell(self, uint64_t word, uint64_t offset, uint64_t value):
         """A request that follows from another one, under the lock: True if it is done. None: nothing has
         happened. Otherwise the four words that were sent, and those of the reply or None, as `finish_access`.
         """
@@ -727,7 +817,9 @@ cdef class ChannelCore:
         if it.status == EFFECTS:
             calls = self.calls_of_effects(it.reply[0] >> 24 & 0xFF)
             if calls is not None:
-                self.add_follow_ups(self.make(calls))
+                more = self.make(calls)
+                self._follow_ups += more
+                self._asked_for += len(more)
                 return True
         asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
         if it.status == UNFINISHED:
@@ -769,6 +861,9 @@ cdef class ChannelCore:
         with nogil:
             begun = self.begin(&it, word, offset, value)
         if not begun:
+            if self.posted:
+                with self._lock:
+                    self.settle()
             return self.pure_access(word, offset, value, limit)
         if it.status == ANSWERED:
             return it.reply[2]
@@ -1082,6 +1177,8 @@ cdef class LoopCore:
         cdef uint64_t ring
         cdef uint64_t position
         cdef Route *route
+        cdef bint alone
+        cdef int found
         if reason == self.io_exit:
             if words[IO_WORD] >> 33:
                 return self.handle_string(words)
@@ -1111,10 +1208,17 @@ cdef class LoopCore:
                     return NOT_OURS
                 if route.is_read and self.ring.carry_along(words + self.ring_word, route.device, &self.value):
                     self.carried = READ_TO_INDEXED
-                elif not self.ring.give_latch(words + self.ring_word) and not self.ring.drain_here(
-                    words + self.ring_word, &self.open
-                ):
-                    return NOT_OURS
+                elif not self.ring.give_latch(words + self.ring_word):
+                    alone = route.is_read or route.size != 1 or route.core == NULL
+                    found = self.ring.drain_here(
+                        words + self.ring_word, &self.open, NULL if alone else route.device, route.offset, data[0]
+                    )
+                    if found == LEFT:
+                        return NOT_OURS
+                    if found == MADE:
+                        route.count += 1
+                        self.note(route.what, data[0])
+                        return NOTICED
         route.count += 1
         if route.unclaimed:
             if route.is_read:

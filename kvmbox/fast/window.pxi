@@ -8,6 +8,8 @@ cdef extern from "<sys/uio.h>" nogil:
     int RWF_NOWAIT
 
 cdef enum:
+    QUIET_END = 2   # as devices.media
+
     # What the guest may do, as in remote.window.
     READS = 1
     WRITES = 2
@@ -87,7 +89,8 @@ cdef class WindowAccessCore:
                 memcpy(&found, view.bytes + view.position, size)
                 opening = view._opening
                 view.shut()
-                self.core.follow([FollowUp(COMPLETE, self.complete >> 8 & 0xFF, opening.tag | MOVED << 32, 0, b"")])
+                kind = Posted if opening.to_guest & QUIET_END else FollowUp
+                self.core.follow([kind(COMPLETE, self.complete >> 8 & 0xFF, opening.tag | MOVED << 32, 0, b"")])
         finally:
             PyThread_release_lock(self.core.mutex.lock)
         if not size:

@@ -45,11 +45,11 @@ class CompiledWindow(WindowCore, DataWindow):
             data = None if descriptor < 0 else self.filled(descriptor, offset, size)
             if data is not None:
                 medium.was_read(size)
-                self._opening = Opening(device, resource, medium, tag, offset, size)
+                opening = self._opening = Opening(device, resource, medium, tag, offset, size, to_guest)
                 self._data = data
                 self.look_at(data)
                 self.position, self.end, self.use = 0, size, READS
-                return [FollowUp(COMPLETE, device, tag)]
+                return self.begun(opening)
         return super().open(device, resource, medium, tag, offset, size, to_guest)
 
 

@@ -25,6 +25,7 @@ from kvmbox.wire.chains import decode_chains
 from kvmbox.wire.effects import MAX_EFFECTS, encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
     CHAINS,
+    COMPLETED_READ,
     HEADER,
     INDEXED_READ,
     MAX_PAYLOAD,
@@ -36,6 +37,7 @@ from kvmbox.wire.protocol import (
     ROUTE_MASK,
     WORDS,
     WRITE,
+    WRITE_LIST,
     WRITE_WIDE,
     FrameError,
     Parts,
@@ -115,7 +117,7 @@ class DeviceServer:
             self.set_deadline(device, deadline)
         effects = take_effects()
         if effects:
-            if first & 0xFF in blocks.BLOCKS:
+            if first & 0xFF in blocks.BLOCKS and not (kind == WRITE and self.is_made(size)):
                 return self.continue_wide(words)
             word = first | REPLY | len(effects) << 24
             return word, self.deadline, value, 0, encode_effects_of(device, effects)
@@ -171,7 +173,7 @@ class DeviceServer:
                 value = self._restore_part(request)
             case protocol.SHUTDOWN:
                 self.running = False
-            case protocol.READ | protocol.WRITE | protocol.INDEXED_READ:
+            case protocol.READ | protocol.WRITE | protocol.INDEXED_READ | protocol.COMPLETED_READ:
                 raise FrameError(f"an access of {request.size} bytes to device {request.device}")
             case _:
                 raise FrameError(f"unknown request {request.kind}")
@@ -206,6 +208,13 @@ class DeviceServer:
         first, deadline, value, _ = WORDS.unpack_from(reply)
         return first, deadline, value, 0, reply[HEADER.size :]
 
+    def is_made(self, size: int) -> bool:
+        """Whether the last of `size` writes that a route has begun is the one with effects."""
+        if self._begun[0] != size:
+            return False
+        self._begun = _NOTHING
+        return True
+
     def continue_wide(self, words: Words) -> Answer:
         """The answer to a wide access that its route has begun, up to the first access with effects."""
         made, value, effects = self._begun
@@ -225,7 +234,7 @@ class DeviceServer:
         is_string = block.reads and not block.step
         latest = effects[:]
         while made < block.count and not (latest and blocks.ends(effects, latest, may_ask=may_ask)):
-            offset = request.offset + made * block.step
+            offset = block.register(made)
             if block.reads:
                 value = read(now, offset, width)
                 if value >> 8 * width:
@@ -274,26 +283,37 @@ class DeviceServer:
         self._may_ask = [hasattr(model, "memory") or hasattr(model, "complete") for model in self.models]
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, IndexedRead(model))):
-                for size in ACCESS_SIZES:
-                    told = getattr(model, "steady", None) if kind != WRITE else None
-                    route = kind, call, size, device, model.next_deadline, model.take_effects, told
-                    self.routes[request_word(kind, device, size)] = route
+                self._add_routes(kind, device, model, call)
             self._add_wide_routes(device, model)
             if self._may_ask[device]:
-                self._add_complete_route(device, self.models[device])
+                self._add_complete_routes(device, self.models[device])
         return protocol.VERSION
 
-    def _add_complete_route(self, device: int, model: Any) -> None:
-        """COMPLETE of one tag, which follows each transfer."""
+    def _add_routes(
+        self, kind: int, device: int, model: DeviceModel, call: Callable[..., int | None]
+    ) -> None:
+        told = getattr(model, "steady", None) if kind != WRITE else None
+        for size in ACCESS_SIZES:
+            route = kind, call, size, device, model.next_deadline, model.take_effects, told
+            self.routes[request_word(kind, device, size)] = route
+
+    def _add_complete_routes(self, device: int, model: Any) -> None:
+        """COMPLETE of one tag, which follows each transfer, and the read that it comes with."""
 
         def complete(now: int, _offset: int, _size: int, told: int) -> None:
             model.complete(now, told & 0xFFFF_FFFF, told >> 32)
+
+        def completed_read(now: int, offset: int, size: int, told: int) -> int:
+            model.complete(now, told & 0xFFFF_FFFF, told >> 32)
+            value: int = model.read(now, offset, size)
+            return value
 
         def take_effects() -> list[Effect]:
             return joined(model.take_effects())
 
         word = request_word(protocol.COMPLETE, device, 0)
         self.routes[word] = WRITE, complete, 0, device, model.next_deadline, take_effects, None
+        self._add_routes(COMPLETED_READ, device, model, completed_read)
 
     def _add_wide_routes(self, device: int, model: DeviceModel) -> None:
         read, write, take_effects = model.read, model.write, model.take_effects
@@ -319,6 +339,14 @@ class DeviceServer:
                     self._begun = number + 1, 0, effects
                     break
 
+        def write_list(now: int, offset: int, size: int, value: int) -> None:
+            for number in range(size):
+                write(now, offset >> 4 * number & 0xF, 1, value >> 8 * number & 0xFF)
+                effects = take_effects()
+                if effects:
+                    self._begun = number + 1, 0, effects
+                    break
+
         def take_begun() -> list[Effect]:
             return self._begun[2]
 
@@ -329,7 +357,8 @@ class DeviceServer:
             least = min(parts)
             return least & ~OVER_LATE_WRITES | min(part & OVER_LATE_WRITES for part in parts) if least else 0
 
-        for kind, like, call in ((READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide)):
+        kinds = (READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide), (WRITE_LIST, WRITE, write_list)
+        for kind, like, call in kinds:
             for size in range(2, ACCESS_SIZES[-1] + 1):
                 # To who takes the route it is a read or a write that takes a little longer.
                 told = steady_wide if steady is not never_steady and like == READ else None

@@ -313,7 +313,8 @@ class Channel:
         kind, device, left, self._left = word & 0xFF, word >> 8 & 0xFF, self._left, 0
         while left:
             done = (word >> 16 & 0xFF) - left
-            request = self._next(kind, device, value >> 8 * done, offset + done, b"", left)
+            rest = offset >> 4 * done if kind == protocol.WRITE_LIST else offset + done
+            request = self._next(kind, device, value >> 8 * done, rest, b"", left)
             left, more, _ = self._ask_block(request, (1 << 8 * left) - 1)
             result |= more << 8 * done
         return result

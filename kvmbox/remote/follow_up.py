@@ -29,6 +29,12 @@ class FollowUp(NamedTuple):
     size: int = 0
 
 
+class Posted(FollowUp):
+    """One that may come with the next request: its device does nothing but what the guest can read."""
+
+    __slots__ = ()
+
+
 Application = tuple[Callable[..., Any], tuple[Any, ...], int]
 """An effect that was found good: what it calls, with which arguments, and how many follow-ups the call asks
 for at most. It returns them as a list; with 0, what it returns is not looked at. (A plain tuple: one is made

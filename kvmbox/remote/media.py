@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox import board
-from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.media import RISES, Flush, Window
 from kvmbox.lean import Value
 from kvmbox.remote.guest_memory import ContentAccess, TransferAccess
 
@@ -36,6 +36,8 @@ class Media(Value):
             case Window(tag, resource, offset, size, to_guest) if self.window is not None:
                 found = medium(resource)
                 if found is None or not found.allows(size, to_guest=bool(to_guest)):
+                    return None
+                if to_guest & RISES and self.window.line is None:
                     return None
                 return self.window.open, (index, resource, found, tag, offset, size, to_guest), 1
             case _ if self.queues is not None:
@@ -75,12 +77,15 @@ def media_of(
     owned = queues(device.name, granted[-1]) if granted else None
     if owned is not None:
         owned.interrupts.lines = lines
+    opened = window(registers.pop()) if registers else None
+    if opened is not None and lines:
+        opened.line = lines[0]
     return Media(
         {
             number: one
             for number, one in enumerate(resources)
             if not isinstance(one, TransferAccess | ContentAccess)
         },
-        window(registers.pop()) if registers else None,
+        opened,
         owned,
     )

@@ -13,13 +13,16 @@ An access is served as a whole or not at all. What does not fit in what is left 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from kvmbox.devices.media import QUIET_END, QUIET_START, RISES
 from kvmbox.devices.model import BEYOND_END, BUSY, DONE, MOVED
 from kvmbox.host.transfers import status_of
 from kvmbox.lean import Value
-from kvmbox.remote.follow_up import FollowUp
+from kvmbox.remote.follow_up import FollowUp, Posted
 from kvmbox.remote.medium import MediumAccess, complete
+from kvmbox.wire.protocol import COMPLETE
 
 CLOSED: Final = 0
 READS: Final = 1
@@ -30,12 +33,20 @@ WRITES: Final = 2
 class Opening:
     """What a `Window` effect has said. `data` is what the transfer thread has read, if it was that."""
 
-    __slots__ = ("data", "device", "medium", "offset", "resource", "size", "tag")
+    __slots__ = ("data", "device", "medium", "offset", "resource", "size", "tag", "to_guest")
 
     def __init__(
-        self, device: int, resource: int, medium: MediumAccess, tag: int, offset: int, size: int
+        self,
+        device: int,
+        resource: int,
+        medium: MediumAccess,
+        tag: int,
+        offset: int,
+        size: int,
+        to_guest: int = 0,
     ) -> None:
         self.device = device
+        self.to_guest = to_guest
         self.resource = resource
         self.medium = medium
         self.tag = tag
@@ -51,8 +62,10 @@ class Opening:
             return status_of(error)
         return DONE
 
-    def told(self, *statuses: int) -> list[FollowUp]:
-        """What tells the device."""
+    def told(self, *statuses: int, quiet: int = 0) -> list[FollowUp]:
+        """What tells the device; later, if the window said that this is `quiet`."""
+        if self.to_guest & quiet:
+            return [Posted(COMPLETE, self.device, self.tag | statuses[0] << 32)]
         return [complete(self.device, *((self.tag, status) for status in statuses))]
 
 
@@ -78,6 +91,8 @@ class DataWindow:
         self.end = 0
         self._data = bytearray()
         self._opening: Opening | None = None
+        self.line: Callable[[int, int], None] | None = None
+        """The device's output pin 0, if it has one."""
 
     # --- What the device asks for -------------------------------------------------------------------------
 
@@ -95,7 +110,7 @@ class DataWindow:
         self.drop()
         if not size:
             return []
-        opening = Opening(device, resource, medium, tag, offset, size)
+        opening = Opening(device, resource, medium, tag, offset, size, to_guest)
         if not medium.has(offset, size):
             return opening.told(BEYOND_END)
         if not to_guest:
@@ -108,11 +123,17 @@ class DataWindow:
         self._opening = opening
         if found is not None:
             self._start(bytearray(found), READS)
-            return opening.told(DONE)
+            return self.begun(opening)
         if medium.submit(tag, opening.read, lambda status: self._arrived(opening, status)):
             return []
         self.drop()
         return opening.told(BUSY)
+
+    def begun(self, opening: Opening) -> list[FollowUp]:
+        """What tells the device that the guest can read, without having waited."""
+        if opening.to_guest & RISES and self.line is not None:
+            self.line(1, 0)
+        return opening.told(DONE, quiet=QUIET_START)
 
     def _arrived(self, opening: Opening, status: int) -> bool:
         """What was to be read is there, or could not be read. Whether the device still waits for it."""
@@ -176,7 +197,7 @@ class DataWindow:
         use, data = self.use, self._data
         self.drop()
         if use == READS:
-            return opening.told(MOVED)
+            return opening.told(MOVED, quiet=QUIET_END)
         status = opening.medium.write(opening.tag, opening.offset, bytes(data))
         return opening.told(MOVED) if status is None else opening.told(MOVED, status)
 

@@ -1,4 +1,4 @@
-"""Blocks: requests for the several accesses that one instruction of the guest makes. Pure.
+"""Blocks: requests for several accesses of the guest. Pure.
 
 A device that takes bytes only gets a wide access (INL) as one access for each byte, and a string instruction
 (REP INSB) accesses one register many times. A block asks for all of them at once. The device process makes
@@ -9,6 +9,9 @@ the accesses in order, as if each were a READ or a WRITE of its own, all at the 
     WRITE_WIDE    the same                                                         value, lowest byte first
     READ_STRING   value, each of `size` bytes, all at `offset`
     WRITE_STRING  as many as the payload has, each of `size` bytes, all at `offset`  payload
+    WRITE_LIST    `size` of 1 byte, at registers below 16: 4 bits of `offset` each   value, lowest byte first
+
+The last one is for writes that did not exit, and for the write behind them that does.
 
 A block may end early: behind an access with effects. Then the VMM asks for the rest with another block. So
 an answer to an effect, such as guest memory, reaches the model before the next access does, and a reply has
@@ -32,6 +35,7 @@ from kvmbox.wire.protocol import (
     READ_STRING,
     READ_WIDE,
     WRITE,
+    WRITE_LIST,
     WRITE_STRING,
     WRITE_WIDE,
     FrameError,
@@ -44,12 +48,12 @@ if TYPE_CHECKING:
 
     from kvmbox.devices.model import Effect
 
-BLOCKS: Final = frozenset((READ_WIDE, WRITE_WIDE, READ_STRING, WRITE_STRING))
+BLOCKS: Final = frozenset((READ_WIDE, WRITE_WIDE, READ_STRING, WRITE_STRING, WRITE_LIST))
 SIZES: Final = (1, 2, 4, 8)
 """Of an access, in bytes."""
 
 MAX_WIDE: Final = 8
-"""How many bytes a wide access has at most."""
+"""How many bytes a wide access, or a list, has at most."""
 
 MAX_STRING: Final = 1024
 """How many bytes a string block reads or writes at most: as KVM reads ahead for one instruction."""
@@ -75,9 +79,10 @@ class Block:
         self.request = request
         self.reads = kind in (READ_WIDE, READ_STRING)
         self.data = b""
-        if kind in (READ_WIDE, WRITE_WIDE):
+        if kind in (READ_WIDE, WRITE_WIDE, WRITE_LIST):
             self.width, self.step, self.count = 1, 1, size
             fits = 0 < size <= MAX_WIDE and not request.payload and not value >> 8 * size
+            fits = fits and not (kind == WRITE_LIST and request.offset >> 4 * size)
             if not self.reads:
                 self.data = value.to_bytes(MAX_WIDE, "little")[:size]
         else:
@@ -90,6 +95,11 @@ class Block:
         if not fits:
             raise FrameError(f"a block of {self.count} accesses of {self.width} bytes")
 
+    def register(self, number: int) -> int:
+        """The register of access `number`."""
+        offset = self.request.offset
+        return offset >> 4 * number & 0xF if self.request.kind == WRITE_LIST else offset + number * self.step
+
     def single(self, number: int) -> Request:
         """Access `number` as a request of its own."""
         asked = self.request
@@ -101,7 +111,7 @@ class Block:
             asked.sequence,
             asked.now,
             int.from_bytes(self.data[start : start + self.width], "little"),
-            asked.offset + number * self.step,
+            self.register(number),
         )
 
     def reply(self, made: int, read: bytes, *, has_effects: bool) -> tuple[int, bytes]:

@@ -84,7 +84,7 @@ class EffectKind:
 
     __slots__ = (
         *("_layout", "_of_field", "_plain", "after_write", "fields", "flaw", "grants"),
-        *("has_argument", "has_data", "has_level", "has_pin", "has_ranges", "make", "name"),
+        *("has_argument", "has_data", "has_pin", "has_ranges", "make", "most_level", "name"),
         *("short", "tag", "words"),
     )
 
@@ -98,6 +98,7 @@ class EffectKind:
         *,
         grants: tuple[str, ...],
         after_write: bool = False,
+        most_level: int = 1,
         flaw: Callable[[Any], str | None] = lambda _: None,
     ) -> None:
         self.tag = tag
@@ -113,7 +114,7 @@ class EffectKind:
         self.has_ranges = RANGES in places
         self.has_data = DATA in places
         self.has_pin = PIN in places or self.has_ranges
-        self.has_level = LEVEL in places
+        self.most_level = most_level if LEVEL in places else 0
         self.has_argument = ARGUMENT in places or self.has_data
         # The eight bytes and the words behind them in one piece: which of its numbers is which field.
         self._layout = Struct(EFFECT.format + WORD.format[1:] * self.words)
@@ -149,11 +150,11 @@ class EffectKind:
 
     def decode(self, pin: int, level: int, argument: int, body: bytes, start: int) -> tuple[Effect, int]:
         """The effect, and where in `body` its bytes end that stand at `start`, behind the first eight."""
-        if (pin and not self.has_pin) or (level and not self.has_level):
+        if (pin and not self.has_pin) or (level and not self.most_level):
             raise FrameError(f"effect {self.tag} with stray fields")
         if argument and not self.has_argument:
             raise FrameError(f"effect {self.tag} with a value")
-        if level > 1:
+        if level > self.most_level:
             raise FrameError(f"{self.short} effect with level {level}")
         end = start + self.words * WORD.size
         tail = argument if self.has_data else pin * RANGE.size if self.has_ranges else 0

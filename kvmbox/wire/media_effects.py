@@ -7,6 +7,7 @@ without these grants they are unknown effects.
 from __future__ import annotations
 
 from kvmbox.devices.media import (
+    MOST_TO_GUEST,
     Aperture,
     ChainRead,
     ChainServe,
@@ -37,9 +38,10 @@ TABLE: Final = (
             (PIN, "index of the medium"),
             (WORD_BEHIND, "offset in it"),
             (WORD_BEHIND, "size; 0: no window"),
-            (LEVEL, "1: the guest reads, 0: the guest writes"),
+            (LEVEL, "0: the guest writes, 1: it reads; 2: quiet end, 4: quiet start, 8: pin 0 rises"),
         ),
         grants=("Medium",),
+        most_level=MOST_TO_GUEST,
     ),
     EffectKind(
         15,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Parameter: TypeAlias = int | bytes
 
-VERSION: Final = 7
+VERSION: Final = 8
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")
@@ -73,11 +73,13 @@ WRITE_WIDE: Final = 16  # `size` byte writes to consecutive registers, lowest by
 READ_STRING: Final = 17  # value: how many reads of one register
 WRITE_STRING: Final = 18  # payload: the values of writes to one register, one after another
 CHAINS: Final = 19  # offset: queue, value: status, payload: what a WALK has brought; see `chains`
+WRITE_LIST: Final = 20  # `size` byte writes, lowest byte of value first; offset: their registers, 4 bits each
+COMPLETED_READ: Final = 21  # what a COMPLETE of this value tells, then a READ
 
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
 
-STEADY_KINDS: Final = (READ, INDEXED_READ, READ_WIDE)
+STEADY_KINDS: Final = (READ, INDEXED_READ, READ_WIDE, COMPLETED_READ)
 """Of these requests the reply may say that the value is steady."""
 
 KIND_NAMES: Final = {
@@ -100,6 +102,8 @@ KIND_NAMES: Final = {
     READ_STRING: "string read",
     WRITE_STRING: "string write",
     CHAINS: "chains",
+    WRITE_LIST: "list of writes",
+    COMPLETED_READ: "completed read",
 }
 
 

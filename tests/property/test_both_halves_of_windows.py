@@ -72,6 +72,7 @@ def run(half: Half, steps: list[Step]) -> tuple[object, ...]:
                 loop.peek(lambda: _toggle(disk))
             case _:
                 loop.peek(lambda: disk.do_errand() if disk.host.errands else None)
+    port(IN, PORT + 3, 1)  # what compiled code has told late is told now
     loop.play()
     window = disk.window
     return (

@@ -298,6 +298,14 @@ def test_string_of_reads_of_a_steady_value_is_asked_for_once(
     assert requests_of(half, polled) == expected
 
 
+def test_write_that_exits_travels_with_those_before_it() -> None:
+    half = half_of("compiled")
+    if half is None:
+        pytest.skip("compiled: not built")
+    written = [("late", COM1, 0x41), ("out", COM1 + 7, 1)]
+    assert requests_of(half, WARM + written * 6) - requests_of(half, WARM + written) == 5
+
+
 def test_exits_that_were_answered_with_a_steady_value_are_counted(half: Half) -> None:
     machine = Machine(half, build_model)
     machine.play([*WARM, *[("in", LSR)] * 50, ("input", 0x41), ("in", LSR)])

@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -27,7 +28,7 @@ from kvmbox.devices.ide_registers import (
     LBA_MID,
     STATUS,
 )
-from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.media import QUIET_END, QUIET_START, RISES, TO_GUEST, Flush, Window
 from kvmbox.devices.model import DONE, MOVED, Effect, IrqLine
 
 SECTOR: Final = 512
@@ -54,6 +55,11 @@ def pattern(sectors: int, size: int = SECTOR) -> bytearray:
 @cache
 def _pattern(sectors: int, size: int) -> bytes:
     return bytes((index * 7 + index // size) & 0xFF for index in range(sectors * size))
+
+
+GOES_ON: Final = TO_GUEST | QUIET_START | RISES
+ALONE: Final = GOES_ON | QUIET_END
+"""How a disk opens a window to the guest: that of a block which others follow, and that of the last one."""
 
 
 class IdeHost:
@@ -92,8 +98,7 @@ class IdeHost:
             self._data = self._data[size:]
             if not self._data:
                 self._window = None
-                self.model.complete(0, window.tag, MOVED)
-                self._follow()
+                self._tell(window, MOVED)
             return value
         value = self.model.read(0, offset, size)
         self._follow()
@@ -116,8 +121,17 @@ class IdeHost:
 
     # --- The VMM ----------------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        for effect in self.model.take_effects():
+    def _tell(self, question: Window | Flush, status: int) -> None:
+        self.model.complete(0, question.tag, status)
+        effects = self.model.take_effects()
+        quiet = {DONE: QUIET_START, MOVED: QUIET_END}.get(status, 0)
+        if isinstance(question, Window) and question.to_guest & quiet and not self.holds:
+            rises = quiet == QUIET_START and question.to_guest & RISES and not self.line
+            assert effects == ([IrqLine(0, 1)] if rises else [])
+        self._follow(effects)
+
+    def _follow(self, effects: Sequence[Effect] | None = None) -> None:
+        for effect in self.model.take_effects() if effects is None else effects:
             match effect:
                 case IrqLine(_, level, _):
                     assert level != self.line
@@ -154,8 +168,7 @@ class IdeHost:
                 self._window, self._data = question, bytes(medium[place])
             else:
                 medium[place] = self._data
-        self.model.complete(0, question.tag, status)
-        self._follow()
+        self._tell(question, status)
 
     # --- What a driver does -----------------------------------------------------------------------------
 

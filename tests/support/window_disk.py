@@ -9,7 +9,7 @@ next one is opened when one has been moved. What the model itself answers at the
 
 from __future__ import annotations
 
-from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.media import QUIET_END, QUIET_START, RISES, Flush, Window
 from kvmbox.devices.model import DONE, MOVED, Effect, IrqLine, SnapshotError
 
 SECTOR = 512
@@ -69,6 +69,8 @@ class WindowDisk:
         self.state = IDLE if not self.left else READY if self.command == WRITE else BUSY
         if self.left:
             to_guest = int(self.command == READ)
+            if to_guest and self.sector & 1:  # the others say nothing of that
+                to_guest |= QUIET_START | RISES | (QUIET_END if self.left == 1 else 0)
             self._effects.append(Window(self.sector + 1, 0, self.sector * SECTOR, SECTOR, to_guest))
 
     def complete(self, now: int, tag: int, status: int) -> None:

@@ -276,7 +276,8 @@ def test_wire_request_table_is_all_kinds() -> None:
         for name in (
             "HELLO", "READ", "WRITE", "ADVANCE", "RECEIVE", "RESET", "SNAPSHOT", "RESTORE", "SHUTDOWN",
             "WRITE_RUN", "INDEXED_READ", "REPLAY", "MEMORY", "COMPLETE",
-            "READ_WIDE", "WRITE_WIDE", "READ_STRING", "WRITE_STRING", "CHAINS",
+            "READ_WIDE", "WRITE_WIDE", "READ_STRING", "WRITE_STRING", "CHAINS", "WRITE_LIST",
+            "COMPLETED_READ",
         )
     }  # fmt: skip
     kinds = sorted(int(row[0]) for row in rows)

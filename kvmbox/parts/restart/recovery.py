@@ -283,7 +283,7 @@ def all_ones(request: bytes) -> bytes:
     first, _, _, _ = WORDS.unpack_from(request)
     kind, size = first & 0xFF, first >> 16 & 0xFF
     value, payload = 0, b""
-    if kind in (protocol.READ, protocol.INDEXED_READ, protocol.READ_WIDE):
+    if kind in protocol.STEADY_KINDS:
         value = (1 << 8 * size) - 1
     elif kind == protocol.READ_STRING:
         payload = b"\xff" * (size * Block(protocol.decode_request(request)).count)
@@ -302,7 +302,7 @@ def show(frame: bytes) -> str:
     request = protocol.decode_request(frame)
     name = protocol.KIND_NAMES.get(request.kind, f"kind {request.kind:#x}")
     text = f"{name} device {request.device} offset {request.offset:#x} size {request.size}"
-    if request.kind in (protocol.WRITE, protocol.WRITE_WIDE):
+    if request.kind in (protocol.WRITE, protocol.WRITE_WIDE, protocol.WRITE_LIST):
         text += f" value {request.value:#x}"
     if request.kind == protocol.READ_STRING:
         text += f" count {request.value}"

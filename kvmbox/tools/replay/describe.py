@@ -136,8 +136,13 @@ def _chains_text(request: Request) -> str:
 
 
 def _block_text(device: DeviceSpec, request: Request) -> str:
-    """Several accesses of one instruction: "read bytes from port 0x3f8 (RBR/THR/DLL) to …"."""
+    """Several accesses in one request: "read bytes from port 0x3f8 (RBR/THR/DLL) to …"."""
     block = Block(request)
+    if request.kind == protocol.WRITE_LIST:
+        writes = [
+            f"{byte:#04x} to {place_of(device, block.register(n))}" for n, byte in enumerate(block.data)
+        ]
+        return f"write {', '.join(writes)}"
     first = place_of(device, request.offset)
     if block.step:
         last = place_of(device, request.offset + block.count - 1)
@@ -220,10 +225,10 @@ def record_data(channel: ChannelHeader, record: Record) -> dict[str, Any]:
     }
     if device is not None and request.kind in ACCESSES:
         found = addresses_of(device, request.offset)
-        if len(found) == 1:
+        if len(found) == 1 and request.kind != protocol.WRITE_LIST:
             data |= dict(found)
         data |= {"offset": request.offset, "size": request.size}
-        if request.kind in (protocol.WRITE, protocol.WRITE_WIDE):
+        if request.kind in (protocol.WRITE, protocol.WRITE_WIDE, protocol.WRITE_LIST):
             data["value"] = request.value
         elif request.kind == protocol.READ_STRING:
             data["count"] = request.value

@@ -26,7 +26,7 @@ from kvmbox.devices.ide_registers import (
 )
 from kvmbox.devices.media import Window
 from kvmbox.devices.model import DONE, FAILED, MOVED, IrqLine, SnapshotError
-from tests.support.ide_host import CD_SECTOR, IdeHost, cd, disk, pattern
+from tests.support.ide_host import ALONE, CD_SECTOR, IdeHost, cd, disk, pattern
 
 READ_SECTORS = 0x20
 RECALIBRATE = 0x10
@@ -311,7 +311,7 @@ def test_reset_of_the_machine_forgets_what_was_asked_for() -> None:
     host.select(0)
     host.task(1, 4)
     host.command(READ_SECTORS)
-    assert host.asked[-1] == Window(4, 0, 4 * 512, 512, 1)
+    assert host.asked[-1] == Window(4, 0, 4 * 512, 512, ALONE)
     host.model.complete(0, 2, FAILED)
     assert host.read(CONTROL) == BSY
 

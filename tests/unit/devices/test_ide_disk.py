@@ -24,7 +24,7 @@ from kvmbox.devices.ide_registers import (
 )
 from kvmbox.devices.media import Flush, Window
 from kvmbox.devices.model import BEYOND_END, DONE, FAILED, MOVED, NO_SPACE
-from tests.support.ide_host import SECTOR, IdeHost, disk, pattern
+from tests.support.ide_host import ALONE, GOES_ON, SECTOR, IdeHost, disk, pattern
 
 SECTORS = 3000
 READY = 0x50
@@ -126,7 +126,7 @@ def test_a_block_of_a_read_is_one_window(command: int, wide: bool, block: int) -
     assert host.take(37 * SECTOR) == content(host, 40, 37)
     sizes = [asked.size for asked in host.asked if isinstance(asked, Window)]
     assert sizes == [block * SECTOR] * (37 // block) + [37 % block * SECTOR] * (37 % block > 0)
-    assert host.asked[0] == Window(2, 0, 40 * SECTOR, block * SECTOR, 1)
+    assert host.asked[0] == Window(2, 0, 40 * SECTOR, block * SECTOR, GOES_ON)
     assert (host.rises, host.read(CONTROL)) == (1, READY)  # nobody has read the status in between
 
 
@@ -148,7 +148,7 @@ def test_wide_address_is_read_back_through_hob() -> None:
     host.wide_task(0x0102, lba)
     host.model.write(0, 7, 1, READ_EXT)
     window = host.model.take_effects()[-1]
-    assert window == Window(2, 0, lba * SECTOR, SECTOR, 1)
+    assert window == Window(2, 0, lba * SECTOR, SECTOR, GOES_ON)
     host.model.complete(0, 2, DONE)
     host.model.take_effects()
     after = lba + 1
@@ -433,7 +433,7 @@ def test_set_multiple_takes_powers_of_two(count: int) -> None:
     if count == 0:
         assert result(host) == (FAILURE, ABRT)
     else:
-        assert host.asked == [Window(2, 0, 0, min(count, 5) * SECTOR, 1)]
+        assert host.asked == [Window(2, 0, 0, min(count, 5) * SECTOR, ALONE if count >= 5 else GOES_ON)]
 
 
 @pytest.mark.parametrize("count", [3, 17, 32, 128, 255])
@@ -444,7 +444,7 @@ def test_set_multiple_refuses_other_counts_and_keeps_what_was(count: int) -> Non
     assert result(host) == (FAILURE, ABRT)
     host.task(40, 0)
     host.command(READ_MULTIPLE)
-    assert host.asked == [Window(2, 0, 0, 16 * SECTOR, 1)]
+    assert host.asked == [Window(2, 0, 0, 16 * SECTOR, GOES_ON)]
 
 
 def test_translation_without_sectors_is_aborted() -> None:

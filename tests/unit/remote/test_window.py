@@ -52,6 +52,37 @@ def test_string_goes_through_the_windows_that_the_model_opens_one_after_another(
     assert rig.state == IDLE
 
 
+@pytest.mark.skipif(len(built_halves()) < 2, reason="compiled: not built")
+@pytest.mark.parametrize(("number", "requests"), [(1, 2), (2, 4)])
+def test_compiled_code_tells_a_quiet_model_with_the_next_read(number: int, requests: int) -> None:
+    rig = WindowRig(built_halves()[-1])  # its model says of odd sectors that they are quiet
+    rig.command(READ, number - 1)
+    assert rig.ports.read_string(PORT, 2, SECTOR // 2) == sector(number - 1)
+    rig.ports.read(PORT + 3, 1)
+    before = rig.channel._sequence
+    rig.command(READ, number)
+    assert rig.host.log[-1] == ("irq", 14, 1, 0)
+    assert rig.state == READY
+    assert rig.ports.read_string(PORT, 2, SECTOR // 2) == sector(number)
+    assert rig.state == IDLE
+    assert rig.channel._sequence - before - 3 == requests
+
+
+@pytest.mark.skipif(len(built_halves()) < 2, reason="compiled: not built")
+@pytest.mark.parametrize("kind", [protocol.ADVANCE, protocol.SNAPSHOT])
+def test_model_is_told_before_it_is_asked_anything_else(kind: int) -> None:
+    rig = WindowRig(built_halves()[-1])
+    rig.command(READ, 1)
+    assert rig.state == READY
+    assert rig.ports.read_string(PORT, 2, SECTOR // 2) == sector(1)
+    assert rig.model.state == READY
+    rig.channel.request(kind, limit=1 << 32)
+    assert rig.model.state == IDLE
+    rig.command(READ, 1)
+    rig.ports.write(PORT + 1, 1, 7)
+    assert (rig.model.state, rig.model.count) == (READY, 7)
+
+
 def test_rest_of_a_string_goes_to_the_model(rig: WindowRig) -> None:
     rig.command(READ, 1)
     assert rig.ports.read_string(PORT, 2, SECTOR // 2 + 3) == sector(1) + 3 * OWN_WORD
