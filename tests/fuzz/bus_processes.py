@@ -9,6 +9,7 @@ and the zones of this window. That of PCI places registers, routes interrupts an
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
@@ -256,7 +257,8 @@ class PciTarget:
         for _, effect in effects:
             self.rig.say(effect)
         if dice.random() < 0.3:
-            dice.choice((*self.rig.pins, *self.rig.functions))(dice.randrange(2), 0)
+            pins: list[Callable[[int, int], None]] = [*self.rig.pins, *self.rig.functions]
+            dice.choice(pins)(dice.randrange(2), 0)
         try:
             check_fabric(self.rig)
         except AssertionError as error:
