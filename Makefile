@@ -71,6 +71,7 @@ fuzz: $(BYTECODE) $(COMPILED) ## send FRAMES (10,000,000) hostile frames to the 
 	$(BIN)/python -m tests.fuzz.run --frames $(FRAMES)
 	$(BIN)/python -m tests.fuzz.windows --frames $$(( $(FRAMES) / 10 ))
 	$(BIN)/python -m tests.fuzz.rings --rings $$(( $(FRAMES) / 10 ))
+	$(BIN)/python -m tests.fuzz.taken_over --frames $$(( $(FRAMES) / 10 ))
 
 lint: $(STAMP) ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -68,7 +68,7 @@ PAGES = {
         *("docs/devices/*", "docs/qtest"),
     ),
     "The sandbox": (
-        *("docs/architecture", "docs/threat-model", "docs/audit", "docs/crash-survival"),
+        *("docs/architecture", "docs/threat-model", "docs/properties", "docs/audit", "docs/crash-survival"),
         *("docs/performance", "docs/rfc-answer", "docs/wire-protocol", "docs/writing-a-device"),
         "docs/adr/*",
     ),

@@ -4,7 +4,9 @@ the same bytes of memory and disk, and the same refusals.
 
 from __future__ import annotations
 
+import itertools
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -28,6 +30,8 @@ from kvmbox.devices.model import Effect
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.disks import DiskRequest, DiskStore, open_disk
+from kvmbox.jail.server import DeviceServer
+from kvmbox.remote.direct import DirectLink
 from kvmbox.remote.ring import Ring, RingError
 from tests.support import virtio_driver
 from tests.support.halves import Half, built_halves, compiled_half
@@ -241,5 +245,50 @@ def test_compiled_half_serves_a_read_without_python(image: Path, monkeypatch: py
     assert driver.take_used() == [(0, 513)]
     assert memory.read(0x9001, 100) + memory.read(0xA000, 412) == CONTENT[3 * 512 : 4 * 512]
     assert rig.lines() == [1]
+    store.close()
+    memory.close()
+
+
+class Serving(VirtioBlk):
+    """It has any part of a chain filled."""
+
+    asked: tuple[int, int, int] = (0, 0, 0)
+
+    def chains(self, now: int, index: int, brought: list[Chain], status: int) -> None:
+        super().chains(now, index, [], status)
+        skip, size, place = self.asked
+        self._effects += [ChainServe(one.handle, 0, 0, skip, size, 1, place, 0xAA, 0) for one in brought]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_any_part_of_a_chain_is_filled_and_nothing_else(image: Path, number: int) -> None:
+    """All small ones: three pieces, and one more for the status."""
+    store = open_disk(DiskRequest(str(image)), overlay_bytes=1 << 20)
+    memory = RealMemory(BYTES)
+    models: list[Serving] = []
+
+    def build(_name: str, parameters: dict[str, Any]) -> Serving:
+        models.append(Serving(**parameters))
+        return models[0]
+
+    server = partial(DeviceServer, build=build)
+    spec = board_extras.virtio_blk(0, Medium("disk", len(CONTENT)))
+    rig = VirtioRig(spec, store, half=built_halves()[number], memory=memory, link=DirectLink(server))
+    driver = rig.start(size=4)
+    for sizes in itertools.product(range(1, 4), repeat=3):
+        places = [0x8000, 0x9001, 0xA002]
+        whole = [at + step for at, size in zip(places, sizes, strict=True) for step in range(size)]
+        parts = [(at, size, WRITE) for at, size in zip(places, sizes, strict=True)]
+        for skip, size in itertools.combinations_with_replacement(range(len(whole) + 1), 2):
+            models[0].asked = skip, size - skip, len(whole)
+            memory.write(0x8000, bytes(0x4000))
+            driver.chain(*parts, (0xB000, 1, WRITE))
+            driver.offer(0)
+            rig.notify()
+            expected = bytearray(0x4000)
+            expected[0x3000] = 0xAA
+            for at, byte in zip(whole[skip:size], CONTENT, strict=False):
+                expected[at - 0x8000] = byte
+            assert memory.read(0x8000, 0x4000) == expected, (sizes, skip, size)
     store.close()
     memory.close()

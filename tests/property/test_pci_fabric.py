@@ -101,6 +101,20 @@ def mappings(bus: Bus, places: tuple[int, ...]) -> set[Mapping]:
     return {mapping for mapping in found if mapping is not None}
 
 
+def check_fabric(rig: Rig) -> None:
+    """Nothing is displaced, and nothing was sent elsewhere."""
+    assert rig.ports.find(0x3F8) is rig.fixed[0]
+    assert rig.mmio.find(0xD000_1000) is rig.fixed[1]
+    for region in (*RAM.regions, *RAM.roms):
+        for place in range(region.start, region.end, 0x1000):
+            assert rig.mmio.find(place) is None
+    for place in range(layout.CHIP_SET_START, layout.MMIO_HOLE_END, 0x4_0000):
+        assert rig.mmio.find(place) is None
+    assert not any(overlaps(one, 0x20, 0x22) for one in mappings(rig.ports, PORTS))
+    assert set(rig.levels) <= set(layout.PIRQ_CHOICES)
+    assert all(0 <= place - layout.LOCAL_APIC_BASE < layout.LOCAL_APIC_MESSAGES for place in rig.sent)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(effects, rises), max_size=40))
 def test_nothing_is_displaced_and_nothing_sent_elsewhere(steps: list[Effect | int]) -> None:
@@ -111,16 +125,7 @@ def test_nothing_is_displaced_and_nothing_sent_elsewhere(steps: list[Effect | in
             rig.functions[step % 2](step & 1, 0)
         else:
             rig.say(step)
-        assert rig.ports.find(0x3F8) is rig.fixed[0]
-        assert rig.mmio.find(0xD000_1000) is rig.fixed[1]
-        for region in (*RAM.regions, *RAM.roms):
-            for place in range(region.start, region.end, 0x1000):
-                assert rig.mmio.find(place) is None
-        for place in range(layout.CHIP_SET_START, layout.MMIO_HOLE_END, 0x4_0000):
-            assert rig.mmio.find(place) is None
-        assert not any(overlaps(one, 0x20, 0x22) for one in mappings(rig.ports, PORTS))
-        assert set(rig.levels) <= set(layout.PIRQ_CHOICES)
-        assert all(0 <= place - layout.LOCAL_APIC_BASE < layout.LOCAL_APIC_MESSAGES for place in rig.sent)
+        check_fabric(rig)
     other = Rig()
     other.fabric.restore(rig.fabric.state())
     assert other.fabric.state() == rig.fabric.state()

@@ -74,9 +74,10 @@ class VirtioRig:
         half: Half | None = None,
         fabric: PciFabric | None = None,
         memory: RealMemory | None = None,
+        link: DirectLink | None = None,
     ) -> None:
         """`spec` is placed in memory, unless it is a function of `fabric`. With `memory`, nobody records the
-        requests: so the compiled half does what it can.
+        requests: so the compiled half does what it can. `link` leads to another model.
         """
         half = half or Half()
         self.memory = FlatMemory(1 << 20) if memory is None else cast(FlatMemory, memory)
@@ -87,7 +88,7 @@ class VirtioRig:
         self.requests: list[int] = []
         self.channel = half.channel(
             self.spec.device_type,
-            DirectLink(),
+            link or DirectLink(),
             [self.grants],
             now=lambda: 1,
             record=None if memory is not None else lambda sent, _reply: self.requests.append(sent[0]),

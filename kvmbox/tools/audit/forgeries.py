@@ -1,10 +1,10 @@
-"""What a taken-over process of a disk, of PCI or of the VGA asks for, and the VMM's side that it asks: the
-devices as a run has them, with their grants, in a machine of a few pages.
+"""What a taken-over process of a disk, a network interface, PCI or the VGA asks for, and the VMM's side that
+it asks: the devices as a run has them, with their grants, in a machine of a few pages.
 
 The guest has published one queue, with one request of 16 readable and 512 writable bytes. Next to these, and
 on a disk that belongs to nobody here, is what the process is after. A forgery got something if guest memory
-beside what is published, or a disk, is not what it was, or if a window is open, or if the registers of a PCI
-function are where something else is.
+beside what is published, or a disk, is not what it was, if a frame is on the wire, if a window is open, or if
+the registers of a PCI function are where something else is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
-from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
+from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk, virtio_net
 from kvmbox.devices import virtio_mmio
 from kvmbox.devices.media import (
     Aperture,
@@ -28,9 +28,12 @@ from kvmbox.devices.media import (
     Window,
 )
 from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
+from kvmbox.devices.virtio_net import PLACE_SHIFT
 from kvmbox.host.transfers import BytesStore
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.wires import Wire
 from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
@@ -49,12 +52,15 @@ SIZE: Final = 4096 * SECTOR
 """Bytes of each disk: more than a window may have."""
 READABLE: Final = 16
 WRITABLE: Final = 512
+FRAME_SIZE: Final = 60
+"""Of the only frame that is offered."""
 ENTRIES: Final = 8
 DESCRIPTORS, AVAILABLE, USED, HEAD, BUFFER, SECRET = 0x1000, 0x1100, 0x1200, 0x2000, 0x3000, 0x4000
 PUBLISHED: Final = range(DESCRIPTORS, SECRET)
 
 IDE: Final = "ide"
 VIRTIO: Final = "vblk"
+NET: Final = "vnet"
 PCI: Final = "pci"
 VGA_TYPE: Final = "vga"
 FIRST: Final = 1
@@ -102,9 +108,17 @@ def _ide(effect: Effect) -> Forgery:
     return Forgery(IDE, (((0, effect),),))
 
 
-def _virtio(*said: Said, between: tuple[tuple[Said, ...], ...] = ()) -> Forgery:
+def _virtio(*said: Said, between: tuple[tuple[Said, ...], ...] = (), device_type: str = VIRTIO) -> Forgery:
     """What is `said` comes when the process has its request, and behind the replies `between`."""
-    return Forgery(VIRTIO, (_PUBLISH, *between, said))
+    return Forgery(device_type, (_PUBLISH, *between, said))
+
+
+def _net(effect: Effect, *between: tuple[Said, ...]) -> Forgery:
+    return _virtio((0, effect), between=between, device_type=NET)
+
+
+def _vga(effect: Effect) -> Forgery:
+    return Forgery(VGA_TYPE, (((0, effect),),))
 
 
 _DATA: Final = b"taken over"
@@ -128,9 +142,12 @@ FORGERIES: Final = {
     "disk-memory-write": _ide(MemoryWrite(SECRET, _DATA, 0)),
     "disk-dma": _ide(Transfer(1, 0, 0, [(SECRET, SECTOR)], 1)),
     "queue-elsewhere": _ELSEWHERE,
-    "vga-memory-read": Forgery(VGA_TYPE, (((0, MemoryRead(1, [(SECRET, 64)])),),)),
-    "vga-window-elsewhere": Forgery(VGA_TYPE, (((0, Aperture(0, SECRET, 64)),),)),
-    "vga-window-beyond": Forgery(VGA_TYPE, (((0, Aperture(0, layout.VGA_MEMORY, 1 << 17)),),)),
+    "vga-memory-read": _vga(MemoryRead(1, [(SECRET, 64)])),
+    "vga-dma": _vga(Transfer(1, 0, 0, [(SECRET, SECTOR)], 0)),
+    "vga-window-elsewhere": _vga(Aperture(0, SECRET, 64)),
+    "vga-window-beyond": _vga(Aperture(0, layout.VGA_MEMORY, 1 << 17)),
+    "vga-window-wraps": _vga(Aperture(0, (1 << 64) - SECTOR, layout.VGA_MEMORY + 2 * SECTOR)),
+    "vga-window-plain": _vga(Aperture(1, SECRET, SECTOR)),
     "chain-forged": _virtio((0, ChainWrite(77, 0, _DATA))),
     "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(FIRST, 0)),),)),
     "chain-withdrawn": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=((), _PUBLISH[:1])),
@@ -140,6 +157,14 @@ FORGERIES: Final = {
     "chain-other-disk": _virtio((0, ChainTransfer(FIRST, 1, 0, 0, SECTOR, 1))),
     "chain-beyond-end": _virtio((0, ChainTransfer(FIRST, 0, SIZE, 0, SECTOR, 1))),
     "chain-read-only": _virtio((0, ChainTransfer(FIRST, 0, 0, 0, READABLE, 0))),
+    "frame-memory-read": _net(MemoryRead(1, [(SECRET, 64)])),
+    "frame-memory-write": _net(MemoryWrite(SECRET, _DATA, 0)),
+    "frame-sent-beyond": _net(ChainTransfer(FIRST, 0, 0, 0, SECRET - HEAD, 0)),
+    "frame-put-beyond": _net(ChainTransfer(FIRST, 0, 0, WRITABLE - 1, FRAME_SIZE, 1)),
+    "frame-void": _net(ChainTransfer(FIRST, 0, 0, 0, READABLE, 0), ((0, ChainUsed(FIRST, 0)),)),
+    "frame-other-wire": _net(ChainTransfer(FIRST, 1, 0, 0, READABLE, 0)),
+    "frame-not-offered": _net(ChainTransfer(FIRST, 0, 1 << PLACE_SHIFT, 0, FRAME_SIZE, 1)),
+    "frame-longer": _net(ChainTransfer(FIRST, 0, 0, 0, FRAME_SIZE + 1, 1)),
     **{name: Forgery(PCI, (((0, effect),),)) for name, effect in OF_PCI.items()},
 }
 """By the names of their probes."""
@@ -155,8 +180,22 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
     if device_type == VGA_TYPE:
         board = pc_board(BoardOptions((), 0, layout.MIB))
         return [device for device in board if device.device_type == VGA_TYPE]
+    if device_type == NET:
+        return place_virtio([virtio_net(0, bytes(6))])
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
     return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
+
+
+class _Noting(Wire):
+    """A wire that keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, frame: bytes) -> bool:
+        """See Wire."""
+        self.sent.append(frame)
+        return True
 
 
 class Victim:
@@ -165,6 +204,9 @@ class Victim:
     def __init__(self, device_type: str) -> None:
         self.ram = GuestMemory(16 * layout.PAGE_SIZE)
         self._disks = {f"disk{number}": BytesStore(bytes((number + 1,)) * SIZE) for number in range(3)}
+        self._wire = _Noting()
+        self._port = Port("net0", self._wire)
+        self._port.incoming.append(b"F" * FRAME_SIZE)
         self._windows: list[DataWindow] = []
         self.ram.write(DESCRIPTORS, struct.pack("<QIHHQIHH", HEAD, READABLE, 1, 1, BUFFER, WRITABLE, 2, 0))
         self.ram.write(AVAILABLE, struct.pack("<HHH", 0, 1, 0))
@@ -188,7 +230,14 @@ class Victim:
     def _state(self) -> list[bytes]:
         whole = self.ram.read(0, self.ram.size)
         parts = [whole[: PUBLISHED.start], whole[PUBLISHED.stop :]]
-        return parts + [bytes(disk.data) for disk in self._disks.values()] + [placed(self.buses)]
+        return (
+            parts
+            + [bytes(disk.data) for disk in self._disks.values()]
+            + [
+                placed(self.buses),
+                *self._wire.sent,
+            ]
+        )
 
     @property
     def is_harmed(self) -> bool:
@@ -219,8 +268,14 @@ class Victim:
     def rise_of(self, _line: object) -> None:
         """See Host."""
 
+    def input_room(self, _stream: str) -> Callable[[int], None]:
+        """See Host."""
+        return lambda _count: None
+
     def medium(self, _device: str, grant: Medium) -> MediumAccess:
         """See Host."""
+        if grant.name == self._port.name:
+            return MediumAccess(grant, self._port, lambda *_errand: False)
         store = self._disks[grant.name] if grant.size else BytesStore(b"")
         return MediumAccess(grant, store, lambda *_errand: False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from contextlib import suppress
 from typing import Any
@@ -103,15 +104,17 @@ def disk() -> Disk:
     return Disk()
 
 
-def test_pieces_of_ranges() -> None:
-    ranges = [(100, 4), (200, 1), (300, 10)]
-
-    assert list(piece(ranges, 0, 15)) == ranges
-    assert list(piece(ranges, 2, 4)) == [(102, 2), (200, 1), (300, 1)]
-    assert list(piece(ranges, 5, 3)) == [(300, 3)]
-    assert list(piece(ranges, 4, 1)) == [(200, 1)]
-    assert list(piece(ranges, 3, 0)) == []
-    assert list(piece(ranges, 15, 0)) == []
+def test_piece_of_ranges_is_that_of_their_bytes_for_all_small_ones() -> None:
+    for sizes in itertools.product(range(4), repeat=3):
+        ranges = [(100 * number, size) for number, size in enumerate(sizes)]
+        whole = [address + step for address, size in ranges for step in range(size)]
+        for skip in range(len(whole) + 1):
+            for size in range(len(whole) - skip + 1):
+                found = list(piece(ranges, skip, size))
+                assert [at + step for at, count in found for step in range(count)] == whole[
+                    skip : skip + size
+                ]
+                assert all(count for _, count in found)
 
 
 # --- Requests of a guest ------------------------------------------------------------------------------------

@@ -1,55 +1,30 @@
 """No wake-up is lost in shared memory: all orders of the steps of `page`'s protocol, as x86 may show them.
 
-Each side is a short program over the words of the page. A store goes into the side's store buffer and reaches
-memory at any later moment, in order; a load sees the side's own buffer first (TSO); a fence waits until the
-buffer is empty, and so do ringing and reading a doorbell, which take a lock in the kernel. The search goes
+Each side is a short program over the words of the page (`tests.support.store_buffers`). The search goes
 through every reachable state. One in which the VMM waits for a reply and nobody can move is a lost wake-up.
 `test_page_port` and `test_shared` show that the real loops make these steps in this order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import pytest
 
+from tests.support.store_buffers import (
+    DEVICE_WAITS,
+    OF_DEVICE,
+    OF_VMM,
+    REPLY,
+    REQUEST,
+    VMM_WAITS,
+    Instruction,
+    State,
+    assemble,
+    search,
+)
+
 REQUESTS: Final = 3
-
-# Words of the page.
-REQUEST, REPLY, DEVICE_WAITS, VMM_WAITS = range(4)
-# Doorbells.
-OF_DEVICE, OF_VMM = range(2)
-
-Instruction = tuple[object, ...]
-Program = list[Instruction]
-
-
-class Side(NamedTuple):
-    """`at` is the next instruction, `seen` the last frame, `rung` whether its hand-over rang."""
-
-    at: int = 0
-    seen: int = 0
-    rung: int = 1
-    buffer: tuple[tuple[int, int], ...] = ()
-
-
-class State(NamedTuple):
-    sides: tuple[Side, Side]
-    memory: tuple[int, int, int, int] = (0, 0, 0, 0)
-    bells: tuple[int, int] = (0, 0)
-
-
-def assemble(lines: list[Instruction]) -> Program:
-    """Labels, which are lines of one word, become the numbers of what follows them."""
-    labels: dict[str, int] = {}
-    program: Program = []
-    for line in lines:
-        if len(line) == 1 and str(line[0]).endswith(":"):
-            labels[str(line[0])[:-1]] = len(program)
-        else:
-            program.append(line)
-    return [tuple(labels.get(word, word) if type(word) is str else word for word in line) for line in program]
 
 
 def vmm(way: str, *, second_look: bool = True, fences: bool = True) -> list[Instruction]:
@@ -121,90 +96,13 @@ def device(*, second_look: bool = True, fences: bool = True, last_look: bool = T
     ]
 
 
-def moves(state: State, programs: tuple[Program, Program]) -> Iterator[State]:
-    """The states that one step of either side, or of its store buffer, leads to."""
-    for who in range(2):
-        side = state.sides[who]
-        if side.buffer:
-            (word, value), *rest = side.buffer
-            memory = list(state.memory)
-            memory[word] = value
-            yield state._replace(
-                sides=_with(state.sides, who, side._replace(buffer=tuple(rest))),
-                memory=(memory[0], memory[1], memory[2], memory[3]),
-            )
-        if side.at < len(programs[who]):
-            yield from _step(state, who, programs[who][side.at])
-
-
-def _with(sides: tuple[Side, Side], who: int, side: Side) -> tuple[Side, Side]:
-    return (side, sides[1]) if who == 0 else (sides[0], side)
-
-
-def _step(state: State, who: int, instruction: Instruction) -> Iterator[State]:
-    side = state.sides[who]
-
-    def load(word: int) -> int:
-        return next((value for at, value in reversed(side.buffer) if at == word), state.memory[word])
-
-    bells = list(state.bells)
-    after = side._replace(at=side.at + 1)
-    match instruction:
-        case ("store", int(word), int(value)):
-            after = after._replace(buffer=(*side.buffer, (word, value)))
-        case ("reply",):
-            after = after._replace(buffer=(*side.buffer, (REPLY, side.seen)))
-        case ("fence",):
-            if side.buffer:
-                return
-        case ("unless", int(word), int(target)):
-            after = after if load(word) else after._replace(at=target)
-        case ("if", int(word), int(value), int(target)):
-            after = after._replace(at=target) if load(word) == value else after
-        case ("unless new", int(target)):
-            after = after._replace(at=target) if load(REQUEST) == side.seen else after
-        case ("see",):
-            after = after._replace(seen=load(REQUEST))
-        case ("if rung", int(target)):
-            after = after._replace(at=target) if side.rung else after
-        case ("set rung", int(value)):
-            after = after._replace(rung=value)
-        case ("jump", int(target)):
-            after = after._replace(at=target)
-        case ("ring", int(bell)):
-            if side.buffer:
-                return
-            bells[bell] = min(
-                bells[bell] + 1, 2
-            )  # a read takes them all: whether there are more makes no difference
-        case ("wait", int(bell)):
-            if side.buffer or not bells[bell]:
-                return
-            bells[bell] = 0
-        case _:
-            raise AssertionError(instruction)
-    yield state._replace(sides=_with(state.sides, who, after), bells=(bells[0], bells[1]))
-
-
 def lost_wake_up(vmm_lines: list[Instruction], device_lines: list[Instruction]) -> tuple[State | None, int]:
     """A state in which the VMM has not got its replies and nobody moves, or None; and how many were seen."""
     programs = assemble(vmm_lines), assemble(device_lines)
-    start = State((Side(), Side()))
-    seen = {start}
-    waiting = [start]
-    while waiting:
-        state = waiting.pop()
-        stuck = True
-        for following in moves(state, programs):
-            stuck = False
-            if following not in seen:
-                seen.add(following)
-                waiting.append(following)
-        if stuck and state.sides[0].at < len(programs[0]):
-            return state, len(seen)
-        if state.sides[0].at == len(programs[0]):
-            assert state.sides[1].seen == REQUESTS
-    return None, len(seen)
+    stuck, seen = search(programs)
+    end = len(programs[0])
+    assert all(state.sides[1].seen == REQUESTS for state in seen if state.sides[0].at == end)
+    return next((state for state in stuck if state.sides[0].at < end), None), len(seen)
 
 
 def mixed(*ways: str) -> list[Instruction]:
