@@ -19,6 +19,8 @@ GNUMACH: Final = ("gnumach-image-1.8-amd64-up", "boot/gnumach-1.8-amd64-up.gz")
 XEN: Final = ("xen-hypervisor-4.20-amd64", "boot/xen-4.20-amd64.gz")
 TBOOT: Final = ("tboot", "boot/tboot.gz")
 LINUX: Final = ("linux-image-cloud-amd64", "boot/vmlinuz-*")
+LINUX_OF_PCS: Final = ("linux-image-amd64", "boot/vmlinuz-*")
+"""The lab's own kernel: unlike that for clouds it has drivers of mice and frame buffers."""
 U_BOOT: Final = "u-boot-qemu"
 SERIAL: Final = "com1=115200,8n1 console=com1 noreboot"
 SECOND_DISK: Final = 1 << 20
@@ -163,7 +165,7 @@ def _linux_on_disk(controller: str, device: str, cpus: int) -> Callable[[Path], 
     def start(directory: Path) -> Start:
         image, disk, second = images.find(*LINUX), images.root_disk(directory), directory / "second.img"
         second.write_bytes(bytes(SECOND_DISK))
-        initrd = images.root_initramfs(directory, LINUX, modules)
+        initrd = images.scripted_initramfs(directory, LINUX, modules, "init")
         return Start(
             (
                 *("--cpus", str(cpus), "--memory", "256M", "--no-reboot", "--initrd", str(initrd)),
@@ -173,6 +175,23 @@ def _linux_on_disk(controller: str, device: str, cpus: int) -> Callable[[Path], 
         )
 
     return start
+
+
+def _linux_devices(directory: Path) -> Start:
+    image = images.find(*LINUX_OF_PCS)
+    modules = ("psmouse", "ata_piix", "sd_mod", "sr_mod", "virtio_blk")
+    initrd = images.scripted_initramfs(directory, LINUX_OF_PCS, modules, "devices")
+    disks = [directory / name for name in ("first.img", "second.img", "third.img")]
+    for disk in disks:
+        disk.write_bytes(bytes(SECOND_DISK))
+    first, second, third = map(str, disks)
+    return Start(
+        (
+            *("--pci", "on", "--memory", "256M", "--no-reboot", "--rng", "--initrd", str(initrd)),
+            *("--disk", first, "--disk", second, "--disk", f"{third},on=virtio"),
+            *("--append", f"console=tty0 {LINUX_WORDS} vga=0x342", str(image)),
+        )
+    )
 
 
 def _seabios(directory: Path) -> Start:
@@ -283,6 +302,29 @@ _ROOT_MILESTONES: Final = _milestones(
         r"32768 sectors, serial ROOT-1\n(?s:.*): 2048 sectors, serial kvmbox-disk1\n",
     ),
     ("it reads and writes the disk", r"kvmbox-root: what was written is read"),
+    ("it powers off", r"reboot: Power down"),
+)
+_DEVICES_MILESTONES: Final = _milestones(
+    ("the first line of its log", r"Linux version \d"),
+    (
+        "its PCI functions are those of the specification",
+        "".join(
+            rf"kvmbox-pci: 0000:00:{place} {ids}\n"
+            for place, ids in (
+                (r"00\.0", "0x060000 0x8086 0x1237"),
+                (r"01\.0", "0x060100 0x8086 0x7000"),
+                (r"01\.1", "0x010100 0x8086 0x7010"),
+                (r"02\.0", "0x030000 0x1234 0x1111"),
+                (r"03\.0", "0x010000 0x1af4 0x1001"),
+                (r"04\.0", "0x00ff00 0x1af4 0x1005"),
+            )
+        )
+        + "kvmbox-block",
+    ),
+    ("its disks have their names", r"sda 2048\n(?s:.*)sdb 2048\n(?s:.*)vda 2048\n"),
+    ("it finds the mouse", r"kvmbox-input: ImExPS/2 Generic Explorer Mouse\n"),
+    ("its console is on the frame buffer", r"kvmbox-frame-buffer: 0 VESA VGA 640,480\n"),
+    ("it has drawn there", r"kvmbox-drawn: 1000\n"),
     ("it powers off", r"reboot: Power down"),
 )
 _XEN_MILESTONES: Final = _milestones(
@@ -489,5 +531,14 @@ GUESTS: Final = (
             ("virtio_blk", "virtio", "/dev/vda", 2),
             ("pata_legacy", "ide", "/dev/sda", 1),
         )
+    ),
+    Guest(
+        "Linux, its devices",
+        LINUX_OF_PCS[0],
+        "bzImage, PCI, IDE, virtio, mouse, frame buffer",
+        _linux_devices,
+        _DEVICES_MILESTONES,
+        {"pvm": _NO_SHLX},
+        timeout_s=_LINUX_S,
     ),
 )
