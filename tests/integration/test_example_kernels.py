@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -72,6 +73,45 @@ def test_example_builds_and_passes_its_suite(name: str, tmp_path: Path) -> None:
     assert status == 0, messages
     wanted = [test["name"] for test in tomllib.loads(suite.read_text(encoding="utf-8"))["test"]]
     assert [(result["name"], result["verdict"]) for result in results] == [(test, "pass") for test in wanted]
+
+
+@pytest.mark.parametrize(
+    ("tool", "commands"),
+    [
+        ("cmake", ("cmake -B build", "cmake --build build", "ctest --test-dir build --output-on-failure")),
+        ("meson", ("meson setup build", "meson test -C build --print-errorlogs")),
+    ],
+)
+def test_example_in_c_is_built_and_booted_by_other_tools(
+    tool: str, commands: tuple[str, ...], tmp_path: Path
+) -> None:
+    kvmbox = Path(sys.executable).with_name("kvmbox")
+    missing = [name for name in (tool, "cc", "ld") if shutil.which(name) is None]
+    if missing or not kvmbox.exists():
+        pytest.skip(f"not found: {', '.join(missing or ['the command kvmbox'])}")
+    copy = tmp_path / "c"
+    shutil.copytree(EXAMPLES / "c", copy)
+    environment = os.environ | {"PATH": f"{kvmbox.parent}:{os.environ['PATH']}", "KVMBOX_CONFIG": "none"}
+    for command in commands:
+        done = subprocess.run(
+            command.split(), cwd=copy, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cargo_boots_the_kernel_and_its_tests(tmp_path: Path) -> None:
+    kvmbox = Path(sys.executable).with_name("kvmbox")
+    if problem := why_no_rust():
+        pytest.skip(problem)
+    copy = tmp_path / "rust"
+    shutil.copytree(EXAMPLES / "rust", copy, ignore=shutil.ignore_patterns("target"))
+    environment = os.environ | {"PATH": f"{kvmbox.parent}:{os.environ['PATH']}", "KVMBOX_CONFIG": "none"}
+    for command, told in (("run", "the sum of ten squares is 385"), ("test", "squares: ok")):
+        done = subprocess.run(
+            ["cargo", command], cwd=copy, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert told in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("cc") is None or shutil.which("make") is None, reason="cc or make not found")

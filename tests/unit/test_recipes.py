@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -151,6 +152,29 @@ def test_pipeline_of_an_example_uses_what_there_is(path: Path) -> None:
         suites, options = step["with"]["suites"], step["with"]["options"]
     assert (example / suites).exists()
     assert {word for word in options.split() if word.startswith("-")} <= options_of("smoke")
+
+
+def test_tasks_of_an_editor_name_commands_and_options_that_exist() -> None:
+    folder = ROOT / "examples/c/.vscode"
+    tasks = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))["tasks"]
+    by_name = {task["label"]: task for task in tasks}
+    for task in tasks:
+        assert task.get("dependsOn", "build") in by_name
+        if task["command"] == "kvmbox":
+            name, *words = task["args"]
+            assert {word for word in words if word.startswith("-")} <= options_of(name)
+    (launch,) = json.loads((folder / "launch.json").read_text(encoding="utf-8"))["configurations"]
+    waiting = by_name[launch["preLaunchTask"]]
+    assert launch["miDebuggerServerAddress"].endswith(waiting["args"][-1])
+    # What kvmbox prints when it listens: see tests/integration/test_run_gdb.py.
+    assert waiting["problemMatcher"]["background"]["endsPattern"] == "waits for a client"
+
+
+def test_runner_of_cargo_names_options_that_exist() -> None:
+    config = tomllib.loads((ROOT / "examples/rust/.cargo/config.toml").read_text(encoding="utf-8"))
+    program, command, *words = config["target"]["x86_64-unknown-none"]["runner"]
+    assert (program, command) == ("kvmbox", "run")
+    assert {word for word in words if word.startswith("-")} <= options_of("run")
 
 
 # --- The container and the page ----------------------------------------------------------------------------
