@@ -2,6 +2,9 @@
 
 It ships the manual pages, and the compiled hot path for the Python that builds it, if that can be built.
 Otherwise, and with KVMBOX_PURE=1 in the environment, the wheel is for every Python, and pure.
+
+A source distribution has guests and launchers built, too. A wheel that is built of it where there is no
+compiler takes them: what came with the same sources is what the compiler would have made.
 """
 
 from __future__ import annotations
@@ -23,6 +26,10 @@ COMPILED_TAG: Final = f"{VERSION}-{VERSION}-linux_x86_64"
 """This Python, and the C library that it was built with: auditwheel finds out what others it may be."""
 
 
+BUILT: Final = ("kvmbox/guest_images/hello32.elf", "launcher/build/kvmbox")
+"""Whether these are there tells whether all is."""
+
+
 class GuestBuildHook(BuildHookInterface[Any]):
     """Runs guests/Makefile and launcher/Makefile before a wheel is put together, an editable one too."""
 
@@ -30,20 +37,34 @@ class GuestBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build both; a missing compiler ends the build with make's own message."""
+        if self.target_name == "sdist":
+            self._make()
+            return
         build_data["tag"] = TAG
         if self._compile():
             build_data["tag"] = COMPILED_TAG
             build_data["artifacts"].append(f"kvmbox/*/*{sysconfig.get_config_var('EXT_SUFFIX')}")
+        if not all(map(shutil.which, ("cc", "make"))) and all(map(self._is_there, BUILT)):
+            self.app.display_warning(
+                "kvmbox: no compiler: guests and launcher are those of the sources, built before"
+            )
+        else:
+            self._make()
+        if version != "editable":
+            self._write_manual(build_data)
+
+    def _is_there(self, path: str) -> bool:
+        return os.path.exists(f"{self.root}/{path}")
+
+    def _make(self) -> None:
         for directory in ("guests", "launcher"):
             try:
                 subprocess.run(["make", "-C", f"{self.root}/{directory}"], check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 raise SystemExit(
                     f"kvmbox: error: cannot build what is in {directory}/: {error}\n"
-                    "hint: install make and a C compiler (cc, as, ld)"
+                    "hint: install make and a C compiler (cc, as, ld), or take a wheel or a release's sdist"
                 ) from error
-        if version != "editable":
-            self._write_manual(build_data)
 
     def _write_manual(self, build_data: dict[str, Any]) -> None:
         """The manual pages, which only a wheel has a place for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import click
 import pytest
 import yaml
 
+from kvmbox import __version__
 from kvmbox.cli import main
 
 ROOT: Final = Path(__file__).parents[2]
@@ -19,6 +21,7 @@ ACTION: Final = ROOT / "action.yml"
 TEMPLATE: Final = ROOT / "ci-templates/gitlab-kvmbox.yml"
 BENCH: Final = ROOT / ".github/workflows/bench.yml"
 CONTAINERFILE: Final = ROOT / "Containerfile"
+PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PAGE: Final = ROOT / "docs/ci.md"
 EXAMPLES: Final = sorted(path.parent for path in (ROOT / "examples").glob("*/suite.toml"))
 PIPELINES: Final = sorted(
@@ -207,8 +210,58 @@ def test_workflow_that_measures_names_options_and_targets_that_exist() -> None:
         assert f"$(VENV)/{stamp}\n" in makefile
 
 
-def test_source_distribution_includes_the_recipes() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+def test_release_boots_each_python_that_it_builds_for() -> None:
+    jobs = read_yaml(ROOT / ".github/workflows/release.yml")["jobs"]
+    pythons = jobs["boot"]["strategy"]["matrix"]["python"]
+    built = PROJECT["tool"]["cibuildwheel"]["build"].split()
+    assert built == [f"cp{version.replace('.', '')}-*" for version in pythons]
+    scripts = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    text = "\n".join((*scripts, *PROJECT["tool"]["cibuildwheel"]["test-command"]))
+    assert_options_exist(text, {("smoke", "--history")})
+    # Only the job that drafts may write anything, and it runs nothing of a guest.
+    assert [name for name, job in jobs.items() if "permissions" in job] == ["draft"]
+    assert not any("${{" in script for script in scripts)
+
+
+def test_flake_has_the_version_and_the_dependencies_of_the_project() -> None:
+    flake = (ROOT / "flake.nix").read_text(encoding="utf-8")
+    assert f'version = "{__version__}"' in flake
+    for wanted in (*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]):
+        assert re.split("[>=]", wanted)[0] in flake
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Any:
+    """The build hook of a wheel, whose sources are in `tmp_path`."""
+    pytest.importorskip("hatchling")
+    loaded = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert loaded is not None
+    assert loaded.loader is not None
+    module = module_from_spec(loaded)
+    loaded.loader.exec_module(module)
+    made = module.GuestBuildHook(str(tmp_path), {}, None, None, "", "wheel")
+    made.built = [tmp_path / path for path in module.BUILT]
+    return made
+
+
+def test_wheel_without_a_compiler_takes_what_the_sources_have_built(
+    hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("KVMBOX_PURE", "1")
+    with pytest.raises(SystemExit, match=r"hint: install make and a C compiler .* or take a wheel"):
+        hook.initialize("editable", {})
+    for path in hook.built:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    data: dict[str, Any] = {}
+    hook.initialize("editable", data)
+    assert data["tag"].startswith("py3-none-")
+
+
+def test_source_distribution_includes_the_recipes_and_what_is_built() -> None:
+    target = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]
+    included = target["include"]
+    assert target["artifacts"] == ["kvmbox/guest_images/*", "launcher/build/*"]
     for name in ("action.yml", "ci-templates", "examples", "Containerfile", ".dockerignore"):
         assert name in included
