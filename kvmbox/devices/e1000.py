@@ -432,6 +432,8 @@ class E1000(TimelessModel):
         self._words[CONTROLS[index]] = value
         if turned:
             self._publish(index)
+        if index == SENT and value & ENABLE and not self._free(SENT):
+            self._cause(TXQE)
 
     def _change(self, index: int, place: int) -> None:
         """The guest has written a register of a ring."""

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.remote import queues
+from kvmbox.remote import descriptor_rings, queues
+from kvmbox.remote.descriptor_rings import DescriptorRing
 from kvmbox.remote.ring import Parts, Ring
+from tests.fuzz import descriptors
 from tests.fuzz.rings import Fault, fuzz, main
 
 pytestmark = pytest.mark.thorough
@@ -50,6 +52,36 @@ def test_planted_bug_is_found(ring: type[Ring], monkeypatch: pytest.MonkeyPatch)
         fuzz(5_000, SEED)
 
 
+def test_hostile_descriptors_reach_nothing_but_what_was_published() -> None:
+    made = descriptors.fuzz(RINGS, SEED)
+    assert made.chains > RINGS // 3
+    assert RINGS // 20 < made.dead < 2 * RINGS
+
+
+class Unchecked(DescriptorRing):
+    """Does not ask whether a buffer is RAM."""
+
+    def _buffer(self, address: int, size: int) -> list[tuple[int, int]]:
+        return [(address % 0x8000, size)]
+
+
+class Generous(DescriptorRing):
+    """Lets the device write all of a descriptor's second half."""
+
+    def give_back(self, head: int, written: int) -> None:
+        self.memory.write(self.descriptors + 16 * head + 8, written.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("ring", [Unchecked, Generous])
+def test_planted_bug_of_descriptors_is_found(
+    ring: type[DescriptorRing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptor_rings, "DescriptorRing", ring)
+    with pytest.raises(Fault):
+        descriptors.fuzz(5_000, SEED)
+
+
 def test_command_says_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--rings", "200", "--seed", "1"]) == 0
-    assert "no fault" in capsys.readouterr().out
+    assert descriptors.main(["--rings", "200", "--seed", "1"]) == 0
+    assert capsys.readouterr().out.count("no fault") == 2

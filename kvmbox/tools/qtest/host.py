@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kvmbox import layout
 from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
 from kvmbox.host.frame_buffer import show_window
 from kvmbox.host.interrupts import InterruptRouter
@@ -49,6 +50,10 @@ class VgaWindow:
     def _take_out(self, index: int, address: int, size: int) -> list[FollowUp]:
         self.is_ram = False
         return pieces(index, self._memory.read(address, size))
+
+
+OF_PCI = (layout.PCI_MEMORY, layout.PCI_MEMORY_END, False)
+"""Where registers of PCI functions may be, if there are some: see `Machine`."""
 
 
 class QtestHost:

@@ -30,7 +30,7 @@ from kvmbox.remote.medium import MediumAccess, medium_store
 from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.remote.queue_kinds import queues_of
-from kvmbox.tools.qtest.host import QtestHost, VgaWindow
+from kvmbox.tools.qtest.host import OF_PCI, QtestHost, VgaWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
@@ -76,6 +76,8 @@ class Machine:
             (piece.start, piece.end, True) for piece in memory.pieces if piece.start != self._window.first
         ]
         """(first, end, whether it is RAM) of all else that answers at an address; nothing overlaps."""
+        if self._buses.fabric is not None:
+            self._claims.append(OF_PCI)
         memory.show_video = lambda video: self._claims.extend((one.start, one.end, True) for one in video)
         self._unsettled = False
         self._reset_wanted = False

@@ -38,6 +38,7 @@ def started(control: int = BROADCAST | STRIP) -> E1000:
     for ring in (RDBAL, TDBAL):
         write(model, (ring, 0x1000), (ring + LEN, 16 * ENTRIES))
     write(model, (nic.RCTL, nic.ENABLE | control), (nic.TCTL, nic.ENABLE), (RDBAL + TAIL, ENTRIES - 1))
+    read(model, nic.ICR)  # that nothing is to be sent
     return model
 
 
