@@ -69,7 +69,8 @@ PAGES = {
     ),
     "The sandbox": (
         *("docs/architecture", "docs/threat-model", "docs/properties", "docs/audit", "docs/reach"),
-        *("docs/crash-survival", "docs/performance", "docs/rfc-answer", "docs/wire-protocol", "docs/writing-a-device"),
+        *("docs/crash-survival", "docs/performance", "docs/rfc-answer", "docs/wire-protocol"),
+        "docs/writing-a-device",
         "docs/adr/*",
     ),
     "Reference": ("docs/commands", "docs/api"),
