@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help man run test test-all test-devmode test-svm check budgets generated docs chaos fuzz lint format types guests clean
+.PHONY: help man run test test-all test-devmode test-svm check budgets generated docs chaos fuzz planted reach lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -72,6 +72,12 @@ fuzz: $(BYTECODE) $(COMPILED) ## send FRAMES (10,000,000) hostile frames to the 
 	$(BIN)/python -m tests.fuzz.windows --frames $$(( $(FRAMES) / 10 ))
 	$(BIN)/python -m tests.fuzz.rings --rings $$(( $(FRAMES) / 10 ))
 	$(BIN)/python -m tests.fuzz.taken_over --frames $$(( $(FRAMES) / 10 ))
+
+planted: $(READY) ## plant bugs of other device models one by one; who is hurt, who finds them: docs/reach.md
+	$(BIN)/python -m tools.planted --page
+
+reach: $(READY) ## measure what a taken-over device reaches here and in QEMU: docs/reach.md
+	$(BIN)/python -m tools.reach --page
 
 lint: $(STAMP) ## ruff: lint and format
 	$(BIN)/ruff check .

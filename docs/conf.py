@@ -68,8 +68,9 @@ PAGES = {
         *("docs/devices/*", "docs/qtest"),
     ),
     "The sandbox": (
-        *("docs/architecture", "docs/threat-model", "docs/properties", "docs/audit", "docs/crash-survival"),
-        *("docs/performance", "docs/rfc-answer", "docs/wire-protocol", "docs/writing-a-device"),
+        *("docs/architecture", "docs/threat-model", "docs/properties", "docs/audit", "docs/reach"),
+        *("docs/crash-survival", "docs/performance", "docs/rfc-answer", "docs/wire-protocol"),
+        "docs/writing-a-device",
         "docs/adr/*",
     ),
     "Reference": ("docs/commands", "docs/api"),

@@ -237,3 +237,13 @@ def test_mouse_button_that_the_protocol_loses_is_told_no_more() -> None:
     copy = Ps2Mouse()
     copy.restore(mouse.snapshot())
     assert asked(copy, 0xF4) == "fa"
+
+
+def test_wrap_mode_echoes_all_bytes_but_two_however_many_come() -> None:
+    """None of them is a command, and none is kept (the planted bug `ps2-queue`)."""
+    mouse = Ps2Mouse()
+    assert asked(mouse, 0xEE) == "fa"
+    for value in set(range(256)) - {0xEC, 0xFF}:
+        assert asked(mouse, value) == f"{value:02x}"
+    assert asked(mouse, 0xEC) == "fa"
+    assert asked(mouse, 0xF2) == "fa00"

@@ -1,0 +1,35 @@
+"""Tables in pages of the documentation that a command makes.
+
+A block begins with `<!-- NAME -->` and ends with `<!-- NAME: end -->`. All else is prose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def line(*cells: str) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def fill(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Put lines into the block `name` of a page. ValueError if it has no such block."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- {name}: end -->"
+    text = page.read_text(encoding="utf-8")
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not (has_begin and has_end):
+        raise ValueError(f"{page} has no block '{name}'")
+    page.write_text(f"{before}{begin}{chr(10).join(lines)}\n{end}{after}", encoding="utf-8")
+
+
+def merged(page: Path, name: str, lines: Sequence[str]) -> list[str]:
+    """The lines of a block, but those of `lines` in place of those that begin with the same cell.
+
+    `lines` begin with the two of the heading, which stay where they are.
+    """
+    block = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")[2].partition("<!--")[0]
+    rows = {one.split("|")[1]: one for one in (*block.splitlines()[2:], *lines[2:]) if one.startswith("|")}
+    return [*lines[:2], *rows.values()]

@@ -1,0 +1,77 @@
+"""Bugs that device models of others had, planted in a copy of kvmbox one by one.
+
+    python -m tools.planted                  attack and find all of them, print the table
+    python -m tools.planted NAME …           these
+    python -m tools.planted --page           and put the rows into docs/reach.md
+    python -m tools.planted --attacks        attack only
+
+Each is used by a guest in several kinds of machine, and looked for by fuzzers and tests. Needs /dev/kvm, cc,
+and guests that are built. A shell that runs for a guest writes an empty file, and does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tools.blocks import fill, line, merged
+from tools.planted.attack import WAYS, Outcome, attack, build
+from tools.planted.finders import CONFTEST, NO_SHRINKING, Found, Search
+from tools.planted.plant import TOP, Plant, plants, scratch_copy
+
+PAGE: Final = TOP / "docs/reach.md"
+HEAD: Final = ("bug", "here", *WAYS, "found by a fuzzer", "by a test of the device")
+
+
+def row(plant: Plant, outcomes: dict[str, Outcome], found: Sequence[Found]) -> str:
+    """Its line of the table."""
+
+    def best(is_fuzzer: bool) -> str:
+        one = next((one for one in found if one.is_fuzzer == is_fuzzer), None)
+        return f"{one.by}: {one.how}, {one.seconds:.0f} s" if one else "**no**"
+
+    cells = [f"{plant.kind}, {', '.join(plant.cves)}", plant.here, *map(str, outcomes.values())]
+    return line(*cells, best(True), best(False))
+
+
+def examine(plant: Plant, search: Search | None) -> str:
+    """Plant it, attack it in each way, have it looked for; its line of the table."""
+    with tempfile.TemporaryDirectory(prefix="kvmbox-planted-") as folder:
+        top = Path(folder)
+        scratch_copy(top)
+        plant.apply(top)
+        image = build(plant, top)
+        with (top / CONFTEST).open("a", encoding="utf-8") as conftest:
+            conftest.write(NO_SHRINKING)
+        outcomes = {name: attack(plant, top, image, way) for name, way in WAYS.items()}
+        return row(plant, outcomes, list(search.find(plant, top)) if search else ())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="planted", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--attacks", action="store_true", help="look for nothing")
+    parser.add_argument("--page", action="store_true", help="put the rows into docs/reach.md")
+    options = parser.parse_args(arguments)
+    chosen = [plant for plant in plants() if not options.names or plant.name in options.names]
+    rows = [line(*HEAD), line(*["---"] * len(HEAD))]
+    with tempfile.TemporaryDirectory(prefix="kvmbox-clean-") as clean:
+        scratch_copy(Path(clean))
+        search = None if options.attacks else Search(Path(clean))
+        for plant in chosen:
+            rows.append(examine(plant, search))
+            print(rows[-1], flush=True)
+    if options.page:
+        fill(PAGE, "planted", merged(PAGE, "planted", rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
