@@ -17,6 +17,7 @@ pytestmark = pytest.mark.kvm
 def page_of(path: Path) -> Page:
     page = Page(path.read_text(encoding="utf-8"))
     page.assert_policy_holds()
+    page.assert_accessible()
     return page
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 
 class Page(HTMLParser):
@@ -64,3 +65,21 @@ class Page(HTMLParser):
         for _, attributes in self.elements:
             assert not [name for name in attributes if name.startswith("on") or name == "style"]
             assert re.match(r"data:image/png;base64,", attributes.get("src") or "data:image/png;base64,")
+
+    def assert_accessible(self) -> None:
+        """What a screen reader and a keyboard need: a language, names, headings in order, titles."""
+        names = [tag for tag, _ in self.elements]
+        assert (self.of("html")[0]["lang"], names.count("main"), names.count("h1")) == ("en", 1, 1)
+        levels = [int(tag[1]) for tag in names if re.fullmatch("h[1-6]", tag)]
+        assert all(below <= above + 1 for above, below in pairwise(levels)), levels
+        assert all(one["scope"] == "col" for one in self.of("th"))
+        for one in self.of("img"):
+            assert one["alt"]
+        for one in self.of("svg"):
+            assert (one["role"], bool(one["aria-label"])) == ("img", True)
+        # What scrolls sideways can be reached without a mouse.
+        scrolling = [*self.of("pre"), *(one for one in self.of("div") if one.get("class") == "chart")]
+        assert all(one["tabindex"] == "0" for one in scrolling)
+        for at, (tag, _) in enumerate(self.elements):
+            if tag == "input":
+                assert self.elements[at - 1][0] == "label"

@@ -28,6 +28,7 @@ def drawn(records: list[Record], name: str = "run.rec") -> Page:
     summary = summarise(kept.watch(records), CHANNELS, DeviceChoice.parse(None, CHANNELS), lanes)
     page = Page(trace_page(name, summary, lanes, kept))
     page.assert_policy_holds()
+    page.assert_accessible()
     return page
 
 

@@ -42,6 +42,7 @@ def test_page_tells_what_became_of_each_test() -> None:
         )
     )
     page.assert_policy_holds()
+    page.assert_accessible()
     for words in (
         *("1 passed, 1 failed (1 crash), 1 skipped", "2 boots in", "crash (1)"),
         *("one\ntwo", "RIP=1", "RAX=2", "i386 only", "kvmbox run crash.elf", "hello"),
@@ -90,6 +91,7 @@ def test_nothing_of_a_guest_is_markup(name: str, reason: str, console: str, repo
 
     page = make(name, reason, console, report)
     page.assert_policy_holds()
+    page.assert_accessible()
     assert page.shape == make("", "", "", "").shape
 
 
