@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
-from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk, virtio_net
+from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
 from kvmbox.devices import virtio_mmio
 from kvmbox.devices.media import (
     Aperture,
@@ -28,21 +28,17 @@ from kvmbox.devices.media import (
     Window,
 )
 from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
-from kvmbox.devices.virtio_net import PLACE_SHIFT
 from kvmbox.host.transfers import BytesStore
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
-from kvmbox.parts.net.port import Port
-from kvmbox.parts.net.wires import Wire
 from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queue_kinds import queues_of
 from kvmbox.remote.window import CLOSED, DataWindow
+from kvmbox.tools.audit.forgery import Forgery, Said
+from kvmbox.tools.audit.net_forgeries import NotingPort, frame_effects, net_devices
 from kvmbox.tools.audit.pci_forgeries import OF_PCI, crowded_buses, pci_device, placed
 from kvmbox.wire import protocol
-from kvmbox.wire.effect_texts import TEXTS
-from kvmbox.wire.effects import encode_effects
 
 if TYPE_CHECKING:
     from kvmbox.remote.queues import DeviceQueues
@@ -52,8 +48,6 @@ SIZE: Final = 4096 * SECTOR
 """Bytes of each disk: more than a window may have."""
 READABLE: Final = 16
 WRITABLE: Final = 512
-FRAME_SIZE: Final = 60
-"""Of the only frame that is offered."""
 ENTRIES: Final = 8
 DESCRIPTORS, AVAILABLE, USED, HEAD, BUFFER, SECRET = 0x1000, 0x1100, 0x1200, 0x2000, 0x3000, 0x4000
 PUBLISHED: Final = range(DESCRIPTORS, SECRET)
@@ -65,9 +59,6 @@ PCI: Final = "pci"
 VGA_TYPE: Final = "vga"
 FIRST: Final = 1
 """The handle that the VMM gives to the only request."""
-
-Said = tuple[int, Effect]
-"""An effect, with the index of the device that has it."""
 
 _PUBLISH: Final[tuple[Said, ...]] = (
     (0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, USED)),
@@ -84,26 +75,6 @@ _WRITTEN: Final = (
 """What the guest has written to registers of the first device: so it has published its queue."""
 
 
-class Forgery(Value):
-    """What a process of `device_type` answers: the effects of one reply after the other. The last effect is
-    the one that it may not have.
-    """
-
-    device_type: str
-    replies: tuple[tuple[Said, ...], ...]
-
-    @property
-    def encoded(self) -> str:
-        """For the payload: of each reply the number of effects and their bytes, in hexadecimal digits."""
-        return ",".join((bytes((len(said),)) + encode_effects(list(said))).hex() for said in self.replies)
-
-    @property
-    def text(self) -> str:
-        """The last effect, for people."""
-        effect = self.replies[-1][-1][1]
-        return TEXTS[type(effect)](effect, str)
-
-
 def _ide(effect: Effect) -> Forgery:
     return Forgery(IDE, (((0, effect),),))
 
@@ -111,10 +82,6 @@ def _ide(effect: Effect) -> Forgery:
 def _virtio(*said: Said, between: tuple[tuple[Said, ...], ...] = (), device_type: str = VIRTIO) -> Forgery:
     """What is `said` comes when the process has its request, and behind the replies `between`."""
     return Forgery(device_type, (_PUBLISH, *between, said))
-
-
-def _net(effect: Effect, *between: tuple[Said, ...]) -> Forgery:
-    return _virtio((0, effect), between=between, device_type=NET)
 
 
 def _vga(effect: Effect) -> Forgery:
@@ -157,14 +124,15 @@ FORGERIES: Final = {
     "chain-other-disk": _virtio((0, ChainTransfer(FIRST, 1, 0, 0, SECTOR, 1))),
     "chain-beyond-end": _virtio((0, ChainTransfer(FIRST, 0, SIZE, 0, SECTOR, 1))),
     "chain-read-only": _virtio((0, ChainTransfer(FIRST, 0, 0, 0, READABLE, 0))),
-    "frame-memory-read": _net(MemoryRead(1, [(SECRET, 64)])),
-    "frame-memory-write": _net(MemoryWrite(SECRET, _DATA, 0)),
-    "frame-sent-beyond": _net(ChainTransfer(FIRST, 0, 0, 0, SECRET - HEAD, 0)),
-    "frame-put-beyond": _net(ChainTransfer(FIRST, 0, 0, WRITABLE - 1, FRAME_SIZE, 1)),
-    "frame-void": _net(ChainTransfer(FIRST, 0, 0, 0, READABLE, 0), ((0, ChainUsed(FIRST, 0)),)),
-    "frame-other-wire": _net(ChainTransfer(FIRST, 1, 0, 0, READABLE, 0)),
-    "frame-not-offered": _net(ChainTransfer(FIRST, 0, 1 << PLACE_SHIFT, 0, FRAME_SIZE, 1)),
-    "frame-longer": _net(ChainTransfer(FIRST, 0, 0, 0, FRAME_SIZE + 1, 1)),
+    **{
+        name: _virtio((0, effect), device_type=NET)
+        for name, effect in frame_effects(FIRST, READABLE, WRITABLE, SECRET).items()
+    },
+    "frame-void": _virtio(
+        (0, ChainTransfer(FIRST, 0, 0, 0, READABLE, 0)),
+        between=(((0, ChainUsed(FIRST, 0)),),),
+        device_type=NET,
+    ),
     **{name: Forgery(PCI, (((0, effect),),)) for name, effect in OF_PCI.items()},
 }
 """By the names of their probes."""
@@ -181,21 +149,9 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
         board = pc_board(BoardOptions((), 0, layout.MIB))
         return [device for device in board if device.device_type == VGA_TYPE]
     if device_type == NET:
-        return place_virtio([virtio_net(0, bytes(6))])
+        return list(net_devices())
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
     return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
-
-
-class _Noting(Wire):
-    """A wire that keeps what was sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def send(self, frame: bytes) -> bool:
-        """See Wire."""
-        self.sent.append(frame)
-        return True
 
 
 class Victim:
@@ -204,9 +160,7 @@ class Victim:
     def __init__(self, device_type: str) -> None:
         self.ram = GuestMemory(16 * layout.PAGE_SIZE)
         self._disks = {f"disk{number}": BytesStore(bytes((number + 1,)) * SIZE) for number in range(3)}
-        self._wire = _Noting()
-        self._port = Port("net0", self._wire)
-        self._port.incoming.append(b"F" * FRAME_SIZE)
+        self._port = NotingPort()
         self._windows: list[DataWindow] = []
         self.ram.write(DESCRIPTORS, struct.pack("<QIHHQIHH", HEAD, READABLE, 1, 1, BUFFER, WRITABLE, 2, 0))
         self.ram.write(AVAILABLE, struct.pack("<HHH", 0, 1, 0))
@@ -235,7 +189,7 @@ class Victim:
             + [bytes(disk.data) for disk in self._disks.values()]
             + [
                 placed(self.buses),
-                *self._wire.sent,
+                *self._port.sent,
             ]
         )
 

@@ -18,7 +18,8 @@ from kvmbox.lean import Value
 from kvmbox.tools.audit.accounting import cpu_limited
 from kvmbox.tools.audit.attacks.memory import ANSWER, MIB, MOST
 from kvmbox.tools.audit.attacks.processes import BOMB, EXECUTED_STATUS
-from kvmbox.tools.audit.forgeries import FORGERIES, Forgery
+from kvmbox.tools.audit.forgeries import FORGERIES
+from kvmbox.tools.audit.forgery import Forgery
 from kvmbox.tools.audit.result import Ended, Result
 from kvmbox.tools.audit.scene import Scene
 

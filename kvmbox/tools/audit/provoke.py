@@ -15,7 +15,8 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
-from kvmbox.tools.audit.forgeries import Forgery, Victim
+from kvmbox.tools.audit.forgeries import Victim
+from kvmbox.tools.audit.forgery import Forgery
 from kvmbox.tools.audit.result import Ended, Result
 from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
 from kvmbox.wire import page_layout as layout
