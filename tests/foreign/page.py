@@ -1,7 +1,7 @@
 """docs/guests-that-boot.md: tables of what was measured, put into the blocks of the page.
 
-A block begins with `<!-- guests: TABLE -->` and ends with `<!-- guests: end -->`; TABLE is `guests` or
-`kvm-unit-tests`. Everything else on the page is prose that people write.
+A block begins with `<!-- guests: TABLE -->` and ends with `<!-- guests: end -->`; TABLE is `guests`, `others`
+or `kvm-unit-tests`. Everything else on the page is prose that people write.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from tests.foreign.guests import GUESTS, Guest
-from tests.foreign.rows import ENTRY, GUEST, Row
+from tests.foreign.rows import ENTRY, GUEST, OTHER, Row
 from tests.foreign.survey import KVMBOX_NAME, QEMU_NAME
 
 COLUMNS: Final = (("pvm", QEMU_NAME), ("pvm", KVMBOX_NAME), ("svm", QEMU_NAME), ("svm", KVMBOX_NAME))
@@ -24,7 +24,7 @@ _HEAD: Final = ("QEMU, pvm", "kvmbox, pvm", "QEMU, svm", "kvmbox, svm")
 
 def filled(page: str, rows: Sequence[Row]) -> str:
     """`page` with its blocks filled. ValueError for a block that nobody knows, or a page without blocks."""
-    tables = {"guests": guests_table, "kvm-unit-tests": entries_table}
+    tables = {"guests": guests_table, "others": others_table, "kvm-unit-tests": entries_table}
 
     def block(match: re.Match[str]) -> str:
         if match[2] not in tables:
@@ -45,6 +45,17 @@ def guests_table(rows: Sequence[Row]) -> str:
         found = [measured.get((guest.name, *column)) for column in COLUMNS]
         version = next((row.version for row in found if row and row.version), "")
         lines.append(_line(guest.name, version, guest.form, *map(_reached, found), _why(guest, found)))
+    return "".join(lines)
+
+
+def others_table(rows: Sequence[Row]) -> str:
+    """How far guests got that were measured by hand."""
+    measured = _by_place(rows, OTHER)
+    lines = [_line("guest", "QEMU", "kvmbox", "remark"), _line(*["---"] * 4)]
+    for name in dict.fromkeys(name for name, _, _ in measured):
+        found = [measured.get((name, "tcg", QEMU_NAME)), measured.get((name, "svm", KVMBOX_NAME))]
+        note = "; ".join(row.note for row in found if row and row.note)
+        lines.append(_line(name, *map(_reached, found), note))
     return "".join(lines)
 
 

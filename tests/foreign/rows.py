@@ -11,6 +11,7 @@ from typing import Final
 
 GUEST: Final = "guest"
 ENTRY: Final = "entry"
+OTHER: Final = "other"
 _MARK: Final = "row: "
 """What a line with a row begins with: other lines may stand between them."""
 
@@ -22,7 +23,7 @@ class Row:
     backend: str
     program: str
     kind: str
-    """GUEST or ENTRY."""
+    """GUEST, ENTRY, or OTHER: a guest that is in no table of the tests, and was measured by hand."""
     name: str
     result: str
     """The last milestone that a guest reached, an entry's verdict, or that there is no way to start it."""

@@ -18,7 +18,7 @@ from tests.foreign import kvm_unit_tests as suite
 from tests.foreign.guests import GUESTS, Guest, Limit, Milestone, Start
 from tests.foreign.kvm_unit_tests import Entry, Verdict
 from tests.foreign.observe import LIMIT, End, Observation, observe, plain
-from tests.foreign.rows import ENTRY, GUEST, Row, load, merged, rows_of, save
+from tests.foreign.rows import ENTRY, GUEST, OTHER, Row, load, merged, rows_of, save
 from tests.lab.packages import Unavailable
 from tests.support.patience import patience
 
@@ -416,6 +416,19 @@ def test_page_shows_each_guest_once_with_all_columns() -> None:
     assert "old" not in text
     assert "\nprose\n" in text
     assert page.filled(text, rows) == text
+
+
+def test_page_shows_guests_measured_by_hand_beside_qemu() -> None:
+    rows = [
+        row("svm", "kvmbox", "a kernel", kind=OTHER, result="its shell", reached=2),
+        row("tcg", "QEMU", "a kernel", kind=OTHER, result="its disk", reached=1, note="it panics"),
+        row("svm", "kvmbox", "a guest", result="second", reached=2),
+    ]
+
+    text = page.filled("<!-- guests: others -->\n<!-- guests: end -->\n", rows)
+
+    assert "| a kernel | its disk | **its shell** | it panics |\n" in text
+    assert "a guest" not in text
 
 
 @pytest.mark.usefixtures("one_guest")
