@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help man run test test-all test-devmode test-svm check budgets generated docs chaos fuzz planted reach lint format types guests clean
+.PHONY: help man run test test-all test-devmode test-svm check budgets generated docs chaos fuzz fuzz-sanitized planted reach lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -66,12 +66,13 @@ FAULTS ?= 1000
 chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run
 	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(PYTEST) $(PYTEST_ARGS) tests/chaos
 
-FRAMES ?= 10000000
-fuzz: $(BYTECODE) $(COMPILED) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process
-	$(BIN)/python -m tests.fuzz.run --frames $(FRAMES)
-	$(BIN)/python -m tests.fuzz.windows --frames $$(( $(FRAMES) / 10 ))
-	$(BIN)/python -m tests.fuzz.rings --rings $$(( $(FRAMES) / 10 ))
-	$(BIN)/python -m tests.fuzz.taken_over --frames $$(( $(FRAMES) / 10 ))
+SECONDS_EACH ?= 60
+fuzz: $(BYTECODE) $(COMPILED) ## fuzz each target for SECONDS_EACH (60) of CPU time, led by the branches it takes
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS_EACH)
+	$(BIN)/python -m tests.fuzz.taken_over --frames $$(( $(SECONDS_EACH) * 1000 ))
+
+fuzz-sanitized: $(COMPILED) ## the same of the compiled halves, built with ASan and UBSan in build/sanitized
+	tools/fuzz_sanitized.sh $(BIN) $(SECONDS_EACH)
 
 planted: $(READY) ## plant bugs of other device models one by one; who is hurt, who finds them: docs/reach.md
 	$(BIN)/python -m tools.planted --page

@@ -1,4 +1,4 @@
-"""Hostile replies, by the million.
+"""Hostile replies.
 
 A case begins with a reply that an honest process could give, and has nothing, or a few things, wrong: fields,
 bits, lengths, an effect that was not granted, the reply to another request, an error frame, or all of it.
@@ -18,10 +18,11 @@ WIDTHS: Final = (8, 8, 8, 8, 32, 64, 64, 32, 32)
 
 
 class Liar:
-    """A source of replies. All of them come from one seed."""
+    """A source of replies."""
 
-    def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
+    def __init__(self, dice: random.Random | int) -> None:
+        """The choices come from dice, or from a seed."""
+        self.dice = random.Random(dice) if isinstance(dice, int) else dice
 
     def ask(self) -> Ask:
         return self.dice.choice(ASKS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -21,9 +21,11 @@ from kvmbox.run.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
 from tests.fuzz.frames import Liar
+from tests.fuzz.models import damaged
 from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
 from tests.support.calling import CallingTransport, GoneError
+from tests.support.dice import Dice
 from tests.support.fake_room import FakeRoom
 from tests.support.noting_host import NotingHost
 
@@ -34,7 +36,7 @@ TYPES: Final = tuple(sorted(BOARD))
 MAX_STEP_NS: Final = 3_000_000
 
 
-def random_request(dice: random.Random, devices: list[DeviceSpec], sequence: int, now: int) -> Request:
+def random_request(dice: Dice, devices: list[DeviceSpec], sequence: int, now: int) -> Request:
     """Something that a VMM may ask, with arguments of a guest's choice."""
     way = dice.random()
     device = dice.randrange(len(devices))
@@ -65,7 +67,7 @@ def random_request(dice: random.Random, devices: list[DeviceSpec], sequence: int
 # --- Restarts ---------------------------------------------------------------------------------------------
 
 
-def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
+def spoil(dice: Dice, frame: bytes, reply: bytes) -> bytes:
     """A reply that nobody may believe."""
     fields: list[int] = list(HEADER.unpack_from(reply))
     match dice.randrange(8):
@@ -118,13 +120,35 @@ def send(channel: Channel, request: Request, limit: int) -> int:
     return value
 
 
+def use_block(dice: Dice, device: int, offset: int) -> Callable[[Channel], bytes]:
+    """An access of several bytes, or of several values, which is one request; what it reads."""
+    size, count = dice.some((1, 2, 4)), 1 + dice.byte() % 40
+    data = dice.randbytes(size * count)
+
+    def write_wide(channel: Channel) -> bytes:
+        channel.write_wide(device, offset, data[:8])
+        return b""
+
+    match dice.byte() % 4:
+        case 0:
+            return lambda channel: channel.read_string(device, offset, size, count)
+        case 1:
+            return lambda channel: channel.write_string(device, offset, size, data).to_bytes(4, "little")
+        case 2:
+            return write_wide
+    word = request_word(protocol.READ_WIDE, device, max(2, size))
+    limit = (1 << 8 * max(2, size)) - 1
+    return lambda channel: channel.access(word, offset, 0, limit).to_bytes(8, "little")
+
+
 MOST_LOSSES: Final = POISONED - 1
 """How many processes may be lost at a request, and on the way to it, without an end of the run."""
 
 
-def some_memory(dice: random.Random) -> bytes:
+def some_memory(dice: Dice) -> bytes:
     """A page in which a device finds blocks that ask for a little, at places that may be memory."""
-    return b"".join([dice.choice((0, dice.randrange(64))).to_bytes(4, "big") for _ in range(PAGE_SIZE // 4)])
+    words = [dice.byte() % 128 // 2 * (dice.byte() & 1) for _ in range(16)]
+    return b"".join([word.to_bytes(4, "big") for word in words]) * (PAGE_SIZE // 64)
 
 
 class LivesTarget:
@@ -135,7 +159,7 @@ class LivesTarget:
         self.frames = self.accepted = 0
         self._begun = False
 
-    def _begin(self, dice: random.Random) -> None:
+    def _begin(self, dice: Any) -> None:
         self._begun = True
         self._dice = dice
         self._devices: list[DeviceSpec] = BOARD[dice.choice(TYPES)]
@@ -197,21 +221,23 @@ class LivesTarget:
         self._now += dice.randrange(MAX_STEP_NS)
         self._sequence += 1
         request = random_request(dice, self._devices, self._sequence, self._now)
+        act: Callable[[Channel], object] = partial(send, request=request, limit=(1 << 64) - 1)
+        if dice.byte() < 40:
+            act = use_block(dice, request.device, request.offset % 16)
         host, twin_host = self._host, self._twin_host
         host.log.clear()
         twin_host.log.clear()
         self._losses = 0
         self.frames += 1
-        limit = (1 << 64) - 1
-        expected = send(self._twin, request, limit)
+        expected = act(self._twin)
         try:
-            value = send(self._channel, request, limit)
+            value = act(self._channel)
         except GivenUpError as error:
             raise Fault(f"{request.encode().hex()}: gave up: {error}") from error
         self.accepted += self._losses == 0
         if value != expected or host.log != twin_host.log:
             raise Fault(
-                f"{request.encode().hex()}: {value:#x} and {host.log}, not {expected:#x}, {twin_host.log}"
+                f"{request.encode().hex()}: {value!r} and {host.log}, not {expected!r}, {twin_host.log}"
             )
         if self._channel.deadline != self._twin.deadline:
             raise Fault(
@@ -237,7 +263,7 @@ class SnapshotTarget:
 
     def step(self, liar: Liar) -> None:
         """One snapshot. Raises Fault."""
-        dice = liar.dice
+        dice: Any = liar.dice
         if self._server is None:
             self._devices = BOARD[dice.choice(TYPES)]
             self._server = self._parts.server()
@@ -291,25 +317,6 @@ class SnapshotTarget:
         """Nothing is open."""
 
 
-def damaged(dice: random.Random, state: bytes) -> bytes:
-    """A snapshot with a few things wrong, or none."""
-    changed = bytearray(state)
-    for _ in range(dice.choice((0, 1, 1, 2, 5))):
-        match dice.randrange(5):
-            case 0 if changed:
-                changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
-            case 1 if changed:
-                place = dice.randrange(len(changed))
-                changed[place : place + 8] = dice.choice((b"\xff", b"\0", b"\x80")) * 8
-            case 2:
-                del changed[dice.randrange(len(changed) + 1) :]
-            case 3:
-                changed += dice.randbytes(dice.choice((1, 8, 5000)))
-            case 4 if changed:
-                changed[dice.randrange(len(changed))] = dice.getrandbits(8)
-    return bytes(changed)
-
-
 # --- Coalesced writes -------------------------------------------------------------------------------------
 
 PORTS: Final = (0x80, 0xE9, 0x402)
@@ -344,7 +351,7 @@ class RingTarget:
 
     def step(self, liar: Liar) -> None:
         """One state of the ring. Raises Fault."""
-        dice = liar.dice
+        dice: Any = liar.dice
         indices = [dice.randrange(ENTRIES), dice.randrange(ENTRIES)]
         if dice.random() < 0.2:
             indices[dice.randrange(2)] = dice.choice((ENTRIES, ENTRIES + 1, 0xFFFF, 0xFFFF_FFFF))

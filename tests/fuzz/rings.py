@@ -1,4 +1,4 @@
-"""Hostile rings, by the million: `python -m tests.fuzz.rings --rings 1000000`.
+"""Hostile rings.
 
 A case is a queue whose every byte is made up, mostly so that it looks like one, and a device process that
 asks for whatever it likes. What must hold, by an oracle that shares nothing with the walker: bytes are stored
@@ -8,24 +8,33 @@ a readable descriptor points. Nothing raises, and no case takes more than a boun
 
 from __future__ import annotations
 
-import argparse
-import random
 import struct
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from kvmbox.board import Medium, Queues
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import ChainRead, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.devices.media import (
+    ChainRead,
+    ChainServe,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    ConfigChanged,
+    Flush,
+    Queue,
+    Walk,
+)
 from kvmbox.devices.model import Effect
 from kvmbox.host.transfers import BytesStore
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
+from kvmbox.wire import protocol
 from kvmbox.wire.chains import decode_chains
-from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory
+from tests.support.dice import Dice
+from tests.support.halves import built_halves
+from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory, RealMemory
 
 SIZE: Final = 1 << 16
 HOLE: Final = (0xC000, 0x1000)
@@ -37,21 +46,44 @@ PLACES: Final = (
 FLAGS: Final = (0, *(WRITE,) * 6, *(NEXT,) * 3, NEXT | WRITE, INDIRECT)
 LENGTHS: Final = (0, 1, 4, 16, 32, 48, 64, 512, 0x1001, 0xFFFF_FFFF)
 MOST_ACCESSES: Final = 20_000
+MOST_FOLLOWING: Final = 40
+MOST_ENTRIES: Final = 16
+PLACED: Final = (0x80, 0x84, 0x90, 0xA0, 0x608)
+"""Registers that say where a queue is."""
 
 
 class Fault(AssertionError):
     """What must not happen."""
 
 
-class Memory(FlatMemory):
-    """Memory that another CPU of the guest changes between any two looks."""
+def describe(memory: Any, dice: Dice, place: int, *, is_evil: bool) -> None:
+    """Make up a descriptor: a good one, or, where the case is evil, any."""
+    address, length, flags = 0x8000 + 0x30 * dice.byte(), dice.byte() * 2, dice.some(FLAGS)
+    following = (place // DESCRIPTOR + 1) % 8
+    if flags & INDIRECT and place in range(TABLES[0], TABLES[-1] + 8 * DESCRIPTOR):
+        flags = WRITE
+    elif flags & INDIRECT:
+        address, length = dice.some(TABLES), dice.some((16, 32, 64, 128))
+    evil = dice.byte() if is_evil else 0
+    if evil & 0x88 == 0x88:
+        address = dice.some(PLACES)
+    if evil & 0x84 == 0x84:
+        length = dice.some(LENGTHS)
+    if evil & 0x82 == 0x82:
+        flags = dice.byte() % 16
+    if evil & 0x81 == 0x81:
+        following = dice.number(2)
+    memory.poke(place, "QIHH", address, length, flags, following)
 
-    def __init__(self, dice: random.Random) -> None:
+
+class Memory(FlatMemory):
+    """Memory that another CPU of the guest changes between any two looks, if it races."""
+
+    def __init__(self, dice: Dice) -> None:
         super().__init__(SIZE, [HOLE])
         self._dice = dice
         self.accesses = 0
-        self.racing = 0.0
-        self.evil = 0.0
+        self.is_racing = False
         self.seen: list[tuple[int, int, int]] = []
         """(address, length, flags) of everything that was read in this case and may be a descriptor."""
 
@@ -60,123 +92,190 @@ class Memory(FlatMemory):
         data = super().read(address, size)
         if size % DESCRIPTOR == 0:
             self.seen += [one[:3] for one in struct.iter_unpack("<QIHH", data)]
-        if self._dice.random() < self.racing:
-            self.descriptor(self._dice.choice((0x1000, *TABLES)) + DESCRIPTOR * self._dice.randrange(8))
+        if self.is_racing and self._dice.byte() < 16:
+            place = self._dice.some((0x1000, *TABLES)) + DESCRIPTOR * self._dice.randrange(8)
+            describe(self, self._dice, place, is_evil=True)
         return data
 
-    def descriptor(self, place: int) -> None:
-        """Make up a descriptor: a good one, or, as often as the case is evil, any."""
-        dice = self._dice
-        address, length, flags = 0x8000 + dice.randrange(0x3000), dice.randrange(600), dice.choice(FLAGS)
-        following = (place // DESCRIPTOR + 1) % 8
-        if flags & INDIRECT and place in range(TABLES[0], TABLES[-1] + 8 * DESCRIPTOR):
-            flags = WRITE
-        elif flags & INDIRECT:
-            address, length = dice.choice(TABLES), dice.choice((16, 32, 64, 128))
-        if dice.random() < self.evil:
-            address = dice.choice(PLACES)
-        if dice.random() < self.evil:
-            length = dice.choice(LENGTHS)
-        if dice.random() < self.evil:
-            flags = dice.randrange(16)
-        if dice.random() < self.evil:
-            following = dice.randrange(1 << dice.randrange(17))
-        self.poke(place, "QIHH", address, length, flags, following & 0xFFFF)
 
+class Store(BytesStore):
+    """A disk that has to be waited for, or that fails, as the case wants."""
 
-def _nobody(_tag: int, _work: object, _settle: object) -> bool:
-    """No errand is taken."""
-    return False
+    def __init__(self) -> None:
+        super().__init__(bytes(SIZE))
+        self.waits = self.fails = False
+
+    @property
+    def writes_now(self) -> bool:  # type: ignore[override]
+        return not self.waits
+
+    def read(self, offset: int, size: int) -> bytes:
+        if self.fails:
+            raise OSError(5, "the disk of the host")
+        return super().read(offset, size)
+
+    def read_now(self, offset: int, size: int) -> bytes | None:  # type: ignore[override]
+        return None if self.waits else self.read(offset, size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        if self.fails:
+            raise OSError(28, "the disk of the host")
+        super().write(offset, data)
 
 
 class Rings:
-    """A source of cases; all of them come from one seed."""
+    """One case: queues, a driver, and a device process."""
 
-    def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
-        self.memory = Memory(self.dice)
-        self.medium = MediumAccess(Medium("disk", SIZE, writable=True), BytesStore(bytes(SIZE)), _nobody)
-        self.rings = self.chains = self.dead = self.granted = 0
+    def __init__(self, dice: Dice, kind: type[DeviceQueues] = DeviceQueues, *, is_real: bool = False) -> None:
+        """With `is_real`, memory is that of a run, which compiled code reaches; nobody races or judges."""
+        self.dice = dice
+        self.memory: Any = RealMemory(SIZE) if is_real else Memory(dice)
+        self.is_real = is_real
+        self.is_judged = not is_real
+        """Whether its queues are where it began with them."""
+        self.store = Store()
+        self.medium = MediumAccess(Medium("disk", SIZE, writable=True), self.store, self._submit)
+        self.errands: list[tuple[int, Callable[[], int], Any]] = []
+        self.trace: list[object] = []
+        self.chains = self.dead = self.granted = 0
+        self.handles = [0]
+        self.queues = kind(Queues(2, 16, 6, 16), cast(GuestMemory, self.memory), self._come_by)
+        self.queues.interrupts.lines = [lambda level, _coalesced: self.trace.append(("line", level))]
 
-    def step(self) -> None:
-        """One ring."""
+    def _submit(self, tag: int, work: Callable[[], int], settle: Any) -> bool:
+        self.errands.append((tag, work, settle))
+        return len(self.errands) < 4
+
+    def _come_by(self, settle: Any) -> bool:
+        return self._submit(0, lambda: 0, settle)
+
+    def play(self) -> None:
+        """All of it."""
         dice, memory = self.dice, self.memory
-        self.rings += 1
-        memory.fetched.clear()
-        memory.stored.clear()
-        memory.seen.clear()
-        memory.accesses = 0
-        memory.racing = 0.05 if dice.random() < 0.2 else 0.0
-        memory.evil = dice.choice((0.01, 0.1, 0.3))
-        size = dice.choice((1, 2, 4, 8, 16))
-        driver = Driver(memory, size, index=0 if dice.random() < 0.95 else dice.randrange(1 << 16))
-        for number in range(size):
-            memory.descriptor(driver.descriptors + DESCRIPTOR * number)
-        for table in TABLES:
-            for number in range(8):
-                memory.descriptor(table + DESCRIPTOR * number)
-        heads = [
-            dice.randrange(size + (dice.random() < 0.02)) for _ in range(dice.randrange(min(size, 4) + 1))
-        ]
-        driver.offer(*heads)
-        if dice.random() < 0.03:
-            driver.set_index(dice.randrange(1 << 16))
-        queues = DeviceQueues(Queues(1, 16, 16), cast(GuestMemory, memory), lambda _settle: True)
-        queues.interrupts.lines = [lambda _level, _coalesced: None]
-        areas = list(driver.areas)
-        if dice.random() < 0.05:
-            areas[dice.randrange(3)] = dice.choice((*PLACES, 0x1001, 0x1004))
-        publish(queues, size if dice.random() < 0.98 else 3, areas)
-        said = [dice.choice((area, *PLACES)) for area in areas]  # by the process, which is not believed
-        self._apply(queues, Queue(0, dice.randrange(1, 20), dice.randrange(4), *said))
-        for _ in range(dice.randrange(1, 4)):
-            self._walk(queues)
-        self._judge(driver, tuple(areas))
+        first = dice.byte()
+        if not self.is_real:
+            memory.is_racing = first & 6 == 6
+        size = dice.some((1, 2, 4, 8, 16))
+        self.driver = Driver(memory, size, index=0 if first & 8 else dice.some((0, 0xFFFE, dice.number(2))))
+        for number in range(min(size, 8)):
+            describe(memory, dice, self.driver.descriptors + DESCRIPTOR * number, is_evil=bool(first & 1))
+        for table in TABLES[: first >> 4 & 3]:
+            for number in range(4):
+                describe(memory, dice, table + DESCRIPTOR * number, is_evil=bool(first & 1))
+        areas = list(self.driver.areas)
+        if first > 240:
+            areas[dice.randrange(3)] = dice.some((*PLACES, 0x1001, 0x1004))
+        for index in range(2):
+            publish(self.queues, index, size if first < 250 else 3, areas)
+            said = [dice.some((area, *PLACES)) for area in areas]  # by the process, which is not believed
+            self._apply(Queue(index, dice.byte() % 20, dice.byte() % 4, *said))
+        self._apply(Walk(0, 1 + dice.byte() % 64))
+        while not dice.ended:
+            self._step()
+        if self.is_judged:
+            self._judge(tuple(areas))
 
-    def _apply(self, queues: DeviceQueues, effect: Effect) -> list[Any]:
-        application = queues.check(0, effect, lambda _resource: self.medium)
-        if application is None:
-            return []
-        self.granted += 1
-        return application[0](*application[1]) or []
+    def _step(self) -> None:
+        dice, queues, driver = self.dice, self.queues, self.driver
+        match dice.byte() % 13:
+            case 0:
+                self._apply(Walk(dice.byte() % 3, dice.byte() % 66, dice.byte() % 8 // 7))
+            case 1:
+                driver.offer(*[dice.byte() % (driver.size + 1) for _ in range(dice.byte() % 4)])
+            case 2:
+                driver.set_index(driver.index + dice.some((1, 2, 40, dice.number(2))) & 0xFFFF)
+                driver.set_flags(dice.byte() & 1)
+                driver.want_interrupt_at(driver.index - dice.byte() % 3)
+            case 3 | 4:
+                self._follow(queues.notified(dice.byte() % 3))
+            case 5:
+                register = dice.some(
+                    (0x30, 0x38, 0x44, 0x70, 0x80, 0x84, 0x90, 0xA0, 0x600 + 8, 0x600 + 18, 0x100)
+                )
+                queues.note(register, dice.some((0, 1, 2, 8)), 1 if register & 2 else 4)
+                self.is_judged &= register not in PLACED
+            case 6 if self.errands:
+                _, work, settle = self.errands.pop(0)
+                self._follow(settle(work()) if settle else [])
+            case 7:
+                self.store.waits, self.store.fails = bool(dice.byte() & 1), dice.byte() % 4 == 0
+            case 8:
+                self._restore()
+            case 9:
+                what = dice.some((Flush(1, 0), Flush(1, 1), ConfigChanged(0), ConfigChanged(9)))
+                self._apply(what)
+                queues.interrupts.acknowledge(dice.byte() % 4)
+            case 10:
+                size = dice.some((0, driver.size))
+                self._apply(Queue(dice.byte() % 3, size, dice.byte() % 5, *driver.areas))
+            case 11 if dice.byte() < 20:
+                queues.forget()
+                self.errands.clear()
+                self.trace.append(queues.next_request(False))
+            case _:
+                self._apply(self._effect())
 
-    def _walk(self, queues: DeviceQueues) -> None:
-        self._apply(queues, Walk(0, self.dice.randrange(1, 65)))
-        asked = list(queues.notified(0))
-        handles = [0]
-        while asked:
-            request = asked.pop()(True)
-            if request is None:
-                continue
-            chains = decode_chains(request.payload) if request.offset == 0 and request.kind == 19 else []
-            self.dead += request.kind == 19 and request.value != 0
-            self.chains += len(chains)
-            handles += [chain.handle for chain in chains]
-            for _ in range(2 * len(chains)):
-                asked += self._apply(queues, self._effect(handles))
+    def _restore(self) -> None:
+        """Be as the state says, or as one that is damaged."""
+        if self.errands:
+            return
+        state = bytearray(self.queues.state())
+        is_damaged = self.dice.byte() & 1
+        if is_damaged:
+            at = self.dice.number(2) % len(state)
+            state[at : at + self.dice.byte() % 3] = self.dice.randbytes(1)
+        try:
+            self._follow(self.queues.restore(0, bytes(state)))
+        except ValueError:
+            if not is_damaged:
+                raise
+            self.trace.append("refused")
 
-    def _effect(self, handles: list[int]) -> Effect:
+    def _apply(self, effect: Effect) -> None:
+        media = {0: self.medium}
+        application = self.queues.check(0, effect, media.get)
+        if application is not None:
+            self.granted += 1
+            found = application[0](*application[1])
+            self._follow(found if isinstance(found, list) else [])
+
+    def _follow(self, asked: Sequence[Any]) -> None:
+        """Make the requests that follow, as many as one request may cause."""
+        for one in asked:
+            for _ in range(MOST_FOLLOWING):
+                request = one(self.dice.byte() < 250) if callable(one) else one
+                if request is None or not callable(one):
+                    break
+                self.trace.append(request)
+                chains = decode_chains(request.payload) if request.kind == protocol.CHAINS else []
+                self.dead += request.kind == protocol.CHAINS and request.value != 0
+                self.chains += len(chains)
+                self.handles += [chain.handle for chain in chains]
+
+    def _effect(self) -> Effect:
         dice = self.dice
-        handle = dice.choice(handles) if dice.random() < 0.95 else dice.randrange(1 << 32)
-        skip = 0 if dice.random() < 0.5 else dice.choice((1, 15, 16, 511, (1 << 64) - 1, dice.randrange(600)))
-        size = dice.choice((1, 16, 512, 4064, 0xFFFF_FFFF, dice.randrange(600)))
-        match dice.randrange(6):
+        handle = self.handles[-1 - dice.byte() % min(len(self.handles), 8)]
+        skip = dice.some((0, 0, 0, 1, 16, dice.byte(), (1 << 64) - 1))
+        size = dice.some((1, 16, 100, 512, 4064, 0xFFFF_FFFF, dice.byte()))
+        to_guest, place = dice.byte() & 1, dice.some((0, 512, dice.byte()))
+        offset = dice.some((0, dice.number(2), SIZE - 1, 1 << 63))
+        resource = dice.byte() == 7
+        match dice.byte() % 6:
             case 0:
                 return ChainRead(handle, skip, size)
-            case 1 | 2:
+            case 1:
                 return ChainWrite(handle, skip, bytes([0xA5]) * min(size, 4000))
-            case 3:
-                return ChainTransfer(handle, 0, 0, skip, size, dice.randrange(2))
+            case 2 | 3:
+                return ChainTransfer(handle, resource, offset, skip, size, to_guest)
             case 4:
-                place = dice.choice((0, 512, dice.randrange(600)))
                 return ChainServe(
-                    handle, 0, dice.randrange(1 << 15), skip, size, dice.randrange(2), place, 0, 1
+                    handle, resource, offset, skip, size, to_guest, place, 0, dice.some((1, 300))
                 )
             case _:
-                return ChainUsed(handle, dice.choice((0, size)))
+                return ChainUsed(handle, dice.some((0, 0, size)))
 
-    def _judge(self, driver: Driver, areas: tuple[int, ...]) -> None:
-        memory, size = self.memory, driver.size
+    def _judge(self, areas: tuple[int, ...]) -> None:
+        memory, size = self.memory, MOST_ENTRIES
         if memory.accesses > MOST_ACCESSES:
             raise Fault(f"{memory.accesses} accesses")
         used = (areas[2], areas[2] + 6 + 8 * size)
@@ -191,9 +290,9 @@ class Rings:
                 raise Fault(f"{length} bytes were read at {address:#x}")
 
 
-def publish(queues: DeviceQueues, size: int, areas: Sequence[int]) -> None:
-    """The guest writes where its first queue is."""
-    written = [(mmio.QUEUE_SEL, 0), (mmio.QUEUE_NUM, size)]
+def publish(queues: DeviceQueues, index: int, size: int, areas: Sequence[int]) -> None:
+    """The guest writes where a queue is."""
+    written = [(mmio.QUEUE_SEL, index), (mmio.QUEUE_NUM, size)]
     for register, area in zip((mmio.QUEUE_DESC, mmio.QUEUE_DRIVER, mmio.QUEUE_DEVICE), areas, strict=True):
         written += [(register, area & 0xFFFF_FFFF), (register + 4, area >> 32)]
     for register, value in [*written, (mmio.QUEUE_READY, 1)]:
@@ -208,32 +307,20 @@ def _within(address: int, length: int, ranges: Sequence[tuple[int, int]]) -> boo
     return any(start <= address and address + length <= end for start, end in ranges)
 
 
-def fuzz(rings: int, seed: int) -> Rings:
-    """Make so many. Raises Fault, or what else is raised, with the number of the ring."""
-    made = Rings(seed)
-    for number in range(rings):
-        try:
-            made.step()
-        except Exception as error:
-            raise Fault(f"seed {seed}, ring {number}: {error!r}") from error
-    return made
+def play_both(dice: Dice) -> None:
+    """The same case on both halves: the same requests, and the same memory. Raises Fault."""
+    data = dice.rest()
+    found: list[tuple[list[object], bytes, bytes]] = []
+    for half in built_halves():
+        rings = Rings(Dice(data), half.queues, is_real=True)
+        rings.play()
+        found.append((rings.trace, rings.memory.data, bytes(rings.store.data)))
+        rings.memory.close()
+    if found[0] != found[-1]:
+        raise Fault(f"{found[0][0]} and {found[-1][0]}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="rings", description=__doc__)
-    parser.add_argument("--rings", type=int, default=100_000, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFF_FFFF)
-    given = parser.parse_args(arguments)
-    try:
-        made = fuzz(given.rings, given.seed)
-    except Fault as fault:
-        print(f"FAULT: {fault}")
-        return 1
-    what = f"{made.chains} chains, {made.granted} effects granted, {made.dead} dead"
-    print(f"{made.rings} rings, {what}: no fault")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TARGETS: Final[dict[str, Callable[[Dice], None]]] = {
+    "rings": lambda dice: Rings(dice).play(),
+    "rings-compiled": play_both,
+}

@@ -1,97 +1,182 @@
-"""The fuzzer: hostile frames by the million. `make fuzz` runs it; `python -m tests.fuzz.run --help`.
+"""The fuzzer: `python -m tests.fuzz.run --help`. `make fuzz` runs it.
 
-The frames are dealt to targets in chunks, each with a seed of its own, and each with a fresh target: so a
-fault is had again by the chunk's seed alone. It stops at the first fault, with status 1.
+Each target has a process of its own, in which only the branches of its own modules are counted. It begins
+with its corpus, and stops at the first finding, with status 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch, fnmatchcase
+from importlib import import_module
+from pathlib import Path
+from typing import Final, NamedTuple
 
-from tests.fuzz.frames import Liar
-from tests.fuzz.lives import LivesTarget, RingTarget, SnapshotTarget
-from tests.fuzz.plants import PLANTS, SOUND, Parts
-from tests.fuzz.targets import Fault, RealTarget, SharedTarget, StreamTarget
+from tests.fuzz import branches
+from tests.fuzz.engine import Campaign, Found, bounded, pack, unpack
+from tests.fuzz.reasons import REASONS
+from tests.fuzz.table import TABLE
 
-CHUNK: Final = 2_000
-TARGETS: Final[dict[str, tuple[int, Callable[[Parts], Any]]]] = {
-    "stream": (400, StreamTarget),
-    "shared": (400, SharedTarget),
-    "lives": (130, LivesTarget),
-    "snapshot": (40, SnapshotTarget),
-    "ring": (20, RingTarget),
-    "socketpair": (4, lambda parts: RealTarget(parts, "socketpair")),
-    "pipe": (4, lambda parts: RealTarget(parts, "pipe")),
-    "shm": (2, lambda parts: RealTarget(parts, "shm")),
-}
-"""Of a thousand frames, how many each target gets, and what makes it."""
+CORPUS: Final = Path(__file__).parent / "corpus"
+PACKAGE: Final = Path(__file__).parents[2] / "kvmbox"
+PAGE: Final = PACKAGE.parent / "docs/threat-model.md"
+LATER: Final = "no input has taken it in that time: rare values, or several at once"
 
 
-def fuzz(target: str, frames: int, seed: int, parts: Parts = SOUND) -> tuple[int, int]:
-    """Give `frames` frames to a fresh target; how many there were, and how many it accepted. Raises Fault."""
-    made = TARGETS[target][1](parts)
-    liar = Liar(seed)
-    try:
-        for number in range(frames):
-            try:
-                made.step(liar)
-            except Fault as fault:
-                raise Fault(f"{target}, seed {seed}, frame {number}: {fault}") from fault
-    finally:
-        made.close()
-    return made.frames, made.accepted
+class Report(NamedTuple):
+    """What came of one target in `seconds` of CPU time. `unreached` are the outcomes that no input has taken:
+    name, file and line.
+    """
+
+    name: str
+    outcomes: int
+    reached: int
+    executions: int
+    seconds: float
+    inputs: int
+    unreached: list[list[str]]
+    fault: str = ""
+
+    @property
+    def share(self) -> float:
+        """How many percent of the outcomes were reached."""
+        return 100 * self.reached / self.outcomes if self.outcomes else 100.0
+
+    @property
+    def line(self) -> str:
+        """The report as a row of a table."""
+        speed = self.executions / max(self.seconds, 1e-9)
+        return (
+            f"{self.name:<18}{self.reached:>6} of {self.outcomes:>5} branches {self.share:>6.1f} %"
+            f"{self.executions:>10} executions{speed:>8.0f}/s{self.inputs:>6} inputs kept"
+        )
 
 
-def deal(frames: int, targets: Sequence[str]) -> dict[str, int]:
-    """How many frames each target gets."""
-    shares = {name: TARGETS[name][0] for name in targets}
-    return {name: -(-frames * share // sum(shares.values())) for name, share in shares.items()}
+def reason_of(outcome: str) -> str:
+    """Why no input takes an outcome, or an empty text."""
+    for reason, patterns in REASONS.items():
+        if any(fnmatchcase(outcome, pattern) for pattern in patterns):
+            return reason
+    return ""
+
+
+def corpus_of(name: str) -> list[bytes]:
+    """The inputs that are kept of a target."""
+    path = CORPUS / name
+    return unpack(path.read_bytes()) if path.exists() else []
+
+
+def load(name: str) -> None:
+    """Load what a target covers, with its branches counted."""
+    patterns = TABLE[name].files
+    branches.count_branches(patterns)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if any(fnmatch(str(relative), pattern) for pattern in patterns):
+            import_module("kvmbox." + str(relative.with_suffix("")).replace("/", "."))
+
+
+def run_target(name: str, seconds: float, seed: int, *, keep: bool) -> Report:
+    """Fuzz one target in this process, for so long; with 0, only its corpus. `keep`: write that anew."""
+    load(name)
+    target = TABLE[name].target(name)
+    began = time.process_time()
+    fault = ""
+    campaign = Campaign(target, seed)
+    with bounded():
+        try:
+            campaign.begin(corpus_of(name))
+            campaign.fuzz(seconds - (time.process_time() - began))
+        except Found as found:
+            fault = str(found)
+        passed = time.process_time() - began
+        if keep:
+            CORPUS.mkdir(exist_ok=True)
+            (CORPUS / name).write_bytes(pack(campaign.minimised()))
+    row = TABLE[name]
+    counted = [place for place, one in enumerate(branches.OUTCOMES) if row.counts(one.file, one.where)]
+    missed = [branches.OUTCOMES[place] for place in counted if not campaign.taken >> 8 * place & 1]
+    return Report(
+        *(name, len(counted), len(counted) - len(missed), campaign.executions, passed),
+        *(len(campaign.entries), [[one.name, one.file, str(one.line)] for one in missed], fault),
+    )
+
+
+def run_all(names: Sequence[str], jobs: int, further: Sequence[str]) -> Iterator[Report]:
+    """The reports of these targets, in order: `jobs` at a time, each in its own process."""
+
+    def run(name: str) -> Report:
+        command = [sys.executable, "-m", "tests.fuzz.run", "--target", name, "--alone", *further]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            return Report(name, 0, 0, 0, 0, 0, [], f"its process has ended with status {done.returncode}")
+        return Report(*json.loads(done.stdout))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(run, names)
+
+
+def page_of(reports: Sequence[Report]) -> str:
+    """The table of the documentation: what was reached, and why not all."""
+    lines = ["| target | files | branches | reached | executions/s |", "|---|---|---|---|---|"]
+    for one in reports:
+        files = ", ".join(f"`{file}`" for file in TABLE[one.name].files[:3]) or "the compiled halves"
+        speed = one.executions / max(one.seconds, 1e-9)
+        lines.append(f"| {one.name} | {files} | {one.outcomes} | {one.share:.1f} % | {speed:.0f} |")
+    lines += ["", "| not reached | branches | why |", "|---|---|---|"]
+    for one in reports:
+        why = Counter(reason_of(name) for name, _, _ in one.unreached)
+        lines += [f"| {one.name} | {number} | {reason or LATER} |" for reason, number in why.most_common()]
+    return "\n".join(lines)
+
+
+def write_page(reports: Sequence[Report]) -> None:
+    """Write the table into the documentation."""
+    before, begin, rest = PAGE.read_text().partition("<!-- fuzzing: begin -->")
+    _, end, after = rest.partition("<!-- fuzzing: end -->")
+    PAGE.write_text(f"{before}{begin}\n{page_of(reports)}\n{end}{after}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("--frames", type=int, default=200_000, help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="of CPU time for each target; 0: only its corpus"
+    )
     parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFF_FFFF)
-    parser.add_argument("--target", choices=TARGETS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--plant", choices=PLANTS, help="a bug to be found")
+    parser.add_argument("--target", choices=TABLE, action="append", help="only this one; may be repeated")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at a time")
+    parser.add_argument("--keep", action="store_true", help="write the corpora anew, minimised")
+    parser.add_argument("--unreached", action="store_true", help="list what no input has reached")
+    parser.add_argument("--page", action="store_true", help="write the table into the documentation")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    began = time.monotonic()
-    total = 0
+    if options.alone:
+        print(json.dumps(run_target(options.target[0], options.seconds, options.seed, keep=options.keep)))
+        return 0
     print(f"seed {options.seed}", flush=True)
-    try:
-        parts = PLANTS[options.plant].parts if options.plant else SOUND
-        for name, count in deal(options.frames, options.target or list(TARGETS)).items():
-            done, accepted, seconds = _campaign(name, count, options.seed, parts)
-            total += done
-            print(
-                f"{name:<12}{done:>10} frames {accepted:>10} accepted {seconds:>8.1f} s "
-                f"{done / max(seconds, 1e-9):>8.0f}/s",
-                flush=True,
-            )
-    except Fault as fault:
-        print(f"FAULT: {fault}", flush=True)
-        return 1
-    seconds = time.monotonic() - began
-    print(f"{total} frames in {seconds:.0f} s, {total / seconds:.0f}/s: no fault")
-    return 0
-
-
-def _campaign(name: str, frames: int, seed: int, parts: Parts) -> tuple[int, int, float]:
-    began = time.monotonic()
-    done = accepted = dealt = 0
-    while dealt < frames:
-        size = min(CHUNK, frames - dealt)
-        chunk = fuzz(name, size, seed, parts)
-        dealt += size
-        done += chunk[0]
-        accepted += chunk[1]
-        seed = seed * 6_364_136_223_846_793_005 + 1_442_695_040_888_963_407 & (1 << 64) - 1
-    return done, accepted, time.monotonic() - began
+    further = ["--seconds", str(options.seconds), "--seed", str(options.seed)]
+    reports: list[Report] = []
+    for report in run_all(
+        options.target or list(TABLE), options.jobs, [*further, *["--keep"] * options.keep]
+    ):
+        reports.append(report)
+        print(report.line, flush=True)
+        if report.fault:
+            print(f"FAULT: {report.name}: {report.fault}", flush=True)
+        for name, _, line in report.unreached if options.unreached else ():
+            print(f"    {line:>5} {name}")
+    if options.page:
+        write_page(reports)
+    return int(any(report.fault for report in reports))
 
 
 if __name__ == "__main__":

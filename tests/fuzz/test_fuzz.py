@@ -1,68 +1,162 @@
-"""The fuzzer, briefly: nothing is wrong, and what is made wrong is found."""
+"""The fuzzer, briefly: the corpora reach what the table says, and bugs that are planted are found."""
 
 from __future__ import annotations
 
-import os
-from typing import Final
+import json
+import random
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
+from kvmbox.devices.uart_16550a import Uart16550A
+from kvmbox.remote import queues
+from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.ring import Parts, Ring
+from tests.fuzz import branches, models, rings, run, vmm, windows
+from tests.fuzz.engine import Campaign, Found, bounded, pack, try_blindly, unpack
 from tests.fuzz.frames import Liar
-from tests.fuzz.plants import PLANTS, Plant
-from tests.fuzz.run import CHUNK, TARGETS, deal, fuzz, main
-from tests.fuzz.targets import Fault
+from tests.fuzz.plants import PLANTS
+from tests.fuzz.table import LEAST, TABLE
+from tests.support import model_rig
+from tests.support.dice import Dice
 from tests.support.judge import ASKS, HEADER, judge
 
 pytestmark = pytest.mark.thorough
 
-FRAMES: Final = int(os.environ.get("KVMBOX_FUZZ_FRAMES", "60000"))
-SEED: Final = 20_261_125
-ENOUGH: Final = 20_000
-"""In how many frames a bug is found that shows in one of hundreds."""
+SEED: Final = 20_261_129
+INPUTS: Final = 3000
+"""In how many random inputs a bug is found that shows in one of hundreds."""
+LONG: Final = (40, 1500)
+"""Bytes of such inputs."""
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_hostile_frames_do_no_harm(target: str) -> None:
-    frames, accepted = fuzz(target, deal(FRAMES, list(TARGETS))[target], SEED)
-    assert 0.9 * deal(FRAMES, list(TARGETS))[target] <= frames
-    # A liar that is never believed tests nothing behind the first check.
-    assert 0.1 * frames < accepted < frames
+@pytest.mark.parametrize("name", TABLE)
+def test_corpus_finds_nothing_and_reaches_what_it_should(name: str) -> None:
+    command = [sys.executable, "-m", "tests.fuzz.run", "--target", name, "--alone", "--seconds", "0"]
+    done = subprocess.run(command, cwd=run.PACKAGE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = run.Report(*json.loads(done.stdout))
+
+    assert report.fault == ""
+    assert report.executions == len(run.corpus_of(name))
+    assert report.share >= LEAST.get(name, 95)
 
 
-def fuzz_chunks(plant: Plant) -> None:
-    for seed in range(SEED, SEED + ENOUGH // CHUNK):
-        fuzz(plant.target, CHUNK, seed, plant.parts)
+def test_each_corpus_is_that_of_a_target() -> None:
+    assert {path.name for path in run.CORPUS.iterdir()} <= set(TABLE)
+    assert unpack(pack([b"", b"a", bytes(1000)])) == [b"", b"a", bytes(1000)]
+
+
+TOY: Final = """
+def take(data):
+    if data[:1] == b"\\x93" and data[1:2] == b"\\x51":
+        for byte in data[2:3]:
+            if byte == 0x77 if len(data) > 3 else False:
+                match data[3]:
+                    case 0xC4:
+                        raise ValueError("a planted bug")
+"""
+
+
+def test_branches_lead_to_a_bug_that_chance_would_not_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy_parser.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    blind: Any = import_module("toy_parser")
+    try_blindly(lambda dice: blind.take(dice.rest()), INPUTS, SEED)
+    sys.modules.pop("toy_parser")
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    before = len(branches.OUTCOMES)
+
+    branches.count_branches(["toy_parser.py"])
+    led: Any = import_module("toy_parser")
+    campaign = Campaign(lambda dice: led.take(dice.rest()), SEED)
+    lead = bounded()(campaign.fuzz)
+    with pytest.raises(Found, match="a planted bug") as caught:
+        lead(1000, most=100 * INPUTS)
+
+    assert caught.value.data[:4] == b"\x93\x51\x77\xc4"
+    texts = {one.what for one in branches.OUTCOMES[before:]}
+    assert {"and data[:1] == b'\\x93'", "for byte in data[2:3], else", "match data[3]: no case"} <= texts
 
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_bug_is_found(name: str) -> None:
-    with pytest.raises(Fault):
-        fuzz_chunks(PLANTS[name])
+    plant = PLANTS[name]
+    with pytest.raises(Found):  # what is lost of a process shows after many requests
+        try_blindly(vmm.stepping(plant.target, plant.parts), INPUTS, SEED, LONG)
 
 
-def test_same_seed_gives_the_same_fault() -> None:
-    told = []
-    for _ in range(2):
-        with pytest.raises(Fault) as caught:
-            fuzz("stream", ENOUGH, SEED, PLANTS["value"].parts)
-        told.append(str(caught.value))
-    assert told[0] == told[1]
+class Forgetful(Uart16550A):
+    """A UART whose snapshot does not have its scratch register."""
+
+    def snapshot(self) -> bytes:
+        scratch = self.read(0, 7, 1)
+        self.write(0, 7, 1, 0)
+        state = super().snapshot()
+        self.write(0, 7, 1, scratch)
+        return state
 
 
-def test_command_reports_a_fault_with_its_seed_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--frames", "20000", "--seed", "7", "--target", "stream"]
-    assert main([*arguments, "--plant", "value"]) == 1
-    output = capsys.readouterr().out
-    assert "FAULT: stream, seed " in output
-    assert main(arguments) == 0
-    assert "no fault" in capsys.readouterr().out
+class Greedy(Uart16550A):
+    """A UART that gives a byte more than it was asked for."""
+
+    def read(self, now: int, offset: int, size: int) -> int:
+        return super().read(now, offset, size) | (offset == 7) << 8
+
+
+@pytest.mark.parametrize("planted", [Forgetful, Greedy])
+def test_bug_planted_in_a_model_is_found(planted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(model_rig.BUILDERS, "uart_16550a", planted)
+    with pytest.raises(Found):
+        try_blindly(models.TARGETS["uart"], INPUTS, SEED)
+
+
+class Careless(Ring):
+    """Does not ask whether a chain is RAM."""
+
+    def _chain(self, head: int) -> Parts:
+        memory: Any = self.memory
+        has, memory.has = memory.has, lambda _ranges: True
+        try:
+            return super()._chain(head)
+        finally:
+            memory.has = has
+
+
+class Confused(Ring):
+    """Takes a readable range for a writable one."""
+
+    def take(self, limit: int) -> list[Parts]:
+        return [Parts(one.head, one.readable, one.readable + one.writable) for one in super().take(limit)]
+
+
+@pytest.mark.parametrize("ring", [Careless, Confused])
+def test_bug_planted_in_the_walker_is_found(ring: type[Ring], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "Ring", ring)
+    with pytest.raises(Found):
+        try_blindly(rings.TARGETS["rings"], 3 * INPUTS, SEED)
+
+
+@pytest.mark.parametrize("check", ["has", "allows"])
+def test_check_of_windows_that_is_left_out_is_found(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    yes: Any = lambda *_place, **_way: True  # noqa: E731
+    monkeypatch.setattr(MediumAccess, check, yes)
+    with pytest.raises(Found):
+        try_blindly(windows.TARGETS["windows"], INPUTS, SEED)
 
 
 def test_liar_lies_in_every_field_and_is_honest_often() -> None:
-    liar = Liar(SEED)
     seen: dict[str, set[bool]] = {}
     good = 0
+    source = random.Random(SEED)
     for _ in range(5_000):
+        liar = Liar(Dice(source.randbytes(200)))
         ask = liar.ask()
         frame = liar.reply(ask, 5)
         good += not judge(ask, 5, frame).error
@@ -75,3 +169,10 @@ def test_liar_lies_in_every_field_and_is_honest_often() -> None:
     assert 1_000 < good < 3_000
     assert all(found == {True, False} for found in seen.values())
     assert len({ask.kind for ask in ASKS}) == 10
+
+
+def test_command_tells_what_was_reached_and_the_input_of_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--seconds", "0", "--target", "testdev", "--target", "pipe", "--jobs", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("seed ")
+    assert "100.0 %" in lines[1]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fuzz.frames import Liar
 from tests.fuzz.plants import SOUND
-from tests.fuzz.run import TARGETS
+from tests.fuzz.vmm import MADE
 from tests.support.judge import (
     ACCESSES,
     ASKS,
@@ -72,7 +72,7 @@ class OneByte(Liar):
 
 @pytest.mark.parametrize("target", ["stream", "shared", "pipe", "shm"])
 def test_reply_with_one_byte_changed_is_judged_as_the_definition_says(target: str) -> None:
-    made = TARGETS[target][1](SOUND)
+    made = MADE[target](SOUND)
     is_real = target in ("pipe", "shm")  # what is compiled judges the replies to accesses
     for ask, frame in good_replies():
         if is_real and (ask.kind not in ACCESSES or ask.size > 1):

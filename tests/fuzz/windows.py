@@ -1,4 +1,4 @@
-"""Hostile replies of a disk, by the million: `python -m tests.fuzz.windows --frames 1000000`.
+"""Hostile replies of a disk.
 
 A process that is taken over opens windows and flushes as it likes, while its guest reads and writes at the
 data port, and the transfer thread does its errands at any moment. What must hold: a frame is used as it was
@@ -8,16 +8,13 @@ and what the guest reads is a piece of the medium, or what the model itself has 
 
 from __future__ import annotations
 
-import argparse
-import random
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
 from kvmbox.devices.media import Flush, Window
 from kvmbox.devices.model import Effect
 from kvmbox.errors import ProtocolError
+from tests.support.dice import Dice
 from tests.support.halves import built_halves
 from tests.support.window_disk import OWN, SECTOR
 from tests.support.window_rig import CONTENT, PORT, WindowRig
@@ -39,10 +36,10 @@ class Fault(AssertionError):
 
 
 class Campaign:
-    """Process after process, from one seed."""
+    """Process after process."""
 
-    def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
+    def __init__(self, dice: Dice) -> None:
+        self.dice = dice
         self._halves = built_halves()
         self.frames = 0
         self.moved = 0
@@ -71,6 +68,8 @@ class Campaign:
         rig.model.take_effects = self.effects  # type: ignore[method-assign]
         try:
             for _ in range(LIFE):
+                if dice.ended:
+                    break
                 self._step(rig)
         except ProtocolError as error:
             self.refused += 1
@@ -113,32 +112,11 @@ class Campaign:
                 raise Fault(f"the guest has read {word.hex()}")
 
 
-def fuzz(frames: int, seed: int) -> Campaign:
-    """At least so many frames. Raises Fault."""
-    campaign = Campaign(seed)
-    while campaign.frames < frames:
-        try:
-            campaign.life()
-        except Fault as fault:
-            raise Fault(f"seed {seed}, frame {campaign.frames}: {fault}") from fault
-    return campaign
+def lives(dice: Dice) -> None:
+    """One process after the other. Raises Fault."""
+    campaign = Campaign(dice)
+    while not dice.ended:
+        campaign.life()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="windows", description=__doc__)
-    parser.add_argument("--frames", type=int, default=20_000, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFF_FFFF)
-    options = parser.parse_args(arguments)
-    print(f"seed {options.seed}", flush=True)
-    try:
-        done = fuzz(options.frames, options.seed)
-    except Fault as fault:
-        print(f"FAULT: {fault}", flush=True)
-        return 1
-    print(f"{done.frames} frames, {done.moved} times the disk was used, {done.refused} refused: no fault")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TARGETS: Final[dict[str, Callable[[Dice], None]]] = {"windows": lives}

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from kvmbox.devices.model import Effect, IrqLine, RisesAt, TakeLine
 from kvmbox.host.interrupts import InterruptRouter
-from tests.property.test_model_fuzz import LAST_TIME, VARIANTS, Rig, Step, steps_for
+from tests.property.test_model_fuzz import steps_for
+from tests.support.model_programs import LAST_TIME, Step
+from tests.support.model_rig import Rig
+from tests.support.model_variants import VARIANTS
 
 ANNOUNCING = [name for name, device in VARIANTS.items() if device.parameters.get("announce")]
 

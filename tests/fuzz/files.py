@@ -1,0 +1,528 @@
+"""Files that kvmbox reads: disks, compressed kernels, snapshots, recordings, symbols. See `parsers`."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import struct
+import zlib
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any, Final
+
+from kvmbox import layout
+from kvmbox.boot import GuestImage
+from kvmbox.boot.compressed import compression_of, decompressed
+from kvmbox.boot.disk_contents import disk_contents
+from kvmbox.devices.qcow2 import (
+    MAPPED,
+    OPENED,
+    OPENED_FRAME,
+    RANGE,
+    REFUSED,
+    UNALLOCATED,
+    WANT,
+    WANT_FRAME,
+    ZEROS,
+)
+from kvmbox.explain import symbols
+from kvmbox.host.disk_overlay import Overlay
+from kvmbox.host.disks import DiskRequest, open_disk
+from kvmbox.kvm import uapi
+from kvmbox.parts.record import format as fmt
+from kvmbox.parts.snapshot import cpu_state
+from kvmbox.parts.snapshot.description import RUNS, decode, encode
+from kvmbox.parts.snapshot.file import SnapshotFile
+from kvmbox.parts.snapshot.layout import Header, Section, decode_header, decode_runs
+from kvmbox.tools.replay.reader import RecordingReader
+from tests.fuzz.images import SEEDS as IMAGES
+from tests.fuzz.parsers import checksum, edited, in_file, refused, told
+from tests.support.dice import Dice
+from tests.support.disk_images import (
+    CD_SECTOR,
+    SECTOR,
+    boot_entry,
+    ext,
+    fat,
+    gpt,
+    gpt_entry,
+    iso,
+    put,
+    section,
+    table,
+    validation,
+)
+from tests.support.machine_files import DESCRIPTION, MEMORY_SIZE, SECTIONS
+from tests.support.qcow2_images import qcow2
+from tests.support.recordings import recording, small_machine
+
+# --- Disks ------------------------------------------------------------------------------------------------
+
+MOST_READS: Final = 4000
+MOST_BYTES: Final = 8 << 20
+NUMBERS: Final = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1)
+
+
+def disk(*pieces: tuple[int, bytes]) -> bytes:
+    """A disk of 1 MiB with these sectors."""
+    image = bytearray(2048 * SECTOR)
+    for sector, data in pieces:
+        put(image, sector * SECTOR, data)
+    return bytes(image)
+
+
+DISKS: Final = {
+    "cd": iso(validation() + boot_entry(2) + section(0xEF, boot_entry()), sectors=1000),
+    "mbr": disk(
+        (0, table((0x80, 0x83, 64, 100), (0, 0x05, 200, 900), (0, 0x0C, 1200, 99))),
+        (64, ext()),
+        (200, table((0, 0x83, 1, 9), (0, 0x05, 50, 60))),
+        (250, table((0, 0x83, 1, 9))),
+        (1200, fat(80)),
+    ),
+    "gpt": gpt([gpt_entry(34, 99, "root"), gpt_entry(100, 199)]),
+}
+PLACES: Final = {
+    "cd": (16 * CD_SECTOR, 17 * CD_SECTOR + 0x47, 19 * CD_SECTOR, 19 * CD_SECTOR + 32, 19 * CD_SECTOR + 64),
+    "mbr": (446, 462, 478, 64 * SECTOR + 1024, 200 * SECTOR + 446, 250 * SECTOR + 446, 1200 * SECTOR),
+    "gpt": (SECTOR, SECTOR + 60, 2 * SECTOR, 2 * SECTOR + 128, 2047 * SECTOR, 446),
+}
+"""Where fields are that lead to others."""
+FILE_SYSTEMS: Final = (
+    *((3, b"NTFS    "), (0x438, b"\x53\xef"), (54, b"FAT16   "), (82, b"FAT32   "), (3, b"EXFAT   ")),
+    *(
+        (0, b"\x7fELF"),
+        (0x202, b"HdrS"),
+        (0, b"XFSB"),
+        (0x10040, b"_BHRfS_M"),
+        (0, b"hsqs"),
+        (0x8001, b"CD001"),
+        (510, b"\x55\xaa"),
+    ),
+)
+
+
+def hostile_disk(dice: Dice) -> bytes:
+    """A disk image made wrong."""
+    kind = dice.some(tuple(DISKS))
+    image = bytearray(DISKS[kind])
+    for _ in range(dice.byte() % 6):
+        if dice.byte() < 40:
+            at, text = dice.some(FILE_SYSTEMS)
+            put(image, at + dice.some((0, 64 * SECTOR, 1200 * SECTOR)), text)
+            continue
+        place = dice.some(PLACES[kind]) + dice.byte() % 112
+        size = dice.some((1, 2, 4, 8))
+        number = dice.some((*NUMBERS, *[dice.number(size)] * 8))
+        put(image, place, (number & (1 << 8 * size) - 1).to_bytes(size, "little"))
+    return bytes(image[: dice.number(3) % len(image)] if dice.byte() > 200 else image)
+
+
+def describe_disk(dice: Dice) -> None:
+    """What is on a disk is told with bounded work."""
+    image = hostile_disk(dice)
+    sizes: list[int] = []
+
+    def read(offset: int, size: int) -> bytes:
+        assert offset >= 0
+        sizes.append(size)
+        return image[offset : offset + size]
+
+    found = disk_contents(read, len(image))
+    assert len(sizes) < MOST_READS
+    assert sum(sizes) < MOST_BYTES
+    if found is not None:
+        assert str(found.as_json()).isprintable()
+        assert found.boots in (True, False)
+
+
+VHD: Final = bytes(4 * SECTOR) + struct.pack(">8s40xQ4xI448x", b"conectix", 4 * SECTOR, 2)
+QCOW2: Final = qcow2({0: b"a", 1: b"", 2: b"b", 70: b"c"}, size=100 * SECTOR)
+
+
+def hostile_map(dice: Dice, frame: bytes) -> bytes:
+    """What a process that reads the map of an image may answer."""
+    size = int.from_bytes(QCOW2[24:32], "big")
+    ranges = [
+        (
+            dice.some((ZEROS, UNALLOCATED, 512 * dice.byte(), dice.number(8))),
+            dice.some((512, 1 << 9, dice.number(4))),
+        )
+        for _ in range(dice.byte() % 4)
+    ]
+    answers = (
+        OPENED_FRAME.pack(
+            OPENED, dice.some((size, size, size, dice.number(8))), dice.some((9, 9, 12, 30)), dice.byte() & 1
+        ),
+        bytes((MAPPED,)) + b"".join(RANGE.pack(*one) for one in ranges) + bytes(dice.byte() % 16 // 15),
+        WANT_FRAME.pack(WANT, dice.some((0, 512, dice.number(8))), dice.some((8, 512, 1024, dice.number(4)))),
+        bytes((REFUSED,)) + dice.randbytes(dice.byte() % 8),
+        dice.randbytes(dice.byte() % 6),
+    )
+    first = 0 if frame[:1] == b"\x01" else 1
+    return answers[first if dice.byte() < 170 else dice.byte() % len(answers)]
+
+
+def connect_map(dice: Dice, mapped: Any) -> bool:
+    """Have a hostile process answer for an image."""
+    mapped.connect(lambda frame: mapped.hear(hostile_map(dice, frame)))
+    return True
+
+
+def open_any_disk(dice: Dice) -> None:
+    """A disk is opened and read, or refused; a process that reads its map may say anything."""
+    image = edited(dice, dice.some((VHD, QCOW2, QCOW2, bytes(3 * SECTOR), b"")))
+    with in_file(image) as path, in_file(edited(dice, dice.some((bytes(SECTOR), QCOW2)))) as backing:
+        request = DiskRequest(
+            *(path, dice.some(("overlay", "readonly", "write")), dice.some(("", "", "raw", "qcow2", "vhd"))),
+            backing=dice.some(("", "", backing)),
+            is_cd=dice.byte() < 20,
+        )
+        store = refused(partial(open_disk, request, overlay_bytes=8192))
+        if store is None:
+            return
+        try:
+            mapped = store.mapped
+            if mapped is not None and not refused(partial(connect_map, dice, mapped)):
+                return
+            for _ in range(dice.byte() % 8):
+                use_disk(dice, store)
+            assert store.summary().isprintable()
+        finally:
+            store.close()
+
+
+def use_disk(dice: Dice, store: Any) -> None:
+    """One access of a guest, or of the VMM."""
+    offset, size = SECTOR * dice.some((0, 1, dice.byte() % 120)), SECTOR * dice.some((0, 1, 8, 20))
+    try:
+        match dice.byte() % 7:
+            case 0 | 1:
+                assert len(store.read(offset, size)) == size
+            case 2:
+                found = store.read_now(offset, size)
+                assert found is None or len(found) == size
+            case 3:
+                store.write(offset + (dice.byte() > 250), bytes(size))
+            case 4:
+                store.flush()
+                if store.file_now(offset, size) >= 0:
+                    store.was_read(size)
+            case 5:
+                store.checksum()
+            case _:
+                state = store.overlay()
+                store.restore_overlay(state if dice.byte() & 1 else edited(dice, state))
+    except (OSError, ValueError) as error:
+        told(error)
+
+
+def restore_overlay(dice: Dice) -> None:
+    """What was written to a disk comes back as it was, or is refused."""
+    overlay = Overlay(3 * 4096)
+    for _ in range(dice.byte() % 5):
+        try:
+            overlay.write(
+                SECTOR * (dice.byte() % 40) + dice.byte() // 255, bytes([1]) * SECTOR * (dice.byte() % 20)
+            )
+        except OSError as error:
+            told(error)
+    for _ in range(2):
+        overlay.pieces(SECTOR * dice.byte(), SECTOR * dice.byte())
+        overlay.has_any(SECTOR * dice.byte(), SECTOR * dice.byte())
+    state = overlay.state()
+    given = edited(dice, state)
+    other = Overlay(dice.some((8192, 1 << 20)))
+    try:
+        other.restore(given, dice.some((1 << 20, 20 * SECTOR)))
+    except ValueError as error:
+        told(error)
+        return
+    assert other.state() == given
+
+
+# --- Compressed images ------------------------------------------------------------------------------------
+
+_PLAIN: Final = IMAGES["elf"][0][0][:600]
+COMPRESSED: Final = (
+    *(
+        gzip.compress(_PLAIN, mtime=0),
+        lzma.compress(_PLAIN),
+        bz2.compress(_PLAIN),
+        gzip.compress(bytes(90_000), mtime=0),
+    ),
+    b"\x28\xb5\x2f\xfd\x20\x03\x19\0\0abc",
+)
+
+
+def decompress(dice: Dice) -> None:
+    """A compressed image gives a bounded one, or is refused."""
+    data = b"".join(
+        edited(dice, dice.some(COMPRESSED)) + bytes(dice.byte() % 3) for _ in range(1 + dice.byte() % 3)
+    )
+    most = dice.some((80_000, 1 << 20))
+    found = refused(partial(decompressed, GuestImage("fuzzed", data), max_size=most))
+    assert found is None or len(found.data) <= max(most, len(data))
+    compression_of(data)
+
+
+# --- Snapshots --------------------------------------------------------------------------------------------
+
+END: Final = layout.PAGE_SIZE + MEMORY_SIZE + 1000
+HEADER: Final = Header(END + 100, MEMORY_SIZE, END, 100, 0)
+DESCRIBED: Final = encode(DESCRIPTION, {name: Section(END - 500, 10, 1) for name in (RUNS, *SECTIONS)})
+VALUES: Final[tuple[Any, ...]] = (
+    None,
+    True,
+    -1,
+    1 << 70,
+    1.5,
+    [],
+    [1],
+    {},
+    [[]],
+    "x",
+    "zz",
+    "\ud800",
+    "a\0b",
+    0,
+    7,
+    [1, 2, 3, 4, 5, 6, 7],
+)
+
+
+def _replaced(dice: Dice, data: Any) -> None:
+    """One value of a description becomes another, is left out, or comes twice."""
+    for _ in range(8):
+        keys = list(data) if isinstance(data, dict) else list(range(len(data)))
+        if not keys:
+            return
+        key = keys[dice.byte() % len(keys)]
+        if isinstance(data[key], dict | list) and data[key] and dice.byte() < 200:
+            data = data[key]
+            continue
+        match dice.byte() % 4:
+            case 0:
+                del data[key]
+            case 1 if isinstance(data, dict):
+                data["more"] = 1
+            case 1:
+                data.append(deepcopy(data[key]))
+            case _:
+                data[key] = deepcopy(dice.some(VALUES))
+        return
+
+
+def describe_machine(dice: Dice) -> None:
+    """The description of a snapshot is exactly what one writes, or is refused; so are header and runs."""
+    match dice.byte() % 5:
+        case 0:
+            text = edited(dice, DESCRIBED, (b"{", b"}", b"NaN", b'"', b"[" * 60, b'"boot":1,'))
+        case 1:
+            data = edited(dice, HEADER.encode(0))
+            fields = data[:-4] if dice.byte() & 1 else HEADER.fields()
+            refused(
+                partial(
+                    decode_header, data, dice.some((HEADER.file_size, 7)), dice.some((checksum(fields), 0))
+                )
+            )
+            return
+        case 2:
+            runs = b"".join(
+                struct.pack("<III", dice.byte(), dice.byte() % 9, 0) for _ in range(dice.byte() % 5)
+            )
+            found = refused(partial(decode_runs, runs + bytes(dice.byte() // 250), MEMORY_SIZE))
+            assert found is None or len(found) == len(runs) // 12
+            return
+        case _:
+            whole = json.loads(DESCRIBED)
+            for _ in range(dice.byte() % 3):
+                _replaced(dice, whole)
+            text = json.dumps(whole, separators=(",", ":")).encode("ascii")
+    found = refused(partial(decode, text, HEADER))
+    if found is not None:
+        assert decode(encode(*found), HEADER) == found
+
+
+def _structures(*, sregs2: bool) -> bytes:
+    kinds = (uapi.kvm_regs, uapi.kvm_sregs2 if sregs2 else uapi.kvm_sregs, uapi.kvm_debugregs)
+    kinds += (uapi.kvm_vcpu_events, uapi.kvm_lapic_state, uapi.kvm_xcrs)  # type: ignore[assignment]
+    return b"".join(bytes(kind()) for kind in kinds)
+
+
+def restore_cpu(dice: Dice) -> None:
+    """The state of a CPU is what was written, or is refused."""
+    sregs2 = dice.byte() & 1 == 1
+    msrs = [dice.byte() % 4 for _ in range(dice.byte() % 4)]
+    count = dice.some((len(msrs), len(msrs), dice.number(4)))
+    data = struct.pack("<III", 0, count, dice.some((4096, 4096, 4096, 0))) + _structures(sregs2=sregs2)
+    data += bytes(4096) + b"".join(struct.pack("<IQ", index, 5) for index in msrs)
+    data = edited(dice, data)
+    found = refused(partial(cpu_state.decode, data, xsave_size=4096, sregs2=sregs2))
+    assert found is None or cpu_state.encode(found) == data
+
+
+SNAPSHOT: Final[list[bytes]] = []
+
+
+def snapshot_file() -> bytes:
+    """A snapshot of a small machine, as a file has it, without its memory that is zero."""
+    if not SNAPSHOT:
+        import tempfile
+        from pathlib import Path
+
+        from tests.support.machine_files import write
+
+        with tempfile.TemporaryDirectory() as directory:
+            SNAPSHOT.append(write(Path(directory) / "snapshot").read_bytes())
+    return SNAPSHOT[0]
+
+
+def read_snapshot(dice: Dice) -> None:
+    """A file is a snapshot whose sections and memory are right, or is refused with its name."""
+    whole = bytearray(snapshot_file())
+    places = (0, 0x1000, MEMORY_SIZE + layout.PAGE_SIZE, len(whole) - 2000)
+    for _ in range(dice.byte() % 4):
+        at = dice.some(places) + dice.number(2) % 2000
+        whole[at : at + 1] = dice.randbytes(dice.byte() % 3)
+    if dice.byte() & 1:
+        size = len(whole)
+        struct.pack_into("<I", whole, 48, zlib.crc32(whole[:48]))
+        whole = whole[:size]
+    with in_file(bytes(whole[: len(whole) - dice.byte() // 240])) as path:
+        file = refused(partial(SnapshotFile, path))
+        if file is None:
+            return
+        with file:
+            for name in file.sections:
+                refused(partial(file.section, name))
+            memory = refused(file.memory)
+            if memory is not None:
+                memory.close()
+
+
+# --- Recordings -------------------------------------------------------------------------------------------
+
+_MACHINE: Final = small_machine()
+RECORDING: Final = recording(_MACHINE.records)
+_HEADER_SIZE: Final = fmt.PREAMBLE.size + fmt.header_length(RECORDING[: fmt.PREAMBLE.size])
+STREAM: Final = zlib.decompress(RECORDING[_HEADER_SIZE:])
+_SIZES: Final = [fmt.RECORD.size + len(one.request) + len(one.reply) for one in _MACHINE.records]
+REQUESTS: Final = [sum(_SIZES[:number]) + fmt.RECORD.size for number in range(len(_SIZES))]
+"""Where the requests are in it."""
+HEADER_WORDS: Final = (
+    b'"channels"',
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b'"inject":["x"],',
+    b'"inject":[1],',
+    b"null",
+    b"-1",
+)
+
+
+def read_recording(dice: Dice) -> None:
+    """The records of a recording are whole, and behind damage there is one line."""
+    header = RECORDING[:_HEADER_SIZE]
+    if dice.byte() < 80:
+        text = edited(dice, header[fmt.PREAMBLE.size :], HEADER_WORDS)
+        if dice.byte() & 1:
+            whole = json.loads(header[fmt.PREAMBLE.size :]) | dice.some(
+                ({}, {"inject": ["x"]}, {"inject": 1})
+            )
+            _replaced(dice, whole)
+            text = json.dumps(whole).encode("ascii")
+        length = dice.some((len(text), len(text), len(text) + 9, 1 << 30))
+        header = (
+            edited(
+                dice, fmt.PREAMBLE.pack(fmt.MAGIC, dice.some((fmt.VERSION, 0)), dice.byte() // 250, length)
+            )
+            + text
+        )
+    plain = bytearray(STREAM)
+    for _ in range(dice.byte() % 3):  # another kind, size or value of one of the requests
+        at = dice.some(REQUESTS)
+        plain[at + dice.some((0, 1, 2, 3, 16))] = dice.some((10, 11, 13, 15, 16, 17, 18, dice.byte()))
+    stream = edited(
+        dice,
+        bytes(plain),
+        (struct.pack("<HBxII", 0, 1, 32, 32), fmt.encode_end(fmt.End(fmt.EndReason.LIMIT, 3))),
+    )
+    packed = zlib.compress(stream) if dice.byte() < 200 else edited(dice, zlib.compress(stream))
+    data = header + packed[: len(packed) - dice.byte() // 200] + bytes(dice.byte() // 250)
+    with in_file(data if dice.byte() < 240 else data[: dice.byte()]) as path:
+        reader = refused(partial(RecordingReader, path))
+        if reader is None:
+            return
+        with reader:
+            records = refused(lambda: list(reader.records()))
+            assert records is None or reader.ending.records == len(records)
+            if records is not None and (notice := reader.ending.notice()) is not None:
+                assert notice.isprintable()
+            assert all(text.isprintable() for text in reader.warnings())
+
+
+# --- Symbols ----------------------------------------------------------------------------------------------
+
+
+def _with_symbols(*, wide: bool) -> bytes:
+    """An ELF file with two symbols, and sections for them: instructions, symbols, names."""
+    names = b"\0main\0data\0"
+    if wide:
+        symbol, entry, header = "<IBBHQQ", "<IIQQQQIIQQ", "<16sHHIQQQIHHHHHH"
+        values = [(1, 0x12, 0, 1, 0x1000, 16), (6, 0x01, 0, 1, 0x1010, 0), (0, 0, 0, 0, 0, 0)]
+    else:
+        symbol, entry, header = "<IIIBBH", "<10I", "<16sHHIIIIIHHHHHH"
+        values = [(1, 0x1000, 16, 0x12, 0, 1), (6, 0x1010, 0, 0x01, 0, 1), (0, 0, 0, 0, 0, 0)]
+    table_ = b"".join(struct.pack(symbol, *one) for one in values)
+    first = struct.calcsize(header)
+    sections = [
+        (0,) * 10,
+        (0, 1, 4, 0x1000, first, 0x20, 0, 0, 1, 0),
+        (0, 2, 0, 0, first, len(table_), 3, 0, 8, len(table_) // 3),
+        (0, 3, 0, 0, first + len(table_), len(names), 0, 0, 1, 0),
+    ]
+    at = first + len(table_) + len(names)
+    ident = b"\x7fELF" + bytes((2 if wide else 1, 1, 1))
+    size = struct.calcsize(entry)
+    fields = (ident, 2, 62, 1, 0x1000, 0, at, 0, first, 0, 0, size, 4, 3)
+    return (
+        struct.pack(header, *fields) + table_ + names + b"".join(struct.pack(entry, *one) for one in sections)
+    )
+
+
+SYMBOLS: Final = (
+    _with_symbols(wide=True),
+    _with_symbols(wide=False),
+    b"0000000000001000 T main\n0000000000001010 d _ZN4core3fmtE\n0000000000001010 A x\nffff t y\n",
+)
+
+
+def name_addresses(dice: Dice) -> None:
+    """Symbols of any file answer every question."""
+    data, base = edited(dice, dice.some(SYMBOLS), (b"\x0a\0\0\0", b"\x0b\0\0\0")), dice.some((0, 0, 1 << 40))
+    found = symbols.read(data, base)
+    for address in (0x1000, 0x1008, 0x1010, 0x1020, base + 0x1001, 0, (1 << 64) - 1, dice.number(2)):
+        place = found.at(address)
+        assert place is None or str(place.behind(0))
+    assert found.find("main") is None or len(found)
+    symbols.entry_of(data, base)
+    symbols.code_of(data, base)
+
+
+TARGETS: Final[dict[str, Callable[[Dice], None]]] = {
+    "disk-contents": describe_disk,
+    "disk-formats": open_any_disk,
+    "disk-overlay": restore_overlay,
+    "compressed": decompress,
+    "snapshot-text": describe_machine,
+    "snapshot-cpu": restore_cpu,
+    "snapshot-file": read_snapshot,
+    "recordings": read_recording,
+    "symbols": name_addresses,
+}

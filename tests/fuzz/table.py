@@ -1,0 +1,137 @@
+"""What is fuzzed: for each target the module that has it, and the files of kvmbox whose branches count.
+
+Nothing of kvmbox is loaded here, so that its branches can be counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatch
+from importlib import import_module
+from typing import Final, NamedTuple
+
+from tests.support.dice import Dice
+
+
+class Row(NamedTuple):
+    """A target: `module` of this package has it in `TARGETS`.
+
+    `covers` are patterns of files in kvmbox, each maybe with a colon and a pattern of functions that count.
+    """
+
+    module: str
+    covers: tuple[str, ...]
+
+    @property
+    def files(self) -> list[str]:
+        """The patterns of files."""
+        return [pattern.partition(":")[0] for pattern in self.covers]
+
+    def counts(self, file: str, function: str) -> bool:
+        """Whether the branches of a function of a file count."""
+        parts = [pattern.partition(":") for pattern in self.covers]
+        return any(fnmatch(file, one) and fnmatch(function, other or "*") for one, _, other in parts)
+
+    def target(self, name: str) -> Callable[[Dice], None]:
+        """What takes an input. Loads what it needs."""
+        found: Callable[[Dice], None] = import_module(f"tests.fuzz.{self.module}").TARGETS[name]
+        return found
+
+
+def _devices(*stems: str) -> Row:
+    return Row("models", tuple(f"devices/{stem}.py" for stem in stems))
+
+
+TABLE: Final[dict[str, Row]] = {
+    "uart": _devices("uart_*"),
+    "pit": _devices("pit_*"),
+    "rtc": _devices("rtc_*", "cmos"),
+    "i8042": _devices("i8042", "ps2_*"),
+    "ide": _devices("ide_*"),
+    "hpet": _devices("hpet"),
+    "acpi-pm": _devices("acpi_pm", "power_off_ports"),
+    "debug-ports": _devices("port_models", "pvpanic", "reset_control", "bios_report"),
+    "testdev": _devices("testdev"),
+    "boot-disk": _devices("boot_disk"),
+    "fw-cfg": _devices("fw_cfg"),
+    "vga": _devices("vga_*"),
+    "vbe": _devices("vbe_dispi"),
+    "pci-host": _devices("pci_host"),
+    "virtio-blk": _devices("virtio_blk", "virtio_mmio"),
+    "virtio-rng": _devices("virtio_rng"),
+    "virtio-console": _devices("virtio_console"),
+    "virtio-net": _devices("virtio_net"),
+    "virtio-pci": _devices("virtio_pci", "virtio_vectors", "virtio_pci_registers"),
+    "e1000": _devices("e1000*"),
+    "qcow2": _devices("qcow2"),
+    "rfb": _devices("rfb_server"),
+    "stream": Row(
+        "vmm",
+        (
+            *(f"remote/channel.py:Channel.{one}" for one in ("_accept", "_apply_all", "_explain_header")),
+            *(f"remote/channel.py:Channel.{one}" for one in ("check_effect", "_prints", "_use", "access")),
+        ),
+    ),
+    "shared": Row(
+        "vmm", ("remote/shared.py:PageTransport.exchange_words", "remote/shared.py:PageTransport.payload")
+    ),
+    "effects": Row(
+        "effects",
+        (
+            *("wire/effects.py", "wire/media_effects.py", "wire/pci_effects.py", "remote/pci.py"),
+            *("remote/grants.py", "remote/media.py", "remote/guest_memory.py", "remote/aperture.py"),
+        ),
+    ),
+    "protocol": Row("effects", ("wire/protocol.py",)),
+    "lives": Row(
+        "vmm",
+        (
+            *("parts/restart/recovery.py", "remote/journal.py", "remote/survival.py", "wire/blocks.py"),
+            *(
+                f"remote/channel.py:Channel.{one}"
+                for one in ("_complete", "_ask_block", "*_string", "write_wide")
+            ),
+        ),
+    ),
+    "model-snapshots": Row(
+        "vmm", ("jail/server.py:*_part", "jail/server.py:*handle", "jail/server.py:*_encoded")
+    ),
+    "coalesced": Row("vmm", ("run/coalescing.py",)),
+    "socketpair": Row("vmm", ("remote/stream.py",)),
+    "pipe": Row("vmm", ()),
+    "shm": Row("vmm", ()),
+    "rings": Row("rings", ("remote/ring.py", "remote/queue*.py", "remote/medium.py", "wire/chains.py")),
+    "rings-compiled": Row("rings", ()),
+    "windows": Row("windows", ("remote/window*.py",)),
+    "boot-images": Row(
+        "images",
+        (
+            *("boot/elf*.py", "boot/segments.py", "boot/multiboot*.py", "boot/pvh_info.py"),
+            *("boot/linux_header.py", "boot/linux_params.py", "boot/linux_setup.py", "boot/linux_video.py"),
+            *(f"boot/way_{one}.py" for one in ("elf", "multiboot", "multiboot2", "pvh", "linux")),
+        ),
+    ),
+    "disk-contents": Row(
+        "files", tuple(f"boot/{one}.py" for one in ("disk_contents", "partitions", "iso", "file_systems"))
+    ),
+    "disk-formats": Row("files", ("host/disks.py", "host/disk_mapped.py")),
+    "disk-overlay": Row("files", ("host/disk_overlay.py",)),
+    "compressed": Row("files", ("boot/compressed.py",)),
+    "snapshot-text": Row(
+        "files", tuple(f"parts/snapshot/{one}.py" for one in ("description", "fields", "layout"))
+    ),
+    "snapshot-cpu": Row("files", ("parts/snapshot/cpu_state.py:*code", "parts/snapshot/cpu_state.py:_kinds")),
+    "snapshot-file": Row("files", ("parts/snapshot/file.py:SnapshotFile*", "parts/snapshot/ram.py:*_*")),
+    "recordings": Row("files", ("tools/replay/reader.py", "parts/record/format.py")),
+    "symbols": Row("files", ("explain/symbols.py",)),
+    "suites": Row("texts", tuple(f"tools/smoke/{one}.py" for one in ("suite", "fields", "toml_lines"))),
+    "unittests-cfg": Row("texts", ("tools/smoke/unittests_cfg.py",)),
+    "gdb": Row("texts", ("parts/gdb/packets.py", "parts/gdb/session.py")),
+    "monitor": Row("texts", ("run/monitor.py",)),
+    "typed": Row(
+        "texts", ("host/escapes.py", "host/keys.py", "host/pointer.py", "parts/monitor/line_editor.py")
+    ),
+}
+
+LEAST: Final[dict[str, int]] = {}
+"""How many percent of its branches the corpus of a target takes at least, where that is less than 95."""
