@@ -44,7 +44,7 @@ def effect_bytes(dice: Dice) -> bytes:
     """One effect as it travels, mostly well-formed."""
     kind: Any = dice.some(KINDS)
     pin = number(dice, 8) if kind.has_pin else 0
-    level = dice.byte() & 1 if kind.has_level else 0
+    level = dice.byte() % (kind.most_level + 1)
     argument = number(dice, 32) if kind.has_argument else 0
     tail = b""
     if kind.has_ranges:
@@ -74,7 +74,7 @@ class Asker:
         self.fabric.attach(lambda address, _data: self.sent.append(address))
         self.spec = spec
         self.grants = bind(spec, self.host)
-        self.names = {type(grant).__name__ for grant in spec.grants}
+        self.names = {kind.__name__ for grant in spec.grants for kind in type(grant).__mro__}
 
     def ask(self, dice: Dice) -> None:
         """One effect, in the reply to any request."""

@@ -226,6 +226,7 @@ class Rings:
             state[at : at + self.dice.byte() % 3] = self.dice.randbytes(1)
         try:
             self._follow(self.queues.restore(0, bytes(state)))
+            self.is_judged &= not is_damaged
         except ValueError:
             if not is_damaged:
                 raise

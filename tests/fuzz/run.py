@@ -128,13 +128,16 @@ def page_of(reports: Sequence[Report]) -> str:
     """The table of the documentation: what was reached, and why not all."""
     lines = ["| target | files | branches | reached | executions/s |", "|---|---|---|---|---|"]
     for one in reports:
-        files = ", ".join(f"`{file}`" for file in TABLE[one.name].files[:3]) or "the compiled halves"
+        files = ", ".join(f"`{file}`" for file in dict.fromkeys(TABLE[one.name].files)) or "compiled code"
         speed = one.executions / max(one.seconds, 1e-9)
         lines.append(f"| {one.name} | {files} | {one.outcomes} | {one.share:.1f} % | {speed:.0f} |")
-    lines += ["", "| not reached | branches | why |", "|---|---|---|"]
+    lines += ["", "| why not all | branches of each target |", "|---|---|"]
+    missed: dict[str, list[str]] = {}
     for one in reports:
-        why = Counter(reason_of(name) for name, _, _ in one.unreached)
-        lines += [f"| {one.name} | {number} | {reason or LATER} |" for reason, number in why.most_common()]
+        why = Counter(reason_of(name) or LATER for name, _, _ in one.unreached)
+        for reason, number in why.items():
+            missed.setdefault(reason, []).append(f"{one.name} {number}")
+    lines += [f"| {reason} | {', '.join(where)} |" for reason, where in missed.items()]
     return "\n".join(lines)
 
 
