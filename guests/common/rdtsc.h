@@ -1,4 +1,4 @@
-/* The time-stamp counter, for 32-bit code. */
+/* The time-stamp counter. */
 #ifndef GUESTS_RDTSC_H
 #define GUESTS_RDTSC_H
 
@@ -6,9 +6,9 @@
 
 static inline uint64_t rdtsc(void)
 {
-    uint64_t tsc;
-    __asm__ volatile("rdtsc" : "=A"(tsc));
-    return tsc;
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
 }
 
 #endif

@@ -101,7 +101,9 @@ def test_audit_of_strict_mode_finds_nothing_that_gets_out_and_no_clock() -> None
 def disks(*types: str, **options: Any) -> dict[str, Finding]:
     """What becomes of a disk that is taken over, by probe."""
     report = run_audit(
-        Options(types=types or ("ide", "vblk", "vnet", "pci", "vga"), probes=tuple(FORGERIES), **options)
+        Options(
+            types=types or ("ide", "vblk", "vnet", "pci", "vga", "e1000"), probes=tuple(FORGERIES), **options
+        )
     )
     return {one.probe.name: finding for one in report.probes for finding in one.findings.values()}
 

@@ -37,7 +37,15 @@ from kvmbox.remote.queue_kinds import queues_of
 from kvmbox.remote.window import CLOSED, DataWindow
 from kvmbox.tools.audit.forgery import Forgery, Said
 from kvmbox.tools.audit.net_forgeries import NotingPort, frame_effects, net_devices
-from kvmbox.tools.audit.pci_forgeries import OF_PCI, crowded_buses, pci_device, placed
+from kvmbox.tools.audit.pci_forgeries import (
+    OF_E1000,
+    OF_PCI,
+    crowded_buses,
+    e1000_device,
+    e1000_written,
+    pci_device,
+    placed,
+)
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -57,6 +65,7 @@ VIRTIO: Final = "vblk"
 NET: Final = "vnet"
 PCI: Final = "pci"
 VGA_TYPE: Final = "vga"
+E1000: Final = "e1000"
 FIRST: Final = 1
 """The handle that the VMM gives to the only request."""
 
@@ -134,6 +143,10 @@ FORGERIES: Final = {
         device_type=NET,
     ),
     **{name: Forgery(PCI, (((0, effect),),)) for name, effect in OF_PCI.items()},
+    **{
+        name: Forgery(E1000, tuple(tuple((0, effect) for effect in reply) for reply in replies))
+        for name, replies in OF_E1000.items()
+    },
 }
 """By the names of their probes."""
 
@@ -145,6 +158,8 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
         return ide_board([*drives, None, None])
     if device_type == PCI:
         return [pci_device()]
+    if device_type == E1000:
+        return [e1000_device()]
     if device_type == VGA_TYPE:
         board = pc_board(BoardOptions((), 0, layout.MIB))
         return [device for device in board if device.device_type == VGA_TYPE]
@@ -175,7 +190,9 @@ class Victim:
         self.grants: list[Grants] = [bind(device, host) for device in devices]
         media = self.grants[0].media
         if media is not None and media.queues is not None:
-            for register, value in _WRITTEN:
+            for register, value in (
+                e1000_written(self.ram, DESCRIPTORS, USED, BUFFER) if device_type == E1000 else _WRITTEN
+            ):
                 media.queues.note(register, value)
         self.heard = 0
         """How many requests the process was sent."""

@@ -1,4 +1,7 @@
-"""What a taken-over process of PCI asks for, and buses with what it must not displace."""
+"""What taken-over processes of PCI and of an e1000 ask for, and buses with what must not be displaced.
+
+The guest has published both rings of the e1000: one buffer to receive to, and one to send.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.board import AddressRange, DeviceSpec, Medium
+from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import virtio_blk
 from kvmbox.board_pci import FIRST_SLOT, with_pci
 from kvmbox.board_virtio_pci import on_pci
-from kvmbox.devices.model import Effect
+from kvmbox.devices import e1000
+from kvmbox.devices.media import ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.devices.model import Effect, MemoryRead
 from kvmbox.devices.pci_effects import Decode, Message, Route
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
@@ -39,6 +45,53 @@ OF_PCI: Final[Mapping[str, Effect]] = {
 """By the names of their probes."""
 
 
+RING: Final = 8 * e1000.DESCRIPTOR_SIZE
+"""Bytes of each ring, which is as small as one can be."""
+_PUBLISH: Final = tuple(
+    effect for index in range(2) for effect in (Queue(index, 8, 0, 0, 0, 0), Walk(index, 1))
+)
+_SENDS, _RECEIVES = 1, 2
+"""The handles that the VMM gives: what was due last is walked first."""
+
+OF_E1000: Final[Mapping[str, Sequence[Sequence[Effect]]]] = {
+    "descriptor-memory-read": ((MemoryRead(1, [(PROTECTED[0], 64)]),),),
+    "descriptor-forged": (_PUBLISH, (), (ChainWrite(77, 0, b"taken over"),)),
+    "descriptor-read-only": (_PUBLISH, (), (ChainWrite(_SENDS, 0, b"taken over"),)),
+    "descriptor-write-beyond": (_PUBLISH, (), (ChainWrite(_RECEIVES, 255, b"taken over"),)),
+    "descriptor-send-beyond": (_PUBLISH, (), (ChainTransfer(_SENDS, 0, 0, 0, 65, 0),)),
+    "descriptor-longer": (_PUBLISH, (), (ChainUsed(_RECEIVES, 257 | e1000.DD),)),
+}
+"""By the names of their probes: the effects of one reply after the other."""
+
+
+def e1000_device() -> DeviceSpec:
+    """The device, whose wire is the disk of that name."""
+    device = e1000_net(0, bytes(6))
+    wire = Medium("disk0", 1 << 20, writable=True, max_bytes=1 << 16)
+    grants = [
+        wire if isinstance(one, Medium) else one for one in device.grants[:3]
+    ]  # no host input and output
+    return DeviceSpec(**device.as_dict() | {"grants": tuple(grants)})
+
+
+def e1000_written(ram: GuestMemory, receives: int, sends: int, buffer: int) -> Sequence[tuple[int, int]]:
+    """What the guest has written to registers: so it has published rings at these places. One descriptor to
+    receive to is there already; the one to send has 64 bytes.
+    """
+    ram.write(sends, buffer.to_bytes(8, "little") + (64 | 1 << 24).to_bytes(8, "little"))
+    enable = e1000.ENABLE | 3 << 16  # buffers of 256 bytes
+    return [
+        (register, value)
+        for index, place in enumerate((receives, sends))
+        for register, value in (
+            (e1000.RINGS[index], place),
+            (e1000.RINGS[index] + e1000.LEN, RING),
+            (e1000.RINGS[index] + e1000.TAIL, 1),
+            (e1000.CONTROLS[index], enable),
+        )
+    ]
+
+
 class Silent:
     """A device on the bus that nobody asks for anything."""
 
@@ -65,7 +118,8 @@ def crowded_buses(
     note: Callable[[str], None],
 ) -> Buses:
     """Buses on which another device is, and the function of the disk if there is PCI."""
-    buses = Buses(devices, ram, irq_source, note)
+    board = with_pci(devices) if any(device.pci for device in devices) else devices
+    buses = Buses(board, ram, irq_source, note)
     other = DeviceSpec("other", "", "", mmio=(AddressRange(layout.VIRTIO_BASE, layout.VIRTIO_SIZE),))
     buses.attach(other, Silent(), None)
     if buses.fabric is not None:
