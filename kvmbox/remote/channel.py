@@ -387,7 +387,7 @@ class Channel:
 
         while tries < 2 * START_SLICES:
             kill = self.survival.process.killer()
-            if self._patiently(comes, slices, for_another_thread=True):
+            if self._patiently(comes, slices, for_another=True):
                 return
             error = hung_error(self.device_type, slices)
             if not self.survival.rescues:
@@ -489,12 +489,10 @@ class Channel:
         """Wait for a descriptor for so many slices, and for as long as the process is starved."""
         return self._patiently(lambda milliseconds: bool(poll.poll(milliseconds)), slices)
 
-    def _patiently(
-        self, comes: Callable[[int], bool], slices: int, *, for_another_thread: bool = False
-    ) -> bool:
+    def _patiently(self, comes: Callable[[int], bool], slices: int, *, for_another: bool = False) -> bool:
         """Whether it `comes`, which is told after so many milliseconds, within so many slices, and some more
         as long as the process is starved, or another thread that holds the lock, or that thread is just
-        putting another process in its place.
+        putting another process in its place, or doing what a reply asked for: that may be long in the host.
         """
         wait = self._slice_ms
         if slices > 0 and comes(wait):
@@ -504,9 +502,9 @@ class Channel:
         try:
             if any(comes(wait) for _ in range(slices - 1)):
                 return True
-            is_starved = survival.process.starvation(self.waiter if for_another_thread else 0)
+            is_starved = survival.process.starvation(self.waiter if for_another else 0)
             for _ in range(START_SLICES):
-                if not (for_another_thread and survival.being_connected) and not is_starved():
+                if not (for_another and (survival.being_connected or not self.waiting)) and not is_starved():
                     return comes(0)  # it may have answered just now, and wait for the next request
                 if comes(wait):
                     return True

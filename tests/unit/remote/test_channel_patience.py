@@ -11,6 +11,7 @@ import pytest
 from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.parts.restart.recovery import all_ones
 from kvmbox.remote.channel import Channel
+from kvmbox.remote.follow_up import CanWait, FollowUp
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES
 from kvmbox.remote.survival import ProcessControl, Survival
@@ -238,6 +239,26 @@ def test_request_no_excuse_lasts_for_ever(silent: Silent) -> None:
     with pytest.raises(DeviceProcessError, match="is hung"):
         silent.channel.request(protocol.ADVANCE, slices=2)
     assert len(asked) == START_SLICES
+
+
+def test_request_waits_for_a_thread_that_has_its_reply_and_does_what_it_asks_for() -> None:
+    begun, finish = threading.Event(), threading.Event()
+
+    def act() -> list[FollowUp | CanWait]:
+        begun.set()
+        finish.wait()
+        return []
+
+    silent = Silent(PatientLock(tries=REPLY_SLICES + 5, then=finish.set))
+    at_work = silent.threads.submit(silent.channel.serve, act)
+    begun.wait()
+    silent.reply(protocol.ADVANCE, 1)
+    try:
+        assert silent.channel.request(protocol.ADVANCE) == (0, b"")
+    finally:
+        finish.set()
+    at_work.result()
+    silent.close()
 
 
 def test_request_tells_that_a_reply_is_overdue_once(silent: Silent) -> None:
