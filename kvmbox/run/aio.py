@@ -96,5 +96,9 @@ def _in_thread(call: Callable[[], _Result]) -> asyncio.Future[_Result]:
         except BaseException as error:  # noqa: BLE001 - raised again in whoever waits
             done.set_exception(error)
 
-    threading.Thread(target=make, name="kvmbox call", daemon=True).start()
-    return asyncio.wrap_future(done)
+    thread = threading.Thread(target=make, name="kvmbox call", daemon=True)
+    thread.start()
+    made = asyncio.wrap_future(done)
+    # It has nothing left to do by then, and whoever waits finds no thread of ours.
+    made.add_done_callback(lambda one: None if one.cancelled() else thread.join())
+    return made

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.host.tail import KEPT
+from tests.support.browser import dom_of
 from tests.support.html_page import Page
 from tests.support.real_mode import debug_exit, say, show
 from tests.support.runs import Images, Run, run_to_end
@@ -85,3 +86,14 @@ def test_page_that_cannot_be_written_is_told_of_before_the_run(tmp_path: Path) -
     assert messages.startswith(f"kvmbox: error: cannot write --html '{tmp_path}'")
     status, _, messages = run_to_end(Run("hello32", "--html", "-"))
     assert (status, "stdout belongs to the guest" in messages) == (2, True)
+
+
+@pytest.mark.thorough
+def test_browser_takes_what_a_guest_prints_for_text(images: Images, tmp_path: Path) -> None:
+    attack = b"<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    path = tmp_path / "run.html"
+    run_to_end(Run("--boot", "real", images.write(say(attack), debug_exit(1)), "--html", path))
+    shown = dom_of(path)
+    assert "<title>kvmbox run" in shown
+    assert attack.decode() in Page(shown).text
+    assert not Page(shown).of("img")
