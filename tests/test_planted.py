@@ -73,13 +73,15 @@ def test_filter_with_unknown_code_is_refused() -> None:
 def test_rows_of_a_block_replace_those_of_the_same_name(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "a\n<!-- t -->\n| h |\n| --- |\n| one | 1 |\n| two | 2 |\n<!-- t: end -->\nb\n", encoding="utf-8"
+        "a\n<!-- t -->\n| h |\n| --- |\n| one | 1 |\n| two | 2 |\n| old | 0 |\n<!-- t: end -->\nb\n",
+        encoding="utf-8",
     )
-    rows = merged(page, "t", [line("h"), line("---"), line("two", "3"), line("six", "4")])
+    given = [line("h"), line("---"), line("six", "4"), line("two", "3")]
+    rows = merged(page, "t", given, ["one", "two", "six"])
     fill(page, "t", rows)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("a\n<!-- t -->\n")
     assert text.endswith("<!-- t: end -->\nb\n")
-    assert "| one | 1 |\n| two | 3 |\n| six | 4 |\n" in text
+    assert "| --- |\n| one | 1 |\n| two | 3 |\n| six | 4 |\n<!--" in text
     with pytest.raises(ValueError, match="no block"):
         fill(page, "other", rows)

@@ -25,11 +25,11 @@ def fill(page: Path, name: str, lines: Sequence[str]) -> None:
     page.write_text(f"{before}{begin}{chr(10).join(lines)}\n{end}{after}", encoding="utf-8")
 
 
-def merged(page: Path, name: str, lines: Sequence[str]) -> list[str]:
-    """The lines of a block, but those of `lines` in place of those that begin with the same cell.
+def merged(page: Path, name: str, lines: Sequence[str], order: Sequence[str]) -> list[str]:
+    """The lines of a block: of the first cells in `order`, the row of `lines`, or else the one that is there.
 
-    `lines` begin with the two of the heading, which stay where they are.
+    `lines` begin with the two of the heading.
     """
     block = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")[2].partition("<!--")[0]
-    rows = {one.split("|")[1]: one for one in (*block.splitlines()[2:], *lines[2:]) if one.startswith("|")}
-    return [*lines[:2], *rows.values()]
+    rows = {one.split("|")[1].strip(): one for one in (*block.splitlines()[2:], *lines[2:])}
+    return [*lines[:2], *(rows[first] for first in order if first in rows)]

@@ -27,6 +27,11 @@ PAGE: Final = TOP / "docs/reach.md"
 HEAD: Final = ("bug", "here", *WAYS, "found by a fuzzer", "by a test of the device")
 
 
+def title(plant: Plant) -> str:
+    """The first cell of its line."""
+    return f"{plant.kind}, {', '.join(plant.cves)}"
+
+
 def row(plant: Plant, outcomes: dict[str, Outcome], found: Sequence[Found]) -> str:
     """Its line of the table."""
 
@@ -34,7 +39,7 @@ def row(plant: Plant, outcomes: dict[str, Outcome], found: Sequence[Found]) -> s
         one = next((one for one in found if one.is_fuzzer == is_fuzzer), None)
         return f"{one.by}: {one.how}, {one.seconds:.0f} s" if one else "**no**"
 
-    cells = [f"{plant.kind}, {', '.join(plant.cves)}", plant.here, *map(str, outcomes.values())]
+    cells = [title(plant), plant.here, *map(str, outcomes.values())]
     return line(*cells, best(True), best(False))
 
 
@@ -69,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             rows.append(examine(plant, search))
             print(rows[-1], flush=True)
     if options.page:
-        fill(PAGE, "planted", merged(PAGE, "planted", rows))
+        order = [title(plant) for plant in plants()]
+        fill(PAGE, "planted", merged(PAGE, "planted", rows, order))
     return 0
 
 
