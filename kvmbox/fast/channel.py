@@ -44,7 +44,8 @@ from kvmbox.remote.transport import (
 )
 from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS
 
-learn_follow_ups(FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES)
+_FAILURES: Final = (DeviceProcessError, TransportError)
+learn_follow_ups(FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES, frame_of, _FAILURES)
 
 
 class CompiledPageTransport(PageEnd, PageTransport):
@@ -191,18 +192,6 @@ class CompiledChannel(ChannelCore, Channel):
         super()._reach_by(transport)
         self.leads_to(transport)
 
-    def finish_told(self, asked: Words, payload: bytes, words: Words | None) -> None:
-        """The end of a request that follows from another one, where the compiled half cannot go on: as
-        `finish_access`, but for the lock.
-        """
-        sent = WORDS.pack(*asked) + payload
-        try:
-            if words is None:
-                words = self.transport.rest_of_exchange()
-            self._accept(sent, frame_of(words, self.transport.payload(words)), 0)
-        except (DeviceProcessError, TransportError) as error:
-            self._survive(error, sent, 0)
-
     def finish_access(self, asked: Words, words: Words | None, limit: int) -> int:
         """The end of `access` where the compiled half cannot go on: the request `asked` has been sent.
 
@@ -224,7 +213,7 @@ class CompiledChannel(ChannelCore, Channel):
                 else:
                     self.steady.changed()
                     result = self._use(asked, words, limit)
-            except (DeviceProcessError, TransportError) as error:
+            except _FAILURES as error:
                 self.steady.changed()
                 result, _ = self._survive(error, WORDS.pack(*asked), limit)
             finally:

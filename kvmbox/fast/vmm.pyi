@@ -54,7 +54,14 @@ class JournalCore:
     def take(self) -> list[tuple[Words, bytes, Words, bytes]]: ...
     def drop(self) -> None: ...
 
-def learn_follow_ups(follow_up: type[FollowUp], posted: type[Posted], most: int, slices: int) -> None: ...
+def learn_follow_ups(
+    follow_up: type[FollowUp],
+    posted: type[Posted],
+    most: int,
+    slices: int,
+    frame: Callable[..., bytes],
+    failures: tuple[type[Exception], ...],
+) -> None: ...
 
 class SteadyCore:
     changes: int

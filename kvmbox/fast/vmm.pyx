@@ -470,14 +470,17 @@ cdef object FollowUp
 cdef object Posted
 cdef int MAX_FOLLOW_UPS
 cdef int REPLY_SLICES
+cdef object frame_of
+cdef tuple FAILURES
 
 
-def learn_follow_ups(follow_up, posted, most, slices):
-    """`remote.follow_up.FollowUp` and `Posted`, how many of them one request may cause, and how many slices a
-    reply may take.
+def learn_follow_ups(follow_up, posted, most, slices, frame, failures):
+    """`remote.follow_up.FollowUp` and `Posted`, how many of them one request may cause, how many slices a reply
+    may take, `remote.transport.frame_of`, and the exceptions of a process that fails.
     """
-    global FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES
+    global FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES, frame_of, FAILURES
     FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES = follow_up, posted, most, slices
+    frame_of, FAILURES = frame, failures
 
 
 cdef class SteadyCore:
@@ -744,6 +747,18 @@ cdef class ChannelCore:
         word, self.posted = self.posted, 0
         self.pure_tell(FollowUp(COMPLETE, word >> 8, self.posted_value), REPLY_SLICES)
         return 0
+
+    def finish_told(self, asked, bytes payload, words):
+        """The end of a request that follows from another one, where the compiled half cannot go on: as
+        `finish_access`, but for the lock.
+        """
+        sent = protocol.WORDS.pack(*asked) + payload
+        try:
+            if words is None:
+                words = self.transport.rest_of_exchange()
+            self._accept(sent, frame_of(words, self.transport.payload(words)), 0)
+        except FAILURES as error:
+            self._survive(error, sent, 0)
 
     def _next(self, *request):
         """See Channel."""

@@ -32,8 +32,6 @@ class FollowUp(NamedTuple):
 class Posted(FollowUp):
     """One that may come with the next request: its device does nothing but what the guest can read."""
 
-    __slots__ = ()
-
 
 Application = tuple[Callable[..., Any], tuple[Any, ...], int]
 """An effect that was found good: what it calls, with which arguments, and how many follow-ups the call asks

@@ -19,6 +19,8 @@ If no vCPU has exited for `LOOK_MS`, and nothing else is open, the checks become
 - After `DEEP_MS` more of it, with vCPUs that were halted at the last look, slices grow to `DEEP_SLICE_MS`.
   Each wake-up costs 150 to 500 µs, most of it for caches that are cold, so their number is what an idle guest
   costs.
+- Where only lines that kvmbox raises can wake the guest (`sound_sleep`), slices are as long as the time
+  between two looks. What waits for a masked line waits on.
 - Writes that did not exit wait for the end of the slice. So the output of a guest that only prints on the
   debug console, and is woken only by the timer of the local APIC, appears at most `DEEP_SLICE_MS` late.
   Output counts as activity, so the following output appears sooner.
@@ -74,12 +76,14 @@ class Pace:
         self._look_in = self._look_every = LOOK_MS
         self._probe_in = self._probe_every = PROBE_MS
 
-    def slice_ms(self, *, announced: bool, owes: bool = False) -> int:
+    def slice_ms(self, *, announced: bool, owes: bool = False, sound: bool = False) -> int:
         """How long the slice that has begun is. `announced`: each vCPU will announce its next exit. `owes`:
-        somebody waits for its end.
+        somebody waits for its end. `sound`: only kvmbox can wake the guest.
         """
         if not announced or self._quiet_ms < LOOK_MS:
             return WAIT_SLICE_MS
+        if sound and self._halted and self._quiet_ms >= DEEP_MS:
+            return MAX_LOOK_MS
         return DEEP_SLICE_MS if self._halted and not owes and self._quiet_ms >= DEEP_MS else QUIET_SLICE_MS
 
     def may_put_off(self, *, announced: bool, halted: bool) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kvmbox.judge import Judge
     from kvmbox.run.boot import Boot
     from kvmbox.run.builder import Devices
+    from kvmbox.run.sound_sleep import SoundSleep
     from kvmbox.run.standstill import Standstill
     from kvmbox.run.vcpu import VcpuThread
 
@@ -58,6 +59,7 @@ class Watch:
         """The present boot, while its vCPUs run."""
         self._looking = False  # whether the vCPUs have been asked to pause for a look
         self._halted = False  # whether all of them were, at the last look
+        self._sleep: SoundSleep | None = None  # then
         self._put_off: set[str] = set()
         """The processes whose deadline has come, and that nobody would hear if they were told."""
         self.talkers: Final = frozenset(
@@ -71,7 +73,7 @@ class Watch:
         """A boot begins; None: guest time is to pass without one."""
         self._pace, self.boot = Pace(), boot
         self._put_off.clear()
-        self._looking = self._halted = False
+        self._looking, self._halted, self._sleep = False, False, None
 
     @property
     def _vcpus(self) -> Sequence[VcpuThread]:
@@ -86,8 +88,10 @@ class Watch:
 
     @property
     def _slice_ms(self) -> int:
-        owes = bool(self._put_off) or self._standstill.is_visited
-        return self._pace.slice_ms(announced=self._announces_exits, owes=owes)
+        visited = self._standstill.is_visited
+        sound = not visited and self._sleep is not None and self._sleep.lasts()
+        owes = bool(self._put_off) or visited
+        return self._pace.slice_ms(announced=self._announces_exits, owes=owes, sound=sound)
 
     @property
     def _announces_exits(self) -> bool:
@@ -198,7 +202,10 @@ class Watch:
             if not too_late and not self._standstill.is_held:
                 guest = boot.guest
                 look = look_at_all(boot.vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
+                from kvmbox.run.sound_sleep import SoundSleep
+
                 self._halted = look.halted
+                self._sleep = SoundSleep(self._devices, boot) if look.halted else None
                 if look.outcome is not None and not self._standstill.stops(look.outcome):
                     self._judge.ends(look.outcome)
         finally:

@@ -25,6 +25,8 @@ from kvmbox.jail.title import ProcessTitle
 from kvmbox.tools.warm import boot, frames
 
 PRELOADED: Final = (
+    "encodings.ascii",
+    "kvmbox.board_extras",
     "kvmbox.boot.way_elf",
     "kvmbox.boot.way_firmware",
     "kvmbox.boot.way_linux",
@@ -43,11 +45,14 @@ PRELOADED: Final = (
     "kvmbox.kvm.cpuid.model",
     "kvmbox.explain.disassembly",
     "kvmbox.explain.diagnosis",
+    "kvmbox.host.bios_reports",
     "kvmbox.host.start_timeout",
+    "kvmbox.run.after_bios",
     "kvmbox.run.machine",
     "kvmbox.parts.snapshot.restore",
     "kvmbox.parts.snapshot.start_options",
     "kvmbox.parts.snapshot.file",
+    "zlib",
 )
 """What a run imports when it needs it: each boot process would import it anew."""
 

@@ -120,6 +120,16 @@ def test_slices_get_longer_once_more_while_a_halted_machine_stays_quiet(boot: Bo
     assert boot.slices[-1] == QUIET_SLICE_MS
 
 
+def test_slices_are_as_long_as_looks_while_only_kvmbox_can_wake_the_guest(boot: Boot) -> None:
+    boot.quiet(2 * DEEP_MS)
+    assert boot.pace.slice_ms(announced=True, owes=True, sound=True) == MAX_LOOK_MS
+    assert boot.pace.slice_ms(announced=False, sound=True) == WAIT_SLICE_MS
+    boot.slice(exits=1)
+    assert boot.pace.slice_ms(announced=True, sound=True) == WAIT_SLICE_MS
+    boot.quiet(1000)
+    assert boot.pace.slice_ms(announced=True, sound=True) == QUIET_SLICE_MS
+
+
 def test_open_request_is_counted_in_short_slices(boot: Boot) -> None:
     # Ten of them are the deadline of a request: the promise was kept, so the first is short as well.
     boot.quiet(5000)
