@@ -37,6 +37,18 @@ DISK_BYTES: Final = 16 << 20
 PIT_HZ: Final = 1_193_182
 BUSY_LOOP: Final = (sys.executable, "-S", "-c", "import os\nos.write(1, b'.')\nwhile True: pass")
 """A program that never sleeps, and says when it has begun."""
+ECHO: Final = (
+    *(sys.executable, "-S", "-c"),
+    "import os, socket, sys\n"
+    "listener = socket.socket(socket.AF_UNIX)\n"
+    "listener.bind(sys.argv[1])\n"
+    "listener.listen()\n"
+    "os.write(1, b'.')\n"
+    "wire, _ = listener.accept()\n"
+    "while data := wire.recv(65536):\n"
+    "    wire.sendall(data)",
+)
+"""The peer of one network interface: sends back all frames. It listens at a path, and says when it does."""
 BEFORE_RUN: Final = "interpreter, imports, exit"
 """The part of a start that no stage of `kvmbox run --json` covers."""
 
@@ -103,6 +115,8 @@ class Jobs(Value):
                     return self._accesses(configuration, rows)
                 case "ata" | "virtio":
                     return self._disk(configuration, rows)
+                case "network":
+                    return self._network(configuration, rows)
                 case "start":
                     return self._start(configuration)
                 case "boots":
@@ -153,6 +167,22 @@ class Jobs(Value):
             disk = path.replace(",", ",,") + (",on=virtio" if virtio else "")
             arguments = (*COUNTED, "--disk", disk, "--append", asked, GUEST)
             return self._finish(self._kvmbox(configuration, *arguments), configuration, rows)
+
+    def _network(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        """A program at the other end of a Unix socket sends back what it gets. QEMU as in `_disk`."""
+        asked = " ".join(words(rows, self.plan))
+        with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
+            path = os.path.join(directory, "wire")
+            with Child((*ECHO, path), timeout=self.timeout) as echo:
+                if not echo.read_until(lambda: len(echo.output) > 0):
+                    raise MeasurementError(f"the peer ended: {echo.reason(echo.finish())}")
+                if configuration.kind == "qemu":
+                    image = os.path.join(self.images, f"{GUEST}.elf")
+                    command = peer.network_command(image, asked.split(), self.guest_cpus, path)
+                    return self._finish(Child(command, timeout=self.timeout), configuration, rows)
+                net = f"socket:unix:{path.replace(',', ',,')}"
+                arguments = (*COUNTED, "--net", net, "--append", asked, GUEST)
+                return self._finish(self._kvmbox(configuration, *arguments), configuration, rows)
 
     def _finish(self, child: Child, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         with child:
