@@ -18,7 +18,16 @@ from typing import Any, Final, cast
 
 from kvmbox.board import Medium, Queues
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import ChainRead, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.devices.media import (
+    ChainRead,
+    ChainServe,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Connect,
+    Queue,
+    Walk,
+)
 from kvmbox.devices.model import Effect
 from kvmbox.host.transfers import BytesStore
 from kvmbox.memory import GuestMemory
@@ -84,6 +93,13 @@ class Memory(FlatMemory):
         self.poke(place, "QIHH", address, length, flags, following & 0xFFFF)
 
 
+class Store(BytesStore):
+    """A store of packets as well."""
+
+    def has_buffers(self) -> None:
+        """The guest has made chains available."""
+
+
 def _nobody(_tag: int, _work: object, _settle: object) -> bool:
     """No errand is taken."""
     return False
@@ -95,8 +111,8 @@ class Rings:
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
         self.memory = Memory(self.dice)
-        self.medium = MediumAccess(Medium("disk", SIZE, writable=True), BytesStore(bytes(SIZE)), _nobody)
-        self.rings = self.chains = self.dead = self.granted = 0
+        self.medium = MediumAccess(Medium("disk", SIZE, writable=True), Store(bytes(SIZE)), _nobody)
+        self.rings = self.chains = self.packets = self.dead = self.granted = 0
 
     def step(self) -> None:
         """One ring."""
@@ -130,7 +146,7 @@ class Rings:
         said = [dice.choice((area, *PLACES)) for area in areas]  # by the process, which is not believed
         self._apply(queues, Queue(0, dice.randrange(1, 20), dice.randrange(4), *said))
         for _ in range(dice.randrange(1, 4)):
-            self._walk(queues)
+            self._connect(queues) if dice.random() < 0.3 else self._walk(queues)
         self._judge(driver, tuple(areas))
 
     def _apply(self, queues: DeviceQueues, effect: Effect) -> list[Any]:
@@ -139,6 +155,18 @@ class Rings:
             return []
         self.granted += 1
         return application[0](*application[1]) or []
+
+    def _connect(self, queues: DeviceQueues) -> None:
+        dice = self.dice
+        header, to_guest = dice.choice((0, 10, 12, 64, 65)), dice.randrange(2)
+        self._apply(queues, Walk(0, dice.randrange(1, 65)))
+        self._apply(
+            queues, Connect(0, to_guest, 0, header, dice.choice((0, 10, 62)), dice.choice((1, 4, 16)))
+        )
+        for asked in queues.notified(0):
+            self.dead += asked(True) is not None
+        for _ in range(dice.randrange(4)):
+            self.packets += bool(queues.put(self.medium.store, bytes([0xA5]) * dice.randrange(1, 1600)))
 
     def _walk(self, queues: DeviceQueues) -> None:
         self._apply(queues, Walk(0, self.dice.randrange(1, 65)))
@@ -230,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Fault as fault:
         print(f"FAULT: {fault}")
         return 1
-    what = f"{made.chains} chains, {made.granted} effects granted, {made.dead} dead"
+    what = f"{made.chains} chains, {made.packets} packets, {made.granted} effects granted, {made.dead} dead"
     print(f"{made.rings} rings, {what}: no fault")
     return 0
 

@@ -28,11 +28,10 @@ from kvmbox.devices.media import (
     Window,
 )
 from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
-from kvmbox.devices.virtio_net import PLACE_SHIFT
 from kvmbox.host.transfers import BytesStore
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
-from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import Wire
 from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.grants import Grants, Host, bind
