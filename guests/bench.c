@@ -6,7 +6,7 @@
  *
  * Other words: "list" prints the names of the tests. "hold", when all tests are done, prints "bench holding" and halts
  * for ever with interrupts on; "exit=V" writes V to the debug-exit port instead. Without a word all tests run that need
- * neither a disk nor a network (bench_disk.c and bench_net.c have those). It ends with status 0, and where there is no
+ * neither disk, network nor VGA (bench_disk.c, bench_net.c, bench_vga.c). It ends with status 0, and where there is no
  * shutdown port by debug-exit with 16 (QEMU: status 33). An unknown word is a failed proof, status 3, before any test
  * runs. An interrupt that never comes is a hang: a watchdog's own interrupts would be in the figures.
  *
@@ -31,6 +31,7 @@
 #else
 #include "bench_disk.h"
 #include "bench_net.h"
+#include "bench_vga.h"
 #include "common/irq_wait.h"
 #include "common/pic.h"
 #include "common/rdtsc.h"
@@ -57,7 +58,7 @@ struct test {
     void (*sample)(uint32_t iterations, uint32_t *into);
     uint16_t text_port;  /* where an iteration is a byte of output: run() takes whole lines */
     bool always_sampled; /* hlt_latency: run() fills samples[] */
-    uint8_t batch; /* of those that need a disk or a network: iterations of which run() makes all or none; else 0 */
+    uint16_t batch;      /* of those that need another device: iterations of which run() makes all or none; else 0 */
 };
 
 static uint32_t unit_of(const struct test *test)
@@ -158,6 +159,8 @@ static const struct test tests[] = {
     IO("disk_sequential", bench_disk_sequential, 1),
     IO("net_round_trip", bench_net_round_trip, 1),
     IO("net_batch", bench_net_batch, NET_BATCH),
+    IO("vga_frame", bench_vga_frame, 1),
+    IO("vga_planar", bench_vga_planar, VGA_BATCH),
 #endif
 };
 

@@ -111,7 +111,7 @@ class Jobs(Value):
         """Make one measurement. What goes wrong with it is in the outcome."""
         try:
             match job:
-                case "accesses" | "native":
+                case "accesses" | "native" | "graphics":
                     return self._accesses(configuration, rows)
                 case "ata" | "virtio":
                     return self._disk(configuration, rows)
@@ -136,21 +136,30 @@ class Jobs(Value):
         return Child(command, timeout=self.timeout + 5, environment=configuration.environment)
 
     def _guest(
-        self, configuration: Configuration, asked: str, *, guest: str = GUEST, bound: bool = True
+        self,
+        configuration: Configuration,
+        asked: str,
+        *,
+        guest: str = GUEST,
+        bound: bool = True,
+        shows: bool = False,
     ) -> Child:
-        """The bench guest with the words `asked`. `bound`: on the CPU of measurements with one VM."""
+        """The bench guest with the words `asked`. `bound`: on the CPU of measurements with one VM. `shows`:
+        with a VGA.
+        """
         image = os.path.join(self.images, f"{guest}.elf")
         if configuration.kind == "kvmbox":
             return self._kvmbox(configuration, *COUNTED, "--append", asked, guest, bound=bound)
         command = [*FLOOR, image, asked]
         if configuration.kind == "qemu":
-            command = peer.command(image, asked.split(), self.guest_cpus)
+            command = peer.command(image, asked.split(), self.guest_cpus) + ["-vga", "std"] * shows
         return Child(command, timeout=self.timeout, cpu=self.cpu if bound else None)
 
     def _accesses(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         guest = NATIVE_GUEST if rows[0].job == "native" else GUEST
         asked = " ".join(words(rows, self.plan))
-        return self._finish(self._guest(configuration, asked, guest=guest), configuration, rows)
+        shows = rows[0].job == "graphics"
+        return self._finish(self._guest(configuration, asked, guest=guest, shows=shows), configuration, rows)
 
     def _disk(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         """The host has the disk in memory. QEMU is not bound to one CPU: it reads by another thread."""

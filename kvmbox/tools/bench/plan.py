@@ -19,7 +19,7 @@ from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
 Job: TypeAlias = Literal[
-    "accesses", "native", "ata", "virtio", "network", "start", "boots", "memory", "crowd"
+    "accesses", "native", "ata", "virtio", "network", "graphics", "start", "boots", "memory", "crowd"
 ]
 
 NONE: Final = "none"
@@ -190,6 +190,8 @@ ROWS: Final = (
     _io("network", "net_round_trip", "virtio-net: a frame to a peer and back, polled, one at a time", 2_000),
     _io("network", "net_batch", "virtio-net: a frame to a peer and back, one of 32 behind one notification "
         "(1 s / this = frames a second each way)", 6_400),
+    _io("graphics", "vga_frame", "VGA: a frame of mode 13h by REP STOSL (1 s / this = frames a second)", 50),
+    Row("vga_planar", "ns/byte", "graphics", "VGA: a byte to all planes by REP STOSW", "vga_planar", 163_840),
     Row("start", "ns", "start", "start: `hello32` from exec to exit"),
     Row("warm_boot", "ns", "boots",
         "one of many boots of a guest that ends at once: a warm pool, QEMU one after the other "
@@ -226,7 +228,7 @@ QUICK_CONFIGURATIONS: Final = (FLOOR, *MAIN)
 
 NOT_AT_FLOOR: Final = frozenset({"thr_irq", "hlt_latency"})
 """Tests that need a device to answer with sense: the floor gives every read 0x60 and raises no interrupt."""
-IO_JOBS: Final = ("ata", "virtio", "network")
+IO_JOBS: Final = ("ata", "virtio", "network", "graphics")
 NOT_IN_QEMU: Final = frozenset({"mov_from_device", "mov_to_device", "pit_read"})
 """Tests of devices that a PC of QEMU does not have, or leaves to the kernel (`peer.command`)."""
 
