@@ -163,7 +163,7 @@ def _linux_on_disk(controller: str, device: str, cpus: int) -> Callable[[Path], 
     def start(directory: Path) -> Start:
         image, disk, second = images.find(*LINUX), images.root_disk(directory), directory / "second.img"
         second.write_bytes(bytes(SECOND_DISK))
-        initrd = images.root_initramfs(directory, LINUX, modules)
+        initrd = images.scripted_initramfs(directory, LINUX, modules, "init")
         return Start(
             (
                 *("--cpus", str(cpus), "--memory", "256M", "--no-reboot", "--initrd", str(initrd)),

@@ -90,9 +90,9 @@ def initramfs(directory: Path) -> Path:
     return archive
 
 
-def root_initramfs(directory: Path, kernel: tuple[str, str], modules: Sequence[str]) -> Path:
-    """An archive in `directory` that loads `modules` of the kernel, and starts what is on a disk."""
-    image, archive = find(*kernel), directory / "root-initramfs.cpio"
+def scripted_initramfs(directory: Path, kernel: tuple[str, str], modules: Sequence[str], script: str) -> Path:
+    """An archive in `directory` with `modules` of the kernel, and one of `LINUX_SCRIPTS` as its /init."""
+    image, archive = find(*kernel), directory / f"{script}-initramfs.cpio"
     tree = image.parents[1] / "usr/lib/modules" / image.name.removeprefix("vmlinuz-")
     if not tree.exists():
         raise Unavailable(f"{kernel[0]} has no modules")
@@ -100,7 +100,7 @@ def root_initramfs(directory: Path, kernel: tuple[str, str], modules: Sequence[s
     for path in ("bin", "dev", "modules", "new"):
         content.directory(path)
     content.device("dev/console", 5, 1)
-    content.file("init", (LINUX_SCRIPTS / "init").read_bytes(), executable=True)
+    content.file("init", (LINUX_SCRIPTS / script).read_bytes(), executable=True)
     content.file("bin/busybox", find(*BUSYBOX).read_bytes(), executable=True)
     order = Modules(tree).load_order(modules)
     for name, data in order:
