@@ -6,9 +6,9 @@
  *
  * Other words: "list" prints the names of the tests. "hold", when all tests are done, prints "bench holding" and halts
  * for ever with interrupts on; "exit=V" writes V to the debug-exit port instead. Without a word all tests run that need
- * no disk (bench_disk.c has those that do). It ends with status 0, and where there is no shutdown port by debug-exit
- * with 16 (QEMU: status 33). An unknown word is a failed proof, status 3, before any test runs. An interrupt that never
- * comes is a hang: a watchdog's own interrupts would be in the figures.
+ * neither disk, network nor VGA (bench_disk.c, bench_net.c, bench_vga.c). It ends with status 0, and where there is no
+ * shutdown port by debug-exit with 16 (QEMU: status 33). An unknown word is a failed proof, status 3, before any test
+ * runs. An interrupt that never comes is a hang: a watchdog's own interrupts would be in the figures.
  *
  * Tests of output (thr_*, debugcon) count bytes, a multiple of 64, and print lines of 63 dots, one line more than asked
  * for; so a result is always at the start of a line. Their samples are of single bytes; those of thr_irq, of lines.
@@ -30,6 +30,8 @@
 #include "common/user64.h"
 #else
 #include "bench_disk.h"
+#include "bench_net.h"
+#include "bench_vga.h"
 #include "common/irq_wait.h"
 #include "common/pic.h"
 #include "common/rdtsc.h"
@@ -56,12 +58,12 @@ struct test {
     void (*sample)(uint32_t iterations, uint32_t *into);
     uint16_t text_port;  /* where an iteration is a byte of output: run() takes whole lines */
     bool always_sampled; /* hlt_latency: run() fills samples[] */
-    uint8_t disk_batch;  /* of the tests that need a disk: iterations of which run() makes all or none; else 0 */
+    uint16_t batch;      /* of those that need another device: iterations of which run() makes all or none; else 0 */
 };
 
 static uint32_t unit_of(const struct test *test)
 {
-    return test->text_port ? LINE_LENGTH : test->disk_batch ? test->disk_batch : 1;
+    return test->text_port ? LINE_LENGTH : test->batch ? test->batch : 1;
 }
 
 /* The RTC's index stays where rtc_read, or nobody, has left it. */
@@ -126,7 +128,7 @@ static uint64_t hlt_latency(uint32_t iterations)
 
 #define LOOP(name)       {#name, 1000, bench_##name, bench_##name##_samples, 0, false, 0}
 #define TEXT(name, port) {#name, 1024, bench_##name, bench_##name##_samples, port, false, 0}
-#define DISK(name, run, batch) {name, 1024, run, NULL, 0, false, batch}
+#define IO(name, run, batch) {name, 1024, run, NULL, 0, false, batch}
 
 static const struct test tests[] = {
     LOOP(bare),
@@ -150,11 +152,15 @@ static const struct test tests[] = {
 #ifdef __i386__
     {"thr_irq", 1024, thr_irq, NULL, COM1 + UART_THR, false, 0},
     {"hlt_latency", 20, hlt_latency, NULL, 0, true, 0},
-    DISK("ata_read", bench_ata_read, 1),
-    DISK("ata_write", bench_ata_write, 1),
-    DISK("virtio_read_qd1", bench_virtio_read, 1),
-    DISK("virtio_read_qd32", bench_virtio_batch, DISK_BATCH),
-    DISK("disk_sequential", bench_disk_sequential, 1),
+    IO("ata_read", bench_ata_read, 1),
+    IO("ata_write", bench_ata_write, 1),
+    IO("virtio_read_qd1", bench_virtio_read, 1),
+    IO("virtio_read_qd32", bench_virtio_batch, DISK_BATCH),
+    IO("disk_sequential", bench_disk_sequential, 1),
+    IO("net_round_trip", bench_net_round_trip, 1),
+    IO("net_batch", bench_net_batch, NET_BATCH),
+    IO("vga_frame", bench_vga_frame, 1),
+    IO("vga_planar", bench_vga_planar, VGA_BATCH),
 #endif
 };
 
@@ -444,7 +450,7 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
         run_words(words);
     else
         for (unsigned i = 0; i < TESTS; i++)
-            if (!tests[i].disk_batch)
+            if (!tests[i].batch)
                 run_test(&tests[i], tests[i].iterations, false);
     for (const char *letter = "Shutdown"; *letter; letter++)
         outb(SHUTDOWN, (uint8_t)*letter);

@@ -10,6 +10,7 @@
 #include "common/guest.h"
 #include "common/io.h"
 #include "common/rdtsc.h"
+#include "common/virtio_mmio.h"
 #include <stdbool.h>
 
 #define SECTOR       512
@@ -83,109 +84,25 @@ uint64_t bench_ata_write(uint32_t sectors)
 
 /* --- Virtio --------------------------------------------------------------------------------------------- */
 
-/* Virtual I/O Device Version 1.2, 4.2.2, 2.7, 5.2. */
-#define STEP         0x200
-#define MAGIC        0x000
-#define VERSION      0x004
-#define DEVICE_ID    0x008
-#define FEATURES     0x020
-#define FEATURES_SEL 0x024
-#define QUEUE_SEL    0x030
-#define QUEUE_NUM    0x038
-#define QUEUE_READY  0x044
-#define QUEUE_NOTIFY 0x050
-#define STATUS       0x070
-#define QUEUE_DESC   0x080
-#define QUEUE_DRIVER 0x090
-#define QUEUE_DEVICE 0x0a0
-
-#define DRIVER       3 /* with ACKNOWLEDGE */
-#define DRIVER_OK    4
-#define FEATURES_OK  8
-#define BLOCK        2
-
-#define SIZE         128
-#define NEXT         1
-#define WRITE        2
-#define NO_INTERRUPT 1
-
-struct descriptor {
-    uint32_t address, high, length;
-    uint16_t flags, next;
-};
-
-static struct descriptor descriptors[SIZE] __attribute__((aligned(16)));
-static volatile struct {
-    uint16_t flags, index, ring[SIZE];
-} available;
-static volatile struct {
-    uint16_t flags, index;
-    struct {
-        uint32_t id, length;
-    } ring[SIZE];
-} used __attribute__((aligned(4)));
+/* VIRTIO 1.2, 5.2.6. */
 static struct {
     uint32_t type, reserved, sector, high;
 } headers[DISK_BATCH];
 static volatile uint8_t statuses[DISK_BATCH];
-
-static uint32_t device;
-
-static volatile uint32_t *reg(unsigned offset)
-{
-    return (volatile uint32_t *)(device + offset);
-}
-
-static bool is_disk(uint32_t address)
-{
-    device = address;
-    return *reg(MAGIC) == 0x74726976 && *reg(VERSION) == 2 && *reg(DEVICE_ID) == BLOCK;
-}
-
-static void find_disk(void)
-{
-    for (unsigned place = 0; place < 8; place++)
-        if (is_disk(0xd0001000 + place * STEP))
-            return;
-    for (unsigned place = 0; place < 24; place++)
-        if (is_disk(0xfeb00000 + place * STEP))
-            return;
-    fail("bench: there is no virtio disk");
-}
-
-static void describe(unsigned index, const volatile void *address, uint32_t length, uint16_t flags)
-{
-    descriptors[index] = (struct descriptor){(uint32_t)(uintptr_t)address, 0, length, flags, (uint16_t)(index + 1)};
-}
-
-static void start(void)
-{
-    *reg(STATUS) = 0;
-    *reg(STATUS) = DRIVER;
-    *reg(FEATURES_SEL) = 1;
-    *reg(FEATURES) = 1; /* VERSION_1 */
-    *reg(STATUS) = DRIVER | FEATURES_OK;
-    *reg(QUEUE_SEL) = 0;
-    *reg(QUEUE_NUM) = SIZE;
-    *reg(QUEUE_DESC) = (uint32_t)(uintptr_t)descriptors;
-    *reg(QUEUE_DRIVER) = (uint32_t)(uintptr_t)&available;
-    *reg(QUEUE_DEVICE) = (uint32_t)(uintptr_t)&used;
-    available.flags = NO_INTERRUPT;
-    available.index = used.index = 0;
-    *reg(QUEUE_READY) = 1;
-    *reg(STATUS) = DRIVER | FEATURES_OK | DRIVER_OK;
-}
+static struct virtqueue queue;
 
 /* Three descriptors for each of `count` requests that read `size` bytes. */
 static void prepare(unsigned count, uint32_t size)
 {
-    if (!device)
-        find_disk();
-    start();
+    if (!virtio_find(VIRTIO_BLOCK))
+        fail("bench: there is no virtio disk");
+    virtio_begin(0);
+    virtio_publish(0, &queue, VIRTQUEUE_MOST);
+    virtio_run();
     for (unsigned number = 0; number < count; number++) {
-        describe(3 * number, &headers[number], sizeof headers[number], NEXT);
-        describe(3 * number + 1, data[number], size, NEXT | WRITE);
-        describe(3 * number + 2, &statuses[number], 1, WRITE);
+        virtqueue_describe(&queue, 3 * number, &headers[number], sizeof headers[number], VIRTQUEUE_NEXT);
+        virtqueue_describe(&queue, 3 * number + 1, data[number], size, VIRTQUEUE_NEXT | VIRTQUEUE_WRITE);
+        virtqueue_describe(&queue, 3 * number + 2, &statuses[number], 1, VIRTQUEUE_WRITE);
         statuses[number] = 0;
     }
 }
@@ -202,12 +119,12 @@ static uint64_t read_batches(uint32_t batches, unsigned count, uint32_t size)
     while (batches--) {
         for (unsigned number = 0; number < count; number++) {
             headers[number].sector = sector;
-            available.ring[index++ % SIZE] = (uint16_t)(3 * number);
+            queue.available.ring[index++ % VIRTQUEUE_MOST] = (uint16_t)(3 * number);
             sector = (sector + step) % SECTORS;
         }
-        available.index = index; /* the i386 does not reorder stores, and the notification leaves the guest */
-        *reg(QUEUE_NOTIFY) = 0;
-        for (uint32_t tries = 0; used.index != index; tries++)
+        queue.available.index = index; /* the i386 does not reorder stores, and the notification leaves the guest */
+        *virtio_register(VIRTIO_NOTIFY) = 0;
+        for (uint32_t tries = 0; queue.used.index != index; tries++)
             if (tries > PATIENCE)
                 fail("bench: a request does not come back");
     }

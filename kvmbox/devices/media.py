@@ -134,6 +134,33 @@ class Walk(Effect):
         self.pin = pin
 
 
+class Connect(Effect):
+    """Queue `index`, whose chains are wanted (`Walk`), and a medium of packets are connected: the VMM moves
+    packets between the two, and asks the device nothing. The next `Walk` of the queue ends it.
+
+    `to_guest` is 0: of each chain, the readable bytes behind the first `header` ones are a packet to send.
+    1: each packet that comes goes into chains, `chains` at most, behind `header` bytes. These are zeros, but
+    for the 2 bytes at `count_at`, if that is not 0: they say how many chains the packet has taken.
+    """
+
+    __slots__ = ("chains", "count_at", "header", "index", "resource", "to_guest")
+    __match_args__ = ("index", "to_guest", "resource", "header", "count_at", "chains")
+
+    def __init__(
+        self, index: int, to_guest: int, resource: int, header: int, count_at: int, chains: int
+    ) -> None:
+        self.index = index
+        self.to_guest = to_guest
+        self.resource = resource
+        self.header = header
+        self.count_at = count_at
+        self.chains = chains
+
+
+MOST_HEADER: Final = 64
+"""How many bytes may be before a packet."""
+
+
 class ChainRead(Effect):
     """`size` bytes of the readable part of a chain, from `skip` on, are wanted: `memory` brings them, with
     the handle as their tag.

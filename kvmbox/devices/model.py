@@ -312,6 +312,15 @@ class RunModel(DeviceModel, Protocol):
         """
 
 
+class StringModel(DeviceModel, Protocol):
+    """A model that makes the writes of a string at once. Others get each by `write`."""
+
+    def write_string(self, now: int, offset: int, size: int, data: bytes) -> int:
+        """The same as `write` of each value of `size` bytes in `data`, in order, to the register at `offset`:
+        up to the first one that has an effect. How many were made; 0 leaves them to `write`.
+        """
+
+
 class SteadyModel(DeviceModel, Protocol):
     """A model that tells which values stay: the VMM then answers further reads by itself, for that long."""
 

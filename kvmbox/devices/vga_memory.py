@@ -27,7 +27,12 @@ from kvmbox.devices.vga_planes import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
+
+MOST_BYTES: Final = 4
+"""What one late write has."""
+MOST_WRITTEN: Final = 1 << 30
 
 _STATE: Final = Struct("<2B 3I 3I B Q")  # behind it: the blocks of the planes that are not zero
 _BLOCK: Final = 4096
@@ -109,6 +114,25 @@ class VgaMemory:
         """The guest writes a byte there."""
         if address < WINDOW + WINDOW_SIZE:
             self._touch().write(address, value)
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether `take_effects` has something to take."""
+        return bool(self._effects)
+
+    def write_words(self, words: Sequence[int], start: int) -> int:
+        """Make the writes that `VGA_LATE_WRITES` takes, from number `start` on, as far as that is simple: to
+        planes, and not so many that the VMM might be told of it. How many were made; none of them has had an
+        effect.
+        """
+        may_tell = not self._asked and plain_way(self.sequencer, self.graphics) is not None
+        most = self._patience - self._touched - MOST_BYTES if may_tell else MOST_WRITTEN
+        if self._is_plain or most <= 0:
+            return 0
+        count, size = self._have_planes().write_words(words, start, most)
+        if not self._asked:
+            self._touched = (self._touched + size) % self._patience
+        return count
 
     def _touch(self) -> Planes:
         """The planes, for an access. Says when there were enough for the window to be plain."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final, TypeAlias
 
     Way: TypeAlias = tuple[int, int, int, int]
@@ -120,6 +121,7 @@ class Planes:
         self._sequencer, self._graphics = sequencer, graphics
         self.data = bytearray(PLANES_SIZE)
         self._words = memoryview(self.data).cast("I")
+        self._pairs = memoryview(self.data).cast("Q")
         self.latch = 0
 
     # --- Accesses of the guest ----------------------------------------------------------------------------
@@ -164,6 +166,44 @@ class Planes:
         offset &= 0xFFFF
         planes = _PLANES[mask]
         self._words[offset] = self._words[offset] & ~planes | self._written(value) & planes
+
+    def write_words(self, words: Sequence[int], start: int, most: int) -> tuple[int, int]:
+        """Make planar writes, each in a word: value, size at bit 32, address at bit 36. From number `start`
+        on, as far as they are to the window, and until `most` bytes. How many writes and bytes that were.
+
+        What a value gives is the same for all of them, as only reads change the latch.
+        """
+        graphics, mask = self._graphics, self._sequencer[MAP_MASK]
+        simple = self._sequencer[MEMORY_MODE] & (CHAIN_4 | SEQUENTIAL) == SEQUENTIAL
+        first, size = window_of(graphics)
+        if not simple or graphics[MISCELLANEOUS] & CHAIN_ODD_EVEN or size > PLANES_SIZE // 4:
+            return 0, 0
+        keeps, planes = ~_PLANES[mask] & _ALL, self._words
+        written: dict[int, int] = {}
+        pairs: dict[int, int] = {}
+        done = 0
+        for number in range(start, len(words)):
+            word = words[number]
+            offset, length = (word >> 36) - first, word >> 32 & 7
+            if not 0 <= offset <= size - length or done >= most:
+                return number - start, done
+            done += length
+            if length == 2 and not offset & 1 and not keeps:  # what fills a screen
+                value = word & 0xFFFF
+                data = pairs.get(value)
+                if data is None:
+                    data = self._written(value & 0xFF) | self._written(value >> 8) << 32
+                    pairs[value] = data
+                self._pairs[offset >> 1] = data
+                continue
+            for place in range(offset, offset + length):
+                value = word & 0xFF
+                data = written.get(value)
+                if data is None:
+                    data = written[value] = self._written(value) & ~keeps
+                planes[place] = planes[place] & keeps | data if keeps else data
+                word >>= 8
+        return len(words) - start, done
 
     def _written(self, value: int) -> int:
         """What a planar write of `value` gives to all planes: by write mode, function and bit mask."""

@@ -226,6 +226,17 @@ class VgaText(TimelessModel):
             else:
                 self._memory.write(place, byte)
 
+    def write_string(self, now: int, offset: int, size: int, data: bytes) -> int:
+        """Make the writes of `size` bytes each in `data`, until one has an effect: how many were made."""
+        words = memoryview(data).cast("Q") if offset == VGA_LATE_WRITES and size == 8 else ()
+        memory, made = self._memory, 0
+        while made < len(words) and not memory.has_effects:
+            made += memory.write_words(words, made)
+            if made < len(words) and not memory.has_effects:
+                self.write(now, offset, size, words[made])
+                made += 1
+        return made
+
     def reset(self, now: int) -> None:
         """See DeviceModel. As after power-on, because the BIOS sets mode 3 again."""
         self._power_on()

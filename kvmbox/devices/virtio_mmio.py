@@ -266,6 +266,10 @@ class VirtioMmio(TimelessModel):
         """The chains of a queue are wanted, if the driver is running."""
         if self._queues[index].ready and self._status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK:
             self._effects.append(Walk(index, BATCH, self._pin_of(index)))
+            self._wanted(index)
+
+    def _wanted(self, index: int) -> None:
+        """The chains of a queue are wanted from now on."""
 
     def _break(self) -> None:
         """The driver, which is running, has done what no driver may do: only a reset helps."""

@@ -22,6 +22,7 @@ cdef enum:
     TABLE_ENTRIES = 256     # MAX_TABLE, at most
     WALKED = 64             # MAX_CHAINS, at most
     MOST_HEAD = 32          # CHAIN_HEAD, at most
+    MOST_HEADER = 64        # media.MOST_HEADER, at most
     CHAIN_BYTES = 13        # of a chain in CHAINS, without its head
     MOST_VECTORS = 512      # pieces that one read fills; a chain of more is Python's
     SERVE_WORDS = 7         # of the effect, the first word included
@@ -32,7 +33,7 @@ def learn_queues(media, effects, ring, chains, interrupts):
     """The modules that define what is used here: a run without virtqueues does not load them."""
     global SERVE_TAG, HEAD_BYTES, WITH_EVENT_INDEX, WITH_TABLES, MAX_PART_BYTES, MOST_IN_TABLE
     global USED_BUFFER, Parts, RingError, ChainServe
-    if ring.MAX_TABLE > TABLE_ENTRIES or chains.MAX_CHAINS > WALKED or media.CHAIN_HEAD > MOST_HEAD:
+    if ring.MAX_TABLE > TABLE_ENTRIES or chains.MAX_CHAINS > WALKED or media.CHAIN_HEAD > MOST_HEAD or media.MOST_HEADER > MOST_HEADER:
         raise ImportError("the bounds of queues.pxi are too small")
     SERVE_TAG, HEAD_BYTES = effects.BY_CLASS[media.ChainServe].tag, media.CHAIN_HEAD
     WITH_EVENT_INDEX, WITH_TABLES = media.EVENT_INDEX, media.INDIRECT
@@ -154,6 +155,20 @@ cdef class RamCore:
             size -= part
             skip = 0
         return count
+
+    cdef bytes bytes_of(self, const Walked *chain, uint64_t skip):
+        """The readable bytes from `skip` on, which are some."""
+        cdef bytes found = PyBytes_FromStringAndSize(NULL, chain.readable - skip)
+        cdef char *target = <char *>found
+        cdef size_t number
+        cdef uint64_t part, length
+        for number in range(chain.first, chain.first + chain.readable_count):
+            length = self.pieces[number].size
+            part = min(skip, length)
+            copy_once(target, self.at(self.pieces[number].address + part, length - part), length - part)
+            target += length - part
+            skip -= part
+        return found
 
     cdef size_t head_of(self, const Walked *chain, uint8_t *target) noexcept nogil:
         """Copy the first readable bytes; how many that are."""
@@ -290,19 +305,70 @@ cdef class VirtqueueCore:
                 return chain.readable <= MAX_PART_BYTES and chain.writable <= MAX_PART_BYTES
             index = one.following
 
-    cdef bint give(self, uint16_t head, uint32_t written) noexcept nogil:
-        """Put a chain into the used ring; whether the driver wants an interrupt for that."""
-        cdef uint64_t slot = self.next_used % self.size
+    cdef void lay(self, uint64_t number, uint16_t head, uint32_t written) noexcept nogil:
+        """Write the chain that goes back as the next but `number`."""
+        cdef uint64_t slot = (self.next_used + number) % self.size
         cdef uint32_t *element = <uint32_t *>(self.used_words + (ENTRIES + USED_BYTES * slot) // 2)
-        cdef uint16_t before = <uint16_t>self.next_used
         store_half(element, head)
         store_half(element + 1, written)
-        self.next_used = (self.next_used + 1) & 0xFFFF
+
+    cdef bint give(self, uint64_t count) noexcept nogil:
+        """Give back the chains that were written, so many; whether the driver wants an interrupt for that."""
+        cdef uint16_t last = <uint16_t>(self.next_used + count - 1)
+        self.next_used = (self.next_used + count) & 0xFFFF
         store_short(self.used_words + INDEX // 2, <uint16_t>self.next_used)
         fence()
         if self.flags & WITH_EVENT_INDEX:
-            return load_short(self.available_words + (ENTRIES + 2 * self.size) // 2) == before
+            return <uint16_t>(last - load_short(self.available_words + (ENTRIES + 2 * self.size) // 2)) < count
         return not load_short(self.available_words) & NO_INTERRUPT
+
+    cdef int gather(self, uint64_t wanted, int most) except -3:
+        """Take chains that have so many writable bytes: how many are in `ram.walked`, `most` at most. 0: that many
+        do not have them, and -1: there are too few; then none is taken. -2: this is no ring.
+        """
+        cdef int found = 0, waiting
+        cdef uint64_t room = 0
+        self.ram.used = 0
+        while room < wanted and found < most:
+            waiting = self.waiting()
+            if not waiting:
+                self.want_notice(True)
+                waiting = self.waiting()
+            if waiting < 0 or waiting and not self.take_next(&self.ram.walked[found]):
+                return -2
+            if not waiting:
+                break
+            self.want_notice(False)
+            room += self.ram.walked[found].writable
+            found += 1
+        if room >= wanted:
+            return found
+        self.next_available = (self.next_available - found) & 0xFFFF
+        return 0 if found == most else -1
+
+    cdef bint put(self, int found, const uint8_t *header, uint64_t header_bytes, const uint8_t *packet, uint64_t size) noexcept nogil:
+        """Put a header and a packet into the chains that `gather` has found; as `give`."""
+        cdef int number
+        cdef size_t piece
+        cdef uint64_t part, skip, room
+        cdef uint32_t written
+        cdef uint8_t *place
+        cdef Walked *chain
+        for number in range(found):
+            chain = &self.ram.walked[number]
+            written = 0
+            for piece in range(chain.first + chain.readable_count, chain.first + chain.readable_count + chain.writable_count):
+                place, room = self.ram.at(self.ram.pieces[piece].address, self.ram.pieces[piece].size), self.ram.pieces[piece].size
+                part = min(room, header_bytes)
+                memcpy(place, header, part)
+                header, header_bytes = header + part, header_bytes - part
+                skip = part
+                part = min(room - skip, size)
+                memcpy(place + skip, packet, part)
+                packet, size = packet + part, size - part
+                written += <uint32_t>(skip + part)
+            self.lay(number, chain.head, written)
+        return self.give(found)
 
     def take(self, limit):
         """See Ring."""
@@ -352,6 +418,60 @@ cdef class QueuesCore:
         ring.lies_in(self.ram)
         return ring
 
+    def send_from(self, uint64_t index, ring, connection, int most):
+        """See DeviceQueues."""
+        cdef VirtqueueCore core
+        cdef Walked *chain
+        cdef int found, number
+        cdef uint64_t header = connection.asked.header
+        cdef bint raises = False
+        if not isinstance(ring, VirtqueueCore):
+            return self.send_from_python(index, ring, connection, most)
+        core, medium = ring, connection.medium
+        try:
+            found = core.walk(min(most, WALKED)) if self.ram.hold() and core.find() else -1
+            if found < 0:
+                raise RingError("a queue, or a chain in it, that is none")
+            for number in range(found):
+                chain = &self.ram.walked[number]
+                if chain.readable > header and medium.allows(chain.readable - header, to_guest=False):
+                    medium.writes += 1
+                    medium.store.write(0, self.ram.bytes_of(chain, header))
+                core.lay(0, chain.head, 0)
+                raises |= core.give(1)
+        finally:
+            self.ram.release()
+        if found and (raises or not self.interrupts.status & USED_BUFFER):
+            self.add_used(index, raises=bool(raises))
+        return found
+
+    def put_into(self, uint64_t index, ring, connection, bytes packet):
+        """See DeviceQueues."""
+        cdef VirtqueueCore core
+        cdef uint8_t header[MOST_HEADER]
+        cdef int found
+        cdef uint64_t size, count_at
+        cdef bint raises
+        if not isinstance(ring, VirtqueueCore):
+            return self.put_into_python(index, ring, connection, packet)
+        core, asked = ring, connection.asked
+        size, count_at = asked.header, asked.count_at
+        try:
+            found = core.gather(size + len(packet), asked.chains) if self.ram.hold() and core.find() else -2
+            if found == -2:
+                raise RingError("a queue, or a chain in it, that is none")
+            if found <= 0:
+                return None if found else 0
+            memset(header, 0, sizeof(header))
+            if count_at:
+                header[count_at] = <uint8_t>found
+            raises = core.put(found, header, size, <const uint8_t *>packet, len(packet))
+        finally:
+            self.ram.release()
+        if raises or not self.interrupts.status & USED_BUFFER:
+            self.add_used(index, raises=bool(raises))
+        return found
+
     cdef bint serve(self, ChannelCore channel, uint64_t device, uint64_t index, media) except -1:
         """The guest notifies of queue `index`, under the lock of the channel. Whether all is done; otherwise
         Python has to go on with what is `left`.
@@ -359,7 +479,7 @@ cdef class QueuesCore:
         cdef VirtqueueCore ring
         cdef int wanted, found, rounds
         self.left, self.asked = [], 1
-        if <void *>self.ram == <void *>None or self._live or self._told or self._reads:
+        if <void *>self.ram == <void *>None or self._live or self._told or self._reads or self._connections:
             return self.ask_python(index)
         wanted = min(self.walks.wanted(index), self.grant.max_chains)
         one = self._rings[index]
@@ -521,7 +641,8 @@ cdef class QueuesCore:
         if self.ram.vectors(chain, one.place, 1, vectors) == 1:
             (<uint8_t *>vectors[0].iov_base)[0] = one.good
         filled = 0 if one.skip else one.size
-        raises = ring.give(chain.head, <uint32_t>(one.place + 1 if filled == one.place else filled))
+        ring.lay(0, chain.head, <uint32_t>(one.place + 1 if filled == one.place else filled))
+        raises = ring.give(1)
         if raises or not self.interrupts.status & USED_BUFFER:
             self.add_used(index, raises=bool(raises))
         return 0

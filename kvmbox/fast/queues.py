@@ -36,6 +36,8 @@ class CompiledQueues(QueuesCore, DeviceQueues):
 
     most_rounds = MAX_FOLLOW_UPS - 1
     most_moved = MOST_MOVED
+    send_from_python = DeviceQueues.send_from
+    put_into_python = DeviceQueues.put_into
 
     def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
         super().__init__(grant, ram, come_by)

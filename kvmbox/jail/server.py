@@ -232,6 +232,9 @@ class DeviceServer:
         read, write, take_effects = model.read, model.write, model.take_effects
         steady = getattr(model, "steady", None) or never_steady
         is_string = block.reads and not block.step
+        many = getattr(model, "write_string", None)
+        if many is not None and not block.reads and not block.step:
+            made, effects = many(now, request.offset, width, block.data), take_effects()
         latest = effects[:]
         while made < block.count and not (latest and blocks.ends(effects, latest, may_ask=may_ask)):
             offset = block.register(made)

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from kvmbox.board import Queues
 from kvmbox.devices.e1000 import DESCRIPTOR_SIZE, RECEIVED, is_context
-from kvmbox.devices.media import ChainServe, ChainUsed, Walk
+from kvmbox.devices.media import ChainServe, ChainUsed, Connect, Walk
 from kvmbox.devices.model import Effect
 from kvmbox.host.transfers import Settle
 from kvmbox.memory import GuestMemory
@@ -85,8 +85,9 @@ class DescriptorRing(Ring):
         self.next_used = (self.next_used + 1) % self.size
         self._notes.moved(self._index, self.next_used)
 
-    def wants_interrupt(self) -> bool:
+    def wants_interrupt(self, count: int = 1) -> bool:
         """See Ring: the device has its own interrupts."""
+        del count
         return False
 
 
@@ -101,6 +102,8 @@ class DescriptorQueues(DeviceQueues):
 
     def check(self, device: int, effect: Effect, media: Media) -> Application | None:
         """See DeviceQueues."""
+        if isinstance(effect, Connect):
+            return None  # its frames have filters, and parts
         found = super().check(device, effect, media)
         if found is not None and isinstance(effect, Walk):
             return self._walk, found[1], CAN_WAIT

@@ -73,6 +73,11 @@ class MediumAccess:
         self.writes = 0
         """How many the guest has written."""
 
+    @property
+    def is_of_packets(self) -> bool:
+        """Whether the store keeps apart what is written at once, and wants to know of buffers."""
+        return hasattr(self.store, "has_buffers")
+
     def allows(self, size: int, *, to_guest: bool) -> bool:
         """Whether the grant has room for such a window."""
         return size <= self.grant.max_bytes and (to_guest or self.grant.writable)

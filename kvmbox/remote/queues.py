@@ -37,7 +37,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from struct import Struct
 from typing import Any, Final
 
@@ -53,6 +52,7 @@ from kvmbox.devices.media import (
     ChainUsed,
     ChainWrite,
     ConfigChanged,
+    Connect,
     Flush,
     Queue,
     Walk,
@@ -65,6 +65,7 @@ from kvmbox.remote.guest_memory import answer
 from kvmbox.remote.medium import MediumAccess, complete
 from kvmbox.remote.queue_interrupts import CONFIG_CHANGE, USED_BUFFER, QueueInterrupts
 from kvmbox.remote.queue_notes import QueueNotes
+from kvmbox.remote.queue_packets import CONNECTION, Connection, connection_of
 from kvmbox.remote.queue_walks import QueueWalks
 from kvmbox.remote.ring import Parts, Ring, RingError
 from kvmbox.wire import protocol
@@ -83,7 +84,10 @@ MOST_MOVED: Final = 16 << 20
 _MOST_TOLD: Final = MAX_PAYLOAD // 8
 _HANDLES: Final = 1 << 32
 
-_MAGIC: Final = b"VQS\x03"
+PACKET_MOVED: Final = 1 << 16
+"""As how many bytes of these a packet counts."""
+
+_MAGIC: Final = b"VQS\x04"
 _STATE: Final = Struct("<4sIBBHHH")  # magic, last handle, interrupts; rings, chains, completions, reads
 _RING: Final = Struct("<BIB3QHH")  # 0 none, 1 ring; entries, flags, areas, indices
 _LIVE: Final = Struct("<IBHHH")  # handle, queue, descriptor, how many readable and writable ranges
@@ -148,6 +152,7 @@ class DeviceQueues:
         self._reads: deque[tuple[int, int, int]] = deque()
         self.walks = QueueWalks(grant.count)
         self.interrupts = QueueInterrupts()
+        self._connections: dict[int, Connection] = {}  # by queue
         self._device = 0
         self._is_postponed = False
         self._moved = 0  # bytes, within this request
@@ -162,11 +167,14 @@ class DeviceQueues:
             case Queue(index, _, flags) if index < grant.count and not flags & ~(EVENT_INDEX | INDIRECT):
                 return self._publish, (effect,), 0
             case Walk(index, count, pin) if index < grant.count and count <= MAX_CHAINS and self._has(pin):
-                return self.walks.want, (index, count, pin), 0
+                return self._want, (index, count, pin), 0
+            case Connect(index, _, resource) if index < grant.count:
+                connection = connection_of(effect, media(resource))
+                return None if connection is None else (self._connect, (index, connection), 0)
             case Flush(tag, resource) if (medium := media(resource)) is not None:
                 return self._flush, (tag, medium), CAN_WAIT
             case ConfigChanged(pin) if self._has(pin):
-                return partial(self.interrupts.add, raises=True), (CONFIG_CHANGE, pin), 0
+                return self._changed, (pin,), 0
             case ChainRead() | ChainWrite() | ChainTransfer() | ChainServe() | ChainUsed():
                 live = self._live.get(effect.handle)
                 return None if live is None or live.is_served else self._on_chain(effect, live, media)
@@ -206,6 +214,17 @@ class DeviceQueues:
                 live.is_taken_back |= live.index == index
         return ()
 
+    def _changed(self, pin: int) -> None:
+        self.interrupts.add(CONFIG_CHANGE, pin, raises=True)
+
+    def _want(self, index: int, count: int, pin: int) -> None:
+        self._connections.pop(index, None)
+        self.walks.want(index, count, pin)
+
+    def _connect(self, index: int, connection: Connection) -> None:
+        if self.walks.wanted(index):
+            self._connections[index] = connection
+
     def _publish(self, queue: Queue) -> None:
         self._withdraw(queue.index)
         if queue.size:
@@ -222,6 +241,7 @@ class DeviceQueues:
 
     def _stop(self, index: int) -> None:
         self._rings[index] = None
+        self._connections.pop(index, None)
         self.walks.stop(index)
         self._reads = deque(read for read in self._reads if self._live[read[0]].index != index)
 
@@ -256,7 +276,12 @@ class DeviceQueues:
             index, count = walk
             taken: list[Parts] = []
             ring = self._rings[index]
+            connection = self._connections.get(index)
             try:
+                if ring is not None and connection is not None:
+                    if not self._moves(index, ring, connection, count):
+                        return self.next_request(has_room=False)
+                    continue
                 if ring is not None:
                     taken = ring.take(count)
             except RingError:
@@ -268,6 +293,54 @@ class DeviceQueues:
             if taken:
                 found = encode_chains([self._name(index, parts) for parts in taken])
                 return FollowUp(protocol.CHAINS, self._device, DONE, index, found)
+        self._moved = 0
+        return None
+
+    # --- Packets ------------------------------------------------------------------------------------------
+
+    def _moves(self, index: int, ring: Ring, connection: Connection, most: int) -> bool:
+        """Send packets, or say that there are chains for those that come. False: too many for one request.
+
+        Raises RingError.
+        """
+        if connection.to_guest:
+            connection.has_buffers()
+            return True
+        count = self.send_from(index, ring, connection, most)
+        self.walks.found(index, count, most)
+        self._moved += PACKET_MOVED * count
+        return self._moved <= MOST_MOVED
+
+    def send_from(self, index: int, ring: Ring, connection: Connection, most: int) -> int:
+        """Send the packets of the next chains: how many there are, `most` at most. Raises RingError."""
+        taken = ring.take(most)
+        if taken:
+            self.add_used(index, raises=connection.send(ring, self._ram, taken))
+        return len(taken)
+
+    def put_into(self, index: int, ring: Ring, connection: Connection, packet: bytes) -> int | None:
+        """Put a packet into the next chains: see `put`. Raises RingError."""
+        count = connection.put(ring, self._ram, packet)
+        if count:
+            self.add_used(index, raises=ring.wants_interrupt(count))
+        return count
+
+    def is_connected(self, store: object) -> bool:
+        """Whether packets of a store go to a queue, without the device."""
+        return any(one.to_guest and one.medium.store is store for one in self._connections.values())
+
+    def put(self, store: object, packet: bytes) -> int | None:
+        """Put a packet of a store into chains of the queue that is connected to it. Into how many; 0: there
+        will never be any for it; None: there are none now.
+        """
+        for index, connection in self._connections.items():
+            ring = self._rings[index]
+            if connection.to_guest and connection.medium.store is store and ring is not None:
+                try:
+                    return self.put_into(index, ring, connection, packet)
+                except RingError:
+                    self._rings[index] = None
+                    self.walks.notified(index)  # the device is told
         return None
 
     def _name(self, index: int, parts: Parts) -> Chain:
@@ -487,22 +560,25 @@ class DeviceQueues:
             parts += [_RANGE.pack(*one) for one in ranges]
         parts += [_TOLD.pack(*one) for one in self._told]
         parts += [_READ.pack(*one) for one in self._reads]
+        none = bytes(CONNECTION.size)
+        found = [self._connections.get(index) for index in range(self.grant.count)]
+        parts += [none if one is None else one.state() for one in found]
         return b"".join(parts)
 
-    def restore(self, device: int, state: bytes) -> Sequence[Any]:
+    def restore(self, device: int, state: bytes, media: Media = lambda _: None) -> Sequence[Any]:
         """Be as `state` says, for device number `device`; what is to be sent because of it (`follow_up`).
 
         ValueError for bytes that are no state.
         """
         self._device = device
         try:
-            self._restore(_Reader(state))
+            self._restore(_Reader(state), media)
         except (RingError, ValueError) as error:
             self.forget()
             raise ValueError(f"no state of {self.grant.count} queues: {error}") from error
         return [self.next_request]
 
-    def _restore(self, reader: _Reader) -> None:
+    def _restore(self, reader: _Reader, media: Media) -> None:
         magic, last, interrupts, rings, lives, told, reads = reader.take(_STATE)
         if magic != _MAGIC or rings != self.grant.count or interrupts > USED_BUFFER | CONFIG_CHANGE:
             raise ValueError(f"{rings} rings, interrupts {interrupts:#x}")
@@ -539,6 +615,14 @@ class DeviceQueues:
             if live is None or skip + size > live.readable or size > MAX_PAYLOAD:
                 raise ValueError(f"a read of chain {handle}")
             live.reading = True
+        for index in range(rings):
+            chains, to_guest, resource, header, count_at = reader.take(CONNECTION)
+            if chains:
+                asked = Connect(index, to_guest, resource, header, count_at, chains)
+                connection = connection_of(asked, media(resource))
+                if connection is None:
+                    raise ValueError(f"a connection of queue {index}")
+                self._connections[index] = connection
         reader.end()
 
 

@@ -186,21 +186,30 @@ class Ring:
         table = self.memory.read(address, length)
         return lambda index: table[_DESCRIPTOR.size * index : _DESCRIPTOR.size * (index + 1)], count
 
+    def untake(self, count: int) -> None:
+        """The chains that were taken last, so many, are to be taken again."""
+        self.next_available = self.next_available - count & _WRAP
+
     # --- To the driver ------------------------------------------------------------------------------------
 
     def give_back(self, head: int, written: int) -> None:
         """Put a chain into the used ring: the device has written so many bytes."""
-        slot = self.next_used % self.size
-        self.memory.write(self.used + _ENTRIES + _USED.size * slot, _USED.pack(head, written))
-        self.next_used = self.next_used + 1 & _WRAP
+        self.give_back_together([(head, written)])
+
+    def give_back_together(self, chains: Sequence[tuple[int, int]]) -> None:
+        """The same with several chains: the driver sees all of them, or none."""
+        for index, chain in enumerate(chains, self.next_used):
+            place = self.used + _ENTRIES + _USED.size * (index % self.size)
+            self.memory.write(place, _USED.pack(*chain))
+        self.next_used = self.next_used + len(chains) & _WRAP
         self.memory.store16(self.used + _INDEX, self.next_used)
 
-    def wants_interrupt(self) -> bool:
-        """Whether the driver wants an interrupt for the chain that was given back last."""
-        fence()  # its index is to be seen before the driver's wish is looked at
+    def wants_interrupt(self, count: int = 1) -> bool:
+        """Whether the driver wants an interrupt for the chains that were given back last, so many."""
+        fence()  # their index is to be seen before the driver's wish is looked at
         if self.flags & EVENT_INDEX:
             event = self.memory.load16(self.available + _ENTRIES + 2 * self.size)
-            return event == self.next_used - 1 & _WRAP
+            return self.next_used - 1 - event & _WRAP < count
         return not self.memory.load16(self.available) & _NO_INTERRUPT
 
     def wants_notice(self, on: bool) -> None:

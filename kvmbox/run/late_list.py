@@ -25,6 +25,7 @@ _WHOLE: Final = (1, 2, 4)
 """The sizes of writes that the device takes as they are. KVM splits one where a page ends, so that the pieces
 have any size up to 8: those of 3, 5, 6 and 7 bytes go byte by byte.
 """
+_ONES: Final = {size: (1 << 8 * size) - 1 for size in _WHOLE}
 
 
 class VgaWrites:
@@ -73,20 +74,32 @@ class VgaWrites:
         count = 0
         end = last if last > first else ENTRIES
         words = self._words64[RING_WORD + 1 + 3 * first : RING_WORD + 1 + 3 * end].tolist()
-        for address, shape, value in zip(words[0::3], words[1::3], words[2::3], strict=True):
+        addresses, shapes, values = words[0::3], words[1::3], words[2::3]
+        size = shapes[0]
+        if size in _WHOLE and shapes.count(size) == len(shapes) and self._is_window(addresses, size):
+            ones, rest = _ONES[size], size << 32
+            late = [value & ones | rest | at << 36 for at, value in zip(addresses, values, strict=True)]
+            return late, len(late)
+        for address, shape, value in zip(addresses, shapes, values, strict=True):
             offset = self._offset(address, shape)
             if offset < 0:
                 break
             size = shape & 0xFF
             count += 1
             if size in _WHOLE:
-                late.append(value & (1 << 8 * size) - 1 | size << 32 | offset << 36)
+                late.append(value & _ONES[size] | size << 32 | offset << 36)
             elif size == _WORD:  # two of half the size
                 late.append(value & 0xFFFF_FFFF | 4 << 32 | offset << 36)
                 late.append(value >> 32 | 4 << 32 | offset + 4 << 36)
             else:
                 late += [value >> 8 * at & 0xFF | 1 << 32 | offset + at << 36 for at in range(size)]
         return late, count
+
+    @staticmethod
+    def _is_window(addresses: list[int], size: int) -> bool:
+        """Whether all of these writes, of `size` bytes each, are to the window."""
+        last = layout.VGA_MEMORY + layout.VGA_MEMORY_SIZE - size
+        return min(addresses) >= layout.VGA_MEMORY and max(addresses) <= last
 
     def _offset(self, address: int, shape: int) -> int:
         """Where in the VGA a write goes; -1 for one to another device."""

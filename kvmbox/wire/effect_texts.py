@@ -18,6 +18,7 @@ from kvmbox.devices.media import (
     ChainUsed,
     ChainWrite,
     ConfigChanged,
+    Connect,
     Flush,
     FrameBuffer,
     Queue,
@@ -128,6 +129,10 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
         f"has {effect.size} bytes of medium {effect.resource} at byte {effect.offset} "
         f"{'read' if effect.to_guest else 'written'} for chain {effect.handle} at {effect.skip}, then status "
         f"{effect.good} or {effect.bad} at {effect.place}, and gives it back"
+    ),
+    Connect: lambda effect, _: (
+        f"connects queue {effect.index} {'behind' if effect.to_guest else 'with'} medium {effect.resource}, "
+        f"{effect.header} bytes before a packet"
     ),
     ConfigChanged: lambda _effect, _: "tells of its configuration",
     ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",

@@ -21,6 +21,7 @@ from kvmbox.devices.media import (
     ChainUsed,
     ChainWrite,
     ConfigChanged,
+    Connect,
     Flush,
     Queue,
     Walk,
@@ -122,6 +123,9 @@ class Store(BytesStore):
             raise OSError(28, "the disk of the host")
         super().write(offset, data)
 
+    def has_buffers(self) -> None:
+        """The guest has made chains available for packets."""
+
 
 class Rings:
     """One case: queues, a driver, and a device process."""
@@ -177,7 +181,7 @@ class Rings:
 
     def _step(self) -> None:
         dice, queues, driver = self.dice, self.queues, self.driver
-        match dice.byte() % 13:
+        match dice.byte() % 14:
             case 0:
                 self._apply(Walk(dice.byte() % 3, dice.byte() % 66, dice.byte() % 8 // 7))
             case 1:
@@ -212,8 +216,19 @@ class Rings:
                 queues.forget()
                 self.errands.clear()
                 self.trace.append(queues.next_request(False))
+            case 12:
+                self._connect(dice.byte() % 3, dice.byte() & 1)
             case _:
                 self._apply(self._effect())
+
+    def _connect(self, index: int, to_guest: int) -> None:
+        """Let packets move without the process, and one come."""
+        dice = self.dice
+        header, count_at = dice.some((0, 10, 12, 64, 65)), dice.some((0, 10, 62))
+        self._apply(Walk(index, 1 + dice.byte() % 64))
+        self._apply(Connect(index, to_guest, dice.byte() // 250, header, count_at, dice.some((0, 1, 4, 65))))
+        self._follow(self.queues.notified(index))
+        self.trace.append(self.queues.put(self.store, bytes([0xA5]) * (1 + dice.number(2) % 1600)))
 
     def _restore(self) -> None:
         """Be as the state says, or as one that is damaged."""

@@ -31,17 +31,18 @@ from kvmbox.devices.media import (
     ChainUsed,
     ChainWrite,
     ConfigChanged,
+    Connect,
     Flush,
     Queue,
     Walk,
 )
 from kvmbox.devices.model import Effect, InputRoom, IrqLine, MemoryRead
 from kvmbox.devices.virtio_blk import VirtioBlk
-from kvmbox.devices.virtio_net import PLACE_SHIFT, VirtioNet
+from kvmbox.devices.virtio_net import VirtioNet
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
-from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import CutError, Wire
 from kvmbox.remote.direct import DirectLink
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
@@ -342,6 +343,12 @@ class VirtioTarget:
                 lies = [dice.choice((0x1000, *PLACES)) for _ in range(3)]
                 found.append(Queue(number, dice.randrange(1, 20), dice.randrange(4), *lies))
                 found.append(Walk(number, dice.randrange(1, 65), 0))
+                if self.is_net and dice.random() < 0.5:
+                    header, count_at = dice.choice((0, 10, 12, 64)), dice.choice((0, 0, 10))
+                    chains = dice.choice((1, 3, 16, 64))
+                    found.append(
+                        Connect(number, dice.randrange(2), 0, max(header, count_at + 2), count_at, chains)
+                    )
             return found if dice.random() < 0.95 else found[-1:]
         if not self.handles:
             return []

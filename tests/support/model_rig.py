@@ -32,6 +32,7 @@ from kvmbox.board_pci import Intx, PciBus, Vectors
 from kvmbox.devices.catalog import MODELS
 from kvmbox.devices.e1000 import RECEIVED, is_context
 from kvmbox.devices.media import (
+    MOST_HEADER,
     Aperture,
     Chain,
     ChainRead,
@@ -40,6 +41,7 @@ from kvmbox.devices.media import (
     ChainUsed,
     ChainWrite,
     ConfigChanged,
+    Connect,
     Flush,
     FrameBuffer,
     Queue,
@@ -473,6 +475,12 @@ class Rig:
                     self.guest.wanted[index] = count
                     if not count:
                         del self.guest.wanted[index]
+                case Connect(index, to_guest, resource, header, count_at, chains):
+                    assert self.guest.wanted[index]
+                    assert to_guest < 2
+                    assert resource < len(self.device.granted(Medium))
+                    assert count_at + 2 * (count_at > 0) <= header <= MOST_HEADER
+                    assert 0 < chains <= 64
                 case ConfigChanged():
                     assert self.device.granted(Queues)
                 case ChainRead() | ChainWrite() | ChainTransfer() | ChainServe() | ChainUsed():

@@ -103,6 +103,11 @@ class VirtioRig:
         assert self.grants.media.queues is not None
         return self.grants.media.queues
 
+    @property
+    def media(self) -> Callable[[int], MediumAccess | None]:
+        assert self.grants.media is not None
+        return self.grants.media.by_number.get
+
     # --- The guest ----------------------------------------------------------------------------------------
 
     def read(self, register: int, size: int = 4) -> int:

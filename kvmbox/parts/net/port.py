@@ -4,9 +4,13 @@ Sent frames. `write` is called by the vCPU thread, under the lock of the device'
 frame at once, or it waits here, and the main thread sends it when the host has room. `MOST_WAITING` frames
 may wait: a guest that sends more than the host takes loses them, and they are counted.
 
-Received frames. The main thread reads them when the device has room, and offers their lengths: RECEIVE. The
-device takes them from the first one on, and the VMM copies them to where it says: `read_now`, while RECEIVE
-is under way. While the device has no room, nothing is read: the wire holds back whoever sends, or loses.
+Received frames. The main thread reads them when the device has room, and puts them into chains of the guest's
+at once, if a queue is connected to this port (`remote.queue_packets`). Any other device is offered their
+lengths: RECEIVE. It takes them from the first one on, and the VMM copies them to where it says: `read_now`,
+while RECEIVE is under way. While there is no room, nothing is read: the wire holds back whoever sends, or
+loses.
+
+A peer that takes nothing any more may have sent something before: reading goes on until its end.
 
 The lock is held for as long as it takes to move one frame, or one packet of them.
 """
@@ -17,17 +21,21 @@ import errno
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from kvmbox.devices.virtio_net import LEAST_FRAME, LENGTH, MOST_FRAME, PLACE_SHIFT
+from kvmbox.devices.virtio_net import LEAST_FRAME, MOST_FRAME
 from kvmbox.parts.net.wires import CutError, Wire
+from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.parts.net.pcap import Capture
     from kvmbox.remote.channel import Channel
+    from kvmbox.remote.queues import DeviceQueues
 
 MOST_WAITING: Final = 256
 """How many frames may wait for the wire, and how many for the device."""
@@ -35,6 +43,10 @@ MOST_OFFERED: Final = 16
 """How many frames one RECEIVE offers."""
 MOST_ROUNDS: Final = 8
 """How many times in a row the device is offered some."""
+LENGTH: Final = Struct("<H")
+"""Of a frame that is offered by RECEIVE."""
+PLACE_SHIFT: Final = 16
+"""Where a frame that is offered is in the medium: its number times 65536, and then its bytes."""
 _PLACE: Final = (1 << PLACE_SHIFT) - 1
 
 
@@ -55,7 +67,8 @@ class Port:
         self.has_room = False
         """Whether the device may take more frames: not before it has said so."""
         self.cut: str | None = None
-        """Why there is nobody at the other end any more."""
+        """Why nobody at the other end takes frames any more."""
+        self._ended = False  # and nothing comes from there
         self.now: Callable[[], int] = lambda: 0
         self.wake: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -67,6 +80,8 @@ class Port:
 
     def write(self, _offset: int, data: bytes) -> None:
         """The guest sends a frame. Never raises: what the host does not take is lost."""
+        if len(data) < LEAST_FRAME:
+            return
         with self._lock:
             self._count("sent", data)
             if self.cut is not None:
@@ -100,44 +115,56 @@ class Port:
         self.has_room = True
         self.wake()
 
+    def has_buffers(self) -> None:
+        """The guest has chains for frames, in the queue that is connected to this port."""
+        if not self.has_room:
+            self.room(0)
+
     # --- The main thread's --------------------------------------------------------------------------------
 
     @property
     def events(self) -> int:
         """What to poll the descriptor of the wire for."""
-        if self.cut is not None:
-            return 0
-        writes = bool(self._outgoing or self.wire.unsent)
+        writes = self.cut is None and bool(self._outgoing or self.wire.unsent)
         return select.POLLIN * self._reads | select.POLLOUT * writes
 
     @property
     def due(self) -> int | None:
         """When to `move` even if nothing happens, in ns of the host's monotonic clock, or None."""
-        if self.cut is not None:
-            return None
-        times = (self.wire.leaves_at, self.wire.comes_at if self._reads else None)
+        times = (
+            self.wire.leaves_at if self.cut is None else None,
+            self.wire.comes_at if self._reads else None,
+        )
         return min((at for at in times if at is not None), default=None)
 
     @property
     def _reads(self) -> bool:
-        return self.has_room and len(self.incoming) < MOST_WAITING
+        return self.has_room and not self._ended and len(self.incoming) < MOST_WAITING
 
     def move(self) -> None:
         """Send what waits for the wire, and read what has come, as far as there is room."""
-        with self._lock, suppress(CutError):
+        with self._lock:
             try:
                 while self._outgoing and self._tries(self._outgoing[0]):
                     self._outgoing.popleft()
                 self._flush()
-                if self._reads:
-                    self._take_in(self.wire.receive())
             except CutError as error:
-                self.cut = str(error)
-                self.counts["lost_sent"] += len(self._outgoing)
-                self._outgoing.clear()
+                self._is_cut(error)
+            if self._reads:
+                try:
+                    self._take_in(self.wire.receive())
+                except CutError as error:
+                    self._is_cut(error)
+                    self._ended = True
 
     def feed(self, channel: Channel, device: int) -> None:
-        """Offer the device what has come. Raises DeviceProcessError."""
+        """Give the guest what has come, or offer it to the device. Raises DeviceProcessError."""
+        if not (self.has_room and self.incoming):
+            return
+        media = channel.media(device)
+        if media is not None and media.queues is not None and media.queues.is_connected(self):
+            channel.serve(partial(self._fill, media.queues), REPLY_SLICES)
+            return
         for _ in range(MOST_ROUNDS):
             if not (self.has_room and self.incoming):
                 return
@@ -155,6 +182,21 @@ class Port:
     def offer(self, frame: bytes) -> bytes:
         """What the device is told of a frame: `offer_size` bytes."""
         return LENGTH.pack(len(frame))
+
+    def _fill(self, queues: DeviceQueues) -> Sequence[Any]:
+        """Fill the guest's chains, under the lock of the channel; what is to be sent because of it."""
+        while self.incoming:
+            chains = queues.put(self, self.incoming[0])
+            if chains is None:
+                self.has_room = False
+                break
+            frame = self.incoming.popleft()
+            with self._lock:
+                if chains:
+                    self._count("received", frame)
+                else:
+                    self.counts["lost_received"] += 1
+        return [queues.next_request]
 
     def _has_accepted(self, count: int, offered: int) -> None:
         with self._lock:
@@ -187,12 +229,18 @@ class Port:
         if self.capture is not None:
             self.capture.add(self.now(), frame)
 
+    def _is_cut(self, error: CutError) -> None:
+        if self.cut is None:
+            self.cut = str(error)
+        self.counts["lost_sent"] += len(self._outgoing)
+        self._outgoing.clear()
+
     def _sends(self, frame: bytes) -> bool:
         """Whether the wire has taken a frame, or lost it; with nobody at its other end, the second."""
         try:
             return self._tries(frame)
         except CutError as error:
-            self.cut = str(error)
+            self._is_cut(error)
             self.counts["lost_sent"] += 1
             self.wake()
             return True

@@ -115,7 +115,7 @@ class Packets(Wire):
         frames: list[bytes] = []
         try:
             while len(frames) < MOST_FRAMES:
-                frame = os.read(self.descriptor, MOST_READ)
+                frame = self._read()
                 if not frame:
                     raise ConnectionError(0, "the peer has gone")
                 frames.append(frame)
@@ -126,6 +126,12 @@ class Packets(Wire):
                 raise CutError(error.strerror) from error
         return frames
 
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.descriptor, MOST_READ)
+        except ConnectionResetError:  # told once, before what the peer has sent: it has not read all of ours
+            return os.read(self.descriptor, MOST_READ)
+
 
 class Stream(Wire):
     """See the module. The descriptor is that of a stream socket, does not block, and is closed by `close`."""
@@ -133,6 +139,7 @@ class Stream(Wire):
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._received = b""
+        self._fault = ""  # nothing that comes behind it can be read
 
     def send(self, frame: bytes) -> bool:
         """See Wire."""
@@ -157,6 +164,8 @@ class Stream(Wire):
 
     def receive(self) -> list[bytes]:
         """See Wire."""
+        if self._fault:
+            raise CutError(self._fault)
         try:
             data = os.read(self.descriptor, MOST_READ)
         except BlockingIOError:
@@ -171,13 +180,16 @@ class Stream(Wire):
         while len(data) - position >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(data, position)
             if size > MOST_LENGTH:
-                raise CutError(f"the peer sends a frame of {size} bytes")
+                self._fault = f"the peer sends a frame of {size} bytes"
+                break
             end = position + _LENGTH.size + size
             if end > len(data):
                 break
             frames.append(data[position + _LENGTH.size : end])
             position = end
         self._received = data[position:]
+        if self._fault and not frames:
+            raise CutError(self._fault)
         return frames
 
 

@@ -93,13 +93,12 @@ def give_queues(file: SnapshotFile, names: Sequence[str], devices: Devices) -> N
     for device_type, index, device in devices.pool.places():
         channel = devices.pool.channel(device_type)
         media = channel.media(index)
-        queues = None if media is None else media.queues
-        if queues is None or device.name not in left:
+        if media is None or media.queues is None or device.name not in left:
             continue
         left.remove(device.name)
         state = file.section(queues_section(device.name))
         try:
-            channel.serve(partial(queues.restore, index, state), REPLY_SLICES)
+            channel.serve(partial(media.queues.restore, index, state, media.by_number.get), REPLY_SLICES)
         except ValueError as error:
             raise file.refuse(f"it is damaged: {error}") from error
     if left:

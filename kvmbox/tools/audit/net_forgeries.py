@@ -9,8 +9,7 @@ from kvmbox.board import DeviceSpec
 from kvmbox.board_extras import place_virtio, virtio_net
 from kvmbox.devices.media import ChainTransfer
 from kvmbox.devices.model import Effect, MemoryRead, MemoryWrite
-from kvmbox.devices.virtio_net import PLACE_SHIFT
-from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import Wire
 
 FRAME_SIZE: Final = 60

@@ -15,8 +15,8 @@ from typing import Final
 from kvmbox.tools.bench import plan
 from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
 from kvmbox.tools.bench.plan import (
-    DISK_JOBS,
     FLOOR,
+    IO_JOBS,
     IPCS,
     MAIN,
     NONE,
@@ -116,10 +116,10 @@ def pure_table(results: Results) -> Table | None:
     return _answers(results, map(plan.pure, MAIN), "the same in pure Python")
 
 
-def disk_table(results: Results) -> Table | None:
-    """Disks, as multiples of QEMU; None if that was not measured."""
-    rows = {row.name: row.title for row in results.rows if row.job in DISK_JOBS}
-    return _answers(results, MAIN, "disks", rows)
+def io_table(results: Results) -> Table | None:
+    """Disks and networks, as multiples of QEMU; None if that was not measured."""
+    rows = {row.name: row.title for row in results.rows if row.job in IO_JOBS}
+    return _answers(results, MAIN, "disks and networks", rows)
 
 
 def busy_table(results: Results) -> Table | None:
@@ -146,8 +146,7 @@ def resource_table(results: Results) -> Table | None:
     rows = [
         row
         for row in results.rows
-        if row.job not in ("accesses", "native", "crowd", *DISK_JOBS)
-        and not row.name.startswith(START_PREFIX)
+        if row.job not in ("accesses", "native", "crowd", *IO_JOBS) and not row.name.startswith(START_PREFIX)
     ]
     columns = _measured(results, (*MAIN, QEMU), rows)
     lines = []
@@ -211,7 +210,7 @@ TABLES: Final[dict[str, Callable[[Results], Table | None]]] = {
     "busy": busy_table,
     "pure": pure_table,
     "added": added_table,
-    "disks": disk_table,
+    "disks": io_table,
     "answer": answer_table,
 }
 """Name → table, in the order of a terminal: the answer stands where the reader looks, at the end."""

@@ -37,6 +37,18 @@ DISK_BYTES: Final = 16 << 20
 PIT_HZ: Final = 1_193_182
 BUSY_LOOP: Final = (sys.executable, "-S", "-c", "import os\nos.write(1, b'.')\nwhile True: pass")
 """A program that never sleeps, and says when it has begun."""
+ECHO: Final = (
+    *(sys.executable, "-S", "-c"),
+    "import os, socket, sys\n"
+    "listener = socket.socket(socket.AF_UNIX)\n"
+    "listener.bind(sys.argv[1])\n"
+    "listener.listen()\n"
+    "os.write(1, b'.')\n"
+    "wire, _ = listener.accept()\n"
+    "while data := wire.recv(65536):\n"
+    "    wire.sendall(data)",
+)
+"""The peer of one network interface: sends back all frames. It listens at a path, and says when it does."""
 BEFORE_RUN: Final = "interpreter, imports, exit"
 """The part of a start that no stage of `kvmbox run --json` covers."""
 
@@ -99,10 +111,12 @@ class Jobs(Value):
         """Make one measurement. What goes wrong with it is in the outcome."""
         try:
             match job:
-                case "accesses" | "native":
+                case "accesses" | "native" | "graphics":
                     return self._accesses(configuration, rows)
                 case "ata" | "virtio":
                     return self._disk(configuration, rows)
+                case "network":
+                    return self._network(configuration, rows)
                 case "start":
                     return self._start(configuration)
                 case "boots":
@@ -122,21 +136,30 @@ class Jobs(Value):
         return Child(command, timeout=self.timeout + 5, environment=configuration.environment)
 
     def _guest(
-        self, configuration: Configuration, asked: str, *, guest: str = GUEST, bound: bool = True
+        self,
+        configuration: Configuration,
+        asked: str,
+        *,
+        guest: str = GUEST,
+        bound: bool = True,
+        shows: bool = False,
     ) -> Child:
-        """The bench guest with the words `asked`. `bound`: on the CPU of measurements with one VM."""
+        """The bench guest with the words `asked`. `bound`: on the CPU of measurements with one VM. `shows`:
+        with a VGA.
+        """
         image = os.path.join(self.images, f"{guest}.elf")
         if configuration.kind == "kvmbox":
             return self._kvmbox(configuration, *COUNTED, "--append", asked, guest, bound=bound)
         command = [*FLOOR, image, asked]
         if configuration.kind == "qemu":
-            command = peer.command(image, asked.split(), self.guest_cpus)
+            command = peer.command(image, asked.split(), self.guest_cpus) + ["-vga", "std"] * shows
         return Child(command, timeout=self.timeout, cpu=self.cpu if bound else None)
 
     def _accesses(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         guest = NATIVE_GUEST if rows[0].job == "native" else GUEST
         asked = " ".join(words(rows, self.plan))
-        return self._finish(self._guest(configuration, asked, guest=guest), configuration, rows)
+        shows = rows[0].job == "graphics"
+        return self._finish(self._guest(configuration, asked, guest=guest, shows=shows), configuration, rows)
 
     def _disk(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         """The host has the disk in memory. QEMU is not bound to one CPU: it reads by another thread."""
@@ -153,6 +176,22 @@ class Jobs(Value):
             disk = path.replace(",", ",,") + (",on=virtio" if virtio else "")
             arguments = (*COUNTED, "--disk", disk, "--append", asked, GUEST)
             return self._finish(self._kvmbox(configuration, *arguments), configuration, rows)
+
+    def _network(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        """A program at the other end of a Unix socket sends back what it gets. QEMU as in `_disk`."""
+        asked = " ".join(words(rows, self.plan))
+        with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
+            path = os.path.join(directory, "wire")
+            with Child((*ECHO, path), timeout=self.timeout) as echo:
+                if not echo.read_until(lambda: len(echo.output) > 0):
+                    raise MeasurementError(f"the peer ended: {echo.reason(echo.finish())}")
+                if configuration.kind == "qemu":
+                    image = os.path.join(self.images, f"{GUEST}.elf")
+                    command = peer.network_command(image, asked.split(), self.guest_cpus, path)
+                    return self._finish(Child(command, timeout=self.timeout), configuration, rows)
+                net = f"socket:unix:{path.replace(',', ',,')}"
+                arguments = (*COUNTED, "--net", net, "--append", asked, GUEST)
+                return self._finish(self._kvmbox(configuration, *arguments), configuration, rows)
 
     def _finish(self, child: Child, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         with child:

@@ -58,12 +58,18 @@ def disk_command(image: str, words: Sequence[str], cpus: int, disk: str, *, virt
     drive = f"file={disk.replace(',', ',,')},format=raw,id=disk,if={'none' if virtio else 'ide'}"
     if not virtio:
         return [*command(image, words, cpus), "-drive", drive]
-    return [
-        find(),
-        *("-machine", "microvm,accel=kvm", "-global", "virtio-mmio.force-legacy=false"),
-        *_common(image, words, cpus),
-        *("-drive", drive, "-device", "virtio-blk-device,drive=disk"),
-    ]
+    return [*_microvm(image, words, cpus), "-drive", drive, "-device", "virtio-blk-device,drive=disk"]
+
+
+def network_command(image: str, words: Sequence[str], cpus: int, path: str) -> list[str]:
+    """A microvm with a virtio network device at the Unix socket `path`, where the peer listens."""
+    netdev = f"stream,id=wire,server=off,addr.type=unix,addr.path={path.replace(',', ',,')}"
+    return [*_microvm(image, words, cpus), "-netdev", netdev, "-device", "virtio-net-device,netdev=wire"]
+
+
+def _microvm(image: str, words: Sequence[str], cpus: int) -> list[str]:
+    machine = ("-machine", "microvm,accel=kvm", "-global", "virtio-mmio.force-legacy=false")
+    return [find(), *machine, *_common(image, words, cpus)]
 
 
 def _common(image: str, words: Sequence[str], cpus: int) -> list[str]:

@@ -18,7 +18,9 @@ from kvmbox.lean import Value
 from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
-Job: TypeAlias = Literal["accesses", "native", "ata", "virtio", "start", "boots", "memory", "crowd"]
+Job: TypeAlias = Literal[
+    "accesses", "native", "ata", "virtio", "network", "graphics", "start", "boots", "memory", "crowd"
+]
 
 NONE: Final = "none"
 FLOOR: Final = "floor"
@@ -121,7 +123,7 @@ def _access(
     return Row(name, unit, "accesses", title, word=name, count=count, reference=reference)
 
 
-def _disk(job: Job, name: str, title: str, count: int) -> Row:
+def _io(job: Job, name: str, title: str, count: int) -> Row:
     return Row(name, "ns", job, title, word=name, count=count)
 
 
@@ -180,11 +182,16 @@ ROWS: Final = (
     _native("outb_to_device"),
     _native("mov_from_device"),
     _native("post"),
-    _disk("ata", "ata_read", "ATA: a sector by REP INSW, polled", 2_000),
-    _disk("ata", "ata_write", "ATA: a sector by REP OUTSW, polled", 200),
-    _disk("virtio", "virtio_read_qd1", "virtio-blk: 4 KiB, polled, one at a time", 2_000),
-    _disk("virtio", "virtio_read_qd32", "virtio-blk: 4 KiB, one of 32 behind one notification", 6_400),
-    _disk("virtio", "disk_sequential", "virtio-blk: 64 KiB of a sequential read", 500),
+    _io("ata", "ata_read", "ATA: a sector by REP INSW, polled", 2_000),
+    _io("ata", "ata_write", "ATA: a sector by REP OUTSW, polled", 200),
+    _io("virtio", "virtio_read_qd1", "virtio-blk: 4 KiB, polled, one at a time", 2_000),
+    _io("virtio", "virtio_read_qd32", "virtio-blk: 4 KiB, one of 32 behind one notification", 6_400),
+    _io("virtio", "disk_sequential", "virtio-blk: 64 KiB of a sequential read", 500),
+    _io("network", "net_round_trip", "virtio-net: a frame to a peer and back, polled, one at a time", 2_000),
+    _io("network", "net_batch", "virtio-net: a frame to a peer and back, one of 32 behind one notification "
+        "(1 s / this = frames a second each way)", 6_400),
+    _io("graphics", "vga_frame", "VGA: a frame of mode 13h by REP STOSL (1 s / this = frames a second)", 50),
+    Row("vga_planar", "ns/byte", "graphics", "VGA: a byte to all planes by REP STOSW", "vga_planar", 163_840),
     Row("start", "ns", "start", "start: `hello32` from exec to exit"),
     Row("warm_boot", "ns", "boots",
         "one of many boots of a guest that ends at once: a warm pool, QEMU one after the other "
@@ -221,7 +228,7 @@ QUICK_CONFIGURATIONS: Final = (FLOOR, *MAIN)
 
 NOT_AT_FLOOR: Final = frozenset({"thr_irq", "hlt_latency"})
 """Tests that need a device to answer with sense: the floor gives every read 0x60 and raises no interrupt."""
-DISK_JOBS: Final = ("ata", "virtio")
+IO_JOBS: Final = ("ata", "virtio", "network", "graphics")
 NOT_IN_QEMU: Final = frozenset({"mov_from_device", "mov_to_device", "pit_read"})
 """Tests of devices that a PC of QEMU does not have, or leaves to the kernel (`peer.command`)."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import struct
 from typing import Final
 
 import pytest
@@ -18,6 +20,9 @@ PLANAR: Final = ((0x3C4, 2, 0x0F), (0x3C4, 4, 0x06), (0x3CE, 5, 0x00), (0x3CE, 6
 CHAINED: Final = ((0x3C4, 2, 0x0F), (0x3C4, 4, 0x0E), (0x3CE, 5, 0x40), (0x3CE, 6, 0x05))
 TEXT: Final = ((0x3C4, 2, 0x03), (0x3C4, 4, 0x02), (0x3CE, 5, 0x10), (0x3CE, 6, 0x0E))
 MODE_6: Final = ((0x3C4, 2, 0x01), (0x3C4, 4, 0x06), (0x3CE, 5, 0x00), (0x3CE, 6, 0x0D))
+
+
+MASKS: Final = ((0x3C4, 2, 0), (0x3CE, 8, 0), (0x3CE, 1, 0), (0x3CE, 3, 0))
 
 
 class Pc:
@@ -258,3 +263,41 @@ def test_late_writes_are_the_same_as_writes() -> None:
     prompt.set((0x3C4, 2, 0x0F))
     prompt.write(FIRST + 9, 0xAB)
     assert late.vga.snapshot() == prompt.vga.snapshot()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_writes_in_one_piece_are_the_writes_one_by_one(seed: int) -> None:
+    dice = random.Random(seed)
+    pieces, singles = VgaText(), VgaText()
+    words = [index | value << 8 | 2 << 32 | port - 0x3B0 << 36 for port, index, value in PLANAR]
+    for _ in range(dice.randrange(1, 400)):
+        if dice.random() < 0.05:  # registers of the sequencer and of the graphics controller
+            port, index, value = dice.choice((*MASKS, *MASKS, *PLANAR, (0x3C4, 4, 15), (0x3CE, 5, 1), *TEXT))
+            words.append(index | (value or dice.randrange(256)) << 8 | 2 << 32 | port - 0x3B0 << 36)
+        else:
+            address = 0xA0000 + dice.choice((dice.randrange(40), 0xFFFD, 0x18000, 0x1FFFC))
+            size = dice.choice((1, 2, 4))
+            words.append(dice.randrange(1 << 8 * size) | size << 32 | address << 36)
+
+    while words:
+        data = struct.pack(f"<{len(words)}Q", *words)
+        made = pieces.write_string(0, layout.VGA_LATE_WRITES, 8, data)
+        assert 0 < made <= len(words)
+        effects = pieces.take_effects()
+        for number, word in enumerate(words[:made], 1):
+            singles.write(0, layout.VGA_LATE_WRITES, 8, word)
+            found = singles.take_effects()
+            assert found == (effects if number == made else [])
+        for effect in effects:  # what the VMM does then
+            assert isinstance(effect, Aperture)
+            is_given = effect.is_plain and dice.random() < 0.5
+            for vga in (pieces, singles):
+                if is_given:
+                    vga.complete(0, 0, DONE)
+                elif not effect.is_plain:
+                    vga.memory(0, 0, bytes(effect.size))
+        words = words[made:]
+        assert pieces.snapshot() == singles.snapshot()
+        if dice.random() < 0.5:
+            place = 0xA0000 + dice.randrange(40)
+            assert pieces.read(0, place, 1) == singles.read(0, place, 1)

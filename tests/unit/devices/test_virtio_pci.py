@@ -7,10 +7,10 @@ import struct
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import EVENT_INDEX, Chain, ChainTransfer, ChainUsed, ConfigChanged, Queue, Walk
+from kvmbox.devices.media import EVENT_INDEX, Chain, ChainUsed, ConfigChanged, Queue, Walk
 from kvmbox.devices.model import BAD_ADDRESS, DONE, SnapshotError
 from kvmbox.devices.pci_effects import Message
-from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioNetPci, VirtioPci, VirtioRngPci
+from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioPci, VirtioRngPci
 from kvmbox.devices.virtio_pci_registers import COMMON, CONFIG, LEGACY, PBA, TABLE
 
 NO_VECTOR = 0xFFFF
@@ -256,18 +256,6 @@ def test_restore_refuses_what_is_none() -> None:
 
 
 # --- The network -----------------------------------------------------------------------------------------
-
-
-def test_old_driver_of_a_network_has_a_header_without_a_count() -> None:
-    model = VirtioNetPci(mac=bytes(6))
-    model.write(0, LEGACY + 0x12, 1, 3)
-    model.write(0, LEGACY + 0x0E, 2, 1)
-    model.write(0, LEGACY + 0x08, 4, 0x10)
-    model.write(0, LEGACY + 0x12, 1, 7)
-    model.take_effects()
-
-    model.chains(0, 1, [Chain(1, 10 + 60, 0, b"")], DONE)
-    assert model.take_effects() == [ChainTransfer(1, 0, 0, 10, 60, 0), ChainUsed(1, 0)]
 
 
 def test_features_stay_while_a_queue_is_live() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from collections import deque
 from pathlib import Path
@@ -14,7 +15,7 @@ from kvmbox.devices.virtio_net import RECEIVED, SENT
 from kvmbox.errors import StartError
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import MOST_OFFERED, MOST_WAITING, Port
-from kvmbox.parts.net.wires import CutError, Wire
+from kvmbox.parts.net.wires import CutError, Wire, wire_of
 from tests.support.virtio_driver import WRITE
 from tests.support.virtio_rig import VirtioRig
 
@@ -74,10 +75,6 @@ class Link:
         self.rig.notify(RECEIVED)
 
     def turn(self) -> None:
-        log = self.rig.host.log
-        if any(call[0] == "room" for call in log):
-            log[:] = [call for call in log if call[0] != "room"]
-            self.port.room(1)
         self.port.move()
         self.port.feed(self.rig.channel, 0)
 
@@ -195,6 +192,48 @@ def test_cut_wire_loses_what_is_sent_and_the_guest_goes_on() -> None:
     assert link.counts == {"sent": 2, "sent_bytes": 120, "lost_sent": 2, "cut": "cut by the test"}
     assert link.rig.drivers[SENT].take_used() == [(0, 0), (1, 0)]
     assert link.port.events == 0
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("has_read", [False, True])
+def test_last_frames_of_a_peer_that_has_gone_are_received_though_a_send_has_met_its_end(
+    kind: socket.SocketKind, *, has_read: bool
+) -> None:
+    ours, peer = socket.socketpair(socket.AF_UNIX, kind)
+    link = Link()
+    link.port.wire = wire_of(ours.detach())
+    link.give(4)
+    link.send(FRAME)
+    if has_read:
+        peer.recv(1000)
+    for number in range(3):
+        frame = numbered(number)
+        peer.send(len(frame).to_bytes(4, "big") + frame if kind == socket.SOCK_STREAM else frame)
+    peer.close()
+
+    link.send(FRAME)
+    link.turn()
+    link.turn()
+    assert link.received() == [numbered(number) for number in range(3)]
+    assert link.counts["lost_sent"] == 1
+    assert link.port.cut is not None
+    assert link.port.events == 0
+    link.port.close()
+
+
+def test_frames_before_a_length_that_none_has_are_received() -> None:
+    ours, peer = socket.socketpair()
+    link = Link()
+    link.port.wire = wire_of(ours.detach())
+    link.give(1)
+
+    with peer:
+        peer.send((60).to_bytes(4, "big") + FRAME + b"\xff" * 8)
+        link.turn()
+    assert link.received() == [FRAME]
+    link.turn()
+    assert link.port.cut == "the peer sends a frame of 4294967295 bytes"
+    link.port.close()
 
 
 def test_parts_of_frames_that_are_not_offered_are_refused() -> None:
