@@ -32,10 +32,12 @@ def title(plant: Plant) -> str:
     return f"{plant.kind}, {', '.join(plant.cves)}"
 
 
-def row(plant: Plant, outcomes: dict[str, Outcome], found: Sequence[Found]) -> str:
+def row(plant: Plant, outcomes: dict[str, Outcome], found: Sequence[Found] | None) -> str:
     """Its line of the table."""
 
     def best(is_fuzzer: bool) -> str:
+        if found is None:
+            return "?"
         one = next((one for one in found if one.is_fuzzer == is_fuzzer), None)
         return f"{one.by}: {one.how}, {one.seconds:.0f} s" if one else "**no**"
 
@@ -53,7 +55,7 @@ def examine(plant: Plant, search: Search | None) -> str:
         with (top / CONFTEST).open("a", encoding="utf-8") as conftest:
             conftest.write(NO_SHRINKING)
         outcomes = {name: attack(plant, top, image, way) for name, way in WAYS.items()}
-        return row(plant, outcomes, list(search.find(plant, top)) if search else ())
+        return row(plant, outcomes, list(search.find(plant, top)) if search else None)
 
 
 def main(arguments: Sequence[str]) -> int:

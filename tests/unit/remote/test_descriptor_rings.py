@@ -158,6 +158,8 @@ def test_ring_that_is_none_sends_nothing_and_another_one_does(
 def test_tail_beyond_the_ring_stops_it(rig: Wired) -> None:
     rig.write(TDBAL + TAIL, ENTRIES + 3)
     assert rig.sent == []
+    assert rig.read(TDBAL + HEAD) == 0  # also descriptors of no bytes would move it
+    assert protocol.CHAINS not in rig.requests
 
     rig.send(FRAME)
     assert rig.sent == [FRAME]

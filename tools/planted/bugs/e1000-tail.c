@@ -34,7 +34,6 @@ void call(void)
     *reg(0x3810) = 0;
     *reg(0x400) = 2; /* TCTL: on */
     *reg(0x3818) = 0xfff;
-    say("the tail is written\n");
     if (*reg(0x3810) < ENTRIES)
-        say("the head is in the ring\n");
+        say("the guest goes on\n");
 }
