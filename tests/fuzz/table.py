@@ -151,7 +151,7 @@ LEAST: Final[dict[str, int]] = {
     "rings": 75,
     "windows": 42,
     "boot-images": 89,
-    "disk-contents": 86,
+    "disk-contents": 89,
     "disk-formats": 84,
     "compressed": 83,
     "snapshot-text": 91,
