@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from kvmbox.run.machine import Machine
@@ -38,10 +37,8 @@ class AsyncMachine:
         await self._call(self.machine.__enter__)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._call(partial(self.machine.__exit__, kind, error, trace))
+    async def __aexit__(self, *exception: Any) -> None:
+        await self._call(partial(self.machine.__exit__, *exception))
 
     async def wait(self, timeout: float | None = None) -> RunResult:
         """See `Machine.wait`."""
