@@ -162,6 +162,8 @@ class VirtioTarget:
             flags = dice.randrange(16)
         if dice.random() < evil:
             following = dice.randrange(1 << dice.randrange(17)) & 0xFFFF
+        if not flags & INDIRECT and address in TABLES:
+            address += 0x1000  # a device that may write to a table may publish what it likes
         return address, length, flags, following
 
     def _packed(self, descriptors: list[Descriptor]) -> bytes:
