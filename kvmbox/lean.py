@@ -36,14 +36,14 @@ else:
         raise AssertionError(value)
 
     class Literal:
-        """A type that is one of several texts is here the tuple of them."""
+        """A type that is one of several texts. `typing` knows what this makes: that may ask for them, too."""
 
         def __class_getitem__(cls, texts):
-            return texts
+            return type(list[int])(tuple, texts)
 
-    def get_args(texts):
-        """The texts of a `Literal`."""
-        return texts
+    def get_args(literal):
+        """The texts of a `Literal`, also of one of `typing`: of a module that is not from the bundle."""
+        return literal.__args__
 
 
 class _NamedTupleType(type):

@@ -130,7 +130,7 @@ def test_core_needs_typing_only_where_a_plain_run_does_not_go() -> None:
         for node in ast.walk(stripped(path.read_text(), docstrings=True))
         if isinstance(node, ast.ImportFrom) and node.module == "typing"
     }
-    programs = {"run/_generated_options.py", "run/requests.py", "run/signature.py"}
+    programs = {"run/_generated_options.py", "run/aio.py", "run/requests.py", "run/signature.py"}
     assert asking == {"remote/medium.py"} | programs
 
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from types import new_class
@@ -13,6 +14,7 @@ from types import new_class
 import pytest
 
 import kvmbox
+from kvmbox import lean
 from kvmbox.lean import NamedTuple, Value
 
 
@@ -35,6 +37,17 @@ def test_lean_named_tuple_is_a_tuple_with_names() -> None:
     assert repr(point) == "Point(x=1, y=2)"
     assert Point.__doc__ == "A tuple with a method."
     assert not hasattr(point, "__dict__")
+
+
+STAND_INS: typing.Any = lean
+"""What the type checker does not see."""
+
+
+@pytest.mark.parametrize("literal", [typing.Literal, STAND_INS.Literal])
+@pytest.mark.parametrize("ask", [typing.get_args, STAND_INS.get_args])
+def test_texts_of_a_literal_are_told_by_bundle_and_source_alike(literal: typing.Any, ask: typing.Any) -> None:
+    assert ask(literal["a", "b"]) == ("a", "b")
+    assert ask(literal["a"]) == ("a",)
 
 
 class Plain(Value):
