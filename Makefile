@@ -67,12 +67,13 @@ chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run
 	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(PYTEST) $(PYTEST_ARGS) tests/chaos
 
 SECONDS_EACH ?= 60
+SEED         ?=
 fuzz: $(BYTECODE) $(COMPILED) ## fuzz each target for SECONDS_EACH (60) of CPU time, led by the branches it takes
-	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS_EACH)
-	$(BIN)/python -m tests.fuzz.taken_over --frames $$(( $(SECONDS_EACH) * 1000 ))
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS_EACH) $(SEED:%=--seed %)
+	$(BIN)/python -m tests.fuzz.taken_over --frames $$(( $(SECONDS_EACH) * 1000 )) $(SEED:%=--seed %)
 
 fuzz-sanitized: $(COMPILED) ## the same of the compiled halves, built with ASan and UBSan in build/sanitized
-	tools/fuzz_sanitized.sh $(BIN) $(SECONDS_EACH)
+	tools/fuzz_sanitized.sh $(BIN) $(SECONDS_EACH) $(SEED:%=--seed %)
 
 planted: $(READY) ## plant bugs of other device models one by one; who is hurt, who finds them: docs/reach.md
 	$(BIN)/python -m tools.planted --page

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Fuzz the compiled halves under ASan and UBSan: tools/fuzz_sanitized.sh VENV/bin SECONDS_EACH
+# Fuzz the compiled halves under ASan and UBSan: tools/fuzz_sanitized.sh VENV/bin SECONDS_EACH [ARGUMENT]...
 #
 # build/sanitized has a copy of the package, whose compiled modules are built with the sanitizers, and the tests.
 # Python itself is not: so the runtime of ASan is preloaded, and leaks, which Python's own are among, do not count.
 set -eu
 cd "$(dirname "$0")/.."
 python=$(pwd)/$1/python seconds=$2
+shift 2
 asan=$(cc -print-file-name=libasan.so 2>/dev/null || true)
 case $asan in
     /*) ;;
@@ -21,5 +22,4 @@ export LD_PRELOAD="$asan" ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPT
 CC="cc -fsanitize=address,undefined -fno-omit-frame-pointer" "$python" tools/build_accelerator.py
 targets="rings-compiled windows socketpair pipe shm"
 for target in $targets; do set -- "$@" --target "$target"; done
-shift 2
 exec "$python" -m tests.fuzz.run --seconds "$seconds" "$@"
