@@ -59,6 +59,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("properties", nargs="*", metavar="PROPERTY")
     chosen = mutants(parser.parse_args().properties)
+    if not chosen:
+        parser.error(f"known: {', '.join(dict.fromkeys(one['property'] for one in mutants([])))}")
     survivors = 0
     with Scratch() as scratch:
         for test in dict.fromkeys(one["test"] for one in chosen):

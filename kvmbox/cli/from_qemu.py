@@ -33,7 +33,7 @@ OPTIONS: Final = {
     "qtest": "kvmbox qtest",
     "debugcon": "not needed: ports 0xe9 and 0x402 are on stdout by default",
     "device": "not needed for isa-debug-exit and pvpanic; --rng for virtio-rng, "
-    "--disk FILE,on=virtio for virtio-blk, --net BACKEND for virtio-net",
+    "--disk FILE,on=virtio for virtio-blk, --net BACKEND for virtio-net, --net BACKEND,on=e1000 for e1000",
     "no-reboot": "--no-reboot",
     "no-shutdown": "--gdb stops at the end of the guest",
     "s": "--gdb :1234",

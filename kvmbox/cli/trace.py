@@ -61,9 +61,9 @@ def command(
     paths = (("--chrome", chrome_path), ("--html", html), ("--json", json_path))
     written = [(option, path) for option, path in paths if path and (path != STDOUT or path is chrome_path)]
     refuse_shared(written, [("the recording", file)])
-    json_file = open_output(json_path)
-    page_file = open_output(html, "--html")
     with recording(file, until, device) as (reader, bound, choice):
+        json_file = open_output(json_path)
+        page_file = open_output(html, "--html")
         if chrome_path is not None:
             count = _export(reader, bound, choice, chrome_path)
             click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")

@@ -574,6 +574,8 @@ cdef class ChannelCore:
                 self.posted = 0
             elif not self.tell_posted(it):
                 return it.status == RAISED
+            elif <void *>self._failure != <void *>None or <void *>self.end == <void *>None:
+                return False  # it was lost while it was told: there is nothing here to ask any more
         sequence = (self._sequence + 1) & 0xFFFFFFFFULL
         if sequence == 0:
             sequence = 1

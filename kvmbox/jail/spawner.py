@@ -314,7 +314,8 @@ def _be_device(
 
 
 def _reason(error: BaseException) -> bytes:
-    return frames.text_payload(f"{type(error).__name__}: {error}")
+    name = "" if isinstance(error, jail.JailError) else f"{type(error).__name__}: "  # that one is for users
+    return frames.text_payload(f"{name}{error}")
 
 
 def _load_entry(name: str) -> Callable[..., int | None]:

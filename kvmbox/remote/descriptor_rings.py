@@ -129,6 +129,12 @@ class DescriptorQueues(DeviceQueues):
             with suppress(RingError):  # the device hears of it when it asks for descriptors
                 self._rings[index] = DescriptorRing(self._ram, self._notes, index, size, base, head)
 
+    def _restore(self, reader: Any, media: Media) -> None:
+        super()._restore(reader, lambda _: None)  # no ring is connected
+        for ring in self._rings:
+            if ring is not None and max(ring.next_available, ring.next_used) >= ring.size:
+                raise ValueError(f"a ring of {ring.size} entries, at {ring.next_available}, {ring.next_used}")
+
     def head_of(self, parts: Parts) -> bytes:
         """See DeviceQueues."""
         return parts.said

@@ -46,8 +46,12 @@ class QueueWalks:
         """The guest notifies: whether the device wants chains of that queue."""
         if not self.wanted(index):
             return False
-        self._due[index] = None
+        self._is_due(index)
         return True
+
+    def _is_due(self, index: int) -> None:
+        self._due[index] = None
+        self._waits.discard(index)
 
     def next(self, in_hand: list[int], most: int) -> tuple[int, int] | None:
         """The next walk: of which queue, and how many chains at most. None if none is due.
@@ -65,13 +69,12 @@ class QueueWalks:
     def found(self, index: int, count: int, looked_for: int) -> None:
         """A walk has found so many chains. If it looked for more, the guest will notify of the next one."""
         if count == looked_for and self._wanted[index]:
-            self._due[index] = None
+            self._is_due(index)
 
     def given_back(self, index: int) -> None:
         """The device has a chain less of that queue."""
         if index in self._waits:
-            self._waits.discard(index)
-            self._due[index] = None
+            self._is_due(index)
 
     @property
     def is_any_due(self) -> bool:

@@ -224,6 +224,11 @@ class DeviceQueues:
     def _connect(self, index: int, connection: Connection) -> None:
         if self.walks.wanted(index):
             self._connections[index] = connection
+            ring = self._rings[index]
+            with suppress(RingError):  # the device hears of it when the guest notifies
+                # What was made available before, and notified of, is not notified of again.
+                if connection.to_guest and ring is not None and ring.waiting():
+                    connection.has_buffers()
 
     def _publish(self, queue: Queue) -> None:
         self._withdraw(queue.index)

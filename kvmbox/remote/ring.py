@@ -120,17 +120,18 @@ class Ring:
         """
         found: list[Parts] = []
         while len(found) < limit:
-            waiting = self._waiting()
+            waiting = self.waiting()
             if not waiting:
                 self.wants_notice(True)
-                waiting = self._waiting()  # the driver may not have seen that in time
+                waiting = self.waiting()  # the driver may not have seen that in time
                 if not waiting:
                     return found
             found += [self._next() for _ in range(min(waiting, limit - len(found)))]
         self.wants_notice(False)
         return found
 
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
+        """How many chains the driver has made available that were not taken. Raises RingError."""
         index = self.memory.load16(self.available + _INDEX)
         waiting = index - self.next_available & _WRAP
         if waiting > self.size:

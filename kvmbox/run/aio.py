@@ -27,7 +27,9 @@ class AsyncMachine:
     """The calls of a `Machine` that wait. Errors are the same. What never waits is called on `machine`."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` has not been started."""
+        """`machine` has not been started. Raises TypeError for what is none, such as a guest's name."""
+        if not isinstance(machine, Machine):
+            raise TypeError(f"AsyncMachine takes a Machine, not {machine!r}: AsyncMachine(Machine(…))")
         self.machine: Final = machine
 
     def __repr__(self) -> str:

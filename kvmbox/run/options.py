@@ -46,7 +46,7 @@ SECTIONS: Final = (
                type="int | str", marks=IMAGE | FILE | SUITE),
         Option("pci",
                "A PCI bus. on: there is one, and virtio devices are on it. off: there is none. auto: "
-               "there is one if a device needs it, and no device does so far.",
+               "there is one if a device needs it, as an e1000 does.",
                default=choices.DEFAULT_PCI, choices=choices.PCI_CHOICES,
                marks=IMAGE | FILE | SUITE, part="pci_bus"),
         Option("testdev", "Add the test device of kvm-unit-tests (pc-testdev).", kind=FLAG,

@@ -123,6 +123,13 @@ class Store(BytesStore):
             raise OSError(28, "the disk of the host")
         super().write(offset, data)
 
+
+class Wire(BytesStore):
+    """A medium of packets, which loses them, and never fails."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        pass
+
     def has_buffers(self) -> None:
         """The guest has made chains available for packets."""
 
@@ -139,6 +146,9 @@ class Rings:
         """Whether its queues are where it began with them."""
         self.store = Store()
         self.medium = MediumAccess(Medium("disk", SIZE, writable=True), self.store, self._submit)
+        self.wire = Wire(bytes(SIZE))
+        wire = MediumAccess(Medium("wire", SIZE, writable=True), self.wire, self._submit)
+        self.media = {0: self.medium, 1: wire}
         self.errands: list[tuple[int, Callable[[], int], Any]] = []
         self.trace: list[object] = []
         self.chains = self.dead = self.granted = 0
@@ -226,30 +236,33 @@ class Rings:
         dice = self.dice
         header, count_at = dice.some((0, 10, 12, 64, 65)), dice.some((0, 10, 62))
         self._apply(Walk(index, 1 + dice.byte() % 64))
-        self._apply(Connect(index, to_guest, dice.byte() // 250, header, count_at, dice.some((0, 1, 4, 65))))
+        self._apply(
+            Connect(index, to_guest, int(dice.byte() < 250), header, count_at, dice.some((0, 1, 4, 65)))
+        )
         self._follow(self.queues.notified(index))
-        self.trace.append(self.queues.put(self.store, bytes([0xA5]) * (1 + dice.number(2) % 1600)))
+        self.trace.append(self.queues.put(self.wire, bytes([0xA5]) * (1 + dice.number(2) % 1600)))
 
     def _restore(self) -> None:
         """Be as the state says, or as one that is damaged."""
         if self.errands:
             return
-        state = bytearray(self.queues.state())
+        good = self.queues.state()
+        state = bytearray(good)
         is_damaged = self.dice.byte() & 1
         if is_damaged:
             at = self.dice.number(2) % len(state)
             state[at : at + self.dice.byte() % 3] = self.dice.randbytes(1)
         try:
-            self._follow(self.queues.restore(0, bytes(state)))
+            self._follow(self.queues.restore(0, bytes(state), self.media.get))
             self.is_judged &= not is_damaged
         except ValueError:
             if not is_damaged:
                 raise
             self.trace.append("refused")
+            self._follow(self.queues.restore(0, good, self.media.get))
 
     def _apply(self, effect: Effect) -> None:
-        media = {0: self.medium}
-        application = self.queues.check(0, effect, media.get)
+        application = self.queues.check(0, effect, self.media.get)
         if application is not None:
             self.granted += 1
             found = application[0](*application[1])

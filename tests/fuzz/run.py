@@ -162,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", action="store_true", help="write the table into the documentation")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.jobs < 1 or options.seconds < 0:
+        parser.error("--jobs is 1 or more, and --seconds 0 or more")
     if options.alone:
         print(json.dumps(run_target(options.target[0], options.seconds, options.seed, keep=options.keep)))
         return 0

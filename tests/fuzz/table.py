@@ -135,10 +135,10 @@ TABLE: Final[dict[str, Row]] = {
 
 LEAST: Final[dict[str, int]] = {
     "ide": 89,
-    "vga": 90,
+    "vga": 82,
     "virtio-blk": 92,
     "virtio-console": 86,
-    "virtio-net": 90,
+    "virtio-net": 87,
     "e1000": 81,
     "stream": 82,
     "shared": 79,

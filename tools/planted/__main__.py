@@ -68,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--page", action="store_true", help="put the rows into docs/reach.md")
     options = parser.parse_args(arguments)
     chosen = [plant for plant in plants() if not options.names or plant.name in options.names]
+    if len(chosen) < len(set(options.names)):
+        parser.error(f"known: {', '.join(plant.name for plant in plants())}")
     rows = [line(*HEAD), line(*["---"] * len(HEAD))]
     with tempfile.TemporaryDirectory(prefix="kvmbox-clean-") as clean:
         scratch_copy(Path(clean))

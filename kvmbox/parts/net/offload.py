@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmbox.devices.e1000 import IS_IPV4, IS_TCP, OFFLOAD, SEGMENTS, SUM_IP, SUM_TCP
 
-MOST_SEGMENTS: Final = 1024
+MOST_SEGMENTS: Final = 128
 _TOTAL, _NUMBER, _PAYLOAD6, _HEADER6 = 2, 4, 4, 40  # of an IP header: total length, identification; IPv6
 _SEQUENCE, _FLAGS, _LENGTH = 4, 13, 4  # of a TCP header; of a UDP header
 _LAST_ONLY: Final = 0x09  # FIN and PSH

@@ -159,17 +159,15 @@ class Port:
 
     def feed(self, channel: Channel, device: int) -> None:
         """Give the guest what has come, or offer it to the device. Raises DeviceProcessError."""
-        if not (self.has_room and self.incoming):
-            return
-        media = channel.media(device)
-        if media is not None and media.queues is not None and media.queues.is_connected(self):
-            channel.serve(partial(self._fill, media.queues), REPLY_SLICES)
-            return
         for _ in range(MOST_ROUNDS):
             if not (self.has_room and self.incoming):
                 return
+            media, connected = channel.media(device), list[bool]()
+            queues = None if media is None else media.queues
+            channel.serve(partial(self._fill, queues, connected), REPLY_SLICES)
+            if connected:
+                return
             offered = [self.incoming[number] for number in range(min(len(self.incoming), MOST_OFFERED))]
-            self.has_room = False  # before it is asked: it may say otherwise in its reply
             self._taken.clear()
             payload = b"".join([self.offer(frame) for frame in offered])
             accepted, _ = channel.request(
@@ -183,8 +181,15 @@ class Port:
         """What the device is told of a frame: `offer_size` bytes."""
         return LENGTH.pack(len(frame))
 
-    def _fill(self, queues: DeviceQueues) -> Sequence[Any]:
-        """Fill the guest's chains, under the lock of the channel; what is to be sent because of it."""
+    def _fill(self, queues: DeviceQueues | None, connected: list[bool]) -> Sequence[Any]:
+        """Fill the guest's chains, if a queue is connected, and say so; what is to be sent because of it.
+
+        Under the lock of the channel: a queue may be connected, and have chains again, at any other moment.
+        """
+        if queues is None or not queues.is_connected(self):
+            self.has_room = False  # before the device is asked: it may say otherwise in its reply
+            return ()
+        connected.append(True)
         while self.incoming:
             chains = queues.put(self, self.incoming[0])
             if chains is None:

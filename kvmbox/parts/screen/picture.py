@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from operator import sub
 from struct import Struct
 from typing import Any, Final
 
@@ -66,9 +67,8 @@ class Picture(Value):
             return 1.0
         if self.rgb == other.rgb:
             return 0.0
-        return sum(abs(one - two) for one, two in zip(self.rgb, other.rgb, strict=True)) / (
-            255 * len(self.rgb)
-        )
+        total: int = sum(map(abs, map(sub, self.rgb, other.rgb)))
+        return total / (255 * len(self.rgb))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Picture:
@@ -83,7 +83,10 @@ class Picture(Value):
             with Image.open(path) as image:
                 return cls(*image.size, image.convert("RGB").tobytes())
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise UsageError(f"cannot read the picture '{os.fspath(path)}': {error}") from error
+            raise UsageError(
+                f"cannot read the picture '{os.fspath(path)}': {getattr(error, 'strerror', None) or error}",
+                hint="it is a PNG file, or another that Pillow reads",
+            ) from error
 
     def png(self) -> bytes:
         """The picture as a PNG file."""

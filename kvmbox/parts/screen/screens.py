@@ -55,6 +55,8 @@ def expect_similar(
     `within` is from 0, equal, to 1: see `Picture.difference`. `region` is x, y, width and height of the part
     that counts. Raises ExpectError as `expect`, and UsageError for a file that is no picture.
     """
+    if not 0 <= within <= 1:
+        raise UsageError(f"within={within} is not from 0 to 1", hint="0 is equal, 1 is anything")
     wanted = similar_to if isinstance(similar_to, Picture) else Picture.load(similar_to)
     wanted = wanted if region is None else wanted.region(*region)
 

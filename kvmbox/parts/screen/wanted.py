@@ -18,9 +18,9 @@ class WantedPicture(Value):
 
 def parse(value: str | os.PathLike[str]) -> WantedPicture:
     """A value of --expect-picture. Raises UsageError."""
-    path, _, within = os.fspath(value).partition(",within=")
+    path, comma, within = os.fspath(value).partition(",within=")
     try:
-        wanted = WantedPicture(path, float(within or 0))
+        wanted = WantedPicture(path, float(within if comma else 0))
     except ValueError:
         wanted = WantedPicture("")
     if not wanted.path or not 0 <= wanted.within <= 1:

@@ -30,8 +30,8 @@ from kvmbox.tools.bench.report import Table, number, ratio_text
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate, differences, median
 
-ROW: Final = "inb_from_device"
-"""The access that a guest makes most often, and that does least: nothing hides the way there and back."""
+ROW: Final = "outb_to_device"
+"""An access of which the process has to be told at once, and that does least: nothing hides the way there."""
 
 FEW: Final = 3
 """Fewer rounds than these say too little, however close they are."""
@@ -162,7 +162,7 @@ def resource_table(results: Results) -> Table | None:
 
 
 def choice_table(results: Results) -> Table | None:
-    """What each other choice costs by itself, for one read over each ipc."""
+    """What each other choice costs by itself, for one write over each ipc."""
     pairs = {
         "a process, not a thread": (isolated, "thread/{}".format),
         "`filter`, not `off`": (isolated, "process/off/{}".format),

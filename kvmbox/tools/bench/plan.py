@@ -220,7 +220,7 @@ PRIMARY: Final = {
     "hlt_latency_p50": "hlt → handler",
 }
 """Row → how the answer calls it: each kind of access once. --quick and pure Python measure only these."""
-CHOICES: Final = frozenset({"inb_from_device", "thr_polled", "start", "pss"})
+CHOICES: Final = frozenset({"inb_from_device", "outb_to_device", "thr_polled", "start", "pss"})
 """The rows of the configurations that only show what one choice costs."""
 
 QUICK_ROWS: Final = frozenset({*PRIMARY, "start"})

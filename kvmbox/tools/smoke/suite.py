@@ -282,6 +282,13 @@ class _Reader:
                 f"convention '{PATTERN}' needs 'pass_line'",
                 "say what a passing guest prints",
             )
+        if "expect_picture" in values and ("expect" in values or convention != "kvmbox"):
+            raise self._clash(
+                at,
+                "expect_picture",
+                "'expect_picture' ends the boot: what 'expect' and 'convention' want may not be there yet",
+                "leave out one of the two",
+            )
         if "status" in values and not CONVENTIONS[convention].takes_status:
             raise self._clash(
                 at,

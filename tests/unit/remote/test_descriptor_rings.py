@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kvmbox.errors import ProtocolError
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.descriptor_notes import NOTED, RingNotes
 from kvmbox.remote.descriptor_rings import DescriptorQueues
+from kvmbox.remote.queue_packets import CONNECTION
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import decode_chains
 from tests.support.e1000_rig import BASES, BUFFERS, END, ENTRIES, REPORT, STEP, E1000Rig, NotingWire
@@ -235,6 +237,23 @@ def test_another_machine_goes_on_with_both_states(rig: Wired) -> None:
     assert other.received([1]) == [FRAME[::-1]]
     with pytest.raises(ValueError, match="no state"):
         other.queues.restore(0, rig.queues.state()[:-1])
+
+
+def test_state_of_a_ring_that_goes_on_behind_its_end_or_is_connected_is_refused(rig: Wired) -> None:
+    rig.give(4)
+    state = rig.queues.state()
+    ring = struct.pack("<BIBQ", 1, ENTRIES, 0, BASES[RECEIVED])
+    at = state.index(ring) + len(ring) + 16  # the numbers of the descriptors where it goes on
+    damaged = [
+        state[:at] + struct.pack("<H", ENTRIES) + state[at + 2 :],
+        state[: at + 2] + b"\xff\xff" + state[at + 4 :],
+        state[: -2 * CONNECTION.size] + CONNECTION.pack(16, 1, 0, 12, 10) + state[-CONNECTION.size :],
+    ]
+    media = rig.channel.media(0)
+    assert media is not None
+    for one in damaged:
+        with pytest.raises(ValueError, match="no state"):
+            Wired().queues.restore(0, one, media.by_number.get)
 
 
 # --- What a process that is taken over asks for ---------------------------------------------------------

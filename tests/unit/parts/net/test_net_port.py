@@ -7,17 +7,19 @@ import socket
 import struct
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvmbox.board_extras import virtio_net
+from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.virtio_net import RECEIVED, SENT
 from kvmbox.errors import StartError
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import MOST_OFFERED, MOST_WAITING, Port
 from kvmbox.parts.net.wires import CutError, Wire, wire_of
-from tests.support.virtio_driver import WRITE
-from tests.support.virtio_rig import VirtioRig
+from tests.support.virtio_driver import WRITE, Driver
+from tests.support.virtio_rig import READY, VirtioRig
 
 HEADER = 12
 BUFFERS = 0x8000
@@ -100,6 +102,48 @@ def test_sent_frames_are_on_the_wire_before_the_notification_is_over() -> None:
     assert link.wire.taken == [FRAME, numbered(2)]
     assert link.rig.drivers[SENT].take_used() == [(0, 0), (1, 0)]
     assert link.counts == {"sent": 2, "sent_bytes": 122}
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_buffers_that_were_there_before_the_driver_was_ready_are_filled(is_early: bool) -> None:
+    link = Link()
+    rig = link.rig
+    rig.write(mmio.STATUS, 0)
+    rig.negotiate(mmio.F_VERSION_1)
+    rig.drivers = [Driver(rig.memory, 64, 0x1000 * (number + 1)) for number in range(2)]
+    for number, driver in enumerate(rig.drivers):
+        rig.publish(number, driver)
+    if is_early:
+        link.give(4)
+    rig.write(mmio.STATUS, READY)
+    if not is_early:
+        link.give(4)
+
+    link.wire.coming = [FRAME]
+    link.turn()
+    link.turn()
+    assert link.received() == [FRAME]
+
+
+def test_driver_that_starts_again_while_a_frame_is_offered_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Link()
+    link.give(2)
+    link.turn()
+    link.rig.write(mmio.STATUS, 0)
+    link.wire.coming = [FRAME]
+    channel = link.rig.channel
+    request = channel.request
+
+    def late(*arguments: Any, **named: Any) -> tuple[int, bytes]:
+        monkeypatch.setattr(channel, "request", request)
+        link.rig.start(queues=2)
+        link.give(2)
+        return request(*arguments, **named)
+
+    monkeypatch.setattr(channel, "request", late)
+    for _ in range(3):
+        link.turn()
+    assert link.received() == [FRAME]
 
 
 def test_received_frames_are_in_the_guest_in_their_order() -> None:

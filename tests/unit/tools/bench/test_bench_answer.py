@@ -118,7 +118,7 @@ def test_choices_are_compared_with_each_other_over_each_ipc() -> None:
         answer.choice_table(
             results_of(
                 {
-                    READ: {
+                    "outb_to_device": {
                         SHM: 12.0,
                         "process/strict/shm": 18.0,
                         "process/off/shm": 12.0,

@@ -44,7 +44,6 @@ def test_every_key_reaches_the_test() -> None:
         append = "a=1"
         modules = ["m.bin,words here", "n.bin"]
         initrd = "initrd.img"
-        expect_picture = "wanted.png,within=0.1"
         memory = "64M"
         cpus = 2
         cpu = "host,-pcid"
@@ -92,7 +91,6 @@ def test_every_key_reaches_the_test() -> None:
         "bios": "dir/seabios.bin",
         "append": "a=1",
         "initrd": "dir/initrd.img",
-        "expect_picture": "dir/wanted.png,within=0.1",
         "modules": ("dir/m.bin,words here", "dir/n.bin"),
         "memory": "64M",
         "cpus": 2,
@@ -123,7 +121,8 @@ def test_every_key_reaches_the_test() -> None:
     }
     used = set(test.options) | {"name", "image", "groups", "skip", "needs", "check", "tolerate", "retries"}
     used |= {"allow_flaky", "timeout", "status", "expect", "fail_on", "dialogue"}
-    assert set(FIELDS) - used == {"start", "convention", "pass_line", "fail_line", "skip_line"}
+    other = {"start", "convention", "pass_line", "fail_line", "skip_line", "expect_picture"}
+    assert set(FIELDS) - used == other
 
 
 def test_defaults_hold_for_all_tests_and_a_test_replaces_them() -> None:
@@ -216,6 +215,16 @@ def test_start_has_its_options_and_tests_forked_from_it_have_their_own() -> None
     assert (forked.timeout, forked.fail_on) == (5.0, (Pattern("PANIC"),))
     assert other.start is None
     assert other.options == {"memory": "32M", "serial_limit": "2M"}
+
+
+def test_picture_reaches_the_test_and_is_refused_beside_what_it_would_cut_off() -> None:
+    text = '[[test]]\nimage = "a.elf"\nexpect_picture = "wanted.png,within=0.1"\n'
+    (test,) = parse(text)
+    assert test.options == {"expect_picture": "dir/wanted.png,within=0.1"}
+    for beside in ('expect = "one"', 'convention = "bootimage"'):
+        with pytest.raises(UsageError, match=r"^dir/s\.toml:3: 'expect_picture' ends the boot") as caught:
+            parse(text + beside)
+        assert caught.value.hint == "leave out one of the two"
 
 
 def test_every_option_of_a_suite_is_decided_by_the_start_or_free() -> None:
