@@ -213,12 +213,16 @@ class DescriptorGuest(VirtioGuest):
     def copy(self) -> DescriptorGuest:
         other = DescriptorGuest()
         other.last, other.chains, other.wanted = self.last, dict(self.chains), dict(self.wanted)
+        other.is_strict = self.is_strict
         return other
 
     def asked(self, effect: Effect) -> None:
         """See VirtioGuest. What goes back has the new half of a descriptor."""
         if isinstance(effect, ChainUsed):
-            chain = self.chains.pop(effect.handle)
+            chain = self.chains.pop(effect.handle, None)
+            if chain is None and not self.is_strict:
+                return
+            assert chain is not None
             assert chain.head or effect.written & 0xFFFF <= chain.writable
         elif not isinstance(effect, ChainTransfer) or effect.size:  # the last buffer of a frame may be empty
             super().asked(effect)
