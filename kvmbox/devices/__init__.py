@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.virtio_rng import VirtioRng
 
 __all__ = [
+    "E1000",
     "I8042",
     "AcpiPm",
     "BiosReport",
@@ -113,7 +114,12 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'kvmbox.devices' has no attribute '{name}'")
     from kvmbox.devices import catalog, media, model
 
-    found: object = next(getattr(home, name) for home in (model, media, catalog) if hasattr(home, name))
+    homes = [home for home in (model, media, catalog) if hasattr(home, name)]
+    if not homes:  # the only one that the catalogue does not load
+        from kvmbox.devices import e1000
+
+        homes = [e1000]
+    found: object = getattr(homes[0], name)
     globals()[name] = found
     return found
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -340,8 +341,14 @@ def test_payload_that_does_not_run_is_an_error_and_no_merit() -> None:
 def test_attack_that_falls_silent_is_unclear(monkeypatch: pytest.MonkeyPatch) -> None:
     from kvmbox.tools.audit import subject
 
+    class Deaf:
+        """Nothing ever comes, however fast the payload is."""
+
+        register = unregister = staticmethod(lambda *_what: None)
+        poll = staticmethod(lambda _ms: [])
+
     monkeypatch.setattr(subject, "PATIENCE_MS", 0)
-    monkeypatch.setattr(subject, "SLICE_MS", 0)
+    monkeypatch.setattr(subject, "select", SimpleNamespace(poll=Deaf, POLLIN=1, POLLHUP=0x10, POLLERR=8))
     with pytest.raises(SandboxError, match="payload does not run"):
         run_audit(Options(types=("uart",), probes=("read-passwd",)))
 
