@@ -344,8 +344,13 @@ def test_attack_that_falls_silent_is_unclear(monkeypatch: pytest.MonkeyPatch) ->
     class Deaf:
         """Nothing ever comes, however fast the payload is."""
 
-        register = unregister = staticmethod(lambda *_what: None)
-        poll = staticmethod(lambda _ms: [])
+        def register(self, *what: int) -> None:
+            pass
+
+        unregister = register
+
+        def poll(self, _ms: int) -> list[tuple[int, int]]:
+            return []
 
     monkeypatch.setattr(subject, "PATIENCE_MS", 0)
     monkeypatch.setattr(subject, "select", SimpleNamespace(poll=Deaf, POLLIN=1, POLLHUP=0x10, POLLERR=8))

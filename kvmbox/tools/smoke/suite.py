@@ -17,6 +17,8 @@ from kvmbox.tools.smoke.fields import FIELDS, START_FIELDS, Field, FieldError
 from kvmbox.tools.smoke.model import DEFAULT_TIMEOUT_S, Origin, Start, Test
 from kvmbox.tools.smoke.toml_lines import Path, key_lines
 
+MOST_MESSAGE: Final = 400
+"""Characters of an error."""
 DEFAULTS: Final = "defaults"
 TESTS: Final = "test"
 STARTS: Final = "start"
@@ -84,6 +86,8 @@ class _Reader:
         self.lines = key_lines(text)
 
     def error(self, line: int, message: str, hint: str | None) -> UsageError:
+        if len(message) > MOST_MESSAGE:  # it repeats what a file says, which may be long
+            message = f"{message[: MOST_MESSAGE // 2]} … {message[-MOST_MESSAGE // 2 :]}"
         return UsageError(f"{Origin(self.file, line)}: {message}", hint=hint)
 
     def read(self, check: Callable[[Test], None]) -> list[Test]:

@@ -227,6 +227,16 @@ def test_picture_reaches_the_test_and_is_refused_beside_what_it_would_cut_off() 
         assert caught.value.hint == "leave out one of the two"
 
 
+def test_long_value_is_told_in_part() -> None:
+    text = f"[[test]]\nimage = 'a.elf'\nconvention = '{'x' * 5_000}'\n"
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert len(message) < 450
+    assert message.startswith("dir/s.toml:3: 'convention' 'xxx")
+    assert "pattern" in message[-20:]
+
+
 def test_every_option_of_a_suite_is_decided_by_the_start_or_free() -> None:
     options = {one.name for one in FIELDS.values() if one.is_option}
     free = {"keyboard", "serial_limit", "no_reboot", "on_device_crash", "restart_budget", "require", "inject"}
