@@ -159,7 +159,7 @@ def lock_up(order: Order) -> None:
     applied |= confine(order.parent_pid, order.landlock_limit, order.without)
     reasons = dict(order.reasons)
     if not order.without & layers.LABEL:
-        applied |= _take_label(order.device_type, reasons)
+        applied |= take_label(reasons, order.device_type, label.ANY_DEVICE)
     will_have = applied | layers.CLOSED_DESCRIPTORS
     if not order.without & layers.RLIMITS:
         will_have |= layers.RLIMITS
@@ -201,10 +201,10 @@ def _take_id(user: int, applied: int) -> int:
     return applied
 
 
-def _take_label(device_type: str, reasons: dict[int, str]) -> int:
-    """The layer, if a profile is loaded for this type or for any; otherwise 0, and a reason."""
+def take_label(reasons: dict[int, str], *processes: str) -> int:
+    """The layer, if a profile is loaded for one of `processes`; otherwise 0, and a reason."""
     try:
-        label.take(device_type, label.ANY_DEVICE)
+        label.take(*processes)
     except OSError as error:
         reasons[layers.LABEL] = str(error.args[-1])
         return 0

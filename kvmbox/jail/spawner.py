@@ -35,7 +35,7 @@ import os
 import select
 
 from kvmbox import bytecode
-from kvmbox.jail import identity, label, landlock, layers, linux, passing
+from kvmbox.jail import identity, landlock, layers, linux, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
 from kvmbox.jail.namespaces import isolate
@@ -362,12 +362,7 @@ def main(
             if not applied & layer:
                 reasons.setdefault(layer, landlock.why_missing(landlock_limit))
         if not without & layers.LABEL:
-            try:
-                label.take("spawner")
-            except OSError as error:
-                reasons[layers.LABEL] = str(error.args[-1])
-            else:
-                applied |= layers.LABEL
+            applied |= jail.take_label(reasons, "spawner")
         # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
         if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
             applied |= layers.EMPTY_ENVIRONMENT

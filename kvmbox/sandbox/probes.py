@@ -61,12 +61,10 @@ os.write(1, "\\n".join(lines).encode())
 _LABEL_TRIAL: Final = """
 import os, sys
 sys.path.append({root!r})
-from kvmbox.jail import label, layers
-try:
-    label.take("uart", label.ANY_DEVICE)
-    lines = [str(layers.LABEL)]
-except OSError as error:
-    lines = ["0", f"{{layers.LABEL}} {{error.args[-1]}}"]
+from kvmbox.jail import label, lock_up
+reasons = {{}}
+lines = [str(lock_up.take_label(reasons, "uart", label.ANY_DEVICE))]
+lines += [f"{{bit}} {{reason}}" for bit, reason in reasons.items()]
 os.write(1, "\\n".join(lines).encode())
 """
 _TRIAL_SECONDS: Final = 10
