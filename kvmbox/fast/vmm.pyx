@@ -773,8 +773,7 @@ cdef class ChannelCore:
         """See Channel."""
         if self.post(follow_up):
             return
-        kind, device, value, offset, payload, size = follow_up
-        found = None if payload or slices is not None else self.tell(kind | device << 8 | size << 16, offset, value)
+        found = None if slices is not None else self.told(follow_up)
         if found is None:
             self.pure_tell(follow_up, slices)
         elif found is not True:
@@ -790,14 +789,12 @@ cdef class ChannelCore:
     cdef int follow(self, list follow_ups) except -1:
         """Send what follows from something, under the lock."""
         if len(follow_ups) == 1:
-            kind, device, value, offset, payload, size = follow_ups[0]
             if self.post(follow_ups[0]):
                 return 0
-            if not payload:
-                found = self.tell(kind | device << 8 | size << 16, offset, value)
-                if found is not None:
-                    asked, reply = (None, None) if found is True else found
-                    return self.end_told(asked, reply)
+            found = self.told(follow_ups[0])
+            if found is not None:
+                asked, reply = (None, None) if found is True else found
+                return self.end_told(asked, reply)
         if follow_ups:
             self.go_on(follow_ups, len(follow_ups))
         return 0
@@ -815,6 +812,11 @@ cdef class ChannelCore:
             else:
                 follow_ups += call[0](*call[1])
         return follow_ups
+
+    cdef object told(self, follow_up):
+        """As `tell`, of a request that has no payload; None for another one."""
+        kind, device, value, offset, payload, size = follow_up
+        return None if payload else self.tell(kind | device << 8 | size << 16, offset, value)
 
     cdef object tell(self, uint64_t word, uint64_t offset, uint64_t value):
         """A request that follows from another one, under the lock: True if it is done. None: nothing has
