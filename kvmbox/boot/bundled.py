@@ -1,10 +1,11 @@
-"""The guests that come with kvmbox: built images, and what each of them proves."""
+"""The guests that come with kvmbox: built images, and what each of them proves; and its BIOS."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, Final
 
+from kvmbox.errors import StartError
 from kvmbox.lean import Value
 
 # Not pathlib: `kvmbox run` needs two paths of this module, and 2.5 ms for them would be much.
@@ -35,6 +36,18 @@ def find(name: str) -> str | None:
 def is_flat(path: str) -> bool:
     """Whether a bundled image is a flat 16-bit one: its name says so, since its content cannot."""
     return os.path.dirname(path) == DIRECTORY and path.endswith(".bin")
+
+
+def bios_rom() -> bytes:
+    """The built-in BIOS. StartError: it cannot be read."""
+    try:
+        with open(os.path.join(DIRECTORY, "bios.bin"), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise StartError(
+            f"cannot read the built-in BIOS '{error.filename}': {error.strerror}",
+            hint="build it: make guests; an installed kvmbox has it",
+        ) from error
 
 
 def runs() -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from itertools import islice
 from struct import Struct
 from typing import Final
 
+from kvmbox.errors import StartError
 from kvmbox.explain.names import readable
 from kvmbox.lean import Value
 
@@ -205,3 +206,13 @@ def of_map(data: bytes, base: int = 0) -> Symbols:
 def read(data: bytes, base: int = 0) -> Symbols:
     """The symbols of a file of either kind."""
     return of_elf(data, base) if data.startswith(b"\x7fELF") else of_map(data, base)
+
+
+def checked(data: bytes, path: str) -> bytes:
+    """`data` of the file at `path`. StartError: it is of neither kind."""
+    if not data.startswith(b"\x7fELF") and _MAP_LINE.search(data) is None:
+        raise StartError(
+            f"cannot use {path!r} for --symbols: it is neither an ELF file nor a System.map",
+            hint="such a map is what 'nm' prints: address, type and name on each line",
+        )
+    return data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -13,15 +12,13 @@ from kvmbox.boot.files import HostFiles
 from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
-from kvmbox.errors import StartError, UsageError
+from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import NO_DRIVES, NOTHING, Further, Platform, Told
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
 from kvmbox.symbol_file import SymbolFile
-
-BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
 
 
 def platform_of(config: RunConfig) -> Platform:
@@ -104,7 +101,7 @@ class BootSource(Value):
             segments=config.segments,
             firmware_tables=config.firmware_tables != "none",
             bios=config.bios,
-            bios_rom=_bios_rom() if has_bios else b"",
+            bios_rom=bundled.bios_rom() if has_bios else b"",
         )
         takes_bios = has_bios or way.name in ("multiboot", "multiboot2")
         if config.bios is not None and not takes_bios and way.name != "firmware":
@@ -161,17 +158,8 @@ def _starts_in_real_mode(image: GuestImage) -> bool:
 def _symbols(config: RunConfig, image: GuestImage) -> Iterator[SymbolFile]:
     """The files of --symbols, then the image."""
     for spec in config.symbols:
-        yield SymbolFile(read_module(spec.path).data, spec.base)
+        from kvmbox.explain.symbols import checked
+
+        yield SymbolFile(checked(read_module(spec.path).data, spec.path), spec.base)
     if image.data.startswith(ELF_MAGIC):
         yield SymbolFile(image.data)
-
-
-def _bios_rom() -> bytes:
-    try:
-        with open(BIOS_ROM, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise StartError(
-            f"cannot read the built-in BIOS '{BIOS_ROM}': {error.strerror}",
-            hint="build it: make guests; an installed kvmbox has it",
-        ) from error

@@ -196,6 +196,7 @@ def test_last_line_of_the_console_is_in_the_report(
     ("symbols", "status", "words"),
     [
         ("nothing.map", 4, "nothing.map"),
+        (__file__, 4, "it is neither an ELF file nor a System.map"),
         ("@0x1000", 2, "names no file"),
         ("x@nonsense", 2, "--symbols 'x@nonsense'"),
     ],
