@@ -14,6 +14,21 @@ def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table. Columns, and rows, that have the same in each cell but the first are one."""
+    by_column: dict[tuple[str, ...], list[str]] = {}
+    for name, cells in zip(head[1:], zip(*(row[1:] for row in rows), strict=True), strict=True):
+        by_column.setdefault(cells, []).append(name)
+    by_row: dict[tuple[str, ...], list[str]] = {}
+    for row, cells in zip(rows, zip(*by_column, strict=True), strict=True):
+        by_row.setdefault(cells, []).append(row[0])
+    return [
+        line(head[0], *("; ".join(names) for names in by_column.values())),
+        line(*["---"] * (len(by_column) + 1)),
+        *(line("; ".join(names), *cells) for cells, names in by_row.items()),
+    ]
+
+
 def fill(page: Path, name: str, lines: Sequence[str]) -> None:
     """Put lines into the block `name` of a page. ValueError if it has no such block."""
     begin, end = f"<!-- {name} -->\n", f"<!-- {name}: end -->"

@@ -57,10 +57,10 @@ def others_table(rows: Sequence[Row]) -> str:
 
 
 def entries_table(rows: Sequence[Row]) -> str:
-    """The verdicts on the entries of kvm-unit-tests, and how many passed: a line for those with the same ones.
+    """The verdicts on the entries of kvm-unit-tests, a line for each set of verdicts, and how many passed.
 
-    Entries that passed, or skipped themselves, wherever they were measured are behind the table. What an entry
-    said is in the data.
+    Entries that passed, or skipped themselves, wherever they were measured are behind the table. The data
+    have what an entry said.
     """
     measured = _by_place(rows, ENTRY)
     names = list(dict.fromkeys(name for name, _, _ in measured))
