@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+DITTO: Final = "″"
+"""A cell that has the same as the one to its left."""
 
 
 def line(*cells: str) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
+
+
+def said_once(cells: Sequence[str]) -> list[str]:
+    """The cells, those of several words that repeat the one to their left as `DITTO`."""
+    before = ("", *cells[:-1])
+    return [DITTO if one == left and " " in one else one for one, left in zip(cells, before, strict=True)]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -25,7 +35,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         line(head[0], *("; ".join(names) for names in by_column.values())),
         line(*["---"] * (len(by_column) + 1)),
-        *(line("; ".join(names), *cells) for cells, names in by_row.items()),
+        *(line("; ".join(names), *said_once(cells)) for cells, names in by_row.items()),
     ]
 
 
