@@ -12,7 +12,7 @@ import pytest
 from kvmbox.jail.linux import SYS_EXIT
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.sandbox.syscall_names import NUMBERS
-from tools.blocks import fill, line, merged
+from tools.blocks import fill, line, merged, said_once, table
 from tools.planted.attack import Outcome, what_ended
 from tools.planted.plant import BUGS, TOP, Plant, plants
 from tools.reach.bpf import ALLOW, I386, actions, let_through
@@ -85,3 +85,17 @@ def test_rows_of_a_block_replace_those_of_the_same_name(tmp_path: Path) -> None:
     assert "| --- |\n| one | 1 |\n| two | 3 |\n| six | 4 |\n<!--" in text
     with pytest.raises(ValueError, match="no block"):
         fill(page, "other", rows)
+
+
+def test_cell_of_several_words_that_repeats_its_neighbour_is_a_ditto() -> None:
+    assert said_once(["no", "no", "a shell", "a shell", "a shell"]) == ["no", "no", "a shell", "″", "″"]
+
+
+def test_columns_and_rows_of_a_table_with_the_same_cells_are_one() -> None:
+    rows = [("first", "1", "2", "1"), ("second", "3", "4", "3"), ("third", "1", "2", "1")]
+    assert table(("what", "a", "b", "c"), rows) == [
+        line("what", "a; c", "b"),
+        line("---", "---", "---"),
+        line("first; third", "1", "2"),
+        line("second", "3", "4"),
+    ]

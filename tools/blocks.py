@@ -7,11 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+DITTO: Final = "″"
+"""A cell that has the same as the one to its left."""
 
 
 def line(*cells: str) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
+
+
+def said_once(cells: Sequence[str]) -> list[str]:
+    """The cells, those of several words that repeat the one to their left as `DITTO`."""
+    before = ("", *cells[:-1])
+    return [DITTO if one == left and " " in one else one for one, left in zip(cells, before, strict=True)]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table. Columns, and rows, that have the same in each cell but the first are one."""
+    by_column: dict[tuple[str, ...], list[str]] = {}
+    for name, cells in zip(head[1:], zip(*(row[1:] for row in rows), strict=True), strict=True):
+        by_column.setdefault(cells, []).append(name)
+    by_row: dict[tuple[str, ...], list[str]] = {}
+    for row, cells in zip(rows, zip(*by_column, strict=True), strict=True):
+        by_row.setdefault(cells, []).append(row[0])
+    return [
+        line(head[0], *("; ".join(names) for names in by_column.values())),
+        line(*["---"] * (len(by_column) + 1)),
+        *(line("; ".join(names), *said_once(cells)) for cells, names in by_row.items()),
+    ]
 
 
 def fill(page: Path, name: str, lines: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """Writes what follows from the table of options: types of `Machine`, and a table of docs/command-line.md.
 
+The page has the first sentence of each help text.
+
 python tools/generate_options.py      # kvmbox can be imported
 """
 
@@ -36,6 +38,9 @@ SEE: Final = {
     "record": "[recordings](record-replay.md)",
 }
 """The pages that say more."""
+
+AGAIN: Final = " May be repeated."
+"""What the page says once."""
 
 HEAD: Final = '''\
 """The parameters of `Machine`, for type checkers: tools/generate_options.py makes it of `run.options`."""
@@ -93,9 +98,11 @@ def page(text: str) -> str:
 def _row(option: Option) -> str:
     value = "" if option.kind == FLAG else f" {option.metavar or '|'.join(option.choices)}"
     text, _, default = option.full_help.partition("  [default: ")
+    more = "…" if text.endswith(AGAIN) else ""
+    text = f"{text.partition('. ')[0].removesuffix('.')}."
     text += f" Default: {default.removesuffix(']')}." if default else ""
-    text += f" See {SEE[option.name]}." if option.name in SEE else ""
-    cells = (f"`{option.spelling}{value}`", text)
+    text += f" ({SEE[option.name]})" if option.name in SEE else ""
+    cells = (f"`{option.spelling}{value}{more}`", text)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 

@@ -16,9 +16,6 @@ from tests.foreign.survey import KVMBOX_NAME, QEMU_NAME
 
 COLUMNS: Final = (("pvm", QEMU_NAME), ("pvm", KVMBOX_NAME), ("svm", QEMU_NAME), ("svm", KVMBOX_NAME))
 _BLOCK: Final = re.compile(r"(<!-- guests: (?!end -->)([a-z-]+) -->\n)(.*?)(<!-- guests: end -->)", re.DOTALL)
-_LIMIT: Final = re.compile(r"^KVM internal error 1: |: a limit of this host's KVM backend.*|, code bytes .*")
-"""What is the same in all notes of an instruction that KVM refuses."""
-
 _HEAD: Final = ("QEMU, pvm", "kvmbox, pvm", "QEMU, svm", "kvmbox, svm")
 
 
@@ -60,14 +57,15 @@ def others_table(rows: Sequence[Row]) -> str:
 
 
 def entries_table(rows: Sequence[Row]) -> str:
-    """The verdict of each entry of kvm-unit-tests, and how many passed.
+    """The verdicts on the entries of kvm-unit-tests, a line for each set of verdicts, and how many passed.
 
-    An entry that has one verdict, pass or skip, wherever it was measured is one word behind the table.
+    Entries that passed, or skipped themselves, wherever they were measured are behind the table. The data
+    have what an entry said.
     """
     measured = _by_place(rows, ENTRY)
     names = list(dict.fromkeys(name for name, _, _ in measured))
     alike: dict[str, list[str]] = {"pass": [], "skip": []}
-    lines = [_line("entry", *_HEAD, "why not"), _line(*["---"] * 6)]
+    others: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         found = [measured.get((name, *column)) for column in COLUMNS]
         verdicts = {row.result for row in found if row} - {"left out"}
@@ -75,16 +73,19 @@ def entries_table(rows: Sequence[Row]) -> str:
             continue
         if len(verdicts) == 1 and not verdicts.isdisjoint(alike):
             alike[verdicts.pop()].append(name)
-            continue
-        note = next((row.note for row in reversed(found) if row and row.note), "")
-        lines.append(_line(name, *map(_verdict, found), _code(_LIMIT.sub("", note))))
-    totals = [_total(measured, column) for column in COLUMNS]
-    lines.append(_line("**passed**", *totals, ""))
+        else:
+            others.setdefault(tuple(map(_verdict, found)), []).append(name)
+    lines = [_line("entries", *_HEAD), _line(*["---"] * 5)]
+    lines += [_line(_listed(entries), *verdicts) for verdicts, entries in others.items()]
+    lines.append(_line("**passed**", *(_total(measured, column) for column in COLUMNS)))
     for verdict, entries in alike.items():
         if entries:
-            listed = ", ".join(f"`{name}`" for name in entries)
-            lines.append(f"\n{verdict.capitalize()} wherever it was measured: {listed}\n")
+            lines.append(f"\n{verdict.capitalize()} wherever it was measured: {_listed(entries)}\n")
     return "".join(lines)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _total(measured: Mapping[tuple[str, str, str], Row], column: tuple[str, str]) -> str:

@@ -398,6 +398,8 @@ def test_page_shows_each_guest_once_with_all_columns() -> None:
         row("svm", "kvmbox", result="second", reached=2),
         row("pvm", "kvmbox", "an entry", kind=ENTRY, result="pass", reached=1, of=1),
         row("pvm", "QEMU", "an entry", kind=ENTRY, result="fail", of=1, note="FAIL: x"),
+        row("pvm", "kvmbox", "its twin", kind=ENTRY, result="pass", reached=1, of=1),
+        row("pvm", "QEMU", "its twin", kind=ENTRY, result="fail", of=1),
         row("pvm", "kvmbox", "other", kind=ENTRY, result="left out", of=1, note="i386 only"),
         row("pvm", "QEMU", "good", kind=ENTRY, result="pass", reached=1, of=1),
         row("pvm", "kvmbox", "good", kind=ENTRY, result="pass", reached=1, of=1),
@@ -407,11 +409,11 @@ def test_page_shows_each_guest_once_with_all_columns() -> None:
     text = page.filled(PAGE, rows)
 
     assert "| a guest | 1.0 | a format | no way to boot it | first |  | **second** | pvm: no second |" in text
-    assert "| an entry | fail | **pass** |  |  | `FAIL: x` |" in text
-    assert "| **passed** | **1 of 2** | **2 of 2** |  | **0 of 1** |  |" in text
+    assert "| `an entry`, `its twin` | fail | **pass** |  |  |" in text
+    assert "| **passed** | **1 of 3** | **3 of 3** |  | **0 of 1** |" in text
     assert "\nPass wherever it was measured: `good`\n" in text
     assert "\nSkip wherever it was measured: `no vmx`\n" in text
-    assert "| good" not in text
+    assert "| `good`" not in text
     assert "other" not in text
     assert "old" not in text
     assert "\nprose\n" in text

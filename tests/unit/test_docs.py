@@ -307,7 +307,6 @@ def effect_row(kind: effects.EffectKind) -> tuple[str, ...]:
     meanings: dict[str, list[str]] = {}
     for place, meaning in kind.fields:
         meanings.setdefault(place, []).append(meaning)
-    words = [f"8 bytes: {meaning}" for meaning in meanings.get(effects.WORD_BEHIND, [])]
     tail = [
         f"{what}: {meaning}"
         for place, what in ((effects.RANGES, "ranges"), (effects.DATA, "bytes"))
@@ -320,7 +319,7 @@ def effect_row(kind: effects.EffectKind) -> tuple[str, ...]:
         *meanings.get(effects.PIN, ["number of ranges" if kind.has_ranges else "0"]),
         *meanings.get(effects.LEVEL, ["0"]),
         *meanings.get(effects.ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
-        "; ".join([*words, *tail]),
+        "; ".join([*meanings.get(effects.WORD_BEHIND, []), *tail]),
     )
 
 

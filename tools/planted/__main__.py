@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tools.blocks import fill, line, merged
+from tools.blocks import fill, line, merged, said_once
 from tools.planted.attack import WAYS, Outcome, attack, build
 from tools.planted.finders import CONFTEST, NO_SHRINKING, Found, Search
 from tools.planted.plant import TOP, Plant, plants, scratch_copy
@@ -41,8 +41,8 @@ def row(plant: Plant, outcomes: dict[str, Outcome], found: Sequence[Found] | Non
         one = next((one for one in found if one.is_fuzzer == is_fuzzer), None)
         return f"{one.by}: {one.how}, {one.seconds:.0f} s" if one else "**no**"
 
-    cells = [title(plant), plant.here, *map(str, outcomes.values())]
-    return line(*cells, best(True), best(False))
+    ends = said_once([str(one) for one in outcomes.values()])
+    return line(title(plant), plant.here, *ends, best(True), best(False))
 
 
 def examine(plant: Plant, search: Search | None) -> str:

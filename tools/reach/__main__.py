@@ -24,7 +24,7 @@ from typing import Final
 
 from kvmbox.sandbox.syscall_names import NAMES
 from kvmbox.tools.audit.scene import Scene
-from tools.blocks import fill, line
+from tools.blocks import fill, table
 from tools.planted.attack import COMMON, FLAGS
 from tools.planted.plant import TOP
 from tools.reach.bpf import I386, let_through
@@ -174,11 +174,10 @@ def main(arguments: Sequence[str]) -> int:
             except (OSError, RuntimeError) as error:
                 print(f"{machine.name} is not measured: {error}", file=sys.stderr)
                 columns.append({})
-    rows = [
-        line("a taken-over device", *(one.name for one in MACHINES)),
-        line(*["---"] * (len(MACHINES) + 1)),
-    ]
-    rows += [line(name, *(one.get(name, "?") for one in columns)) for name in (*FACTS, *PROBES)]
+    rows = table(
+        ("a taken-over device", *(one.name for one in MACHINES)),
+        [(name, *(one.get(name, "?") for one in columns)) for name in (*FACTS, *PROBES)],
+    )
     print("\n".join(rows))
     if options.page:
         fill(PAGE, "reach", rows)
