@@ -1,6 +1,6 @@
 """Writes what follows from the table of options: types of `Machine`, and a table of docs/command-line.md.
 
-The page has the first sentence of each help text.
+The page has the options with their defaults; --help says what they do.
 
 python tools/generate_options.py      # kvmbox can be imported
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from kvmbox.run.option import FLAG, IMAGE, Option
-from kvmbox.run.options import OPTIONS, PARAMETERS
+from kvmbox.run.options import PARAMETERS, SECTIONS
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 TYPES: Final = PROJECT / "kvmbox/run/_generated_options.py"
@@ -88,22 +88,22 @@ def _class(head: str, text: str, options: Iterable[Option]) -> list[str]:
 
 def page(text: str) -> str:
     """The page of the command line with the table of options as it should be."""
-    head = "| option | what it does |\n|---|---|\n"
-    rows = "".join(map(_row, OPTIONS.values()))
+    head = "| about | options |\n|---|---|\n"
+    rows = "".join(
+        f"| {section.title} | {', '.join(map(_cell, section.options))} |\n" for section in SECTIONS
+    )
     found, count = re.subn(re.escape(head) + r"(?:\|.*\n)*", lambda _: head + rows, text)
     assert count == 1, f"{PAGE} has {count} tables of options"
     return found
 
 
-def _row(option: Option) -> str:
+def _cell(option: Option) -> str:
     value = "" if option.kind == FLAG else f" {option.metavar or '|'.join(option.choices)}"
     text, _, default = option.full_help.partition("  [default: ")
     more = "…" if text.endswith(AGAIN) else ""
-    text = f"{text.partition('. ')[0].removesuffix('.')}."
-    text += f" Default: {default.removesuffix(']')}." if default else ""
-    text += f" ({SEE[option.name]})" if option.name in SEE else ""
-    cells = (f"`{option.spelling}{value}{more}`", text)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+    given = f" ({default.removesuffix(']')})" if default else ""
+    see = f" {SEE[option.name]}" if option.name in SEE else ""
+    return f"`{option.spelling}{value}{more}`{given}{see}".replace("|", "\\|")
 
 
 if __name__ == "__main__":

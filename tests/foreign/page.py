@@ -35,13 +35,12 @@ def filled(page: str, rows: Sequence[Row]) -> str:
 
 
 def guests_table(rows: Sequence[Row]) -> str:
-    """How far each guest got."""
+    """How far each guest got. The data have its version."""
     measured = _by_place(rows, GUEST)
-    lines = [_line("guest", "version", "format", *_HEAD, "why not further"), _line(*["---"] * 8)]
+    lines = [_line("guest", "format", *_HEAD, "why not further"), _line(*["---"] * 7)]
     for guest in GUESTS:
         found = [measured.get((guest.name, *column)) for column in COLUMNS]
-        version = next((row.version for row in found if row and row.version), "")
-        lines.append(_line(guest.name, version, guest.form, *map(_reached, found), _why(guest, found)))
+        lines.append(_line(guest.name, guest.form, *map(_reached, found), _why(guest, found)))
     return "".join(lines)
 
 

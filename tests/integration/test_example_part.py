@@ -161,7 +161,7 @@ def test_new_option_is_in_the_help_and_wherever_else_options_are(with_example: C
     words = b" ".join(with_example.kvmbox("run", "--help").stdout.split())
     assert b"--example-count WORD Count the boots of the guest, under the name WORD." in words
     page = (with_example.directory / "docs/command-line.md").read_text(encoding="utf-8")
-    assert "| `--example-count WORD` | Count the boots of the guest, under the name WORD. |" in page
+    assert "`--example-count WORD`" in page
     types = (with_example.package / "run" / "_generated_options.py").read_text(encoding="utf-8")
     assert "    example_count: str | None\n" in types
     done = with_example.python(
