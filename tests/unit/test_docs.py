@@ -327,7 +327,7 @@ def effect_row(kind: effects.EffectKind) -> tuple[str, ...]:
         *meanings.get(effects.PIN, ["number of ranges" if kind.has_ranges else "0"]),
         *meanings.get(effects.LEVEL, ["0"]),
         *meanings.get(effects.ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
-        "; ".join([*meanings.get(effects.WORD_BEHIND, []), *tail]),
+        " + ".join([*meanings.get(effects.WORD_BEHIND, []), *tail]),
     )
 
 
