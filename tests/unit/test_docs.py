@@ -137,6 +137,14 @@ def test_device_pages_each_are_in_the_index(page: Path) -> None:
     assert f"(devices/{page.name})" in (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
 
 
+def test_pages_together_are_short() -> None:
+    """Who adds words cuts others. What a table is drawn with is no word."""
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+    pages = [ROOT / name for name in names] + list((ROOT / "docs").rglob("*.md"))
+    words = [word for page in pages for word in page.read_text(encoding="utf-8").split()]
+    assert sum(any(map(str.isalnum, word)) for word in words) <= 65_000
+
+
 # --- The README and the page of the command line ---------------------------------------------------------
 
 
@@ -319,7 +327,7 @@ def effect_row(kind: effects.EffectKind) -> tuple[str, ...]:
         *meanings.get(effects.PIN, ["number of ranges" if kind.has_ranges else "0"]),
         *meanings.get(effects.LEVEL, ["0"]),
         *meanings.get(effects.ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
-        "; ".join([*meanings.get(effects.WORD_BEHIND, []), *tail]),
+        " + ".join([*meanings.get(effects.WORD_BEHIND, []), *tail]),
     )
 
 
