@@ -506,6 +506,7 @@ SYMBOLS: Final = (
 def name_addresses(dice: Dice) -> None:
     """Symbols of any file answer every question."""
     data, base = edited(dice, dice.some(SYMBOLS), (b"\x0a\0\0\0", b"\x0b\0\0\0")), dice.some((0, 0, 1 << 40))
+    refused(partial(symbols.checked, data, "a map"))
     found = symbols.read(data, base)
     for address in (0x1000, 0x1008, 0x1010, 0x1020, base + 0x1001, 0, (1 << 64) - 1, dice.number(2)):
         place = found.at(address)
