@@ -1,7 +1,8 @@
 /*
  * e1000: an Intel 82540EM by its registers, with frames that come back (--net loop,on=e1000): the address by the EEPROM
- * and by its wires, the PHY, IOADDR and IODATA, interrupts of sending and receiving, filters, checksums and segments
- * that the chip makes, statistics, a reset. Status 0; 3 if a proof fails.
+ * and by its wires, the PHY, IOADDR and IODATA, interrupts of sending and receiving, by pin and by message, filters,
+ * checksums and segments that the chip makes, statistics, a reset; and in loopback as tutorials and exercises drive it.
+ * Status 0; 3 if a proof fails.
  */
 #include "e1000.h"
 #include "common/console.h"
@@ -14,10 +15,18 @@
 #define HEADERS      54 /* Ethernet, IP, TCP */
 #define PAYLOAD      2500
 #define SEGMENT      1000
+#define LITTLE_RING  8
+#define LARGE        8192
 
-static volatile unsigned interrupts;
+#define LOCAL_APIC   0xfee00000u
+#define VECTOR       0x2d /* what IRQ 13 would have */
+#define CAPABILITY   0x34
+#define MSI          5
+#define MSI_ON       (1u << 16)
+
+static volatile unsigned interrupts, messages;
 static volatile uint32_t causes;
-static uint8_t address[6];
+static uint8_t address[6], large[LITTLE_RING][LARGE];
 
 static unsigned eeprom(unsigned place)
 {
@@ -130,6 +139,41 @@ static void by_interrupt(void)
     put_string("ok e1000: interrupts\n");
 }
 
+/* The end of a message: EOI of the local APIC. */
+__asm__("message_stub:\n"
+        "    push %rax\n"
+        "    incl messages(%rip)\n"
+        "    mov $0xfee000b0, %eax\n"
+        "    movl $0, (%rax)\n"
+        "    pop %rax\n"
+        "    iretq\n");
+extern const char message_stub[];
+
+static void by_message(void)
+{
+    unsigned place = pci_read(e1000_function, CAPABILITY) & 0xff;
+    volatile uint32_t *spurious = (volatile uint32_t *)(uintptr_t)(LOCAL_APIC + 0xf0);
+    uint32_t control = pci_read(e1000_function, place);
+
+    if ((control & 0xff) != MSI)
+        fail("e1000: there is no MSI");
+    *spurious = 0x1ff;
+    vector_set(VECTOR, message_stub);
+    pci_write(e1000_function, place + 4, LOCAL_APIC);
+    pci_write(e1000_function, place + 8, 0);
+    pci_write(e1000_function, place + 12, VECTOR);
+    pci_write(e1000_function, place, control | MSI_ON);
+    *e1000(IMS) = RXT0;
+    for (unsigned number = 1; number < 3; number++) {
+        *e1000(ICS) = RXT0;
+        if (!wait_for(&messages, number, 5) || !(*e1000(ICR) & RXT0))
+            fail("e1000: a message does not come");
+    }
+    *e1000(IMC) = 0xffffffff;
+    pci_write(e1000_function, place, control);
+    put_string("ok e1000: messages\n");
+}
+
 static void filters(void)
 {
     static const uint8_t everybody[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, other[6] = {2, 3, 4, 5, 6, 7};
@@ -205,6 +249,82 @@ static void segments(void)
     put_string("ok e1000: checksums, segments\n");
 }
 
+static void handler_that_writes(void)
+{
+    *e1000(ICR) = 0xffffffff;
+    interrupts++;
+}
+
+static void put(bool by_ports, unsigned offset, uint32_t value)
+{
+    uint16_t port = (uint16_t)(pci_read(e1000_function, 0x14) & ~3u);
+
+    if (by_ports) {
+        outl(port, offset);
+        outl(port + 4, value);
+    } else {
+        *e1000(offset) = value;
+    }
+}
+
+/*
+ * Tutorials: registers by ports, large buffers, and a receive tail that is beyond the ring. Exercises: an address that
+ * the driver chooses, sent descriptors that are done from the start, and causes that are written away.
+ */
+static void loopback(bool tutorial, uint32_t mode, const char *text)
+{
+    static const uint8_t chosen[6] = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
+    const uint8_t *own = tutorial ? address : chosen;
+    unsigned line = pci_read(e1000_function, 0x3c) & 0xff;
+
+    *e1000(IMC) = 0xffffffff;
+    put(tutorial, CTRL, *e1000(CTRL) | CTRL_RST);
+    put(tutorial, CTRL, *e1000(CTRL) | CTRL_SLU);
+    if (!mode) {
+        *e1000(MDIC) = 1u << 26 | 1 << 21 | PHY_LOOPBACK;
+        while (!(*e1000(MDIC) & 1u << 28))
+            ;
+    }
+    for (unsigned number = 0; number < LITTLE_RING; number++) {
+        e1000_sent[number] = (struct e1000_descriptor){0, 0, 0, DD};
+        e1000_received[number] = (struct e1000_descriptor){(uint32_t)(uintptr_t)large[number], 0, 0, 0};
+    }
+    put(tutorial, TDBAL, (uint32_t)(uintptr_t)e1000_sent);
+    put(tutorial, TDBAL + LEN, sizeof e1000_sent[0] * LITTLE_RING);
+    put(tutorial, RDBAL, (uint32_t)(uintptr_t)e1000_received);
+    put(tutorial, RDBAL + LEN, sizeof e1000_received[0] * LITTLE_RING);
+    put(tutorial, RDBAL + TAIL, tutorial ? LITTLE_RING : LITTLE_RING - 1);
+    if (!tutorial) {
+        *e1000(RAL) = *(const uint32_t *)own;
+        *e1000(RAH) = own[4] | own[5] << 8 | 1u << 31;
+    }
+    put(tutorial, TCTL, EN | TCTL_PSP | 0x10 << 4 | 0x40 << 12);
+    put(tutorial, TIPG, tutorial ? 0x0060200a : 10 | 8 << 10 | 6 << 20);
+    put(tutorial, RCTL, EN | RCTL_BAM | RCTL_SECRC | mode | (tutorial ? RCTL_8192 : 0));
+    irq_enable(line, tutorial ? handler : handler_that_writes);
+    put(tutorial, IMS, RXT0);
+    for (unsigned number = 0; number < 3 * LITTLE_RING; number++) {
+        unsigned slot = number % LITTLE_RING, length = 60 + 50 * number;
+        const volatile struct e1000_descriptor *came = &e1000_received[slot];
+        uint8_t *frame = net_e1000.frame(0);
+
+        if (!(((volatile struct e1000_descriptor *)e1000_sent)[slot].status & DD))
+            fail("e1000: a descriptor is not done");
+        make_frame(frame, own, length);
+        e1000_sent[slot] = (struct e1000_descriptor){(uint32_t)(uintptr_t)frame, 0, length | CMD_EOP | CMD_RS, 0};
+        put(tutorial, TDBAL + TAIL, (slot + 1) % LITTLE_RING);
+        for (unsigned seen = interrupts; !(came->status & DD); seen = interrupts)
+            if (!wait_for(&interrupts, seen + 1, 5) && !(came->status & DD))
+                fail("e1000: a frame does not come back");
+        if ((came->length & 0xffff) != length || large[slot][length - 1] != (uint8_t)(length - 1))
+            fail("e1000: a frame comes back as another one");
+        e1000_received[slot].status = 0;
+        put(tutorial, RDBAL + TAIL, slot);
+    }
+    irq_disable(line);
+    put_string(text);
+}
+
 void guest_main(uint32_t magic, const struct multiboot_info *info)
 {
     (void)magic;
@@ -217,6 +337,7 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
     net_e1000.start(BUFFER, address);
     identity();
     by_interrupt();
+    by_message();
     filters();
     segments();
     if (*e1000(GPTC) != 9 || *e1000(GPTC) || *e1000(GPRC) != 7)
@@ -224,5 +345,7 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
     *e1000(CTRL) = CTRL_RST;
     if (*e1000(TDBAL + HEAD) || *e1000(RCTL) || *e1000(RAL) != *(uint32_t *)address)
         fail("e1000: the reset is none");
+    loopback(true, 0, "ok e1000: as tutorials drive it\n");
+    loopback(false, RCTL_LBM, "ok e1000: as exercises drive it\n");
     put_string("e1000: done\n");
 }

@@ -43,6 +43,9 @@
 #define RCTL_BAM    0x8000
 #define RCTL_2048   0
 #define RCTL_256    (3u << 16)
+#define RCTL_8192   (2u << 16 | 1u << 25)
+#define RCTL_LBM    (3u << 6)
+#define PHY_LOOPBACK 0x4140
 #define RCTL_SECRC  (1u << 26)
 #define CMD_EOP     (1u << 24)
 #define CMD_IFCS    (1u << 25)

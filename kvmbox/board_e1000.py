@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+
 from kvmbox.board import DeviceSpec, Input, Medium, Output
 from kvmbox.board_extras import DescriptorRings
 from kvmbox.board_pci import Intx
 from kvmbox.devices.e1000 import IOADDR, MOST_CHAINS, REGISTERS_SIZE
-from kvmbox.pci import Bar, PciFunction, Piece
+from kvmbox.pci import MSI, Bar, PciFunction, Piece
 
 _IDS = (0x8086, 0x100E, 0x1AF4, 0x1100)
 _PORTS = 64
 _USED_PORTS = 8
+_MSI = struct.pack("<BBHQH", MSI, 0, 0x80, 0, 0)  # with an address of 64 bits
 
 
 def e1000_net(number: int, mac: bytes, source: bytes = b"") -> DeviceSpec:
@@ -40,6 +43,7 @@ def e1000_net(number: int, mac: bytes, source: bytes = b"") -> DeviceSpec:
                 Bar(REGISTERS_SIZE, (Piece(0, REGISTERS_SIZE, 0),)),
                 Bar(_PORTS, (Piece(0, _USED_PORTS, IOADDR),), is_io=True),
             ),
+            capabilities=(_MSI,),
             revision=3,
         ),
     )

@@ -23,7 +23,7 @@ from kvmbox.devices.pci_host import (
     pack_function,
 )
 from kvmbox.errors import UsageError
-from kvmbox.pci import MSIX, PCI, Bar, PciFunction, PlacedFunction
+from kvmbox.pci import MSI, MSIX, PCI, Bar, PciFunction, PlacedFunction
 
 HOST_BRIDGE: Final = 0 << 3
 ISA_BRIDGE: Final = 1 << 3
@@ -45,8 +45,11 @@ _MULTIFUNCTION: Final = 0x80
 _CAPABILITIES: Final = 0x10  # of the status register
 _MEDIUM_TIMING: Final = 0x280
 _FIRST_CAPABILITY: Final = 0x40
-_MSIX_CONTROL: Final = 3  # the high byte: enable, and mask all
-_MSIX_WRITABLE: Final = 0xC0
+# Of a capability: (offset, the writable bits of each byte, how many bytes).
+_WRITABLE: Final = {
+    MSIX: ((3, 0xC0, 1),),  # enable, and mask all
+    MSI: ((2, 0x01, 1), (4, 0xFC, 1), (5, 0xFF, 9)),  # enable; address and data
+}
 
 Capability = tuple[int, int, bytes]
 
@@ -82,8 +85,9 @@ def with_pci(board: Sequence[DeviceSpec]) -> list[DeviceSpec]:
         placed.append(PlacedFunction(DISPLAY, "", ((0, _FRAME_BUFFER, layout.FRAME_BUFFER),)))
         functions.append(_packed(_DISPLAY, placed[-1]))
     for device, slot, addresses in zip(devices, _slots(devices), _addresses(devices), strict=True):
-        one = PlacedFunction(slot << 3, device.name, addresses, (slot - 1) % len(layout.PIRQ_LINES))
         assert device.pci is not None
+        has_msi = any(one[0] == MSI for one in device.pci.capabilities)
+        one = PlacedFunction(slot << 3, device.name, addresses, (slot - 1) % len(layout.PIRQ_LINES), has_msi)
         placed.append(one)
         functions.append(_packed(device.pci, one))
     bridge = DeviceSpec(
@@ -174,15 +178,14 @@ def _packed(function: PciFunction, placed: PlacedFunction) -> bytes:
 
 
 def _linked(capabilities: Sequence[bytes]) -> Iterator[Capability]:
-    """Each capability at its place, with a link to the next one. The guest writes the control of MSI-X."""
+    """Each capability at its place, with a link to the next one, and what the guest writes of it."""
     place = _FIRST_CAPABILITY
     for number, data in enumerate(capabilities, 1):
         behind = place + (len(data) + 3) // 4 * 4
         link = behind if number < len(capabilities) else 0
         yield place, 0, bytes((data[0], link)) + data[2:]
-        if data[0] == MSIX:
-            at = _MSIX_CONTROL
-            yield place + at, _MSIX_WRITABLE, data[at : at + 1]
+        for at, writable, count in _WRITABLE.get(data[0], ()):
+            yield place + at, writable, data[at : at + count]
         place = behind
 
 

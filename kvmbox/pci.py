@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 PCI: Final = "PCI"
 """Name of the device that has the configuration spaces."""
 
+MSI: Final = 0x05
 MSIX: Final = 0x11
-"""The capability id of MSI-X (PCI Local Bus Specification 3.0, 6.8.2)."""
+"""The capability ids of MSI and MSI-X (PCI Local Bus Specification 3.0, 6.8.1 and 6.8.2)."""
 
 
 class Piece(Value):
@@ -61,10 +62,11 @@ class PlacedFunction(Value):
     """The function `number` (device << 3 | function) of the device of that name, or of none.
 
     `bars` are (index, what it places, address that the firmware gives it). `pirq` is the interrupt of the
-    router, 0 to 3, that its pin is wired to.
+    router, 0 to 3, that its pin is wired to. `has_msi`: its pin may be a message.
     """
 
     number: int
     device: str
     bars: tuple[tuple[int, Bar, int], ...] = ()
     pirq: int = 0
+    has_msi: bool = False

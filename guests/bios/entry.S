@@ -235,6 +235,50 @@ copy_above:
     popl    %esi
     retl
 
+/* --- BIOS32: 32-bit code, called far, by any addresses --------------------------------------------------- */
+    .code32
+    .globl  bios32_directory
+bios32_directory:                   /* EAX: a service; EBX, ECX, EDX: where it is, its size, its entry */
+    test    %bl, %bl
+    jnz     2f
+    cmp     $0x49435024, %eax       /* "$PCI" */
+    jne     1f
+    mov     $0xcf8, %edx
+    mov     $0x80000000, %eax
+    outl    %eax, %dx
+    inl     %dx, %eax
+    cmp     $0x80000000, %eax
+    jne     1f
+    xor     %eax, %eax
+    mov     $SEGMENT << 4, %ebx
+    mov     $0x10000, %ecx
+    mov     $bios32_pci, %edx
+    lretl
+1:  mov     $0x80, %al              /* no such service */
+    lretl
+2:  mov     $0x81, %al              /* no such function */
+    lretl
+
+bios32_pci:                         /* struct frame on the caller's stack, whose flags say whether it failed */
+    cld
+    push    %ds
+    push    %ss
+    pop     %ds
+    pushl   $0
+    pushl   $0
+    pushl   $0
+    pushal
+    sub     $8, %esp
+    push    %esp
+    call    pci_service32
+    add     $12, %esp
+    popal
+    btl     $16, 8(%esp)
+    lea     12(%esp), %esp
+    pop     %ds
+    lretl
+    .code16
+
     .section .rodata
     .balign 8
 gdt:

@@ -1,4 +1,9 @@
-/* int 1Ah AH=B1h: the PCI BIOS (PCI BIOS Specification 2.1, chapter 4), by configuration mechanism #1, on bus 0. */
+/*
+ * int 1Ah AH=B1h: the PCI BIOS (PCI BIOS Specification 2.1, chapter 4), by configuration mechanism #1, on bus 0.
+ *
+ * bios32.c has it a second time, for 32-bit code. That may be called by any addresses of code and data, so nothing here
+ * is in memory but the frame.
+ */
 #include "bios.h"
 
 enum { ADDRESS = 0xcf8, DATA = 0xcfc, FUNCTIONS = 256, MULTIFUNCTION = 0x80 };
@@ -87,11 +92,18 @@ static void access(struct frame *f)
     finish(f, SUCCESSFUL);
 }
 
+static void refuse_function(struct frame *f)
+{
+#ifndef BIOS32
+    report(f, REPORT_FUNCTION);
+#endif
+    finish(f, UNSUPPORTED);
+}
+
 void pci_service(struct frame *f)
 {
     if (!is_there()) {
-        report(f, REPORT_FUNCTION);
-        finish(f, UNSUPPORTED);
+        refuse_function(f);
         return;
     }
     switch (f->a.l) {
@@ -120,7 +132,6 @@ void pci_service(struct frame *f)
         access(f);
         break;
     default: /* special cycles, interrupt routing */
-        report(f, REPORT_FUNCTION);
-        finish(f, UNSUPPORTED);
+        refuse_function(f);
     }
 }

@@ -16,8 +16,9 @@ Sending. The buffers of a frame are put together at the VMM: `ChainTransfer` say
 a buffer goes, and that there is more to come (`MORE`). The checksums that the guest wants, and the segments
 that it wants a large frame cut into, are made there, too: `HostOutput` says which, before the last buffer.
 
-Receiving. `receive` is told length and destination of the frames that wait, and says where they go, as
-`virtio_net` does. What no filter takes is accepted, and put nowhere.
+Receiving. `receive` is told length and destination of the frames that wait, with what may be a VLAN tag
+behind the addresses, and says where they go, as `virtio_net` does. What no filter takes is accepted, and put
+nowhere. In loopback a sent frame waits there, as one that has come.
 
 Interrupts come at once: what delays them is kept, and not looked at. The link is up, always.
 
@@ -100,12 +101,20 @@ MORE: Final = 1 << 20
 """In the offset of a sent buffer: it is not the last one of its frame."""
 NUMBER_SHIFT: Final = 16
 """In the offset of a received one: the number of the frame is from here on."""
-OFFER: Final = struct.Struct("<H6s")
-"""A frame that waits, in what `receive` is given: its length, and the address that it is for."""
+UNTAGGED: Final = 1 << 15
+"""There, too: the place is one of the frame without its tag."""
+OFFER: Final = struct.Struct("<H6s4s")
+"""A frame that waits, in what `receive` is given: its length, the address that it is for, and the bytes where
+a VLAN tag is.
+"""
+TAG_PLACE: Final = 12
+TAG_SIZE: Final = 4
 
-OFFLOAD: Final = struct.Struct("<BBBHBBHBH")
-"""What is to be done with a frame: flags; start, place and last byte of each checksum; header and segment."""
-SUM_IP, SUM_TCP, SEGMENTS, IS_TCP, IS_IPV4 = (1 << bit for bit in range(5))
+OFFLOAD: Final = struct.Struct("<BBBHBBHBHI")
+"""What is to be done with a frame: flags; start, place and last byte of each checksum; header and segment;
+the VLAN tag to put in, or 0.
+"""
+SUM_IP, SUM_TCP, SEGMENTS, IS_TCP, IS_IPV4, LOOPED = (1 << bit for bit in range(6))
 
 BATCH: Final = 16
 MOST_CHAINS: Final = 64
@@ -121,6 +130,7 @@ _END: Final = 1 << 24
 _CHECKSUM: Final = 1 << 26  # of a legacy descriptor; of the others, that segments are wanted
 _REPORT: Final = 3 << 27  # RS and RPS
 _EXTENDED: Final = 1 << 29
+_TAGGED: Final = 1 << 30
 _HALF: Final = struct.Struct("<Q")
 _CONTEXT: Final = struct.Struct("<BBHBBHIBBH")
 
@@ -130,11 +140,20 @@ _UNICAST: Final = 1 << 3
 _MULTICAST: Final = 1 << 4
 _BROADCAST: Final = 1 << 15
 _STRIP: Final = 1 << 26
+_LOOPBACK: Final = 3 << 6
+_FILTERS_TAGS: Final = 1 << 18
+_TAGS: Final = 1 << 30
+"""Of CTRL: tags are put in and taken out (chapter 9)."""
+_TAG_TAKEN: Final = 1 << 35  # of a received descriptor; the tag is in its last two bytes
+_TAG_SHIFT: Final = 48
+VET: Final = 0x0038
+VFTA: Final = 0x5600
 
 # The PHY is a Marvell 88E1000, at address 1: 8.4. By register what the guest can write, and what is there.
 _PHY_ADDRESS: Final = 1
 _PHY_RESET: Final = 1 << 15
 _PHY_RESTART: Final = 1 << 9
+_PHY_LOOPBACK: Final = 1 << 14
 _PHY: Final = {
     0: (0x7D40, 0x1140),  # control
     1: (0, 0x796D),  # status: the link is up, what it does was agreed on
@@ -163,7 +182,7 @@ _WHOLE: Final = (
     *(RCTL, 0x0170, 0x0178, TCTL, 0x0410, 0x0458),  # FCTTV, TXCW, TIPG, AIT
     *(0x2160, 0x2168, 0x2828, 0x3828, 0x5000),  # FCRTL, FCRTH, RXDCTL, TXDCTL, RXCSUM
     *(0x5800, 0x5808, 0x5810, IOADDR),  # WUC, WUFC, WUS
-    *(*range(MTA, MTA + 0x200, 4), *range(RAL, RAL + 0x80, 4), *range(0x5600, 0x5800, 4)),  # VFTA
+    *(*range(MTA, MTA + 0x200, 4), *range(RAL, RAL + 0x80, 4), *range(VFTA, VFTA + 0x200, 4)),
 )
 _PLAIN: Final = {
     CTRL: (~(RESET | 1 << 31), 0x0014_0240),
@@ -172,7 +191,7 @@ _PLAIN: Final = {
     0x0028: (_ONES, 0x00C2_8001),  # FCAL, FCAH, FCT
     0x002C: (_ONES, 0x0100),
     0x0030: (_ONES, 0x8808),
-    0x0038: (_ONES, 0x8100),  # VET
+    VET: (_ONES, 0x8100),
     0x0E00: (_ONES, 0x0602),  # LEDCTL
     0x1000: (_ONES, 0x0010_0030),  # PBA
     0x5820: (_ONES, 0x0020_2000),  # MANC
@@ -449,9 +468,10 @@ class E1000(TimelessModel):
         return self._words[RINGS[index] + LEN] // DESCRIPTOR_SIZE
 
     def _free(self, index: int) -> int:
-        """How many descriptors are between head and tail."""
+        """How many descriptors are between head and tail; to a tail beyond the ring it is always far."""
         ring = RINGS[index]
-        return (self._words[ring + TAIL] - self._words[ring + HEAD]) % (self._entries(index) or 1)
+        free = self._words[ring + TAIL] - self._words[ring + HEAD]
+        return free if free >= 0 else free + self._entries(index)
 
     def _publish(self, index: int) -> None:
         """The ring is where the guest has written, or nowhere. What it has handed out is void."""
@@ -511,57 +531,68 @@ class E1000(TimelessModel):
             if size and not self._is_bad:
                 self._effects.append(ChainTransfer(chain.handle, _WIRE, place | MORE, 0, size, 0))
             return
-        wanted = self._offload(half)
+        wanted = self._wish(half)
         segment = self._segment(wanted)
         if not self._is_bad and self._place >= LEAST_FRAME and (segment or self._place <= MOST_FRAME):
             if wanted is not None:
                 self._effects.append(HostOutput(OFFLOAD.pack(*wanted)))
             self._effects.append(ChainTransfer(chain.handle, _WIRE, place, 0, size, 0))
-            self._count_sent(self._place, segment)
+            self._count_sent(self._place, segment, TAG_SIZE if wanted is not None and wanted[-1] else 0)
         self._new_frame()
 
-    def _offload(self, last: int) -> tuple[int, ...] | None:
+    def _wish(self, last: int) -> tuple[int, ...] | None:
         """What the VMM is to do with the frame, whose last descriptor says so, or the first one."""
-        first = self._options
-        if not first & _EXTENDED:
-            wants = last & _CHECKSUM
-            return (SUM_TCP, 0, 0, 0, last >> 40 & 0xFF, last >> 16 & 0xFF, 0, 0, 0) if wants else None
-        context = _CONTEXT.unpack(self._context)
-        *places, of_context, _, header, segment = context
-        flags = first >> 40 & 3
-        if first & _CHECKSUM:
-            command = of_context >> 24
-            flags |= SEGMENTS | IS_TCP * (command & 1) | IS_IPV4 * (command >> 1 & 1)
-        return (flags, *places, header, segment) if flags else None
+        first, flags, places = self._options, LOOPED * self._is_looped, [0] * 8
+        if first & _EXTENDED:
+            *places, of_context, _, header, segment = _CONTEXT.unpack(self._context)
+            places += header, segment
+            flags |= first >> 40 & 3
+            if first & _CHECKSUM:
+                command = of_context >> 24
+                flags |= SEGMENTS | IS_TCP * (command & 1) | IS_IPV4 * (command >> 1 & 1)
+        elif last & _CHECKSUM:
+            flags |= SUM_TCP
+            places[3:5] = last >> 40 & 0xFF, last >> 16 & 0xFF
+        is_tagged = last & _TAGGED and self._words[CTRL] & _TAGS
+        tag = (self._words[VET] << 16 & _ONES | last >> _TAG_SHIFT) if is_tagged else 0
+        return (flags, *places, tag) if flags or tag else None
+
+    @property
+    def _is_looped(self) -> bool:
+        is_by_phy = bool(self._words[_PHY_AT] & _PHY_LOOPBACK)
+        return is_by_phy or self._words[RCTL] & _LOOPBACK == _LOOPBACK
 
     @staticmethod
     def _segment(wanted: tuple[int, ...] | None) -> tuple[int, int] | None:
         """The bytes of the header, and of what follows it, of each segment, if there are to be some."""
-        return (wanted[-2], wanted[-1]) if wanted is not None and wanted[0] & SEGMENTS else None
+        return (wanted[-3], wanted[-2]) if wanted is not None and wanted[0] & SEGMENTS else None
 
-    def _count_sent(self, size: int, segment: tuple[int, int] | None) -> None:
+    def _count_sent(self, size: int, segment: tuple[int, int] | None, more: int) -> None:
+        """A frame of `size` bytes, and `more` in each segment."""
         if segment is None:
-            self._count(SENT, [size])
+            self._count(SENT, [size + more])
         elif segment[1] and segment[0] < size:
-            header, most = segment
+            header, most = segment[0] + more, segment[1]
             self._add_to(_SEGMENTED, 1)
-            whole, rest = divmod(size - header, most)
+            whole, rest = divmod(size - segment[0], most)
             self._count(SENT, [header + most] * min(whole, 1024) + [header + rest] * bool(rest))
 
     # --- Receiving ----------------------------------------------------------------------------------------
 
     def receive(self, now: int, data: bytes) -> int:
-        """See the module. How many bytes of offers were accepted: 8 for each frame."""
+        """See the module. How many bytes of offers were accepted."""
         accepted = causes = 0
-        for number, (size, address) in enumerate(OFFER.iter_unpack(data[: len(data) & ~7])):
+        whole = len(data) - len(data) % OFFER.size
+        for number, (size, address, behind) in enumerate(OFFER.iter_unpack(data[:whole])):
             if len(self._effects) > _MOST_EFFECTS:
                 self._effects.append(InputRoom(len(self._waiting)))
                 self._cause(causes)
                 return accepted
             if not self._live[RECEIVED]:
                 break
-            if self._takes(address):
-                if not self._deliver(number, size):
+            tag = self._tag(size, behind)
+            if self._takes(address, tag):
+                if not self._deliver(number, size, tag if self._words[CTRL] & _TAGS else None):
                     causes |= RXO
                     self._add_to(_NO_BUFFER, 1)
                     break
@@ -570,6 +601,8 @@ class E1000(TimelessModel):
             accepted += OFFER.size
         if causes & RXT0 and self._free(RECEIVED) <= self._entries(RECEIVED) >> self._threshold:
             causes |= RXDMT0
+        if causes & RXT0 and self._words[RDBAL + TAIL] >= self._entries(RECEIVED):
+            self._effects.append(Walk(RECEIVED, BATCH))  # what goes back is the device's again
         self._starved = accepted < len(data)
         self._cause(causes)
         return accepted
@@ -578,9 +611,16 @@ class E1000(TimelessModel):
     def _threshold(self) -> int:
         return (self._words[RCTL] >> 8 & 3) + 1
 
-    def _takes(self, address: bytes) -> bool:
-        """Whether a filter takes frames for this address: 3.2.1."""
+    def _tag(self, size: int, behind: bytes) -> int | None:
+        """The VLAN tag of a frame that has one."""
+        kind, tag = struct.unpack(">HH", behind)
+        return tag if kind == self._words[VET] & 0xFFFF and size >= TAG_PLACE + TAG_SIZE else None
+
+    def _takes(self, address: bytes, tag: int | None) -> bool:
+        """Whether the filters take frames for this address, and with this tag: 3.2.1, 9.3."""
         control = self._words[RCTL]
+        if tag is not None and control & _FILTERS_TAGS and not self._is_set(VFTA, tag & 0xFFF):
+            return False
         is_group = address[0] & 1
         if control & (_MULTICAST if is_group else _UNICAST):
             return True
@@ -590,8 +630,10 @@ class E1000(TimelessModel):
         for own in range(RAL, RAL + 0x80, 8):
             if self._words[own] == low and self._words[own + 4] & 0x8000_FFFF == high | 1 << 31:
                 return True
-        place = high >> _HASH_SHIFTS[control >> 12 & 3] & 0xFFF
-        return bool(is_group and self._words[MTA + 4 * (place >> 5)] >> (place & 31) & 1)
+        return bool(is_group and self._is_set(MTA, high >> _HASH_SHIFTS[control >> 12 & 3] & 0xFFF))
+
+    def _is_set(self, table: int, number: int) -> bool:
+        return bool(self._words[table + 4 * (number >> 5)] >> (number & 31) & 1)
 
     def _count_kind(self, address: bytes) -> None:
         if address[0] & 1:
@@ -601,9 +643,11 @@ class E1000(TimelessModel):
     def _buffer(self) -> int:
         return buffer_size(self._words[RCTL])
 
-    def _deliver(self, number: int, size: int) -> bool:
-        """Put a frame into buffers, if there are enough."""
-        data = max(size, SHORTEST)
+    def _deliver(self, number: int, size: int, tag: int | None) -> bool:
+        """Put a frame into buffers, if there are enough; without its tag, if there is one."""
+        half, gap = (0, 0) if tag is None else (tag << _TAG_SHIFT | _TAG_TAKEN, TAG_SIZE)
+        frame = number << NUMBER_SHIFT | UNTAGGED * bool(gap)
+        data = max(size, SHORTEST) - gap
         total = data + (0 if self._words[RCTL] & _STRIP else 4)  # the checksum, whose bytes nobody knows
         wanted, room = [], 0
         for handle, writable in self._waiting.items():
@@ -618,20 +662,19 @@ class E1000(TimelessModel):
             writable = self._waiting.pop(handle)
             part = min(writable or self._buffer, total - place)
             if writable:
-                self._put(handle, number, place, part, size)
+                self._put(handle, frame | place, place, part, size - gap, data)
             place += part
             last = EOP | NO_CHECKSUM if place == total else 0
-            self._use(RECEIVED, handle, (part if writable else 0) | DD | last)
+            self._use(RECEIVED, handle, (part if writable else 0) | DD | last | half)
         self._count(RECEIVED, [data])
         return True
 
-    def _put(self, handle: int, number: int, place: int, part: int, size: int) -> None:
-        """The bytes [place, place + part) of a frame of `size` bytes, with what is to follow it."""
+    def _put(self, handle: int, at: int, place: int, part: int, size: int, data: int) -> None:
+        """The bytes [place, place + part) of a frame of `size` bytes, at `at`; then zeros, up to `data`."""
         of_frame = max(0, min(part, size - place))
         if of_frame:
-            at = number << NUMBER_SHIFT | place
             self._effects.append(ChainTransfer(handle, _WIRE, at, 0, of_frame, 1))
-        zeros = min(place + part, SHORTEST) - max(place, size)
+        zeros = min(place + part, data) - max(place, size)
         if zeros > 0:
             self._effects.append(ChainWrite(handle, of_frame, bytes(zeros)))
 

@@ -59,7 +59,10 @@ class Control(Effect):
 
 
 class Message(Effect):
-    """A rise of output `pin` writes `data` to `address`. While `enabled` is 0 the rise is kept."""
+    """A rise of output `pin` writes `data` to `address`. While `enabled` is 0 the rise is kept.
+
+    Of the configuration spaces: `pin` is a function, whose INTx pin is a message as long as `enabled` is 1.
+    """
 
     __slots__ = ("address", "data", "enabled", "pin")
     __match_args__ = ("pin", "address", "data", "enabled")

@@ -1,8 +1,8 @@
 """PCI's configuration space of all functions of bus 0, and the router of their interrupts.
 
 Sources: PCI Local Bus Specification 3.0, 3.2.2.3.2 (mechanism #1), 6.1 (header), 6.2.5 (base addresses), 6.8
-(MSI-X); Intel 82371SB (PIIX3) datasheet, 2.1.6 (PIRQRC). The reset control register of the same chip is in
-the middle of the address register: `reset_control`.
+(MSI, MSI-X); Intel 82371SB (PIIX3) datasheet, 2.1.6 (PIRQRC). The reset control register of the same chip is
+in the middle of the address register: `reset_control`.
 
 Theory of operation
 -------------------
@@ -14,8 +14,8 @@ as the firmware leaves them, with places and interrupts given out: so they are a
 behind the header that no mask makes read-only just keep what is written.
 
 The model does no decoding. It tells where each base address register would decode (`Decode`), how a function
-may interrupt (`Control`), and where the router's registers lead (`Route`): only what a write has changed.
-A register with 0 or all ones in it, as while a driver asks for the size, decodes nowhere.
+may interrupt (`Control`, `Message`), and where the router's registers lead (`Route`): only what a write has
+changed. A register with 0 or all ones in it, as while a driver asks for the size, decodes nowhere.
 
 Reading has no effect, and depends on writes alone: all values are steady.
 """
@@ -25,7 +25,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.model import NANOSECONDS, SnapshotError, TimelessModel, steady_for
-from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Route
+from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
 from kvmbox.devices.reset_control import RST_CNT, ResetControl
 
 TYPE_CHECKING = False
@@ -53,6 +53,7 @@ IS_IO: Final = 1 << 0
 IS_WIDE: Final = 2 << 1
 IS_PREFETCHABLE: Final = 1 << 3
 
+MSI: Final = 0x05
 MSIX: Final = 0x11
 ROUTER: Final = 0x8086, 0x7000
 PIRQ: Final = 0x60
@@ -63,6 +64,7 @@ _SIZE: Final = 256
 _BARS: Final = 6
 _FIXED: Final = struct.Struct("<B4HB3sBBBB2H6I6BB")
 _RUN: Final = struct.Struct("<BBB")  # offset, length, the writable bits of each byte
+_MESSAGE: Final = struct.Struct("<2xHQH")  # of MSI: control, address, data
 _HEADER: Final = struct.Struct("<4sI")
 _MAGIC: Final = b"PCI\x01"
 _RESERVED_IRQS: Final = (0, 1, 2, 8, 13)
@@ -140,7 +142,7 @@ class _Bar:
 class _Function:
     """The configuration space of one function."""
 
-    __slots__ = ("bars", "config", "initial", "mask", "msix", "number", "routes")
+    __slots__ = ("bars", "config", "initial", "mask", "msi", "msix", "number", "routes")
 
     def __init__(self, fields: tuple[object, ...], runs: list[Run]) -> None:
         """`fields` are those of `_FIXED`."""
@@ -175,6 +177,7 @@ class _Function:
         self.mask = bytes(mask)
         self.config = config
         self.routes = (vendor, device) == ROUTER
+        self.msi = self._capability(MSI)
         self.msix = self._capability(MSIX)
 
     def _capability(self, wanted: int) -> int:
@@ -195,6 +198,13 @@ class _Function:
             high = self.config[self.msix + 3]
             flags |= (MSIX_ON if high & 0x80 else 0) | (MSIX_MASKED if high & 0x40 else 0)
         return flags
+
+    def message(self) -> tuple[int, int, int]:
+        """The address and the data of its message, and whether that is enabled."""
+        if not self.msi:
+            return 0, 0, 0
+        control, address, data = _MESSAGE.unpack_from(self.config, self.msi)
+        return address, data, control & 1
 
     def write(self, register: int, data: bytes) -> None:
         """Change the bits that can be written."""
@@ -267,7 +277,7 @@ class PciHost(TimelessModel):
                 self._configure(function, self._address & 0xFC | offset - CONFIG_DATA, data)
 
     def _configure(self, function: _Function, register: int, data: bytes) -> None:
-        decoded, control = function.decoded(), function.control()
+        decoded, control, message = function.decoded(), function.control(), function.message()
         routes = function.config[PIRQ : PIRQ + 4]
         function.write(register, data)
         changes = zip(function.bars, decoded, function.decoded(), strict=True)
@@ -277,6 +287,8 @@ class PciHost(TimelessModel):
                 self._effects.append(effect)
         if function.control() != control:
             self._effects.append(Control(function.number, function.control()))
+        if function.message() != message:
+            self._effects.append(Message(function.number, *function.message()))
         if function.routes:
             for pin, (old, new) in enumerate(zip(routes, function.config[PIRQ : PIRQ + 4], strict=True)):
                 if old != new:

@@ -52,9 +52,11 @@ class DescriptorRing(Ring):
             raise RingError(f"a ring of {size} entries at {base:#x} that begins with {head}")
 
     def take(self, limit: int) -> list[Parts]:
-        """See Ring. A tail that is none of the ring's stops it."""
+        """See Ring. A tail beyond the ring sends nothing, and gives all descriptors but one to receive to."""
         found: list[Parts] = []
         tail = self._notes.tail(self._index)
+        if tail >= self.size and self._index == RECEIVED:
+            tail = (self.next_used - 1) % self.size  # the head never comes there: many drivers say it so
         while tail < self.size and self.next_available != tail and len(found) < limit:
             found.append(self._described(self.next_available))
             self.next_available = (self.next_available + 1) % self.size

@@ -17,7 +17,8 @@ interrupt, or to none. Each ISA interrupt that can be chosen has one source here
 it. With MSI-X enabled the pin is silent. A vector is one more output pin of the model: its rise is a message.
 The model says which one (`Message`), whenever the guest writes that into its table, and a message counts only
 if it goes to a local APIC. What rises while a vector is masked is sent when it is not any more; the pending
-bits of the table do not show it. A vector that rises while MSI-X is off is the pin.
+bits of the table do not show it. A vector that rises while MSI-X is off is the pin. With MSI enabled, each
+rise of the pin is the message that the configuration space has.
 
 Locks. A channel's lock is taken before the one here, and that one before the router's. Nothing is asked of a
 device process here.
@@ -116,7 +117,7 @@ class Vector:
 class Function:
     """A function, its interrupt pin, its vectors, and the regions of its base address registers."""
 
-    __slots__ = ("_bus", "first_vector", "flags", "level", "pirq", "regions", "vectors")
+    __slots__ = ("_bus", "first_vector", "flags", "level", "message", "pirq", "regions", "vectors")
 
     def __init__(self, bus: PciFabric, placed: PlacedFunction) -> None:
         self._bus = bus
@@ -125,8 +126,10 @@ class Function:
             index: _Region(f"{placed.device}, base address {index}", bar, address)
             for index, bar, address in placed.bars
         }
-        self.vectors: list[Vector] = []
-        self.first_vector = 0
+        self.message = Vector(bus, self)
+        """Its MSI. Without the capability it never is enabled."""
+        self.vectors: list[Vector] = [self.message] if placed.has_msi else []
+        self.first_vector: int | None = None
         self.flags = 0
         self.level = 0
 
@@ -137,10 +140,10 @@ class Function:
     @property
     def asserts(self) -> bool:
         """Whether the router sees its pin high."""
-        return bool(self.level and not self.flags & (INTX_OFF | MSIX_ON))
+        return bool(self.level and not self.flags & (INTX_OFF | MSIX_ON) and not self.message.is_sent)
 
     def messages(self, count: int, first: int) -> list[Vector]:
-        """Its `count` vectors, which are the model's output pins from number `first` on."""
+        """Its `count` vectors of MSI-X, which are the model's output pins from number `first` on."""
         self.first_vector = first
         self.vectors = [Vector(self._bus, self) for _ in range(count)]
         return self.vectors
@@ -148,9 +151,10 @@ class Function:
     def check(self, _index: int, effect: Effect) -> Application | None:
         """What an effect of the function's own device calls, None if it may not have it."""
         match effect:
-            case Message(pin, address, data, enabled) if 0 <= pin - self.first_vector < len(self.vectors):
-                vector = self.vectors[pin - self.first_vector]
-                return self._bus.set_message, (vector, address, data, enabled), 0
+            case Message(pin, address, data, enabled) if self.first_vector is not None:
+                if 0 <= pin - self.first_vector < len(self.vectors):
+                    vector = self.vectors[pin - self.first_vector]
+                    return self._bus.set_message, (vector, address, data, enabled), 0
         return None
 
 
@@ -241,6 +245,10 @@ class PciFabric:
                 return self._route, (pin, line if enabled else _NO_LINE), 0
             case Control(number, flags) if number in self._functions and not flags & ~_FLAGS:
                 return self._control, (self._functions[number], flags), 0
+            case Message(number, address, data, enabled) if number in self._functions:
+                message = self._functions[number].message
+                if message in self._functions[number].vectors:
+                    return self.set_message, (message, address, data, enabled), 0
         return None
 
     def _decode(self, region: _Region, address: int) -> None:
@@ -314,8 +322,10 @@ class PciFabric:
     def set_pin(self, function: Function, level: int) -> None:
         """The model of `function` has given its INTx pin a level."""
         with self._lock:
+            function.message.waits = bool(level and not function.level and function.message.is_sent)
             function.level = level
             self._drive()
+            self._try_to_send(function.message)
 
     def _drive(self) -> None:
         """Give each ISA interrupt the level that it has to have."""
@@ -338,12 +348,14 @@ class PciFabric:
         """The guest has written the message of a vector."""
         with self._lock:
             vector.address, vector.data, vector.is_sent = address, data, bool(enabled)
+            self._drive()
             self._try_to_send(vector)
 
     def _try_to_send(self, vector: Vector) -> None:
-        if not vector.waits or not vector.is_sent or vector.function.flags & MSIX_MASKED:
+        if not vector.waits or not vector.is_sent:
             return
-        if not vector.function.flags & MSIX_ON:
+        function = vector.function
+        if vector is not function.message and function.flags & (MSIX_ON | MSIX_MASKED) != MSIX_ON:
             return
         vector.waits = False
         if (

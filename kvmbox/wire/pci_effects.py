@@ -58,12 +58,12 @@ TABLE: Final = (
         "message",
         Message,
         (
-            (PIN, "the model's output pin"),
+            (PIN, "the model's output pin, or device and function"),
             (WORD_BEHIND, "address"),
             (ARGUMENT, "data"),
             (LEVEL, "1: a rise is sent, 0: it is kept"),
         ),
-        grants=("Vectors",),
+        grants=("Vectors", "PciBus"),
         after_write=True,
     ),
 )

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from tests.differential.e1000_server import MAC
 from tests.differential.runner import RTC_BASE, Answer, ask, find_qemu, qemu_command
 
 pytestmark = [
@@ -23,21 +24,8 @@ pytestmark = [
     ),
 ]
 
-MAC: Final = "02:6b:76:00:00:01"
-# A server with a bus and an e1000 on it, which `kvmbox qtest` has no option for.
 KVMBOX: Final = (
-    sys.executable,
-    "-c",
-    "from kvmbox.board_e1000 import e1000_net\n"
-    "from kvmbox.board_pci import with_pci\n"
-    "from kvmbox.parts.net.gathering import GatheringPort\n"
-    "from kvmbox.tools.qtest import serve\n"
-    "whole, machine = serve.whole_board, serve.Machine\n"
-    f"device = e1000_net(0, bytes.fromhex('{MAC.replace(':', '')}'))\n"
-    "serve.whole_board = lambda options: with_pci([*whole(options), device])\n"
-    "serve.Machine = lambda *given: machine(*given, stores={'net0': GatheringPort('net0')})\n"
-    "from kvmbox.cli.main import entry_point\n"
-    "entry_point()\n",
+    *(sys.executable, "-m", "tests.differential.e1000_server"),
     *("qtest", "--rtc-base", RTC_BASE, "--sandbox", "none"),
 )
 DEVICE: Final = ("-device", f"e1000,addr=3,mac={MAC}")
@@ -156,6 +144,82 @@ def test_descriptors_are_sent_as_by_qemu(seed: int) -> None:
             tail = (tail + 1) % ENTRIES
         lines += [write(TDT, tail), WAIT, read(TDH), read(TDT), f"read {RING:#x} {16 * ENTRIES}"]
         lines += [read(ICS), read(ICR), *(read(register) for register in COUNTERS)]
+    compare(lines)
+
+
+ADDRESSES: Final = {
+    "own": bytes.fromhex(MAC.replace(":", "")),
+    "other": bytes.fromhex("026b76000002"),
+    "everybody": b"\xff" * 6,
+    "group": bytes.fromhex("01005e0000fb"),
+}
+LOOPBACK: Final = write(MDIC, 1 << 26 | 1 << 21 | 0x4140)
+RECEIVE: Final = 0x30_0000
+SETTLED: Final = "clock_step 2000000000"
+"""QEMU receives nothing for a second after RCTL was written."""
+RECEIVED: Final = (0x4074, 0x4078, 0x407C, 0x4088, 0x408C, 0x40A0, 0x40C0, 0x40C4, 0x40D0)
+"""Not PRC64 to PRC1522: QEMU counts a frame there without the checksum that was taken away."""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_frames_are_received_as_by_qemu(seed: int) -> None:
+    """In loopback: filters, tags put in and taken out, one buffer and several, short frames."""
+    dice = random.Random(seed)
+    size_bits, size = dice.choice(((0, 2048), (2 << 16, 512), (3 << 16, 256)))
+    control = 2 | size_bits | dice.choice((0, 1 << 26)) | dice.choice((0, 1 << 18))
+    control |= dice.choice((0, 1 << 3)) | dice.choice((0, 1 << 15, 1 << 15 | 1 << 4))
+    entries = 256
+    lines = [*start(), LOOPBACK, write(CTRL, dice.choice((0, 1 << 30)))]
+    lines += [write(0x5200 + 4 * 0x7D, dice.choice((0, 1 << 16))), write(0x5600 + 4 * 9, 1 << 3)]
+    for ring, base in ((0x2800, RECEIVE), (TDBAL, RING)):
+        lines += [write(ring, base), write(ring + 8, 16 * entries)]
+    lines += [given(number) for number in range(entries)]
+    lines += [
+        write(0x2818, entries - 1),
+        write(RCTL, control),
+        write(TCTL, 2),
+        SETTLED,
+        write(IMS, 0x93),
+        WAIT,
+    ]
+    tail = 0
+    for _ in range(20):
+        for _ in range(dice.randrange(1, 4)):
+            length = dice.choice((20, 60, 61, 255, 256, 300, 1000, 1514))
+            behind = dice.choice((bytes.fromhex("81006123"), bytes.fromhex("81000004"), b"\x08\x00"))
+            frame = dice.choice([*ADDRESSES.values()]) + bytes(6) + behind + dice.randbytes(length)
+            half = length | 0x09000000 | dice.choice((0, 1 << 30 | dice.choice((0x123, 4)) << 48))
+            address = BUFFERS + 0x1000 * tail
+            lines.append(f"write {address:#x} {length} 0x{frame[:length].hex()}")
+            lines.append(f"write {RING + 16 * tail:#x} 16 0x{struct.pack('<QQ', address, half).hex()}")
+            tail = (tail + 1) % entries
+        lines += [write(TDT, tail), WAIT, read(0x2810), read(ICS), read(ICR), WAIT]
+    lines += [f"read {RECEIVE:#x} {16 * entries}", *(read(register) for register in RECEIVED)]
+    lines += [f"read {place_of(number):#x} {size}" for number in range(entries)]
+    compare(lines)
+
+
+def place_of(number: int) -> int:
+    """Where a buffer to receive to is."""
+    return RECEIVE + 0x1000 * (number + 1)
+
+
+def given(number: int) -> str:
+    """The descriptor that gives it to the device."""
+    return f"write {RECEIVE + 16 * number:#x} 16 0x{struct.pack('<QQ', place_of(number), 0).hex()}"
+
+
+def test_tail_beyond_the_ring_receives_as_in_qemu() -> None:
+    lines = [*start(), LOOPBACK]
+    for ring, base in ((0x2800, RECEIVE), (TDBAL, RING)):
+        lines += [write(ring, base), write(ring + 8, 128)]
+    for number in range(ENTRIES):
+        lines.append(given(number))
+        half = struct.pack("<QQ", BUFFERS, 0x0900003C)
+        lines.append(f"write {RING + 16 * number:#x} 16 0x{half.hex()}")
+    lines += [write(0x2818, ENTRIES), write(RCTL, 2 | 3 << 3), write(TCTL, 2), SETTLED]
+    for number in range(1, 3 * ENTRIES):
+        lines += [write(TDT, number % ENTRIES), WAIT, read(0x2810), f"read {RECEIVE:#x} 128", read(ICR)]
     compare(lines)
 
 

@@ -28,11 +28,12 @@ PRINTS: Final = {
     "screen": "one by one\r\nwhole0405\r\n",
     "timer": "three ticks\r\n",
     "pci": "PCI 0210\r\n0008000880867000\r\n8686\r\n",
+    "bios32": "800002100008808670000086\r\n",
     "protected": "Started in 16-bit Real Mode\r\nSuccessfully landed in 32-bit Protected Mode\r\n",
 }
 """What each example prints, each character once."""
 
-OPTIONS: Final = {"pci": ["--pci", "on"]}
+OPTIONS: Final = {name: ["--pci", "on"] for name in ("pci", "bios32")}
 TYPED: Final = b"abc\r"
 
 QEMU: Final = "qemu-system-x86_64"

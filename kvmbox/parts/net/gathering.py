@@ -1,4 +1,5 @@
-"""The port of an e1000, whose frames come in pieces, with what is to be done before they are sent.
+"""The port of an e1000, whose frames come in pieces, with what is to be done before they are sent: checksums,
+segments, a VLAN tag; or instead of it, in loopback: then a frame waits here, as if it had come.
 
 A piece says its place in the frame, and whether there are more (`devices.e1000`). One that is not where the
 one before has ended loses its frame: the guest has begun another one, or a snapshot was taken in the middle.
@@ -8,10 +9,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.devices.e1000 import MORE, MOST_SENT, OFFER, OFFLOAD, PLACE_BITS
+from kvmbox.devices.e1000 import (
+    LOOPED,
+    MORE,
+    MOST_SENT,
+    OFFER,
+    OFFLOAD,
+    PLACE_BITS,
+    TAG_PLACE,
+    TAG_SIZE,
+    UNTAGGED,
+)
 from kvmbox.devices.virtio_net import LEAST_FRAME, MOST_FRAME
 from kvmbox.parts.net.offload import finished
-from kvmbox.parts.net.port import Port
+from kvmbox.parts.net.port import MOST_WAITING, Port
 
 _ADDRESS: Final = 6
 
@@ -46,10 +57,28 @@ class GatheringPort(Port):
         found = [frame] if is_next else []
         if wish and is_next:
             found = finished(frame, wish) if len(wish) == OFFLOAD.size else []
+        is_looped = len(wish) == OFFLOAD.size and wish[0] & LOOPED
         for one in found:
             if LEAST_FRAME <= len(one) <= MOST_FRAME:
-                super().write(0, one)
+                if is_looped:
+                    self._come_back(one)
+                else:
+                    super().write(0, one)
+
+    def _come_back(self, frame: bytes) -> None:
+        with self._lock:
+            if len(self.incoming) < MOST_WAITING:
+                self._take_in([frame])
+            else:
+                self.counts["lost_received"] += 1
+        self.wake()
+
+    def part(self, frame: bytes, place: int, size: int) -> bytes:
+        """See Port: maybe of a frame without its tag."""
+        if place & UNTAGGED:
+            frame, place = frame[:TAG_PLACE] + frame[TAG_PLACE + TAG_SIZE :], place & ~UNTAGGED
+        return super().part(frame, place, size)
 
     def offer(self, frame: bytes) -> bytes:
         """See Port."""
-        return OFFER.pack(len(frame), frame[:_ADDRESS])
+        return OFFER.pack(len(frame), frame[:_ADDRESS], frame[TAG_PLACE : TAG_PLACE + TAG_SIZE])

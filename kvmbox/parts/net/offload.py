@@ -1,7 +1,7 @@
-"""What an e1000 leaves to be done with a frame before it is sent: checksums, and segments. Pure.
+"""What an e1000 leaves to be done with a frame before it is sent: checksums, segments, a VLAN tag. Pure.
 
-Source: PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual (317453), 3.5 (segments)
-and 3.6 (checksums). A driver asks for both without asking whether the chip can.
+Source: PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual (317453), 3.5 (segments),
+3.6 (checksums) and 9.2 (tags). A driver asks for both without asking whether the chip can.
 
 Frame and wish are the guest's: a place that is not in the frame is left alone, and how many segments a frame
 may have is bounded.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.devices.e1000 import IS_IPV4, IS_TCP, OFFLOAD, SEGMENTS, SUM_IP, SUM_TCP
+from kvmbox.devices.e1000 import IS_IPV4, IS_TCP, OFFLOAD, SEGMENTS, SUM_IP, SUM_TCP, TAG_PLACE, TAG_SIZE
 
 MOST_SEGMENTS: Final = 128
 _TOTAL, _NUMBER, _PAYLOAD6, _HEADER6 = 2, 4, 4, 40  # of an IP header: total length, identification; IPv6
@@ -21,17 +21,22 @@ _LAST_ONLY: Final = 0x09  # FIN and PSH
 
 def finished(frame: bytes, wish: bytes) -> list[bytes]:
     """The frames to send: with checksums, and in segments if they are wanted. None if there are too many."""
-    flags, *sums, header, most = OFFLOAD.unpack(wish)
+    flags, *sums, header, most, tag = OFFLOAD.unpack(wish)
     ip, tcp = (sums[0], sums[1], sums[2]), (sums[3], sums[4], sums[5])
-    if not flags & SEGMENTS:
-        return [_summed(bytearray(frame), flags, ip, tcp)]
-    payload = frame[header:]
-    if not most or len(payload) > most * MOST_SEGMENTS:
-        return []
-    return [
-        _summed(_segment(frame[:header], payload, place, most, flags, ip[0], tcp), flags, ip, tcp)
-        for place in range(0, len(payload), most)
-    ]
+    made = [bytearray(frame)]
+    if flags & SEGMENTS:
+        payload = frame[header:]
+        if not most or len(payload) > most * MOST_SEGMENTS:
+            return []
+        made = [
+            _segment(frame[:header], payload, place, most, flags, ip[0], tcp)
+            for place in range(0, len(payload), most)
+        ]
+    for one in made:
+        _sum(one, flags, ip, tcp)
+        if tag:
+            one[TAG_PLACE:TAG_PLACE] = tag.to_bytes(TAG_SIZE, "big")
+    return list(map(bytes, made))
 
 
 def _segment(
@@ -56,14 +61,13 @@ def _segment(
     return made
 
 
-def _summed(frame: bytearray, flags: int, *sums: tuple[int, int, int]) -> bytes:
-    """With the checksums that are wanted: from a byte on, at a place, up to a last byte (0: to the end)."""
+def _sum(frame: bytearray, flags: int, *sums: tuple[int, int, int]) -> None:
+    """Put in the checksums that are wanted: from a byte on, at a place, up to a last byte (0: to the end)."""
     for wanted, (start, place, last) in zip((SUM_IP, SUM_TCP), sums, strict=True):
         if flags & wanted:
             part = bytes(frame[start : last + 1 if last else len(frame)])
             total = int.from_bytes(part + b"\0" * (len(part) % 2), "big") % 0xFFFF
             _put(frame, place, ~total & 0xFFFF or 0xFFFF)
-    return bytes(frame)
 
 
 def _folded(total: int) -> int:

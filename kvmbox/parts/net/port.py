@@ -99,7 +99,7 @@ class Port:
             raise OSError(errno.EINVAL, "no such frame")
         place, part = offset & _PLACE, b""
         with suppress(IndexError):  # a hostile device reads while `_has_accepted` takes the frame away
-            part = self.incoming[number][place : place + size]
+            part = self.part(self.incoming[number], place, size)
         if len(part) < size:
             raise OSError(errno.EINVAL, "a frame is shorter")
         self._taken.add(number)
@@ -176,6 +176,10 @@ class Port:
             self._has_accepted(accepted // self.offer_size, len(offered))
         if self.incoming:
             self.wake()
+
+    def part(self, frame: bytes, place: int, size: int) -> bytes:
+        """The bytes [place, place + size) of a frame that is offered, as far as there are some."""
+        return frame[place : place + size]
 
     def offer(self, frame: bytes) -> bytes:
         """What the device is told of a frame: `offer_size` bytes."""

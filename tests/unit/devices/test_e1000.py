@@ -19,6 +19,7 @@ GROUP = bytes.fromhex("01005e0000fb")
 END, CHECKSUM, REPORT, EXTENDED, DATA = 1 << 24, 1 << 26, 1 << 27, 1 << 29, 1 << 20
 DONE_BITS = nic.DD | nic.EOP | nic.NO_CHECKSUM
 BROADCAST, STRIP = 1 << 15, 1 << 26
+TAGGED, TAGS = 1 << 30, 1 << 30
 ENTRIES = 64
 
 
@@ -59,9 +60,9 @@ def give(model: E1000, *sizes: int, first: int = 1) -> list[Effect]:
     return model.take_effects()
 
 
-def offer(model: E1000, *frames: tuple[int, bytes]) -> tuple[int, list[Effect]]:
-    """How many frames were accepted, and what is to be done."""
-    accepted = model.receive(0, b"".join(OFFER.pack(*frame) for frame in frames))
+def offer(model: E1000, *frames: tuple[int, bytes], behind: bytes = b"") -> tuple[int, list[Effect]]:
+    """How many frames were accepted, and what is to be done. `behind` their addresses is this."""
+    accepted = model.receive(0, b"".join(OFFER.pack(*frame, behind) for frame in frames))
     return accepted // OFFER.size, model.take_effects()
 
 
@@ -156,6 +157,18 @@ def test_eeprom_reads_the_same_by_its_wires() -> None:
     for address in (0, 1, 2, 13, 63):
         write(model, (nic.EERD, address << 8 | 1))
         assert by_microwire(model, address) == read(model, nic.EERD) >> 16
+
+
+def test_eeprom_is_not_written_by_its_wires() -> None:
+    model = E1000(mac=MAC)
+    for command in ("100110000", "101000001" + f"{0xBAD:016b}"):  # writing is enabled; word 1
+        write(model, (nic.EECD, 1 << 6 | 2))
+        for bit in command:
+            pins = 1 << 6 | 2 | int(bit) << 2
+            write(model, (nic.EECD, pins), (nic.EECD, pins | 1), (nic.EECD, pins))
+        write(model, (nic.EECD, 1 << 6))
+
+    assert by_microwire(model, 1) == int.from_bytes(MAC[2:4], "little")
 
 
 def mdic(register: int, code: int, value: int = 0, *, phy: int = 1, interrupt: bool = False) -> int:
@@ -277,7 +290,7 @@ def test_checksum_of_a_legacy_descriptor_is_left_to_the_host() -> None:
     chain = sent(1, 60 | 24 << 16, END | CHECKSUM, high=14 << 8)
     effects = send(started(), Chain(1, 60, 0, chain.head))
 
-    assert effects[0] == HostOutput(OFFLOAD.pack(nic.SUM_TCP, 0, 0, 0, 14, 24, 0, 0, 0))
+    assert effects[0] == HostOutput(OFFLOAD.pack(nic.SUM_TCP, 0, 0, 0, 14, 24, 0, 0, 0, 0))
     assert effects[1] == ChainTransfer(1, 0, 0, 0, 60, 0)
 
 
@@ -293,7 +306,7 @@ def test_context_says_where_the_checksums_of_later_frames_are() -> None:
     assert send(model, context(1)) == [ChainUsed(1, 0)]
     for _ in range(2):
         effects = send(model, sent(2, 100, END | EXTENDED | DATA, high=3 << 8))
-        wish = OFFLOAD.pack(nic.SUM_IP | nic.SUM_TCP, 14, 24, 33, 34, 50, 0, 0, 0)
+        wish = OFFLOAD.pack(nic.SUM_IP | nic.SUM_TCP, 14, 24, 33, 34, 50, 0, 0, 0, 0)
         assert effects[0] == HostOutput(wish)
     assert not any(isinstance(one, HostOutput) for one in send(model, sent(3, 60)))
 
@@ -305,11 +318,33 @@ def test_large_frame_is_sent_as_segments_and_counted_so() -> None:
     large = EXTENDED | DATA | CHECKSUM
     effects = send(model, sent(2, 54, large, high=3 << 8), sent(3, 2500, large | END, high=3 << 8))
     flags = nic.SUM_IP | nic.SUM_TCP | nic.SEGMENTS | nic.IS_TCP | nic.IS_IPV4
-    assert HostOutput(OFFLOAD.pack(flags, 14, 24, 33, 34, 50, 0, 54, 1000)) in effects
+    assert HostOutput(OFFLOAD.pack(flags, 14, 24, 33, 34, 50, 0, 54, 1000, 0)) in effects
     assert ChainTransfer(3, 0, 54, 0, 2500, 0) in effects
     assert read(model, 0x4080) == 3  # GPTC
     assert read(model, 0x40F8) == 1  # TSCTC
     assert read(model, 0x4090) == 2500 + 3 * (54 + 4)  # GOTCL
+
+
+@pytest.mark.parametrize("registers", [(nic.RCTL, nic.ENABLE | 3 << 6), (nic.MDIC, mdic(0, 1, 0x4140))])
+def test_loopback_sends_nothing_and_the_frame_waits_to_be_received(registers: tuple[int, int]) -> None:
+    model = started()
+    write(model, registers)
+
+    assert send(model, sent(1, 60))[:2] == [
+        HostOutput(OFFLOAD.pack(nic.LOOPED, *[0] * 9)),
+        ChainTransfer(1, 0, 0, 0, 60, 0),
+    ]
+
+
+def test_tag_is_put_in_where_the_last_descriptor_wants_it_and_tags_are_on() -> None:
+    model = started()
+    tagged = sent(1, 60, END | TAGGED, high=0x6123 << 16)
+    assert not isinstance(send(model, tagged)[0], HostOutput)
+
+    write(model, (nic.CTRL, TAGS), (nic.VET, 0x88A8))
+    assert send(model, tagged)[0] == HostOutput(OFFLOAD.pack(*[0] * 9, 0x88A8_6123))
+    assert not isinstance(send(model, sent(1, 60))[0], HostOutput)
+    assert read(model, 0x4090) == 64 + 68 + 64  # GOTCL
 
 
 # --- Receiving ------------------------------------------------------------------------------------------
@@ -380,6 +415,47 @@ def test_buffer_that_is_no_memory_takes_its_part_and_says_so() -> None:
 def test_nothing_is_accepted_before_it_is_enabled() -> None:
     model = E1000(mac=MAC)
     assert offer(model, (60, MAC)) == (0, [])
+
+
+def test_tail_beyond_the_ring_asks_for_what_went_back_and_is_never_near() -> None:
+    model = started()
+    write(model, (RDBAL + TAIL, ENTRIES))
+    give(model, 2048)
+
+    assert offer(model, (60, MAC))[1][-1] == Walk(RECEIVED, nic.BATCH)
+    assert not read(model, nic.ICR) & nic.RXDMT0
+
+
+def test_tag_is_taken_out_if_tags_are_on() -> None:
+    model = started()
+    give(model, 2048, 2048, 256, 256)
+    tag = bytes.fromhex("81006123")
+    _, effects = offer(model, (100, MAC), behind=tag)
+    assert effects == [ChainTransfer(1, 0, 0, 0, 100, 1), ChainUsed(1, 100 | DONE_BITS)]
+
+    write(model, (nic.CTRL, TAGS))
+    has_tag = DONE_BITS | 1 << 35 | 0x6123 << 48
+    assert offer(model, (58, MAC), behind=tag)[1] == [
+        ChainTransfer(2, 0, nic.UNTAGGED, 0, 54, 1),
+        ChainWrite(2, 54, bytes(2)),
+        ChainUsed(2, 56 | has_tag),
+    ]
+    assert offer(model, (304, MAC), behind=tag)[1] == [
+        ChainTransfer(3, 0, nic.UNTAGGED, 0, 256, 1),
+        ChainUsed(3, 256 | has_tag & ~(nic.EOP | nic.NO_CHECKSUM)),
+        *(ChainTransfer(4, 0, nic.UNTAGGED | 256, 0, 44, 1), ChainUsed(4, 44 | has_tag)),
+    ]
+
+
+def test_tag_is_looked_up_if_that_filter_is_on() -> None:
+    model = started(STRIP | 1 << 18)
+    give(model, 2048, 2048)
+    tag = bytes.fromhex("81006123")
+    assert offer(model, (100, MAC), behind=tag)[1] == []
+
+    write(model, (nic.VFTA + 4 * (0x123 >> 5), 1 << 3))
+    assert offer(model, (100, MAC), behind=tag)[1]
+    assert offer(model, (100, MAC), behind=bytes.fromhex("08004500"))[1]
 
 
 def test_few_descriptors_are_told() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.board_e1000 import e1000_net
+from kvmbox.board_pci import with_pci
 from kvmbox.devices.model import Reset, SnapshotError
-from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Route
+from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
 from kvmbox.devices.pci_host import PciHost, pack_function
+from kvmbox.pci import PCI
 
 IDS = 0x1AF4, 0x1005, 0x1AF4, 4
 BRIDGE = pack_function(
@@ -25,6 +28,12 @@ FUNCTION = pack_function(
     capabilities=0x40,
     runs=[(0x40, 0, b"\x09\x50\x10\x01"), (0x50, 0, b"\x11\x00\x01\x00" + bytes(8)), (0x53, 0xC0, b"\x00")],
 )
+
+
+def packed_with_msi() -> bytes:
+    """The configuration spaces of a board with an e1000, which is 00:03.0."""
+    (bus,) = [one for one in with_pci([e1000_net(0, bytes(6))]) if one.name == PCI]
+    return bytes(bus.parameters["functions"])
 
 
 @pytest.fixture
@@ -158,6 +167,17 @@ def test_control_tells_how_a_function_interrupts(host: PciHost) -> None:
     assert write(host, 0x53, 0xC0, 1) == [Control(0x18, INTX_OFF | MSIX_ON | MSIX_MASKED)]
     assert write(host, 0x50, 0x8000_0000) == [Control(0x18, INTX_OFF | MSIX_ON)]
     assert read(host, 0x52, 2) == 0x8001
+
+
+def test_message_of_a_function_is_told_with_each_change() -> None:
+    host = PciHost(functions=packed_with_msi())
+
+    assert write(host, 0x44, 0xFEE0_1003) == [Message(0x18, 0xFEE0_1000, 0, 0)]
+    assert write(host, 0x48, 0) == []
+    assert write(host, 0x4C, 0xFFFF_0041) == [Message(0x18, 0xFEE0_1000, 0x41, 0)]
+    assert write(host, 0x42, 0xFFFF, 2) == [Message(0x18, 0xFEE0_1000, 0x41, 1)]
+    assert read(host, 0x40) == 0x0081_0005
+    assert write(host, 0x42, 0, 2) == [Message(0x18, 0xFEE0_1000, 0x41, 0)]
 
 
 @pytest.mark.parametrize(

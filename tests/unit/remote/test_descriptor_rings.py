@@ -157,7 +157,28 @@ def test_ring_that_is_none_sends_nothing_and_another_one_does(
     assert rig.sent == [FRAME]
 
 
-def test_tail_beyond_the_ring_stops_it(rig: Wired) -> None:
+def test_tail_beyond_the_ring_receives_to_every_descriptor_again_and_again(rig: Wired) -> None:
+    for number in range(ENTRIES):
+        rig.describe(RECEIVED, number, BUFFERS[RECEIVED] + STEP * number)
+    rig.write(RDBAL + TAIL, ENTRIES)
+
+    for number in range(3 * ENTRIES):
+        frame = bytes((number,)) * 60
+        rig.receive(frame)
+        assert rig.received([number % ENTRIES]) == [frame]
+
+
+def test_frame_is_received_without_its_tag(rig: Wired) -> None:
+    rig.write(nic.CTRL, 1 << 30)
+    rig.write(nic.RCTL, nic.ENABLE | 3 << 3 | 1 << 26 | 3 << 16)  # buffers of 256 bytes
+    rig.give(4)
+    rig.receive(bytes(12) + b"\x81\x00\x61\x23" + bytes(range(256)) + bytes(range(60)))
+
+    assert b"".join(rig.received([0, 1])) == bytes(12) + bytes(range(256)) + bytes(range(60))
+    assert [rig.descriptor(RECEIVED, number)[2] >> 16 for number in (0, 1)] == [0x6123, 0x6123]
+
+
+def test_tail_beyond_the_ring_sends_nothing(rig: Wired) -> None:
     rig.write(TDBAL + TAIL, ENTRIES + 3)
     assert rig.sent == []
     assert rig.read(TDBAL + HEAD) == 0  # also descriptors of no bytes would move it

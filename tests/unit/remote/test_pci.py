@@ -42,7 +42,7 @@ class Rig:
             (
                 PlacedFunction(BRIDGE, ""),
                 PlacedFunction(ONE, "one", ((0, PORTS, 0xC000), (1, MEMORY, HOME)), 2),
-                PlacedFunction(OTHER, "other", ((0, MEMORY, HOME + 0x1000),), 3),
+                PlacedFunction(OTHER, "other", ((0, MEMORY, HOME + 0x1000),), 3, has_msi=True),
             )
         )
         self.fabric = PciFabric(
@@ -172,6 +172,7 @@ def test_register_comes_to_its_place_when_it_is_free(rig: Rig) -> None:
         Control(ONE, 8),
         IrqLine(0, 1),
         Message(1, layout.LOCAL_APIC_BASE, 0, 1),
+        Message(ONE, layout.LOCAL_APIC_BASE, 0, 1),
     ],
 )
 def test_effect_that_was_not_granted_is_none(rig: Rig, effect: Effect) -> None:
@@ -266,6 +267,24 @@ def test_message_is_an_interrupt_and_no_nmi_smi_or_init(rig: Rig, mode: int, sen
     assert rig.message(1, layout.LOCAL_APIC_BASE, mode << 8 | 0x41, 1)
     rig.vectors[0](1, 0)
     assert len(rig.sent) == sent
+
+
+def test_pin_of_a_function_with_msi_is_a_message_while_that_is_enabled(rig: Rig) -> None:
+    rig.other_pin(1, 0)
+    assert rig.levels == {11: 1}
+
+    assert rig.apply(Message(OTHER, layout.LOCAL_APIC_BASE, 0x41, 1))
+    assert (rig.levels, rig.sent) == ({11: 0}, [])
+    for level in (1, 0, 1, 1):
+        rig.other_pin(level, 0)
+    assert rig.sent == [(layout.LOCAL_APIC_BASE, 0x41)]
+    assert rig.apply(Message(OTHER, layout.LOCAL_APIC_BASE, 0x41, 0))
+    assert rig.levels == {11: 1}
+
+
+def test_message_of_the_pin_is_the_configuration_spaces_alone(rig: Rig) -> None:
+    assert rig.other_pin.check(0, Message(0, layout.LOCAL_APIC_BASE, 0x41, 1)) is None
+    assert rig.other_pin.check(0, Message(OTHER, layout.LOCAL_APIC_BASE, 0x41, 1)) is None
 
 
 def test_vector_without_msix_is_the_pin(rig: Rig) -> None:

@@ -7,9 +7,10 @@ import struct
 
 import pytest
 
-from kvmbox.devices.e1000 import IS_IPV4, IS_TCP, MORE, OFFLOAD, SEGMENTS, SUM_IP, SUM_TCP
+from kvmbox.devices.e1000 import IS_IPV4, IS_TCP, LOOPED, MORE, OFFLOAD, SEGMENTS, SUM_IP, SUM_TCP, TAG_SIZE
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.parts.net.offload import MOST_SEGMENTS, finished
+from kvmbox.parts.net.port import MOST_WAITING
 from tests.support.e1000_rig import NotingWire
 
 ETHERNET = bytes(12) + b"\x08\x00"
@@ -47,9 +48,9 @@ def packet(protocol: int, payload: bytes, *, length: int | None = None) -> bytes
     return ETHERNET + ip + header + payload
 
 
-def wish(flags: int, protocol: int = TCP, *, header: int = 0, segment: int = 0) -> bytes:
+def wish(flags: int, protocol: int = TCP, *, header: int = 0, segment: int = 0, tag: int = 0) -> bytes:
     place = 34 + (16 if protocol == TCP else 6)
-    return OFFLOAD.pack(flags, 14, 24, 33, 34, place, 0, header, segment)
+    return OFFLOAD.pack(flags, 14, 24, 33, 34, place, 0, header, segment, tag)
 
 
 def check(frame: bytes, protocol: int) -> None:
@@ -79,7 +80,7 @@ def test_what_is_not_wanted_is_left_alone() -> None:
 def test_sum_of_zero_is_sent_as_ones() -> None:
     frame = ETHERNET + b"\xff\xff" + bytes(44)
 
-    (found,) = finished(frame, OFFLOAD.pack(SUM_TCP, 0, 0, 0, 14, 40, 0, 0, 0))
+    (found,) = finished(frame, OFFLOAD.pack(SUM_TCP, 0, 0, 0, 14, 40, 0, 0, 0, 0))
     assert found[40:42] == b"\xff\xff"
 
 
@@ -107,8 +108,18 @@ def test_segments_of_ipv6_have_their_payload_length() -> None:
     ip = struct.pack(">IHBB", 6 << 28, 0, UDP, 64) + bytes(32)
     large = bytes(12) + b"\x86\xdd" + ip + struct.pack(">HHHH", 1, 2, 0, 0) + bytes(150)
 
-    frames = finished(large, OFFLOAD.pack(SUM_TCP | SEGMENTS, 14, 0, 0, 54, 60, 0, 62, 100))
+    frames = finished(large, OFFLOAD.pack(SUM_TCP | SEGMENTS, 14, 0, 0, 54, 60, 0, 62, 100, 0))
     assert [int.from_bytes(frame[18:20], "big") for frame in frames] == [108, 58]
+
+
+def test_tag_is_behind_the_addresses_of_each_segment_and_in_no_checksum() -> None:
+    flags = SUM_IP | SUM_TCP | SEGMENTS | IS_IPV4 | IS_TCP
+    large = packet(TCP, bytes(1500), length=0)
+
+    frames = finished(large, wish(flags, header=54, segment=1000, tag=0x8100_6123))
+    assert [frame[12:16] for frame in frames] == [bytes.fromhex("81006123")] * 2
+    for frame in frames:
+        check(frame[:12] + frame[16:], TCP)
 
 
 def test_too_many_segments_are_none() -> None:
@@ -124,10 +135,11 @@ def test_any_wish_leaves_the_length_of_a_frame_alone() -> None:
         frame = dice.randbytes(dice.randrange(100))
         asked = dice.randbytes(OFFLOAD.size)
         frames = finished(frame, asked)
-        header, segment = asked[-3], int.from_bytes(asked[-2:], "little")
-        assert all(len(one) <= max(len(frame), header + segment) for one in frames)
+        *_, header, segment, tag = OFFLOAD.unpack(asked)
+        more = TAG_SIZE if tag else 0
+        assert all(len(one) <= max(len(frame), header + segment) + more for one in frames)
         if not asked[0] & SEGMENTS:
-            assert len(frames[0]) == len(frame)
+            assert len(frames[0]) == len(frame) + more
 
 
 class Port(GatheringPort):
@@ -167,6 +179,21 @@ def test_wish_is_for_one_frame() -> None:
     port.write(0, frame)
     check(port.sent[0], TCP)
     assert port.sent[1] == frame
+
+
+def test_looped_frame_waits_to_be_received_as_long_as_there_is_room() -> None:
+    port, frame = Port(), packet(TCP, b"x")
+    woken: list[None] = []
+    port.wake = lambda: woken.append(None)
+
+    for _ in range(MOST_WAITING + 1):
+        port.hear(wish(LOOPED))
+        port.write(0, frame)
+    assert (port.sent, list(port.incoming)) == ([], [frame] * MOST_WAITING)
+    assert port.facts()["lost_received"] == 1
+    assert woken
+    port.write(0, frame)
+    assert port.sent == [frame]
 
 
 @pytest.mark.parametrize("bad", [b"x", wish(SEGMENTS) + b"x"])

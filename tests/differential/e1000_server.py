@@ -1,0 +1,69 @@
+"""`kvmbox qtest` with a PCI bus and an e1000 on it, which it has no option for. Nobody is at the other end of
+the wire; in loopback its frames come back before the access that sends them is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from kvmbox.board import BoardOptions, DeviceSpec
+from kvmbox.board_e1000 import e1000_net
+from kvmbox.board_extras import whole_board
+from kvmbox.board_pci import with_pci
+from kvmbox.cli.main import entry_point
+from kvmbox.memory import GuestMemory
+from kvmbox.parts.net.gathering import GatheringPort
+from kvmbox.remote.channel import Channel
+from kvmbox.tools.qtest import machine, serve
+from kvmbox.tools.qtest.host import QtestHost
+
+MAC: Final = "02:6b:76:00:00:01"
+PORT: Final = GatheringPort("net0")
+DEVICE: Final = e1000_net(0, bytes.fromhex(MAC.replace(":", "")))
+
+
+class Host(QtestHost):
+    """Who hears what is to be done with a frame."""
+
+    def output(self, stream: str) -> Callable[[bytes], None]:
+        """See QtestHost."""
+        return PORT.hear if stream == PORT.name else super().output(stream)
+
+
+class Machine(machine.Machine):
+    """See the module."""
+
+    def __init__(
+        self, board: Sequence[DeviceSpec], memory: GuestMemory, irq_changed: Callable[[int, int], None]
+    ) -> None:
+        super().__init__(board, memory, irq_changed, {PORT.name: PORT})
+
+    def connect(self, channel: Channel, devices: Sequence[DeviceSpec]) -> None:
+        """See qtest's Machine."""
+        super().connect(channel, devices)
+        for index, device in enumerate(devices):
+            if device.name == DEVICE.name:
+                self.place = channel, index
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """See qtest's Machine."""
+        super().write_memory(address, data)
+        if PORT.incoming:
+            PORT.has_room = True
+            PORT.feed(*self.place)
+
+
+def board(options: BoardOptions) -> list[DeviceSpec]:
+    """That of qtest, with the bus."""
+    return with_pci([*whole_board(options), DEVICE])
+
+
+if __name__ == "__main__":
+    for module, name, ours in (
+        (serve, "whole_board", board),
+        (serve, "Machine", Machine),
+        (machine, "QtestHost", Host),
+    ):
+        setattr(module, name, ours)
+    entry_point()
