@@ -111,11 +111,16 @@ class InputRoom(Effect):
         self.count = count
 
 
+PULSES: Final = 2
+"""See LateWrites."""
+
+
 class LateWrites(Effect):
     """Whether byte writes to `register` may reach the model late from now on, in order: `allowed` is 1 or 0.
 
     They may after a reset, and wherever nothing that the guest sees before its next access to the device can
-    depend on them. The board says which registers this is asked for (`board.LateWrites`).
+    depend on them. With `PULSES` they may if the VMM lets pin 0 fall, where it is high, and rise at each of
+    them, as the model would. The board says which registers this is asked for (`board.LateWrites`).
     """
 
     __slots__ = ("allowed", "register")

@@ -41,6 +41,7 @@ from kvmbox.devices import uart_registers as reg
 from kvmbox.devices import uart_snapshot as snap
 from kvmbox.devices.model import (
     NANOSECONDS,
+    PULSES,
     Effect,
     HostOutput,
     InputRoom,
@@ -62,8 +63,8 @@ INTR_PIN: Final = 0
 _OUTPUTS: Final = tuple(HostOutput(bytes((character,))) for character in range(256))
 _LINE_LEVELS: Final = (IrqLine(INTR_PIN, 0), IrqLine(INTR_PIN, 1))
 
-# Without an interrupt the guest cannot tell when a character was taken, until it looks.
-_LATE_THR: Final = (LateWrites(reg.THR, 0), LateWrites(reg.THR, 1))
+# The guest cannot tell when a character was taken, until it looks, but by the interrupt of the transmitter.
+_LATE_THR: Final = tuple(LateWrites(reg.THR, allowed) for allowed in (0, 1, PULSES))
 
 _PLAIN_REGISTERS: Final = (reg.LCR, reg.MCR, reg.SCR)
 _STEADY: Final = steady_for(NANOSECONDS)
@@ -92,7 +93,7 @@ class Uart16550A:
     >>> uart.receive(0, b"hi")  # without FIFOs there is room for one byte
     1
     >>> uart.take_effects()
-    [LateWrites(register=0, allowed=0), IrqLine(pin=0, level=1, coalesced=0)]
+    [IrqLine(pin=0, level=1, coalesced=0)]
     >>> chr(uart.read(0, 0, 1))
     'h'
     >>> uart.take_effects()
@@ -108,9 +109,9 @@ class Uart16550A:
         "_ier",
         "_iir",
         "_input_refused",
+        "_late",
         "_lcr",
         "_lcr_written",
-        "_level",
         "_listening",
         "_mcr",
         "_modem_inputs",
@@ -130,7 +131,7 @@ class Uart16550A:
         self._modem_inputs = modem_inputs & reg.MSR_LINES
         self._effects: list[Effect] = []
         self._now = 0
-        self._level = 0
+        self._iir = reg.IIR_NONE
         self._input_refused = False
         self._scr = 0
         self._divisor = reg.POWER_ON_DIVISOR
@@ -151,6 +152,7 @@ class Uart16550A:
         self._deadline = reg.NEVER
         self._listening = False
         self._polled_lsr = self._polled_rbr = False
+        self._late = int(not self._paced)  # what the VMM has been told, or takes for granted after a reset
         self._update_interrupt()
 
     # --- The contract -------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ class Uart16550A:
 
     def steady(self, offset: int, size: int, value: int) -> int:
         """See SteadyModel. LSR is, while the guest listens, if reading it has cleared nothing; so is MSR.
-        What is written to THR changes neither, unless it takes its time, is looped back, or interrupts.
+        What is written to THR changes neither, unless it takes its time or is looped back.
         """
         if size != 1 or self._paced or self._mcr & reg.MCR_LOOP:
             return 0
@@ -186,7 +188,7 @@ class Uart16550A:
                 return 0
         elif offset not in _PLAIN_REGISTERS:
             return 0
-        return _STEADY_LATE if not self._ier else _STEADY
+        return _STEADY_LATE if self._late else _STEADY
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel."""
@@ -219,15 +221,18 @@ class Uart16550A:
         self._polled_lsr = self._polled_rbr = False
 
     def write_run(self, now: int, offset: int, data: bytes) -> None:
-        """See RunModel. What a guest prints without interrupts goes out as one piece."""
+        """See RunModel. What may be late goes out as one piece. Of its interrupts, the last one is left."""
+        self.advance(now)
         hidden = reg.MCR_LOOP & self._mcr or (reg.LCR_DLAB | reg.LCR_SET_BREAK) & self._lcr
-        if offset != reg.THR or self._ier or self._paced or hidden or self._timing.word_mask != 0xFF:
+        if offset != reg.THR or not self._late or hidden or self._timing.word_mask != 0xFF:
             for value in data:
                 self.write(now, offset, 1, value)
             return
-        self.advance(now)
-        self._transmitter.thre_pending = True  # without an enabled interrupt nothing follows from it
+        self._transmitter.thre_pending = False
+        self._update_interrupt()
         self._effects.append(HostOutput(data))
+        self._transmitter.thre_pending = True
+        self._update_interrupt(len(data) - 1)
         self._polled_lsr = self._polled_rbr = False
 
     def advance(self, now: int) -> None:
@@ -415,8 +420,6 @@ class Uart16550A:
 
     def _write_ier(self, value: int) -> None:
         newly = value & ~self._ier
-        if bool(value) != bool(self._ier) and not self._paced:
-            self._effects.append(_LATE_THR[not value])
         self._ier = value
         if newly & reg.IER_ETBEI:
             # Enabling makes an empty THR interrupt, even one acknowledged before.
@@ -446,6 +449,7 @@ class Uart16550A:
         self._lcr_written = True
         self._set_timing()
         self._follow_break(was_spacing)
+        self._update_interrupt()
 
     def _write_mcr(self, value: int) -> None:
         was_spacing = self._is_spacing()
@@ -488,14 +492,28 @@ class Uart16550A:
             return reg.IIR_MODEM_STATUS
         return reg.IIR_NONE
 
-    def _update_interrupt(self) -> None:
-        """Make IIR and the line follow the registers."""
-        iir = self._highest_interrupt() if self._ier else reg.IIR_NONE
+    def _update_interrupt(self, folded: int = 0) -> None:
+        """Make IIR, the line, and what is said of late writes follow the registers. A rise of the line stands
+        for `folded` others.
+        """
+        before, iir = self._iir, self._highest_interrupt() if self._ier else reg.IIR_NONE
         self._iir = iir
         level = int(iir != reg.IIR_NONE)
-        if level != self._level:
-            self._level = level
-            self._effects.append(_LINE_LEVELS[level])
+        if level != int(before != reg.IIR_NONE):
+            self._effects.append(IrqLine(INTR_PIN, 1, folded) if level and folded else _LINE_LEVELS[level])
+        late = self._lateness()
+        if late != self._late:  # behind the level: what is then known of the line is this
+            self._late = late
+            self._effects.append(_LATE_THR[late])
+
+    def _lateness(self) -> int:
+        """Whether a write to THR may be late: see LateWrites."""
+        if self._paced or (self._ier and self._mcr & reg.MCR_LOOP):
+            return 0
+        if not self._ier & reg.IER_ETBEI:
+            return 1
+        alone = self._iir in (reg.IIR_NONE, reg.IIR_THR_EMPTY) and not self._ier & reg.IER_EDSSI
+        return PULSES if alone and not self._lcr & reg.LCR_DLAB else 0
 
     # --- Transmitter --------------------------------------------------------------------------------
 
@@ -503,7 +521,7 @@ class Uart16550A:
         """THR is written and, without pacing, has gone out at once."""
         transmitter = self._transmitter
         if transmitter.thre_pending:
-            if self._iir == reg.IIR_THR_EMPTY and not (self._ier & reg.IER_EDSSI or self._mcr & reg.MCR_LOOP):
+            if self._iir == reg.IIR_THR_EMPTY and self._late == PULSES:
                 # What interrupt-driven output does: the line falls and rises again, and IIR is as it was.
                 self._effects.append(_LINE_LEVELS[0])
                 self._send(value & self._timing.word_mask)

@@ -21,6 +21,7 @@ cdef class SourceCore:
     cdef public bint passes
     cdef public bint ready
     cdef public bint fired
+    cdef public uint32_t ahead
     cdef Lock channel
 
     def guarded_by(self, lock):
@@ -30,6 +31,14 @@ cdef class SourceCore:
     def __call__(self, level, coalesced):
         """See Source."""
         self._router.change(self, level, coalesced)
+
+    def edge(self):
+        """Raise it now, from low: its model will report that. Under the lock of the channel."""
+        cdef uint32_t ahead = self.ahead
+        level, self.ahead = self.level, 0
+        self(0, 0)
+        self(1, 0)
+        self.level, self.ahead = level, ahead + 1
 
 
 cdef class RouterCore:
@@ -73,17 +82,24 @@ cdef class RouterCore:
     def change(self, SourceCore source, bint level, coalesced):
         """See InterruptRouter. A line whose rise has been announced is left to Python."""
         cdef kvm_irq_level line
+        cdef uint32_t passed
         state = source.state
         if not PyThread_acquire_lock(self.lines.lock, 0):
             with nogil:  # a thread that has it may need the GIL
                 PyThread_acquire_lock(self.lines.lock, 1)
         try:
-            if not state.announced and not source.is_ahead:
-                before = bool(state.asserted & state.heard)
+            if not state.announced:
                 source.level = int(level)
-                state.asserted = state.asserted | source.bit if level else state.asserted & ~source.bit
+                passed = 0
+                if level and source.ahead:
+                    passed = min(source.ahead, 1 + coalesced)
+                    source.ahead -= passed
                 if coalesced and state.heard & source.bit:
-                    state.coalesced += coalesced
+                    state.coalesced += coalesced + 1 - max(passed, 1)
+                if not level and source.ahead:
+                    return
+                before = bool(state.asserted & state.heard)
+                state.asserted = state.asserted | source.bit if level else state.asserted & ~source.bit
                 if bool(state.asserted & state.heard) is before:
                     return
                 state.raised += int(level)

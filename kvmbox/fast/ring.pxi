@@ -4,6 +4,7 @@
 
 cdef enum:
     MOST_ZONES = 32
+    MOST_IN_RUN = 256
     # As wire.blocks.
     MAX_WIDE = 8
     LISTED = 16
@@ -16,11 +17,12 @@ cdef enum:
 cdef struct Zone:
     uint64_t port
     uint64_t offset
-    uint64_t carried    # writes that were delivered here, and are not counted by the device
+    int64_t carried     # writes that were delivered here, and are not counted by the device
     uint64_t index      # of the device in its process
     uint64_t latch      # of a latch: the word of a write; otherwise 0
     PyObject *device
     PyObject *core      # its ChannelCore, or NULL where Python delivers
+    PyObject *source    # the SourceCore of its pin 0, while writes that exit may be posted; otherwise NULL
 
 
 cdef class RingCore:
@@ -35,6 +37,8 @@ cdef class RingCore:
     cdef uint64_t byte_to_port
     cdef Zone table[MOST_ZONES]
     cdef size_t zones
+    cdef bint posts     # whether a zone has a source
+    cdef uint8_t run[MOST_IN_RUN]
     cdef object owned   # what the table points to
 
     def set_up(self, Lock lock, zones, pairs, bint carries, *, entries, entry_size, byte_to_port):
@@ -43,7 +47,7 @@ cdef class RingCore:
         self.mutex, self.carries, self.owned = lock, carries, zones
         for port, (device, register) in zones.items():
             if self.zones < MOST_ZONES:
-                self.table[self.zones] = Zone(port, register, 0, 0, 0, <PyObject *>device, NULL)
+                self.table[self.zones] = Zone(port, register, 0, 0, 0, <PyObject *>device, NULL, NULL)
                 core = None if port in pairs else getattr(device, "channel", None)
                 if isinstance(core, ChannelCore):
                     self.table[self.zones].index = device.index
@@ -106,6 +110,67 @@ cdef class RingCore:
             self.leave_room()
         return given
 
+    def let_post(self, uint64_t port, int allowed):
+        """See CoalescedRing."""
+        cdef size_t number
+        cdef Zone *zone
+        self.posts = False
+        for number in range(self.zones):
+            zone = &self.table[number]
+            if zone.port == port and zone.core != NULL:
+                lines = (<ChannelCore>zone.core)._lines[zone.index]
+                is_ours = bool(lines) and isinstance(lines[0], SourceCore)
+                if zone.source != NULL and allowed != MAY_PULSE:
+                    lines[0].settle()
+                # SAFETY: the grants of the channel hold the source.
+                zone.source = <PyObject *>lines[0] if allowed == MAY_PULSE and is_ours else NULL
+            self.posts |= zone.source != NULL
+
+    cdef bint post(self, uint64_t *indices, PyObject *device, uint64_t offset, uint64_t byte) noexcept nogil:
+        """Put a write that has exited into the ring, as KVM does with those that do not, and raise the line that
+        it raises. By the only vCPU. False: nothing has happened.
+        """
+        cdef size_t number
+        cdef uint64_t word, first, last
+        cdef uint64_t *entry
+        cdef Zone *zone = NULL
+        cdef bint posted = False
+        for number in range(self.zones):
+            if self.table[number].device == device and self.table[number].offset == offset:
+                zone = &self.table[number]
+        if zone == NULL or zone.source == NULL or not self.carries:
+            return False
+        # Under this lock no request is on its way that may forbid it.
+        # SAFETY: `owned` holds the device, and it holds the channel.
+        if not PyThread_acquire_lock((<ChannelCore>zone.core).mutex.lock, 0):
+            return False
+        word = load(indices)
+        first, last = word & 0xFFFFFFFFULL, word >> 32
+        if (
+            first < self.entries
+            and last < self.entries
+            and (last + 1) % self.entries != first
+            and <void *>self._failure == <void *>None
+            and zone.source != NULL
+            and (<ChannelCore>zone.core).is_quiet()
+            and self.edge(zone.source)
+        ):
+            entry = indices + 1 + self.entry_words * last
+            entry[0], entry[1], entry[2] = zone.port, self.byte_to_port, byte
+            store_half(<uint32_t *>indices + 1, <uint32_t>((last + 1) % self.entries))
+            zone.carried -= 1  # counted as an exit, and as a write in the ring
+            posted = True
+        PyThread_release_lock((<ChannelCore>zone.core).mutex.lock)
+        return posted
+
+    cdef bint edge(self, PyObject *source) noexcept with gil:
+        try:
+            (<SourceCore>source).edge()
+            return True
+        except BaseException as error:
+            self._failure = error
+            return False
+
     cdef void leave_room(self) noexcept with gil:
         self._room.wait_for_room()
 
@@ -141,7 +206,7 @@ cdef class RingCore:
         """Deliver what is in the ring now, as `CoalescedRing.drain` does, and if it fits behind that the write of
         `byte` to register `offset` of `device`, if that is not NULL.
 
-        No run of writes to one port: whatever there is of those is Python's.
+        No run of writes to a latch, or to a device with a journal: whatever there is of those is Python's.
         """
         cdef uint64_t word, first, last, value, registers, count, taken, place
         cdef const uint64_t *entry
@@ -150,6 +215,7 @@ cdef class RingCore:
         cdef Zone *before
         cdef int found = LEFT
         cdef bint finished = False
+        cdef bint is_run, begun
         PyThread_acquire_lock(self.mutex.lock, 1)
         word = load(indices)
         first, last = word & 0xFFFFFFFFULL, word >> 32
@@ -185,10 +251,19 @@ cdef class RingCore:
                     count += 1
                     place = (place + 1) % self.entries
                     before = next_one
-                if count == 1 and place != last and next_one == zone:
+                is_run = count == 1 and place != last and next_one == zone
+                if is_run and zone.latch:
                     break
+                while is_run and place != last and count < MOST_IN_RUN:
+                    entry = indices + 1 + self.entry_words * place
+                    if self.zone_of(entry) != zone:
+                        break
+                    self.run[count] = entry[2] & 0xFF
+                    count += 1
+                    place = (place + 1) % self.entries
+                self.run[0] = value & 0xFF
                 taken = count
-                if place == last and count < MAX_WIDE and device == zone.device and (zone.offset | offset) < LISTED:
+                if not is_run and place == last and count < MAX_WIDE and device == zone.device and (zone.offset | offset) < LISTED:
                     value |= byte << 8 * count
                     registers |= offset << 4 * count
                     count += 1
@@ -196,9 +271,13 @@ cdef class RingCore:
                 it.limit = 0
                 word = WRITE if count == 1 else WRITE_LIST
                 # SAFETY: `owned` holds the device, and it holds the channel.
-                if not (<ChannelCore>zone.core).begin(
-                    it, word | zone.index << 8 | count << 16, zone.offset if count == 1 else registers, value
-                ):
+                if is_run:
+                    begun = (<ChannelCore>zone.core).begin_run(it, zone.index, zone.offset, self.run, count)
+                else:
+                    begun = (<ChannelCore>zone.core).begin(
+                        it, word | zone.index << 8 | count << 16, zone.offset if count == 1 else registers, value
+                    )
+                if not begun:
                     found = LEFT
                     break
                 if it.status != ANSWERED:

@@ -33,7 +33,7 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
-from kvmbox.devices.model import MOVED, IrqLine
+from kvmbox.devices.model import MOVED, PULSES, IrqLine
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effects import BY_CLASS, EFFECT, HOST_OUTPUT
 
@@ -79,6 +79,7 @@ cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t COMPLETE = protocol.COMPLETE
 cdef uint64_t COMPLETED_READ = protocol.COMPLETED_READ
 cdef uint64_t WRITE_LIST = protocol.WRITE_LIST
+cdef uint64_t WRITE_RUN = protocol.WRITE_RUN
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
 cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
@@ -92,6 +93,7 @@ cdef size_t HEADER_BYTES = protocol.HEADER.size
 cdef size_t FRAME_BYTES = protocol.MAX_FRAME
 
 # The effects that a guest without a driver for anything else causes: output and interrupt lines.
+cdef int MAY_PULSE = PULSES
 cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
 cdef uint64_t LINE_TAG = BY_CLASS[IrqLine].tag
 cdef uint64_t WINDOW_TAG = 14  # of wire.media_effects, which not every run loads
@@ -619,7 +621,7 @@ cdef class ChannelCore:
                 and it.reply[0] & EFFECTS_FIELD
                 and self.end.body_bytes == it.reply[3] >> 32
                 and it.reply[3] & 0xFFFFFFFFULL == 0
-                and (is_read or kind == WRITE or kind == WRITE_LIST or kind == COMPLETE)
+                and (is_read or kind == WRITE or kind == WRITE_LIST or kind == WRITE_RUN or kind == COMPLETE)
                 and kind != READ_WIDE
             ):
                 # Which device may have them, and what they do, Python's objects tell.
@@ -629,6 +631,30 @@ cdef class ChannelCore:
             else:
                 it.status = UNLIKE
         return True
+
+    cdef bint begin_run(
+        self, Open *it, uint64_t device, uint64_t offset, const uint8_t *data, uint64_t length
+    ) noexcept nogil:
+        """As `begin`, of a WRITE_RUN. Not where a journal wants its bytes."""
+        cdef bint is_begun = False
+        PyThread_acquire_lock(self.mutex.lock, 1)
+        if <void *>self._journal == <void *>None and <void *>self.end != <void *>None and not self.posted:
+            self.end.more, self.end.more_bytes = data, length
+            is_begun = self.begin_under_lock(it, WRITE_RUN | device << 8, offset | length << 32, 0)
+            self.end.more_bytes = 0
+        if not is_begun or it.status == ANSWERED or it.status == RAISED:
+            PyThread_release_lock(self.mutex.lock)
+        return is_begun
+
+    cdef bint is_quiet(self) noexcept nogil:
+        """Whether the process is there, is not recorded, and has no deadline that has come. Under the lock."""
+        return (
+            <void *>self._failure == <void *>None
+            and <void *>self._record == <void *>None
+            and <void *>self.clock != <void *>None
+            and self.clock.is_running()
+            and self.clock.time() < self.deadline
+        )
 
     cdef bint tell_posted(self, Open *it) noexcept nogil:
         """Send the request that is posted. False: it has raised, or `it` is UNUSED and nothing has happened."""
@@ -1221,6 +1247,16 @@ cdef class LoopCore:
             self.note(route.what, self.value)
             return NOTICED
         if route.guarded:
+            if (
+                not route.is_read
+                and route.size == 1
+                and <void *>self.ring != <void *>None
+                and self.ring.posts
+                and self.ring.post(words + self.ring_word, route.device, route.offset, data[0])
+            ):
+                route.count += 1
+                self.note(route.what, data[0])
+                return NOTICED
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
                 # It holds earlier writes, which come first. One that this read can take along does so.

@@ -11,9 +11,10 @@ Rises that are announced
 ------------------------
 
 A model may announce when its pin will rise. At this time the line can be raised before the model is told the
-time, and so without waiting for the process of the model (docs/adr/interrupts.md). Raised ahead,
-a source stands high, whatever the model has reported last. The next rising edge that the model reports is the
-one that has been passed on, and so is a falling edge right before it: neither is passed on again.
+time, and so without waiting for the process of the model (docs/adr/interrupts.md). Raised ahead, a source
+stands high, whatever the model has reported last. The next rising edge that the model reports is the one that
+has been passed on, and so is a falling edge right before it: neither is passed on again. A source that rises
+with each late write (`devices.model.PULSES`) is raised ahead as often, and as many edges are passed on.
 
 What raising a source would do to its line is worked out beforehand, whenever the line changes (`lowers`,
 `passes`). So the thread that raises lines needs no more than these values, and they are `ready` unless a
@@ -83,8 +84,8 @@ class Source:
         self.bit = bit
         self.level = 0
         """What the model has reported."""
-        self.is_ahead = False
-        """Whether it was raised, and the model has not reported that."""
+        self.ahead = 0
+        """How often it was raised without the model having reported that yet."""
         self._router = router
 
     def __call__(self, level: int, coalesced: int) -> None:
@@ -106,7 +107,7 @@ class Source:
 
     def settle(self) -> None:
         """See Rise."""
-        if self.is_ahead or self.fired:
+        if self.ahead or self.fired:
             self._router.settle(self)
 
 
@@ -164,11 +165,12 @@ class InterruptRouter:
         with self._lock:
             before = self._level_before(state)
             source.level = level
-            if level or not source.is_ahead:
-                source.is_ahead = False
+            passed = min(source.ahead, 1 + coalesced) if level else 0
+            source.ahead -= passed
+            if level or not source.ahead:
                 state.asserted = state.asserted | source.bit if level else state.asserted & ~source.bit
             if state.heard & source.bit:
-                state.coalesced += coalesced
+                state.coalesced += coalesced + 1 - max(passed, 1)
             self._pass_on(source.gsi, state, before)
 
     def announce(self, source: Source) -> None:
@@ -201,10 +203,9 @@ class InterruptRouter:
         state = source.state
         with self._lock:
             before = self._level_before(state)
-            if source.is_ahead:
-                source.is_ahead = False
-                if not source.level:
-                    state.asserted &= ~source.bit
+            if source.ahead and not source.level:
+                state.asserted &= ~source.bit
+            source.ahead = 0
             self._pass_on(source.gsi, state, before)
 
     # --- Under the lock -------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ class InterruptRouter:
         """Account for the sources that have been raised ahead."""
         for source in [source for source in state.announced if source.fired]:
             state.announced.remove(source)
-            source.fired, source.is_ahead = False, True
+            source.fired, source.ahead = False, source.ahead or 1
             state.asserted |= source.bit
             state.raised += source.passes
             self._plan(state)

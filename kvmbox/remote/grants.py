@@ -135,7 +135,7 @@ class Host(Protocol):
         ...
 
     def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
-        """What hears whether writes to a register may be late (1) or must not (0); never waits long."""
+        """What hears whether writes to a register may be late: see `model.LateWrites`; never waits long."""
         ...
 
     @property

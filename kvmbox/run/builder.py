@@ -457,15 +457,15 @@ class GuestVm:
             return None
         for port in devices.coalesced:
             self.vm.register_coalesced(port, 1, pio=True)
-        devices.late.attach(self.vm, devices.late_forbidden)
-        devices.late_forbidden = ()
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
-        vcpu = self.vcpus[0]
-        alone = len(self.vcpus) == 1
+        vcpu, alone = self.vcpus[0], len(self.vcpus) == 1
         latches = zones.keys() & {port for device in devices.board for port in device.latches}
-        return ring_kind()(
+        ring = ring_kind()(
             vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, latches=latches, carries=alone
         )
+        devices.late.attach(self.vm, ring, devices.late_forbidden)
+        devices.late_forbidden = ()
+        return ring
 
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""

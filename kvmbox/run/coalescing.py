@@ -38,6 +38,9 @@ Who moves `first`, when, and under which lock
 6. The lock of the ring is taken before the lock of a channel. A thread with the lock of a channel never takes
    the lock of the ring.
 
+Compiled code also puts writes into the ring that have exited, and moves `last` (`let_post`). Only the thread
+of the only vCPU does so, between two KVM_RUNs: the kernel reads `last` from the page each time.
+
 `carry_along` is the exception to rule 2. `first` passes the write before the read that carries the write is
 answered. With one vCPU nobody sees this, because the only thread that checks for an empty ring is the one
 that carries the write. With more vCPUs no write is carried (`carries`).
@@ -145,6 +148,11 @@ class CoalescedRing:
         """Whether a write in the ring may be for the process of `device`."""
         channel = getattr(device, "channel", None)
         return any(proxy.channel is channel for proxy, _ in self._zones.values())
+
+    def let_post(self, port: int, allowed: int) -> None:
+        """With PULSES (`devices.model`), writes to `port` that exit may go to the ring, each with a rise of
+        pin 0 of its device. Under the lock of the device's channel. Only compiled code makes use of it.
+        """
 
     def open_window(self, window: LateList) -> None:
         """From now on `window` gives what is in the ring. Each write leaves it for itself."""

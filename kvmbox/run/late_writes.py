@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from kvmbox.kvm.vm import Vm
+    from kvmbox.run.coalescing import CoalescedRing
 
 BUSY_WRITES: Final = 64
 FIRST_REST: Final = 20
@@ -39,12 +40,9 @@ _PORT_SHIFT: Final = 16
 class _Port:
     def __init__(self, number: int) -> None:
         self.number = number
-        self.allowed = True
-        self.coalesced = False
-        self.exits = 0  # of writes, when it was looked at last
-        self.rest = 0  # slices to wait
-        self.next_rest = FIRST_REST
-        self.revoked = False  # in this slice
+        self.allowed, self.coalesced = True, False
+        self.exits, self.revoked = 0, False  # of writes, when it was looked at last; since then
+        self.rest, self.next_rest = 0, FIRST_REST  # slices to wait
 
 
 class LateWrites:
@@ -54,22 +52,22 @@ class LateWrites:
         self._ports: list[_Port] = []
         self._lock = threading.Lock()  # taken last: a thread with it takes no other
         self._vm: Vm | None = None
+        self._ring: CoalescedRing | None = None
 
     def add(self, port: int) -> Callable[[int], None]:
-        """Watch a port. The result hears whether writes to it may be late from now on (1), or must not (0).
-
-        Any thread may call it.
+        """Watch a port. The result hears whether writes to it may be late: see `model.LateWrites`. Any thread
+        may call it, under the lock of the device's channel.
         """
         watched = _Port(port)
         self._ports.append(watched)
-        return lambda allowed: self._allow(watched, bool(allowed))
+        return lambda allowed: self._allow(watched, allowed)
 
-    def attach(self, vm: Vm, forbidden: Collection[int] = ()) -> None:
-        """A virtual machine was built. Its devices are as after a reset, where writes may be late, unless
-        their ports are among `forbidden`.
+    def attach(self, vm: Vm, ring: CoalescedRing, forbidden: Collection[int] = ()) -> None:
+        """A virtual machine was built, with its ring. Its devices are as after a reset, where writes may be
+        late, unless their ports are among `forbidden`.
         """
         with self._lock:
-            self._vm = vm
+            self._vm, self._ring = vm, ring
             for port in self._ports:
                 port.allowed = port.number not in forbidden
                 port.coalesced, port.revoked, port.exits = False, False, 0
@@ -83,7 +81,7 @@ class LateWrites:
     def detach(self) -> None:
         """The virtual machine is about to be closed."""
         with self._lock:
-            self._vm = None
+            self._vm = self._ring = None
 
     def tend(self, exits: Callable[[], Mapping[int, int]]) -> None:
         """A slice is over. `exits` counts exits by packed (direction, size, port) word. Raises KvmError."""
@@ -102,13 +100,13 @@ class LateWrites:
                     self._vm.register_coalesced(port.number, 1, pio=True)
                     port.coalesced = True
 
-    def _allow(self, port: _Port, allowed: bool) -> None:
+    def _allow(self, port: _Port, allowed: int) -> None:
         with self._lock:
-            port.allowed = allowed
-            if allowed:
-                return
-            port.revoked = True
-            if port.coalesced and self._vm is not None:
+            ring, port.allowed = self._ring, allowed == 1
+            port.revoked = port.revoked or not port.allowed
+            if port.coalesced and not port.allowed and self._vm is not None:
                 self._vm.unregister_coalesced(port.number, 1, pio=True)
                 port.coalesced = False
                 port.rest, port.next_rest = port.next_rest, min(2 * port.next_rest, LONGEST_REST)
+        if ring is not None:
+            ring.let_post(port.number, allowed)

@@ -367,7 +367,7 @@ class MainLoop:
     def _sleep_ms(self, devices: Devices) -> float:
         """How long the main thread may sleep: until the end of the slice, or until the time-out."""
         now = time.monotonic()
-        wakes = [self.watch.slice_ends_at]
+        wakes = [self.watch.slice_ends_at()]
         if (times_out_at := self.ends.times_out_at(self.standstill.stood_ns)) is not None:
             wakes.append(times_out_at / 1e9)
         if (visit := self.standstill.wake_in(devices.clock)) is not None:

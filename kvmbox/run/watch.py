@@ -81,13 +81,12 @@ class Watch:
 
     # --- Slices -------------------------------------------------------------------------------------------
 
-    @property
     def slice_ends_at(self) -> float:
         """When the present slice ends, in s of the monotonic clock."""
-        return self._began + self._slice_ms / 1000
+        return self._began + self._slice_ms() / 1000
 
-    @property
     def _slice_ms(self) -> int:
+        """How long the present slice is. If the guest slept soundly and may have been woken, it is noted."""
         visited = self._standstill.is_visited
         sound = not visited and self._sleep is not None and self._sleep.lasts()
         owes = bool(self._put_off) or visited
@@ -100,7 +99,7 @@ class Watch:
 
     def slice_over(self) -> int | None:
         """The length of the slice in ms, if it is over: then the next one begins."""
-        length = self._slice_ms
+        length = self._slice_ms()
         if time.monotonic() < self._began + length / 1000:
             return None
         # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.

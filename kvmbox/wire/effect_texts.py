@@ -47,6 +47,8 @@ from kvmbox.devices.pci_effects import Control, Decode, Message, Route
 if TYPE_CHECKING:
     from kvmbox.devices.model import Ranges
 
+_LATE: Final = ("forbids", "allows", "lets pin 0 pulse for")
+
 
 def _rise_text(effect: RisesAt, wire: Callable[[int], str]) -> str:
     if effect.at == NO_RISE:
@@ -94,9 +96,7 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
     ),
     TakeLine: lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
     Suspend: lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
-    LateWrites: lambda effect, _: (
-        f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
-    ),
+    LateWrites: lambda effect, _: f"{_LATE[effect.allowed]} late writes to register {effect.register}",
     RisesAt: _rise_text,
     Window: lambda effect, _: (
         f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "

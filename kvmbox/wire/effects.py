@@ -310,7 +310,8 @@ TABLE: Final = (
         "LATE_WRITES",
         "late writes",
         LateWrites,
-        ((PIN, "the register"), (LEVEL, "1: writes to it may be late; 0: they must not")),
+        ((PIN, "the register"), (LEVEL, "1: writes to it may be late; 0: they must not; 2: see below")),
+        most_level=2,
         grants=("LateWrites",),
     ),
     EffectKind(

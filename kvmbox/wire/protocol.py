@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Parameter: TypeAlias = int | bytes
 
-VERSION: Final = 8
+VERSION: Final = 9
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")

@@ -54,6 +54,7 @@ from kvmbox.devices.model import (
     FAILED,
     NANOSECONDS,
     NO_RISE,
+    PULSES,
     WAKE_BY_RTC,
     ContentRead,
     DeviceModel,
@@ -436,7 +437,7 @@ class Rig:
                         )
                 case LateWrites(register, allowed):
                     assert board.LateWrites(register) in self.device.grants
-                    assert allowed in (0, 1)
+                    assert allowed in (0, 1, PULSES)
                 case MemoryRead(_, ranges):
                     (memory,) = self.device.granted(Memory)
                     assert len(ranges) <= memory.max_ranges

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kvmbox.devices.model import PULSES
 from kvmbox.run.late_writes import BUSY_WRITES, FIRST_REST, LONGEST_REST, LateWrites
 
 PORT = 0x3F8
@@ -25,6 +26,14 @@ class FakeVm:
         self.log.append("off")
 
 
+class FakeRing:
+    def __init__(self) -> None:
+        self.log: list[tuple[int, int]] = []
+
+    def let_post(self, port: int, allowed: int) -> None:
+        self.log.append((port, allowed))
+
+
 class Rig:
     """One port, and a guest whose writes exit while the port is not coalesced."""
 
@@ -33,8 +42,13 @@ class Rig:
         self.allow = self.late.add(PORT)
         self.vm = FakeVm()
         self.exits = 0
+        self.ring = FakeRing()
+        self.attach()
+
+    def attach(self, forbidden: tuple[int, ...] = ()) -> None:
         vm: Any = self.vm
-        self.late.attach(vm)
+        ring: Any = self.ring
+        self.late.attach(vm, ring, forbidden)
 
     def slice(self, writes: int = BUSY_WRITES) -> list[str]:
         """A slice with so many writes; what was asked of KVM at its end."""
@@ -101,9 +115,8 @@ def test_new_machine_begins_anew_and_keeps_the_rest(rig: Rig) -> None:
     rig.late.detach()
     rig.allow(1)
     assert rig.slice() == []
-    other: Any = FakeVm()
-    rig.late.attach(other)
-    rig.vm, rig.exits = other, 0
+    rig.vm, rig.exits = FakeVm(), 0
+    rig.attach()
 
     assert [rig.slice() for _ in range(FIRST_REST)] == [[]] * FIRST_REST
     assert rig.slice() == ["on"]
@@ -119,8 +132,8 @@ def test_nothing_is_asked_of_a_machine_that_is_gone(rig: Rig) -> None:
 
 def test_exits_are_not_counted_where_there_is_nothing_to_decide() -> None:
     late = LateWrites()
-    vm: Any = FakeVm()
-    late.attach(vm)
+    fake: Any = None
+    late.attach(fake, fake)
 
     def counted() -> dict[int, int]:
         raise AssertionError
@@ -133,9 +146,20 @@ def test_machine_that_goes_on_starts_with_what_was_forbidden(rig: Rig) -> None:
     forbidden = rig.late.forbidden
     assert forbidden == (PORT,)
     other = Rig()
-    vm: Any = other.vm
-    other.late.attach(vm, forbidden)
+    other.attach(forbidden)
     assert other.slice() == []
     other.allow(1)
     assert other.late.forbidden == ()
     assert other.slice() == ["on"]
+
+
+def test_port_whose_writes_pulse_is_not_coalesced_but_posted(rig: Rig) -> None:
+    rig.slice()
+    rig.allow(PULSES)
+
+    assert rig.vm.log == ["on", "off"]
+    assert rig.late.forbidden == (PORT,)
+    rig.allow(1)
+    rig.late.detach()
+    rig.allow(PULSES)
+    assert rig.ring.log == [(PORT, PULSES), (PORT, 1)]

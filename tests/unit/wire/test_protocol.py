@@ -168,7 +168,7 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(10, level=2), "line effect with level 2"),
         (1, effect(10, argument=1), "effect 10 with a value"),
         (1, effect(11, level=1), "effect 11 with stray fields"),
-        (1, effect(12, level=2), "late writes effect with level 2"),
+        (1, effect(12, level=3), "late writes effect with level 3"),
         (1, effect(12, argument=1), "effect 12 with a value"),
     ],
 )

@@ -1,0 +1,242 @@
+"""Posted writes: a guest cannot tell whether its interrupt-driven output is late.
+
+A guest drives a UART with its transmitter's interrupt, at random: it writes characters, acknowledges,
+polls, and changes what interrupts. Input arrives and time passes meanwhile, and writes to a debug
+console do not exit. It runs in pure Python, where each character is a request, and compiled, where the
+VMM posts most of them. What the guest reads, each edge of the line, what is printed, and the state of
+the model have to be the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kvmbox.bus import Bus, Mapping
+from kvmbox.choice import why_not_built
+from kvmbox.jail.server import DeviceServer
+from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.run.coalescing import ENTRIES
+from kvmbox.run.late_writes import LateWrites
+from kvmbox.wire import protocol
+from tests.support.fake_room import FakeRoom
+from tests.support.halves import Half, built_halves
+from tests.support.kernel_ring import indices, kernel_writes
+from tests.support.scripted_vcpu import DATA, IN, OUT, FakeVcpu
+
+HALVES: Final = built_halves()
+
+pytestmark = pytest.mark.skipif(len(HALVES) < 2, reason=f"compiled: {why_not_built()}")
+
+COM1, CONSOLE, IRQ = 0x3F8, 0xE9, 4
+THR, IER, IIR, FCR, LCR, MCR, LSR, SCR = (
+    COM1,
+    COM1 + 1,
+    COM1 + 2,
+    COM1 + 2,
+    COM1 + 3,
+    COM1 + 4,
+    COM1 + 5,
+    COM1 + 7,
+)
+CHARACTER_TIME: Final = 347_223  # of four characters at 115200 baud, in ns
+
+BYTE: Final = st.integers(0, 0xFF)
+PRINT: Final = st.tuples(st.just("out"), st.just(THR), BYTE)
+STEP: Final = st.one_of(
+    PRINT,
+    PRINT,
+    st.tuples(st.just("out"), st.just(IER), st.sampled_from([2, 2, 2, 3, 0, 1, 6, 0xF])),
+    st.tuples(st.just("in"), st.sampled_from([IIR, IIR, LSR, THR, COM1 + 6, IER])),
+    st.tuples(
+        st.just("out"), st.sampled_from([FCR, LCR, MCR, SCR]), st.sampled_from([0, 1, 3, 7, 0x10, 0x80])
+    ),
+    st.tuples(st.just("late"), BYTE),
+    st.tuples(st.just("input"), BYTE),
+    st.tuples(st.just("time"), st.sampled_from([1, 250, CHARACTER_TIME])),
+    st.just(("flush",)),
+)
+
+
+class FakeVm:
+    """No port becomes busy: nothing is asked of KVM."""
+
+
+class Machine:
+    """A loop, a ring, a router and a UART beside a debug console."""
+
+    def __init__(self, half: Half) -> None:
+        self.vcpu = FakeVcpu()
+        self.clock = half.clock()
+        self.time = 1_000
+        self.printed = b""
+        self.seen: list[tuple[object, ...]] = []
+        self.router = half.router(self.clock)
+        self.router.attach(lambda _gsi, _level: None)
+        late, ports = LateWrites(), Bus(16)
+        link = half.socket.connect([], None)
+        self.server = DeviceServer()
+        self.thread = threading.Thread(target=self.serve, args=(half, link.device), daemon=True)
+        self.thread.start()
+        grants = [
+            Grants(
+                "uart",
+                irq_lines=[self.router.source(IRQ)],
+                output=self.print,
+                input_room=lambda _: None,
+                late_writes={0: late.add(COM1)},
+            ),
+            Grants("console", output=self.print),
+        ]
+        self.channel = half.channel("uart", link, grants, now=self.clock.now)
+        for request in protocol.hello_requests([("uart_16550a", {}), ("debugcon", {})]):
+            self.channel.request(
+                protocol.HELLO, value=request.value, payload=request.payload, limit=0xFFFF_FFFF
+            )
+        zones = {}
+        for index, (port, count) in enumerate(((COM1, 8), (CONSOLE, 1))):
+            proxy = DeviceProxy(self.channel, index, f"device {index}", frozenset())
+            ports.attach(Mapping(port, count, proxy, direct=proxy))
+            zones[port] = proxy, 0
+        self.uart = zones[COM1][0]
+        vcpu = self.vcpu
+        self.ring = half.ring(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=FakeRoom(), carries=True)
+        late.attach(cast(Any, FakeVm()), self.ring)
+        self.control = half.control(vcpu.kick)
+        self.loop = half.loop(
+            self.control, cast(Vcpu, vcpu), ports, Bus(52), read_memory=lambda _address: None, ring=self.ring
+        )
+
+    def serve(self, half: Half, ends: tuple[int, ...]) -> None:
+        port = half.stream_port(ends[0], ends[-1], **({"alone": False} if half.is_compiled else {}))
+        half.serve(port, self.server)
+        os.close(ends[0])
+
+    def print(self, text: bytes) -> None:
+        self.printed += text
+
+    def let_pass(self, nanoseconds: int) -> None:
+        """The clock runs, on a loan that is used up at once; the process is told at its deadline."""
+        self.time += nanoseconds
+        self.clock.hold()
+        self.clock.skip_to(self.time)
+        self.clock.lend(0)
+        self.clock.release()
+        if self.channel.deadline <= self.time:
+            self.channel.request(protocol.ADVANCE)
+
+    def exit(self, direction: int, port: int, byte: int = 0xEE) -> Callable[[], int]:
+        def play() -> int:
+            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
+            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, 1, DATA)
+            self.vcpu.page[DATA] = byte
+            return 0
+
+        return play
+
+    def late(self, byte: int) -> None:
+        first, last = indices(self.vcpu.page)
+        if (last + 1) % ENTRIES != first:
+            kernel_writes(self.vcpu.page, CONSOLE, bytes([byte]))
+
+    def input(self, byte: int) -> None:
+        taken, _ = self.channel.request(protocol.RECEIVE, payload=bytes([byte]), limit=1)
+        self.seen.append(("taken", taken))
+
+    def prepare(self, what: str, *details: int) -> None:
+        script = self.vcpu.script
+        acts: dict[str, Callable[..., object]] = {
+            "late": self.late,
+            "input": self.input,
+            "time": self.let_pass,
+            "flush": self.ring.flush,
+        }
+
+        def between() -> int:
+            if what in acts:
+                acts[what](*details)
+            line = self.router.lines[IRQ]
+            self.seen.append((what, self.vcpu.page[DATA], line.raised, line.is_high))
+            return -errno.EINTR
+
+        if what not in acts:
+            script.append(self.exit(IN if what == "in" else OUT, *details))
+        script.append(between)
+
+    def play(self, steps: list[tuple[Any, ...]]) -> tuple[object, ...]:
+        """What the guest and the world have seen, what was counted, and the model at the end."""
+        self.let_pass(0)
+        for step in steps:
+            self.prepare(*step)
+
+        def leave() -> int:
+            self.control.leave()
+            return -errno.EINTR
+
+        self.vcpu.script.append(leave)
+        self.loop.run()
+        requests = self.channel._sequence
+        self.channel.request(protocol.ADVANCE)
+        self.channel.close()
+        self.thread.join(30)
+        self.requests = requests
+        counts = self.uart.reads, self.uart.writes, self.loop.routes.guest_exits
+        line = self.router.lines[IRQ]
+        end = line.raised, line.coalesced, line.is_high, self.router._sources[0].ahead
+        return self.seen, self.printed, counts, end, self.server.models[0].snapshot()
+
+
+FIFO: Final = [("out", THR, 0x2E)] * 16
+DRIVER: Final = [("out", IER, 2), ("in", IIR), *FIFO, ("out", FCR, 1)]
+"""The first exit of each kind goes by the bus."""
+
+
+@settings(max_examples=400, deadline=None)
+@given(steps=st.lists(STEP, max_size=60), drives=st.booleans())
+@example(
+    steps=[("in", IIR), ("out", THR, 0x41), ("input", 0x42), ("in", IIR), ("in", THR), ("in", IIR)],
+    drives=True,
+)
+@example(
+    steps=[
+        *(("out", IER, 3), ("input", 0x42), ("in", IIR), ("in", THR), ("out", FCR, 0x81), ("input", 0x43)),
+        *(("in", IIR), ("out", THR, 0x41), ("time", CHARACTER_TIME), ("in", IIR), ("in", THR), ("in", IIR)),
+    ],
+    drives=True,
+)
+@example(
+    steps=[*FIFO, ("late", 0x45), *FIFO, ("late", 0x46), *FIFO, ("flush",), ("in", IIR)] * 5, drives=True
+)
+def test_guest_cannot_tell_whether_its_output_is_posted(steps: list[tuple[Any, ...]], drives: bool) -> None:
+    prompt, posted = (Machine(half).play(DRIVER * drives + steps) for half in HALVES)
+    assert posted == prompt
+
+
+@pytest.mark.parametrize(
+    ("driven", "expected"),
+    [
+        pytest.param([("in", IIR), *FIFO] * 8, 16, id="a FIFO is a run and a read"),
+        pytest.param(
+            [("in", IIR), ("out", THR, 0x41)] * 8, 8, id="a character travels with the read behind it"
+        ),
+        pytest.param([("out", IER, 3), ("input", 0x41), *FIFO], 18, id="input is reported: none is posted"),
+        pytest.param([("out", MCR, 0x10), *FIFO], 17, id="the loop receives what is written"),
+    ],
+)
+def test_posted_output_takes_few_requests(driven: list[tuple[Any, ...]], expected: int) -> None:
+    without, with_it = Machine(HALVES[1]), Machine(HALVES[1])
+    warm = [*DRIVER, ("out", MCR, 0), ("in", IIR)]
+    without.play(warm)
+    with_it.play([*warm, *driven, ("in", IIR)])
+    assert with_it.requests - without.requests - 1 == expected
