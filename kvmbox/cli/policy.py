@@ -38,10 +38,10 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
     ),
     Option(
         "form",
-        "The output format. pfc: Pseudo Filter Code of libseccomp. apparmor: profiles to load as root.",
+        "The output format. pfc: Pseudo Filter Code of libseccomp. apparmor, selinux: what root can load.",
         default="text",
         flag="--format",
-        choices=("text", "pfc", "json", "apparmor"),
+        choices=("text", "pfc", "json", "apparmor", "selinux"),
     ),
     SECCOMP,
     IPC,
@@ -77,7 +77,7 @@ def command(
     everybody = confinements(device_types(), seccomp=seccomp, ipc=transport(ipc))
     chosen, arguments = _split(words, everybody)
     if simulate is not None:
-        if form in ("pfc", "apparmor"):
+        if form not in ("text", "json"):
             raise UsageError(f"--simulate has no answer in --format {form}", hint="take text or json")
         answer, text = _simulate(chosen, simulate, arguments)
         _show(json.dumps(answer, indent=2) if form == "json" else text, answer, json_path)
@@ -156,10 +156,10 @@ def _pages(chosen: list[Confinement], form: str) -> str:
         return _pfc(chosen)
     if form == "json":
         return json.dumps(_data(chosen), indent=2)
-    if form == "apparmor":
-        from kvmbox.tools.policy.apparmor import as_apparmor
+    if form in ("apparmor", "selinux"):
+        from kvmbox.tools.policy.labels import as_policy
 
-        return as_apparmor(chosen)
+        return as_policy(form, chosen)
     return as_text(chosen, _missing_layers())
 
 

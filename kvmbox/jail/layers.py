@@ -83,7 +83,7 @@ PURPOSES: Final = {
     CGROUP_NS: "the host's cgroups have no path",
     OWN_UID: "a user id that no other device process has (as root only)",
     IPC_LIMITS: "no System V object at all, whose memory no rlimit bounds",
-    LABEL: "what its AppArmor profile lists and nothing else, where one is loaded",
+    LABEL: "what its policy of AppArmor or SELinux lists and nothing else, where one is loaded",
 }
 
 VMM_SECCOMP: Final = 1 << 24
@@ -106,7 +106,7 @@ VMM_PURPOSES: Final = {
     VMM_LANDLOCK: "kvmbox itself: no file but Python's own and /proc, to read; no TCP",
     VMM_CAPABILITIES: "kvmbox itself: no capability, but where device processes could not be ended otherwise",
     VMM_SCOPES: "kvmbox itself: no signal and no abstract socket to anything but its own processes",
-    VMM_LABEL: "kvmbox itself: what its AppArmor profile lists and nothing else, where one is loaded",
+    VMM_LABEL: "kvmbox itself: what its policy of AppArmor or SELinux lists, where one is loaded",
 }
 
 VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES | VMM_SCOPES | VMM_LABEL

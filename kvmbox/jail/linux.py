@@ -32,7 +32,10 @@ SYS_CLOSE_RANGE: Final = 436
 SYS_LANDLOCK_CREATE_RULESET: Final = 444
 SYS_LANDLOCK_ADD_RULE: Final = 445
 SYS_LANDLOCK_RESTRICT_SELF: Final = 446
-SYS_LSM_SET_SELF_ATTR: Final = 460
+
+# --- <linux/lsm.h> ----------------------------------------------------------------------------------
+LSM_ID_SELINUX: Final = 101
+LSM_ID_APPARMOR: Final = 104
 
 # --- prctl (<linux/prctl.h>) ------------------------------------------------------------------------
 PR_SET_PDEATHSIG: Final = 1

@@ -201,10 +201,10 @@ def _take_id(user: int, applied: int) -> int:
     return applied
 
 
-def take_label(reasons: dict[int, str], *processes: str) -> int:
-    """The layer, if a profile is loaded for one of `processes`; otherwise 0, and a reason."""
+def take_label(reasons: dict[int, str], *processes: str, machine: int | None = None) -> int:
+    """The layer, if a policy is loaded for one of `processes`, else 0, and a reason. See `label.take`."""
     try:
-        label.take(*processes)
+        label.take(*processes, machine=machine)
     except OSError as error:
         reasons[layers.LABEL] = str(error.args[-1])
         return 0

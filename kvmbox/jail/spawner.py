@@ -35,7 +35,7 @@ import os
 import select
 
 from kvmbox import bytecode
-from kvmbox.jail import identity, landlock, layers, linux, passing
+from kvmbox.jail import identity, label, landlock, layers, linux, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
 from kvmbox.jail.namespaces import isolate
@@ -348,6 +348,7 @@ def main(
         os.umask(0o777)
         os.chdir("/")
         entries = [_load_entry(name) for name in entry_names]
+        label.in_force()  # while its modules can be read
         isolation = isolate(vmm_pid, without, _hand_over)
         applied = isolation.applied
         parent_pid = 0 if applied & layers.PID_NS else vmm_pid
@@ -362,7 +363,7 @@ def main(
             if not applied & layer:
                 reasons.setdefault(layer, landlock.why_missing(landlock_limit))
         if not without & layers.LABEL:
-            applied |= jail.take_label(reasons, "spawner")
+            applied |= jail.take_label(reasons, "spawner", machine=vmm_pid)
         # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
         if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
             applied |= layers.EMPTY_ENVIRONMENT

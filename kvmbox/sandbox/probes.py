@@ -26,7 +26,8 @@ USER_NAMESPACE_REMEDY: Final = (
     "kernel.apparmor_restrict_unprivileged_userns, or the container's seccomp profile"
 )
 LABEL_REMEDY: Final = (
-    "run Linux 6.8 or later with AppArmor, and, as root: kvmbox policy --format apparmor | apparmor_parser -r"
+    "run Linux 6.8 or later with AppArmor or SELinux, and, as root, load what kvmbox policy --format "
+    "apparmor (with apparmor_parser -r) or selinux (with semodule -i) writes"
 )
 SCOPES_SINCE: Final = "6.12"
 NAMESPACE_REMEDY: Final = "run a kernel that has it, in a container that allows it"

@@ -79,7 +79,7 @@ def confine_main(
         (layers.VMM_SCOPES, _scope),
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),
         (layers.VMM_LANDLOCK, lambda: _landlock(readable)),
-        (layers.VMM_LABEL, lambda: label.take("vmm")),
+        (layers.VMM_LABEL, lambda: label.take("vmm", machine=os.getpid())),
         (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd, *filters)),
     )
     for layer, step in steps:

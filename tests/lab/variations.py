@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 USER_ID: Final = 1000
+KVMBOX: Final = shlex.join([sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"])
 
 
 @dataclass(slots=True)
@@ -81,11 +82,21 @@ def _cgroup(host: Host) -> None:
 def _apparmor(host: Host) -> None:
     host.packages.append("apparmor")
     tools, profiles = ".lab/apparmor", "/run/lab/tmp/profiles"
-    kvmbox = shlex.join([sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"])
     host.preparation += [
         "grep -q apparmor /sys/kernel/security/lsm",
-        f"{kvmbox} policy --format apparmor >{profiles}",
+        f"{KVMBOX} policy --format apparmor >{profiles}",
         f"{tools}/usr/sbin/apparmor_parser --base {tools}/etc/apparmor.d --skip-cache --replace {profiles}",
+    ]
+
+
+def _selinux(host: Host) -> None:
+    host.packages += ["secilc", "libsepol2"]
+    host.parameters += ["security=selinux", "selinux=1", "enforcing=1"]
+    module = "/run/lab/tmp/kvmbox.cil"
+    host.preparation += [
+        "grep -q selinux /sys/kernel/security/lsm",
+        f"{KVMBOX} policy --format selinux >{module}",
+        shlex.join([sys.executable, "-m", "tests.lab.selinux", module, ".lab"]),
     ]
 
 
@@ -97,6 +108,7 @@ VARIATIONS: Final = {
         Variation("one-cpu", "one CPU", _one_cpu),
         Variation("cgroup", "384 MiB of memory, 64 tasks, half a CPU", _cgroup),
         Variation("apparmor", "the profiles of kvmbox are loaded", _apparmor),
+        Variation("selinux", "the policy of kvmbox is loaded and enforced", _selinux),
         Variation("user", "an unprivileged user who may open /dev/kvm", _user),
     )
 }

@@ -1,4 +1,4 @@
-"""Profiles for AppArmor, for `kvmbox policy --format apparmor`: what `jail.label` stacks. Pure.
+"""Profiles for AppArmor, for `kvmbox policy --format apparmor`: what `jail.lsm` stacks. Pure.
 
 The label of a process is the stack of what was in force and of its profile, and the kernel asks each profile
 of a stack. So the spawner's allows what device processes need, too. Files that were open before are not asked
@@ -9,11 +9,10 @@ The form is that of apparmor.d(5), of AppArmor 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from kvmbox.jail.label import ANY_DEVICE, PREFIX
-from kvmbox.tools.policy.describe import Confinement
+from kvmbox.jail.lsm import PREFIX
 
 HEAD: Final = """\
 # Profiles of kvmbox for AppArmor, written by 'kvmbox policy --format apparmor'. Load them as root:
@@ -52,26 +51,16 @@ VMM: Final = (
 )
 
 
-def as_apparmor(confinements: Iterable[Confinement]) -> str:
-    """The profiles of all these, the threads of the VMM in one, and that of device types without a name."""
-    blocks = [HEAD]
-    about = {one.process: one.about for one in confinements}
-    for process, what in about.items():
-        if process == "spawner":
-            blocks += [
-                _profile(ANY_DEVICE, "device process of a model that a user wrote", _device(ANY_DEVICE))
-            ]
-            blocks += [_profile(process, what, SPAWNER)]
-        elif not process.startswith("vmm-"):
-            blocks += [_profile(process, what, _device(process))]
-    if any(process.startswith("vmm-") for process in about):
-        blocks += [_profile("vmm", "kvmbox itself, once it is set up", VMM)]
-    return "\n".join(blocks)
+def as_apparmor(about: Mapping[str, str]) -> str:
+    """The profiles of these processes, each with what it is for."""
+    rules = {"spawner": SPAWNER, "vmm": VMM}
+    blocks = [_profile(one, what, rules.get(one) or _device(one)) for one, what in about.items()]
+    return "\n".join([HEAD, *blocks])
 
 
-def _device(process: str) -> list[tuple[str, str]]:
+def _device(process: str) -> tuple[tuple[str, str], ...]:
     own = f"signal (send) set=(kill) peer=**{PREFIX}{process}**,"
-    return [CHANNEL, KILLED, (own, "of its messenger, while it starts")]
+    return CHANNEL, KILLED, (own, "of its messenger, while it starts")
 
 
 def _profile(process: str, about: str, rules: Iterable[tuple[str, str]]) -> str:

@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from kvmbox.tools.policy.apparmor import as_apparmor
 from kvmbox.tools.policy.describe import confinements
+from kvmbox.tools.policy.labels import as_policy
 
 PROFILE = re.compile(r"^profile (\S+) \{\n(.*?)^\}$", re.MULTILINE | re.DOTALL)
 
 
 def profiles() -> dict[str, list[str]]:
     """The rules of each profile, without their comments."""
-    text = as_apparmor(confinements({"uart": "device process: COM1", "pit": "device process: PIT"}))
+    text = as_policy("apparmor", confinements({"uart": "device process: COM1", "pit": "device process: PIT"}))
     return {
         name: [line.partition("#")[0].strip() for line in body.splitlines()]
         for name, body in PROFILE.findall(text)
@@ -45,4 +45,4 @@ def test_nobody_may_write_a_file_run_a_program_or_mount() -> None:
 
 def test_one_process_alone_has_its_profile_alone() -> None:
     uart = [one for one in confinements({"uart": "device process: COM1"}) if one.process == "uart"]
-    assert [name for name, _ in PROFILE.findall(as_apparmor(uart))] == ["kvmbox-uart"]
+    assert [name for name, _ in PROFILE.findall(as_policy("apparmor", uart))] == ["kvmbox-uart"]
