@@ -65,7 +65,7 @@ class Judge(Decision):
         """Taken before every lock of the console."""
         self._success_status = success_status
         self._search = TextSearch()
-        self._missing = list(dict.fromkeys(expect))
+        self._missing = {text: f"printed {text.decode('utf-8', 'replace')!r}" for text in expect}
         self._fatal = frozenset(fail_on)
         self._triggers: dict[bytes, list[Trigger]] = {}
         for text in (*expect, *fail_on):
@@ -102,9 +102,9 @@ class Judge(Decision):
         self._search.add(text)
 
     def expects(self, sign: bytes) -> None:
-        """`sign` is expected, which is no text: `look` tells when it is there."""
+        """`sign` is expected, which is no text but words for it: `look` tells when it is there."""
         self.searches = self.judges = True
-        self._missing.append(sign)
+        self._missing[sign] = f"shown {sign.decode()}"
 
     def limits(self, limit: int | None) -> None:
         """`exceed` will be called by whoever shows output, if there is a limit."""
@@ -183,7 +183,7 @@ class Judge(Decision):
             decisive = Outcome(UNEXPECTED, f"the guest printed {words!r} (--fail-on)", error=True)
         for text in texts:
             if text in self._missing:
-                self._missing.remove(text)
+                del self._missing[text]
                 if not self._missing and self._success_status is None:
                     decisive = decisive or Outcome(CLEAN, EXPECTED_SEEN)
             for trigger in () if self._is_gone else self._triggers.get(text, ()):
@@ -284,8 +284,8 @@ class Judge(Decision):
         if not self._by_guest or (outcome.status != CLEAN and not outcome.status & 1):
             return outcome
         if self._missing:
-            texts = ", ".join(repr(text.decode("utf-8", "replace")) for text in self._missing)
-            return Outcome(UNEXPECTED, f"{outcome.reason}, but had not printed {texts}", error=True)
+            missing = " nor ".join(self._missing.values())
+            return Outcome(UNEXPECTED, f"{outcome.reason}, but had not {missing}", error=True)
         wanted = self._success_status
         if wanted is None:
             return outcome

@@ -56,7 +56,9 @@ def is_caught(scratch: Scratch, mutant: dict[str, Any]) -> bool:
 
 def main() -> int:
     """Print what became of each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("properties", nargs="*", metavar="PROPERTY")
     chosen = mutants(parser.parse_args().properties)
     if not chosen:

@@ -24,7 +24,9 @@ PLACES: Final = (("two CPUs, both look", 1, 400_000), ("one CPU, doorbells", 0, 
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=9, help="(default: %(default)s)")
     parser.add_argument("--work-ns", type=int, default=0, help="of the device, per request (default: 0)")
     given = parser.parse_args()

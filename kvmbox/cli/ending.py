@@ -57,8 +57,9 @@ def _status_of(error: BaseException, debug: bool) -> int:
         return FAILED
     _trace(debug)
     if isinstance(error, KvmboxError):
-        report(str(error), error.hint)
-        return error.exit_status
+        from kvmbox.cli.advice import tell
+
+        return tell(error)
     if isinstance(error, OSError):
         return _status_of_system_call(error, debug)
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):

@@ -27,7 +27,9 @@ def open_output(path: str | None, option: str = "--json") -> TextIO | None:
     """The file of an option, opened before the work, so that it is not wasted on a wrong path."""
     if path is None:
         return None
-    import hashlib  # noqa: F401 - of a picture: what a confined VMM has not loaded, it cannot load
+    import base64  # noqa: F401 - for a picture: what a confined VMM has not loaded, it cannot load
+    import hashlib  # noqa: F401
+    import zlib  # noqa: F401
 
     try:
         return os.fdopen(os.dup(1) if path == STDOUT else open_for_writing(path), "w", encoding="utf-8")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-import zlib  # noqa: F401 - for pictures
 from collections.abc import Sequence
 
 from kvmbox.cli.output_files import open_output, write_output
+from kvmbox.parts.screen.text_picture import prepare
 from kvmbox.run.result import Ending
 
 # Now: a confined VMM can read no file of its own, and load no shared object.
@@ -24,6 +24,7 @@ class RunPage:
         self._path = path
         self._messages = messages
         self._file = open_output(path, OPTION)
+        prepare()
 
     def write_failure(self, status: int, reason: str, error: BaseException, wall: int) -> None:
         """The run could not start. Raises HostOutputError."""

@@ -179,10 +179,14 @@ def command(words: list[str]) -> int:
     from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
     from kvmbox.tools.qtest.server import Terminated, end_on_sigterm
 
-    arguments = parse_arguments(words)
+    try:
+        arguments = parse_arguments(words)
+    except UsageError as error:
+        error.hint = error.hint or _hint()
+        raise
     missing = [name for name in arguments.monitors if name not in arguments.chardevs]
     if missing:
-        raise UsageError(f"-mon chardev={missing[0]}: there is no -chardev of that name")
+        raise UsageError(f"-mon chardev={missing[0]}: there is no -chardev of that name", hint=_hint())
     options = QtestOptions(parse_rtc_base(arguments.rtc_base), arguments.memory_size)
 
     def connect(cleanup: ExitStack) -> Client:

@@ -75,7 +75,7 @@ class Console:
     ) -> None:
         """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
         None where it may be made raw if it is one. `keep_bios_text` keeps `bios_text`. `draws`: the screen
-        is drawn on stdout. `recent` makes what keeps the end of a port: a deque, or a `tail.Tail`.
+        is drawn on stdout. `recent` makes what keeps the end of a port, in `recent`: a deque, or a `Tail`.
         """
         self.inputs: list[InputPort] = []
         self.streams: list[OutputStream | CaptureStream] = []
@@ -85,7 +85,7 @@ class Console:
         self._counting = threading.Lock()  # several threads may send to one Capture
         self.first_byte_at: int | None = None
         """Host monotonic ns at the first byte of console output."""
-        self._recent: defaultdict[str, Any] = defaultdict(recent or partial(deque, maxlen=RECENT))
+        self.recent: defaultdict[str, Any] = defaultdict(recent or partial(deque, maxlen=RECENT))
         self._judge = judge
         self._tight = False  # whether some stream may be congested
         self._postponed = 0  # the thread that must not wait now
@@ -288,7 +288,7 @@ class Console:
         shown = port in self._console_ports
         counts = self.bytes_out
         counts[port] = 0
-        recent = self._recent[port]
+        recent = self.recent[port]
 
         judge = self._judge
 
@@ -332,15 +332,11 @@ class Console:
         stream = self._console_stream(capture)
         stream.append(b"\n" + text if stream.appended else text)
 
-    def printed(self) -> dict[str, bytes]:
-        """The end of what each console port has printed, as much as is kept of it."""
-        return {port: b"".join(recent.copy()) for port, recent in self._recent.items()}
-
     def last_lines(self) -> dict[str, bytes]:
         """The last line with something in it of each console port, or as much of its end as is kept."""
         found = {}
-        for port, kept in self.printed().items():
-            lines = [line for line in kept.replace(b"\r", b"\n").split(b"\n") if line.strip()]
+        for port, recent in self.recent.items():
+            lines = [line for line in b"".join(recent.copy()).splitlines() if line.strip()]
             if lines:
                 found[port] = lines[-1]
         return found

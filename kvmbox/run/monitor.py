@@ -52,7 +52,7 @@ class Monitor:
         """What a word with its arguments gives. Raises MonitorError, DeviceProcessError."""
         word = WORDS.get(words[0])
         if word is None:
-            raise MonitorError(f"there is no word '{words[0][:40]}'")
+            raise MonitorError(f"there is no word '{words[0][:40]}': 'help' lists them")
         if not word.fewest <= len(words) - 1 <= word.most:
             raise MonitorError(f"it is used as: {word.usage}")
         try:

@@ -133,7 +133,11 @@ def survey(pattern: str, programs: Sequence[str], tree: Path | None, limit_s: fl
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.foreign.survey", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.foreign.survey",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_options(parser)
     options = parser.parse_args(arguments)
     for row in survey(options.only, programs(options), options.kut, options.limit):

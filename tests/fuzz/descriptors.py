@@ -182,7 +182,9 @@ def fuzz(rings: int, seed: int) -> Cases:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="descriptors", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="descriptors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rings", type=int, default=100_000, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFF_FFFF)
     given = parser.parse_args(arguments)

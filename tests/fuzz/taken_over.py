@@ -76,7 +76,9 @@ def fuzz(name: str, frames: int, seed: int, half: Half) -> tuple[Target, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="taken_over", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="taken_over", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=100_000, help="of each target (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFF_FFFF)
     parser.add_argument("--target", choices=TARGETS, action="append", help="only this one; may be repeated")

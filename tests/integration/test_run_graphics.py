@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -69,11 +70,9 @@ def test_picture_goes_to_a_file_and_its_hash_to_json(
     assert (status, output) == (0x55, b"")
     assert messages == f"kvmbox: picture '{png}' written: {width} x {height} pixels\n"
     assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert json.loads(facts.read_text())["screen"]["picture"] == {
-        "width": width,
-        "height": height,
-        "sha256": digest,
-    }
+    told = json.loads(facts.read_text())["screen"]["picture"]
+    assert base64.b64decode(told.pop("png")) == png.read_bytes()
+    assert told == {"width": width, "height": height, "sha256": digest}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_picture_of_a_guest_without_a_disk_goes_to_a_file(
 
 def test_picture_that_nobody_is_shown_is_told_of(images: dict[str, Path]) -> None:
     _, _, messages = run_to_end(Run(images["planar"]))
-    assert messages == "kvmbox: the screen has a picture of 640 x 480 pixels: --picture FILE has it\n"
+    assert messages.startswith("kvmbox: the screen shows a picture of 640 x 480 pixels; '--picture FILE' ")
 
 
 def test_png_has_the_pixels(images: dict[str, Path]) -> None:
@@ -163,7 +162,7 @@ def wanted(images: dict[str, Path]) -> Path:
 def test_run_expects_a_picture(images: dict[str, Path], wanted: Path, name: str, status: int) -> None:
     found, _, messages = run_to_end(Run(images[name], "--expect-picture", wanted, "--timeout", "60"))
     assert found == status
-    assert (f"had not printed 'the picture {wanted}'" in messages) == (status == 12)
+    assert (f"but had not shown the picture '{wanted}'" in messages) == (status == 12)
 
 
 def test_run_expects_a_picture_that_may_differ_and_a_text(images: dict[str, Path], wanted: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from tests.support.family import children_of
+from tests.support.html_page import Page
 from tests.support.junit_xml import read_junit
 from tests.support.runs import KVMBOX
 from tests.support.sessions import adoption
@@ -285,6 +286,48 @@ status = 3
 name = "good"
 image = "hello32"
 """
+
+
+PICTURES = """
+[defaults]
+timeout = 60
+
+[[test]]
+name = "warm"
+image = "vbe"
+append = "320 200 16"
+
+[[test]]
+name = "cold"
+image = "vbe"
+append = "320 200 16"
+expect = { regex = "the picture is th?ere" }
+
+[[test]]
+name = "text"
+image = "screen"
+expect = "Hello from the text screen!"
+
+[[test]]
+name = "no screen"
+image = "hello32"
+"""
+
+
+def test_page_shows_what_was_on_each_screen(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(PICTURES)
+    done = smoke(tmp_path, "s.toml", "--html", "o.html")
+    assert done.returncode == 0, done.stderr
+    page = Page((tmp_path / "o.html").read_text(encoding="utf-8"))
+    page.assert_policy_holds()
+    page.assert_accessible()
+    warm, cold, *others = page.of("img")
+    assert warm == cold
+    assert warm["alt"] == "a picture of 320 x 200 pixels"
+    assert page.texts.count("Screen") == 3
+    assert "Hello from the text screen!" in (
+        others[0]["alt"] or "" if others else page.text
+    )  # no kvmbox[screen]
 
 
 def test_core_files_of_failures_are_kept(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A picture: pixels, and the PNG file of them.
 
 PNG is ISO/IEC 15948. A file of ours has the chunks IHDR, IDAT and IEND, 8 bits for each of red, green and
-blue, and no filter of lines. zlib and hashlib are imported when they are wanted: they have shared objects,
-which a confined VMM cannot load.
+blue, and no filter of lines. zlib, hashlib and base64 are imported when they are wanted: they have shared
+objects, which a confined VMM cannot load.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any, Final
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
 
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = Struct(">2I 5B")
 _LENGTH: Final = Struct(">I")
 _TRUE_COLOR: Final = 2
+MOST_PNG: Final = 1 << 19
+"""How many bytes of a PNG file JSON has."""
 
 
 class Picture(Value):
@@ -38,9 +40,19 @@ class Picture(Value):
         return hashlib.sha256(self.rgb).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
-        """Its size, and its hash if the hash can be made: `kvmbox run --json` has seen to that."""
+        """Its size; hash, and the file in base64 if it is not too long, as far as they can be made: `kvmbox
+        run --json` has seen to that.
+        """
         digest = self.sha256 if "hashlib" in sys.modules else None
-        return {"width": self.width, "height": self.height, "sha256": digest}
+        return {"width": self.width, "height": self.height, "sha256": digest, "png": self._base64()}
+
+    def _base64(self) -> str | None:
+        if not {"zlib", "base64"} <= sys.modules.keys():
+            return None
+        import base64
+
+        png = self.png()
+        return base64.b64encode(png).decode() if len(png) <= MOST_PNG else None
 
     @property
     def is_blank(self) -> bool:
@@ -101,8 +113,5 @@ class Picture(Value):
         )
         header = _HEADER.pack(self.width, self.height, 8, _TRUE_COLOR, 0, 0, 0)
         return (
-            _SIGNATURE
-            + chunk(b"IHDR", header)
-            + chunk(b"IDAT", zlib.compress(lines, 6))
-            + chunk(b"IEND", b"")
+            SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 6)) + chunk(b"IEND", b"")
         )

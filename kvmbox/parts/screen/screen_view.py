@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _Model = TypeVar("_Model", "VgaText", "VbeDispi")
 
 _GRAPHICS: Final = "the guest has switched its VGA to a mode that is neither text nor graphics"
-_PICTURE: Final = "the screen has a picture of {} x {} pixels: --picture FILE has it"
+_PICTURE: Final = "the screen shows a picture of {} x {} pixels; '--picture FILE' writes it to a file"
 
-_COLORS: Final = "the screen has colours and no text: --json FILE has its attributes"
+_COLORS: Final = "the screen has colours and no text; '--picture FILE' writes it to a file"
 
 
 class ScreenView:

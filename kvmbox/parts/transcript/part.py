@@ -1,4 +1,4 @@
-"""The console for --html: the end of what each of its ports has printed, in memory until the run ends."""
+"""The console for --html: beginning and end of what each port has printed, in memory until the run ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Transcript(Part):
     def report(self, draft: Draft) -> None:
         """See `Part`."""
         assert self._console is not None
-        draft.facts["console"] = self._console.printed()
+        draft.facts["console"] = {port: kept.excerpt for port, kept in self._console.recent.items()}
 
 
 PART = Transcript

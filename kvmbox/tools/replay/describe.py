@@ -33,14 +33,23 @@ REGISTER_NAMES: Final = {
 }
 """Names of the registers of a model by offset, where they have names."""
 
-
 STATUS_NAMES: Final = ("done", "bad address", "beyond the end", "failed", "no space", "busy", "moved")
 """How an access to memory or a transfer went, by its status (`devices.model`)."""
+
+_UNITS: Final = ((1_000_000_000, "s"), (1_000_000, "ms"), (1000, "µs"), (1, "ns"))
 
 
 def seconds(now: int) -> str:
     """Guest time for a person."""
     return f"{now // 1_000_000_000}.{now % 1_000_000_000:09d} s"
+
+
+def moment(now: int, precision: int, scale: int) -> str:
+    """Guest time for a person who need not know it better than to `precision` ns: "1.31 ms". `scale` is the
+    greatest time beside it, which all have the unit of.
+    """
+    size, unit = next((size, unit) for size, unit in _UNITS if size <= max(scale, 1))
+    return f"{now / size:.{max(0, len(str(size)) - len(str(precision)))}f} {unit}"
 
 
 def device_of(channel: ChannelHeader, request: Request) -> DeviceSpec | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.tools.replay.describe import ACCESSES, device_of, place_of, seconds
+from kvmbox.tools.replay.describe import ACCESSES, device_of, moment, place_of, seconds
 from kvmbox.tools.replay.lanes import DEVICE, LINE, PROCESS, Lanes
 from kvmbox.tools.replay.select import DeviceChoice
 from kvmbox.wire import protocol
@@ -178,7 +178,8 @@ def format_summary(summary: Summary) -> str:
 def headline(summary: Summary) -> list[str]:
     """What all of it is, in one or two lines."""
     records = summary.records
-    lines = [f"{records.count} records, guest time {seconds(records.first)} to {seconds(records.last)}"]
+    first, last = (moment(now, 1000, records.last) for now in (records.first, records.last))
+    lines = [f"{records.count} records, guest time {first} to {last}"]
     if summary.unanswered:
         lines.append(f"{summary.unanswered} of them without a reply that could be accepted")
     return lines

@@ -14,7 +14,7 @@ from typing import Final
 
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.html.page import block, page, table, text
-from kvmbox.tools.replay.describe import record_line
+from kvmbox.tools.replay.describe import moment, record_line
 from kvmbox.tools.replay.lanes import DEVICE, LINE, PROCESS, Key, Lanes
 from kvmbox.tools.replay.trace import Summary, device_name, headline, line_name, tables
 
@@ -26,7 +26,10 @@ MOST_LANES: Final = 40
 
 MOST_ROWS: Final = 400
 _WIDTH, _LANE, _LEFT, _TICKS = 1000, 28, 170, 4
-"""Of a picture: its width, the height of a lane, where time begins, and into how many parts it is divided."""
+"""Of a picture: its width, the height of a lane, where time begins, and how many ticks there are at least."""
+
+_LABEL: Final = 40
+"""How far from the end of a picture the text of a tick begins to be too long for it."""
 
 
 class Kept:
@@ -125,20 +128,30 @@ def _lane(at: int, name: str, counts: Sequence[int], most: float, lanes: Lanes) 
             size = max(1.0, (_LANE - 8) * math.log1p(count) / most)
             bars.append(
                 f'<rect class="bar" x="{_LEFT + step * width:.1f}" y="{base - size:.1f}" width="{width:.1f}"'
-                f' height="{size:.1f}"><title>{text(name)}: {count} from {_time(lanes, step)}</title></rect>'
+                f' height="{size:.1f}"><title>{text(name)}: {count} from {_begin(lanes, step)}</title></rect>'
             )
     return "".join(bars)
 
 
 def _axis(height: int, lanes: Lanes) -> str:
+    """Round times, each with its unit."""
+    first = lanes.first or 0
+    end = _end(lanes)
+    most = max(1, (end - first) // _TICKS)
+    size = 10 ** (len(str(most)) - 1)
+    apart = max(size * number for number in (1, 2, 5) if size * number <= most)
     ticks = []
-    for tick in range(_TICKS + 1):
-        x = _LEFT + (_WIDTH - _LEFT) * tick / _TICKS
-        anchor = "start" if not tick else "end" if tick == _TICKS else "middle"
-        time = _time(lanes, lanes.used * tick / _TICKS)
+    for now in range(-(-first // apart) * apart, end + 1, apart):
+        x = _LEFT + (_WIDTH - _LEFT) * (now - first) / (end - first)
+        anchor = "start" if now == first else "end" if x > _WIDTH - _LABEL else "middle"
+        time = moment(now, apart, end)
         ticks.append(f'<text x="{x:.0f}" y="{height + 14}" text-anchor="{anchor}">{time}</text>')
     return "".join(ticks)
 
 
-def _time(lanes: Lanes, step: float) -> str:
-    return f"{((lanes.first or 0) + step * lanes.step) / 1e9:.6g} s"
+def _begin(lanes: Lanes, step: int) -> str:
+    return moment((lanes.first or 0) + step * lanes.step, lanes.step, _end(lanes))
+
+
+def _end(lanes: Lanes) -> int:
+    return (lanes.first or 0) + lanes.used * lanes.step

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.lean import Value
 from kvmbox.outcome import INTERRUPTED
@@ -173,7 +173,8 @@ class Observation(Ending):
 
     `stopped` tells that the executor ended it, because all that matters had been printed; then `status` means
     nothing. `start_failed` tells that the guest of the test was never there: it is its start that all this
-    tells of. `steps_done` is how many steps of the dialogue were made. `seconds` is the wall time.
+    tells of. `steps_done` is how many steps of the dialogue were made. `seconds` is the wall time. `screen`
+    is what was on the screen, as JSON (docs/screen.md).
     """
 
     seconds: float
@@ -182,6 +183,7 @@ class Observation(Ending):
     stopped: bool = False
     steps_done: int = 0
     start_failed: bool = False
+    screen: Mapping[str, Any] | None = None
 
 
 def no_result(status: int, reason: str, hint: str | None = None) -> Observation:

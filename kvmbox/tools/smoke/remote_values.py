@@ -78,6 +78,7 @@ _OWN: Final[Kinds] = {
     "stopped": (bool,),
     "steps_done": (int,),
     "start_failed": (bool,),
+    "screen": (dict, type(None)),
 }
 """The fields of an observation, beside those of every ending."""
 

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from kvmbox.host.tail import Excerpt, excerpt
 from kvmbox.lean import Value
 from kvmbox.run.result import Ending
 from kvmbox.tools.html.page import block, facts, page, text
 from kvmbox.tools.smoke.model import Attempt, Test, TestResult, Verdict
+from kvmbox.tools.smoke.page_screen import Screens
 from kvmbox.tools.smoke.reporter import Reporter
 from kvmbox.tools.smoke.summary import Summary
-from kvmbox.tools.smoke.text import KEPT_OUTPUT, decode, in_seconds
+from kvmbox.tools.smoke.text import decode, in_seconds
 
 MOST_BARS: Final = 5000
 """How many boots the timeline has."""
@@ -52,6 +54,7 @@ class HtmlReporter(Reporter):
         self._began = clock()
         self._running: dict[str, list[float]] = {}
         self._spans: list[Span] = []
+        self._screens = Screens()
 
     def boot(self, test: Test) -> None:
         """See Reporter."""
@@ -82,7 +85,10 @@ class HtmlReporter(Reporter):
         label, verdict = self._plan.label(result.test), result.verdict
         time = f'<span class="dim">{in_seconds(result.seconds)}</span>' if result.boots else ""
         told = None if result.told is None else result.told.observation
-        shown = "" if told is None else seen(told, {"Console": told.output}, told.messages, level=3)
+        shown = ""
+        if told is not None:
+            shown = seen(told, {"Console": excerpt(told.output)}, told.messages, level=3)
+            shown += self._screens.shown(told.screen, level=3)
         return (
             f'<details data-kind="{verdict.value}" data-text="{text(f"{label} {result.reason}".lower())}"'
             f"{' open' if verdict.is_failure else ''}>\n"
@@ -106,19 +112,26 @@ class HtmlReporter(Reporter):
         return facts(told)
 
 
-def seen(ending: Ending, consoles: Mapping[str, bytes], messages: str, *, level: int) -> str:
+def seen(ending: Ending, consoles: Mapping[str, Excerpt], messages: str, *, level: int) -> str:
     """What is told of a boot: consoles by their titles, the crash report, and kvmbox's own words. `level` is
     that of the headings.
     """
-    parts = {title: decode(output[-KEPT_OUTPUT:]) for title, output in consoles.items()}
-    parts |= {"Crash report": ending.summary, "Messages of kvmbox": messages}
-    shown = "".join(
-        f"<h{level}>{text(title)}</h{level}>\n{block(part)}" for title, part in parts.items() if part.strip()
-    )
+    parts = {title: _console(kept) for title, kept in consoles.items()}
+    told = {"Crash report": ending.summary, "Messages of kvmbox": messages}
+    parts |= {title: block(part) for title, part in told.items() if part.strip()}
+    shown = "".join(f"<h{level}>{text(title)}</h{level}>\n{part}" for title, part in parts.items() if part)
     if ending.crash_report != ending.summary:
         whole = block(ending.crash_report)
         shown += f"<details><summary>The whole crash report</summary>{whole}</details>\n"
     return shown
+
+
+def _console(kept: Excerpt) -> str:
+    if not kept.cut:
+        whole = decode(kept.head + kept.tail)
+        return block(whole) if whole.strip() else ""
+    cut = f'<p class="dim">{kept.cut} bytes of the console are left out here.</p>\n'
+    return f"{block(decode(kept.head))}{cut}{block(decode(kept.tail))}"
 
 
 def _class(verdict: Verdict) -> str:

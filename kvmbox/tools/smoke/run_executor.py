@@ -154,6 +154,7 @@ class _Run:
         told = _read_facts(facts)
         if told.get("status") == status:
             ending |= {name: value for name, value in told.items() if value}
+        screen = told.get("screen")
         return Observation.decoded(
             ending,
             seconds=seconds,
@@ -161,6 +162,7 @@ class _Run:
             messages=messages,
             stopped=self._stopped,
             steps_done=self._watch.steps_done,
+            screen=screen if isinstance(screen, dict) else None,
         )
 
     def _read(self) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-
 from kvmbox.run.result import Ending, RunResult
 from kvmbox.run.statistics_text import format_stats
-from kvmbox.run.text_screen import TextScreen
-from kvmbox.tools.html.page import block, facts, page, text
+from kvmbox.tools.html.page import block, facts, page
+from kvmbox.tools.smoke.page_screen import Screens
 from kvmbox.tools.smoke.report_html import seen
 from kvmbox.tools.smoke.text import in_seconds
 
@@ -21,17 +19,9 @@ def run_page(command: str, ending: Ending, messages: str, wall: int) -> str:
         told |= {"core file": ending.core} if ending.core else {}
         consoles = {f"Console {port}": output for port, output in ending.facts["console"].items()}
         statistics = block(format_stats(ending.statistics, wall))
-        more = f"{_screen(ending.screen)}<details><summary>Statistics</summary>{statistics}</details>\n"
+        screen = None if ending.screen is None else ending.screen.as_json()
+        more = Screens().shown(screen, level=2)
+        more += f"<details><summary>Statistics</summary>{statistics}</details>\n"
     return page(
         f"kvmbox run: {ending.reason}", facts(told) + seen(ending, consoles, messages, level=2) + more
     )
-
-
-def _screen(screen: TextScreen | None) -> str:
-    if screen is None:
-        return ""
-    if screen.picture is None:
-        return f"<h2>Screen</h2>\n{block(screen.text)}"
-    data = base64.b64encode(screen.png()).decode()
-    told = text(f"{screen.picture.width} x {screen.picture.height} pixels")
-    return f'<h2>Screen</h2>\n<img src="data:image/png;base64,{data}" alt="a picture of {told}">\n'

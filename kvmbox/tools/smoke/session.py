@@ -151,6 +151,6 @@ def _slim(attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
     """Without what nobody will read: a thousand boots of a guest print the same a thousand times."""
     # The first boot of each kind may be the one that is told of.
     if any(one.judgement.verdict is attempt.judgement.verdict for one in earlier):
-        slim = attempt.observation.replaced(output=b"", messages="", crash_report="", summary="")
+        slim = attempt.observation.replaced(output=b"", messages="", crash_report="", summary="", screen=None)
         return attempt.replaced(observation=slim)
     return attempt

@@ -97,4 +97,5 @@ def observation_of(result: WarmResult) -> Observation:
         output=result.output,
         messages="".join(f"{line}\n" for line in result.messages),
         steps_done=result.answered,
+        screen=result.screen,
     )

@@ -149,6 +149,7 @@ def _boot(order: Order) -> None:
                 answered=answered,
                 durations=dict(timeline.stages),
                 statistics=result.statistics.as_json(),
+                screen=None if result.screen is None else result.screen.as_json(),
             )
         )
 

@@ -42,7 +42,7 @@ class WarmResult(Ending):
     of the dialogue whose pattern was seen. `durations` are in ns since the order reached the boot process:
     each stage of the run, and "total". `statistics` is what `kvmbox run --json` writes; it is empty where the
     guest did not run. `lost` is true if the boot process ended without a result of its own: then the status
-    is 14.
+    is 14. `screen` is what was on the screen, as JSON.
     """
 
     failed: bool
@@ -52,6 +52,7 @@ class WarmResult(Ending):
     durations: dict[str, int]
     statistics: dict[str, Any]
     lost: bool = False
+    screen: dict[str, Any] | None = None
 
     @property
     def timed_out(self) -> bool:
@@ -70,6 +71,7 @@ _OWN: Final[Kinds] = {
     "answered": (int,),
     "durations": (dict,),
     "statistics": (dict,),
+    "screen": (dict, type(None)),
 }
 """The fields that travel in JSON, beside those of every ending."""
 

@@ -25,6 +25,7 @@ from kvmbox.jail.title import ProcessTitle
 from kvmbox.tools.warm import boot, frames
 
 PRELOADED: Final = (
+    "base64",
     "encodings.ascii",
     "kvmbox.board_extras",
     "kvmbox.boot.way_elf",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import random
 from pathlib import Path
 
 import pytest
 
 from kvmbox.errors import UsageError
 from kvmbox.parts.screen.mode import MODE_3
-from kvmbox.parts.screen.picture import Picture
+from kvmbox.parts.screen.picture import MOST_PNG, Picture
 from kvmbox.parts.screen.screen import Screen
 
 RED, GREEN, BLACK = (255, 0, 0), (0, 254, 0), (0, 0, 0)
@@ -43,7 +45,14 @@ def test_screen_with_a_picture_shows_that() -> None:
     assert screen.has_graphics
     assert not screen.is_blank
     assert screen != Screen(bytes(0x8000), MODE_3)
-    assert screen.as_json()["picture"] == {"width": 3, "height": 2, "sha256": DOTS.sha256}
+    png = base64.b64encode(DOTS.png()).decode()
+    assert screen.as_json()["picture"] == {"width": 3, "height": 2, "sha256": DOTS.sha256, "png": png}
+
+
+def test_picture_that_makes_too_long_a_file_is_told_without_it() -> None:
+    noise = Picture(512, 512, random.Random(1).randbytes(3 * 512 * 512))
+    assert len(noise.png()) > MOST_PNG
+    assert noise.as_json()["png"] is None
 
 
 def test_region_has_its_pixels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,18 @@ def test_outputs_that_contradict_each_other_are_refused(
 ) -> None:
     done = CliRunner().invoke(cli, ["trace", file, *arguments], standalone_mode=False)
     assert told in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ticks"),
+    [
+        (0, 10_370_909, ["0 ms", "2 ms", "4 ms", "6 ms", "8 ms", "10 ms"]),
+        (0, 7, ["0 ns", "2 ns", "4 ns", "6 ns", "8 ns"]),
+        (1_000_000_000, 1_000_900_000, ["1.0000 s", "1.0002 s", "1.0004 s", "1.0006 s", "1.0008 s"]),
+        (5_000_000_000, 65_000_000_000, ["10 s", "20 s", "30 s", "40 s", "50 s", "60 s"]),
+    ],
+)
+def test_ticks_are_round_times(first: int, last: int, ticks: list[str]) -> None:
+    page = drawn([uart_write(1, first), uart_write(2, last)])
+    texts = [text for text in page.texts if re.fullmatch(r"[0-9.]+ (s|ms|µs|ns)", text)]
+    assert texts[: len(ticks)] == ticks

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvmbox.host.tail import HEAD, KEPT
+from kvmbox.parts.screen.mode import MODE_3
+from kvmbox.parts.screen.screen import Screen
 from kvmbox.tools.smoke.model import TestResult, Verdict
 from kvmbox.tools.smoke.report_html import HtmlReporter, Span, timeline
-from tests.support.browser import dom_of
+from tests.support.browser import DARK, PHONE, dom_of, violations_of
 from tests.support.html_page import Page
 from tests.support.smoke import a_result, seen, tell
 
@@ -107,6 +110,29 @@ def test_boots_at_the_same_time_have_lanes_of_their_own() -> None:
         ("fail", "302.5", "22"),
         ("pass", "535.0", "2"),
     ]
+
+
+def test_long_console_has_both_ends_and_says_what_is_cut() -> None:
+    printed = b"begin " + b"x" * (HEAD + KEPT) + b" end"
+    page = Page(written(a_result("long", Verdict.FAIL, "why", seen(0, printed))))
+    page.assert_accessible()
+    assert f"{len(printed) - HEAD - KEPT} bytes of the console are left out here" in page.text
+    assert len(page.of("pre")) == 2
+    assert "begin x" in page.text
+    assert "x end" in page.text
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("options", [(), (PHONE, DARK)])
+def test_axe_finds_nothing_that_is_not_accessible(tmp_path: Path, options: tuple[str, ...]) -> None:
+    screen = Screen(b"A\x1e" * 16384, MODE_3).as_json()
+    results = [
+        a_result("good", observation=seen(0, b"hello", screen=screen)),
+        a_result("crash", Verdict.CRASH, "triple fault", CRASHED),
+        a_result("long", Verdict.FAIL, "why", seen(0, b"x" * 100_000, screen=screen)),
+    ]
+    (tmp_path / "page.html").write_text(written(*results), encoding="utf-8")
+    assert violations_of(tmp_path / "page.html", *options) == []
 
 
 @pytest.mark.thorough

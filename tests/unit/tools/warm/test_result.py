@@ -25,7 +25,8 @@ from kvmbox.tools.warm.result import (
 )
 
 RESULT = WarmResult(
-    3, "why", None, "RIP", "R", False, b"\x00out\xff", ("a", "b"), 2, {"total": 7}, {"boots": 1}
+    *(3, "why", None, "RIP", "R", False, b"\x00out\xff", ("a", "b"), 2, {"total": 7}, {"boots": 1}),
+    screen={"rows": ["a"]},
 )
 
 
@@ -58,6 +59,7 @@ def _with(**changed: Any) -> bytes:
         "answered": 0,
         "durations": {},
         "statistics": {},
+        "screen": None,
     }
     header = json.dumps({**fields, **changed}).encode()
     return struct.pack("=II", len(header), 0) + header

@@ -1,0 +1,56 @@
+"""The hint for an error that brings none: what helps against most errors of its kind."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Final
+
+from kvmbox.cli.messages import report
+from kvmbox.errors import (
+    KvmboxError,
+    KvmError,
+    RecordingError,
+    SandboxError,
+    SnapshotFileError,
+    StartError,
+    UsageError,
+)
+
+_OF_SYSTEM_CALLS: Final = {
+    errno.ENOENT: "check the path: there is no such file or directory",
+    errno.EACCES: "check the permissions of the file and of the directories above it",
+    errno.EPERM: "check the permissions of the file and of the directories above it",
+    errno.EROFS: "the file system is read-only: choose another directory",
+    errno.EISDIR: "name a file, not a directory",
+    errno.ENOTDIR: "check the path: a part of it is no directory",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ENOSPC: "make room on the disk, or choose another directory",
+    errno.EDQUOT: "make room on the disk, or choose another directory",
+    errno.EMFILE: "raise the limit of open files: 'ulimit -n'",
+    errno.ENOMEM: "make memory free, or raise its limit: 'ulimit -v'",
+    errno.ENXIO: "start its reader first",
+}
+
+_OF_KINDS: Final = (
+    (UsageError, "try '{} --help'"),
+    (RecordingError, "record the run again: 'kvmbox run GUEST --record FILE'"),
+    (SnapshotFileError, "take the snapshot again: 'kvmbox run GUEST --snapshot-when TEXT=FILE'"),
+    ((KvmError, SandboxError), "'kvmbox doctor' checks this host"),
+    (StartError, "try '{} --help'"),
+)
+
+
+def tell(error: KvmboxError) -> int:
+    """Report an error; returns the exit status."""
+    report(str(error), error.hint or advice(error))
+    return error.exit_status
+
+
+def advice(error: KvmboxError) -> str | None:
+    """What to do about it, if something helps."""
+    cause = error.__cause__
+    words = next((words for kind, words in _OF_KINDS if isinstance(error, kind)), None)
+    if isinstance(cause, OSError) and not isinstance(error, KvmError | SandboxError):
+        words = _OF_SYSTEM_CALLS.get(cause.errno or 0, words)
+    return words and words.format(" ".join(("kvmbox", *filter(str.isalpha, sys.argv[1:2]))))

@@ -1,0 +1,47 @@
+"""Errors that bring no hint: each gets one of its kind, and those of a host's failure do not."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from kvmbox.cli.advice import advice, tell
+from kvmbox.errors import (
+    DeviceProcessError,
+    KvmboxError,
+    KvmError,
+    RecordingError,
+    StartError,
+    UsageError,
+)
+
+
+def caused(error: KvmboxError, number: int) -> KvmboxError:
+    error.__cause__ = OSError(number, os.strerror(number))
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (UsageError("x"), "try 'kvmbox trace --help'"),
+        (RecordingError("x"), "record the run again"),
+        (caused(StartError("x"), errno.ENOENT), "check the path"),
+        (caused(StartError("x"), errno.EPROTO), "try 'kvmbox trace --help'"),
+        (caused(KvmError("x"), errno.ENOENT), "kvmbox doctor"),
+        (DeviceProcessError("uart", "died"), None),
+    ],
+)
+def test_hint_is_that_of_the_kind(
+    monkeypatch: pytest.MonkeyPatch, error: KvmboxError, hint: str | None
+) -> None:
+    monkeypatch.setattr("sys.argv", ["kvmbox", "trace", "file"])
+    found = advice(error)
+    assert found is None if hint is None else hint in (found or "")
+
+
+def test_hint_of_the_error_itself_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
+    assert tell(UsageError("no", hint="do it")) == 2
+    assert capfd.readouterr().err == "kvmbox: error: no\nhint: do it\n"
