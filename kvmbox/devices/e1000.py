@@ -468,7 +468,7 @@ class E1000(TimelessModel):
         return self._words[RINGS[index] + LEN] // DESCRIPTOR_SIZE
 
     def _free(self, index: int) -> int:
-        """How many descriptors are between head and tail; to a tail beyond the ring it is always far."""
+        """How many descriptors are between head and tail, which may be beyond the ring."""
         ring = RINGS[index]
         free = self._words[ring + TAIL] - self._words[ring + HEAD]
         return free if free >= 0 else free + self._entries(index)

@@ -6,6 +6,9 @@ closed. It goes to the background when it is ready: so its exit status tells whe
 The guest is told its address by DHCP. The addresses are those that QEMU's user network has, which kernels
 often have built in: 10.0.2.15 for the guest, 10.0.2.2 for the gateway, behind which the loopback interface of
 the host is, and 10.0.2.3 for a name server. Ports are forwarded from 127.0.0.1 only.
+
+The interface is named, although nothing is taken from it: a host without a default route has no other, and
+passt would give addresses of its own there.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ PROGRAM: Final = "passt"
 START_SECONDS: Final = 10.0
 LOOPBACK: Final = "127.0.0.1"
 NETWORK: Final = (
-    *("--ipv4-only", "--mtu", "1500", "--mac-addr", "02:6b:76:ff:ff:02"),
+    *("--ipv4-only", "--interface", "lo", "--mtu", "1500", "--mac-addr", "02:6b:76:ff:ff:02"),
     *("--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2", "--dns-forward", "10.0.2.3"),
 )
 
