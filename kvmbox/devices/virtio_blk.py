@@ -102,18 +102,18 @@ class VirtioBlk(VirtioMmio):
         kind, _, sector = _HEADER.unpack_from(chain.head)
         place = chain.writable - 1
         size = chain.readable - _HEADER.size if kind == OUT else place
+        fits = (kind == IN or (kind == OUT and not self._read_only)) and self._has(sector, size)
+        if fits and 0 < size <= PIECE:  # what a guest asks for most: nothing else is made for it
+            to_guest, skip = (1, 0) if kind == IN else (0, _HEADER.size)
+            moved = sector * SECTOR_SIZE, skip, size, to_guest
+            self._effects.append(ChainServe(chain.handle, _DISK, *moved, place, OK, IOERR))
+            return
         request = _Request(kind, sector * SECTOR_SIZE, size, place)
-        if kind in (IN, OUT):
-            if (kind == OUT and self._read_only) or not self._has(sector, size):
-                self._answer(chain.handle, request, IOERR)
-            elif 0 < size <= PIECE:
-                to_guest = int(kind == IN)
-                skip = 0 if to_guest else _HEADER.size
-                moved = request.offset, skip, size, to_guest
-                self._effects.append(ChainServe(chain.handle, _DISK, *moved, place, OK, IOERR))
-            else:
-                self._open[chain.handle] = request
-                self._go(chain.handle, request)
+        if fits:
+            self._open[chain.handle] = request
+            self._go(chain.handle, request)
+        elif kind in (IN, OUT):
+            self._answer(chain.handle, request, IOERR)
         elif kind == FLUSH:
             self._open[chain.handle] = request
             self._effects.append(Flush(chain.handle, _DISK))
