@@ -12,10 +12,12 @@ import pytest
 from kvmbox.jail.linux import SYS_EXIT
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.sandbox.syscall_names import NUMBERS
+from tests.fuzz.table import TABLE
 from tools.blocks import fill, line, merged, said_once, table
 from tools.planted.attack import Outcome, what_ended
-from tools.planted.plant import BUGS, TOP, Plant, plants
+from tools.planted.plant import BUGS, Plant, plants
 from tools.reach.bpf import ALLOW, I386, actions, let_through
+from tools.scratch import PROJECT
 
 PLANTS = plants()
 
@@ -24,20 +26,21 @@ PLANTS = plants()
 def test_planted_bug_fits_the_sources_and_has_a_guest(plant: Plant, tmp_path: Path) -> None:
     for change in plant.changes:
         (tmp_path / change.file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / change.file).write_bytes((TOP / change.file).read_bytes())
+        (tmp_path / change.file).write_bytes((PROJECT / change.file).read_bytes())
     (tmp_path / "kvmbox/devices").mkdir(parents=True, exist_ok=True)
     plant.apply(tmp_path)
     for change in plant.changes:
         ast.parse((tmp_path / change.file).read_text(encoding="utf-8"))
     assert all(re.fullmatch(r"CVE-\d{4}-\d{4,}", one) for one in plant.cves)
     assert (BUGS / f"{plant.name}.c").is_file()
-    assert all((TOP / test).is_file() for test in plant.tests)
+    assert all((PROJECT / test).is_file() for test in plant.tests)
+    assert set(plant.fuzzers) <= set(TABLE)
 
 
 def test_planted_bug_that_the_sources_have_outgrown_is_refused(tmp_path: Path) -> None:
     (tmp_path / "kvmbox/devices").mkdir(parents=True)
     (tmp_path / "kvmbox/devices/pit_8254.py").write_text("other\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="pit-index: 0 places"):
+    with pytest.raises(ValueError, match="has 0 times"):
         Plant.load(BUGS / "pit-index.toml").apply(tmp_path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
+FOLDERS: Final = ("kvmbox", "tests", "tools", "pyproject.toml")
 
 
 def _tracked(folders: Sequence[str]) -> list[str]:
@@ -27,14 +28,23 @@ def _all(folders: Sequence[str]) -> list[str]:
     return [str(path.relative_to(PROJECT)) for paths in found for path in paths if path.is_file()]
 
 
-class Scratch:
-    """The copy, in a temporary directory, with what was compiled. A context manager, which removes it."""
+def replace_once(path: Path, old: str, new: str) -> None:
+    """Replace the only place of a file that says `old`. ValueError if there is none, or several."""
+    text = path.read_text(encoding="utf-8")
+    if text.count(old) != 1:
+        raise ValueError(f"{path.name} has {text.count(old)} times: {old!r}")
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
-    def __init__(self, folders: Sequence[str] = ("kvmbox", "tests", "tools", "pyproject.toml")) -> None:
+
+class Scratch:
+    """The copy, in a temporary directory. A context manager, which removes it."""
+
+    def __init__(self, folders: Sequence[str] = FOLDERS, *, compiled: bool = True) -> None:
+        """`compiled`: with what was compiled, which does not have what is changed in Python."""
         self._directory = tempfile.TemporaryDirectory(prefix="kvmbox-scratch-")
         self.root = Path(self._directory.name)
         names = _tracked(folders) if (PROJECT / ".git").exists() else _all(folders)
-        built = [str(path.relative_to(PROJECT)) for path in self._built(PROJECT)]
+        built = [str(path.relative_to(PROJECT)) for path in self._built(PROJECT) if compiled]
         images = [str(path.relative_to(PROJECT)) for path in (PROJECT / "kvmbox/guest_images").glob("*")]
         for name in {*names, *built, *images}:
             place = self.root / name
@@ -48,12 +58,8 @@ class Scratch:
         self._directory.cleanup()
 
     def replace(self, name: str, old: str, new: str) -> None:
-        """Replace the only place of a file that says `old`. ValueError if there is none, or several."""
-        path = self.root / name
-        text = path.read_text()
-        if text.count(old) != 1:
-            raise ValueError(f"{name} has {text.count(old)} times: {old!r}")
-        path.write_text(text.replace(old, new))
+        """See `replace_once`."""
+        replace_once(self.root / name, old, new)
 
     @staticmethod
     def _built(root: Path) -> list[Path]:

@@ -37,7 +37,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from kvmbox.devices.model import NO_RISE, Effect, HostOutput
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, KvmboxError, ProtocolError
 from kvmbox.remote.follow_up import CAN_WAIT, MAX_FOLLOW_UPS, Application, CanWait, FollowUp
 from kvmbox.remote.grants import Grants, rise_slack
 from kvmbox.remote.journal import Entry, entry_of
@@ -191,8 +191,7 @@ class Channel:
             sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
             first = word | sequence << 32
             now = self._now()
-            self.waiter = get_ident()
-            self.waiting = sequence
+            self.waiter, self.waiting = get_ident(), sequence
             try:
                 words = self._exchange_words(first, now, value, offset)
                 self.waiting = 0
@@ -376,7 +375,7 @@ class Channel:
 
         Where there is a rescue, a process that keeps that thread waiting is killed. Its replacement may serve
         the thread and hang in its turn before the lock is ours: so each process gets `slices` slices.
-        Raises DeviceProcessError.
+        Raises DeviceProcessError, and KvmboxError if that thread waits for no reply, and does not come back.
         """
         tries = 0
 
@@ -386,9 +385,11 @@ class Channel:
             return bool(self._lock.acquire(timeout=milliseconds / 1000))
 
         while tries < 2 * START_SLICES:
-            kill = self.survival.process.killer()
+            kill, old = self.survival.process.killer(), tries
             if self._patiently(comes, slices, for_another=True):
                 return
+            if tries - old >= slices + START_SLICES and not (self.waiting or self.survival.being_connected):
+                raise KvmboxError(f"kvmbox is stuck in its work for device process '{self.device_type}'")
             error = hung_error(self.device_type, slices)
             if not self.survival.rescues:
                 raise self.fail(error)
@@ -407,8 +408,7 @@ class Channel:
 
     def _wait_for(self, request: Request) -> None:
         """This thread is going to wait for the reply to `request`, and is watched. Under the lock."""
-        self.waiter = get_ident()
-        self.waiting = request.sequence
+        self.waiter, self.waiting = get_ident(), request.sequence
 
     def _answer(self, request: Request, limit: int, slices: _Slices) -> tuple[int, bytes]:
         """Send `request` and accept its reply, which may be another process's."""

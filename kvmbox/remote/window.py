@@ -163,14 +163,6 @@ class DataWindow:
 
     # --- What the guest does ------------------------------------------------------------------------------
 
-    def read(self, size: int) -> int | None:
-        """What a read of `size` bytes gives, or None: the window does not serve it."""
-        return int.from_bytes(found, "little") if (found := self.read_string(size, 1)) else None
-
-    def write(self, size: int, value: int) -> bool:
-        """Take what the guest writes. False: the window does not serve it."""
-        return self.write_string(size, value.to_bytes(size, "little")) > 0
-
     def read_string(self, size: int, count: int) -> bytes:
         """What at most `count` reads of `size` bytes give, as far as they are served."""
         start = self.position

@@ -1,24 +1,31 @@
-"""Hostile rings of descriptors, an 82540EM's: `python -m tests.fuzz.descriptors --rings 1000000`.
+"""Hostile rings of descriptors, an 82540EM's.
 
 A case is a ring whose descriptors are made up, and change while they are read, and a device process that asks
 for whatever it likes. What must hold, by an oracle that shares nothing with the walker: bytes are stored in
 the second half of a descriptor, of one that sends in the status alone, or where a descriptor that receives
-points; bytes are read from the ring, or where a descriptor that sends points. Nothing raises.
+points; bytes are read from the ring, or where a descriptor that sends points. A walk finds fewer descriptors
+than the ring has, and none if the tail is beyond it. Nothing raises.
 """
 
 from __future__ import annotations
 
-import argparse
-import random
 import struct
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from kvmbox.board import Medium
 from kvmbox.board_extras import DescriptorRings
-from kvmbox.devices.media import ChainRead, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.devices.e1000 import CTRL, IOADDR, IODATA, RESET
+from kvmbox.devices.media import (
+    ChainRead,
+    ChainServe,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Connect,
+    Queue,
+    Walk,
+)
 from kvmbox.devices.model import Effect
 from kvmbox.host.transfers import BytesStore
 from kvmbox.memory import GuestMemory
@@ -26,6 +33,7 @@ from kvmbox.remote.descriptor_rings import DescriptorQueues
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.wire.chains import decode_chains
 from tests.fuzz.rings import HOLE, PLACES, SIZE, Fault
+from tests.support.dice import Dice
 from tests.support.virtio_driver import FlatMemory
 
 RECEIVES: Final = (0x2800, 0x100)
@@ -35,12 +43,14 @@ BASE: Final = 0x1000
 ENABLED: Final = 2
 SIZES: Final = ((2048, 1024, 512, 256), (2048, 16384, 8192, 4096))
 COMMANDS: Final = (0x01, 0x0B, 0x20, 0x21, 0x2D, 0x00)
+MADE_UP: Final = 8
+"""How many descriptors of a ring are; the others are zero."""
 
 
 class Memory(FlatMemory):
     """Memory that another CPU of the guest changes between any two looks."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: Dice) -> None:
         super().__init__(SIZE, [HOLE])
         self._dice = dice
         self.racing = self.evil = 0.0
@@ -53,7 +63,7 @@ class Memory(FlatMemory):
             place, low = struct.unpack_from("<QI", data)
             self.seen.append((place, low & 0xFFFF))
         if self._dice.random() < self.racing:
-            self.descriptor(BASE + DESCRIPTOR * self._dice.randrange(8))
+            self.descriptor(BASE + DESCRIPTOR * self._dice.randrange(MADE_UP))
         return data
 
     def descriptor(self, place: int) -> None:
@@ -68,26 +78,29 @@ class Memory(FlatMemory):
 
 
 class Cases:
-    """A source of cases; all of them come from one seed."""
+    """One ring after the other."""
 
-    def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
-        self.memory = Memory(self.dice)
+    def __init__(self, dice: Dice) -> None:
+        self.dice = dice
+        self.memory = Memory(dice)
         medium = Medium("wire", 1 << 62, writable=True, max_bytes=1 << 16)
         self.medium = MediumAccess(medium, BytesStore(bytes(1 << 17)), lambda *_errand: False)
-        self.rings = self.chains = self.dead = self.granted = 0
+        self.most_chains = 0
+        """How many a walk may find."""
+        self.is_judged = True
+        """Whether its ring is where it began."""
 
     def step(self) -> None:
         """One ring."""
         dice, memory = self.dice, self.memory
-        self.rings += 1
         for seen in (memory.fetched, memory.stored, memory.seen):
             seen.clear()
         memory.racing = 0.05 if dice.random() < 0.2 else 0.0
         memory.evil = dice.choice((0.01, 0.1, 0.3))
+        self.is_judged = True
         index, (ring, control) = dice.choice(((0, RECEIVES), (1, SENDS)))
         size = dice.choice((8, 8, 16, 64))
-        for number in range(size):
+        for number in range(MADE_UP):
             memory.descriptor(BASE + DESCRIPTOR * number)
         queues = DescriptorQueues(DescriptorRings(2), cast(GuestMemory, memory), lambda _settle: True)
         queues.interrupts.lines = [lambda _level, _coalesced: None]
@@ -102,17 +115,20 @@ class Cases:
             queues.note(ring + offset, value & 0xFFFF_FFFF)
         queues.note(control, wish if dice.random() < 0.97 else 0)
         for _ in range(dice.randrange(1, 4)):
-            queues.note(ring + 0x18, dice.randrange(size + (dice.random() < 0.02)))
+            tail = dice.randrange(size + (dice.random() < 0.02))
+            queues.note(ring + 0x18, tail)
+            self.most_chains = size - 1 if tail < size else 0
             said = [dice.choice(PLACES) for _ in range(3)]  # by the process, which is not believed
             self._apply(queues, Queue(index, dice.randrange(1, 99), dice.randrange(4), *said))
             self._walk(queues, index, (ring, control))
-        self._judge(index, base & ~15, size, SIZES[wish >> 25 & 1][wish >> 16 & 3])
+            self._stir(queues, ring, size)
+        if self.is_judged:
+            self._judge(index, base & ~15, size, SIZES[wish >> 25 & 1][wish >> 16 & 3])
 
     def _apply(self, queues: DescriptorQueues, effect: Effect) -> list[Any]:
         application = queues.check(0, effect, lambda _resource: self.medium)
         if application is None:
             return []
-        self.granted += 1
         return application[0](*application[1]) or []
 
     def _walk(self, queues: DescriptorQueues, index: int, registers: tuple[int, int]) -> None:
@@ -123,8 +139,8 @@ class Cases:
             if request is None:
                 continue
             chains = decode_chains(request.payload) if request.kind == 19 else []
-            self.dead += request.kind == 19 and request.value != 0
-            self.chains += len(chains)
+            if self.is_judged and len(chains) > self.most_chains:
+                raise Fault(f"{len(chains)} chains, not {self.most_chains}")
             handles += [chain.handle for chain in chains]
             if self.dice.random() < 0.05:  # another CPU of the guest takes it back
                 queues.note(registers[1], 0)
@@ -134,12 +150,35 @@ class Cases:
             for _ in range(2 * len(chains)):
                 asked += self._apply(queues, self._effect(handles))
 
+    def _stir(self, queues: DescriptorQueues, ring: int, size: int) -> None:
+        """Reset it, reach its registers by ports, or be as a state says that may be damaged."""
+        dice = self.dice
+        match dice.byte() % 8:
+            case 0:
+                queues.note(CTRL, dice.some((0, RESET)))
+            case 1:
+                queues.note(IOADDR, ring + dice.some((0, 8, 0x10, 0x18, 0x50)))
+                queues.note(IODATA, dice.randrange(size))
+                self.is_judged = False
+            case 2:
+                good = queues.state()
+                state = bytearray(good)
+                for _ in range(dice.byte() % 3):
+                    state[dice.randrange(len(state))] = dice.byte()
+                self.is_judged = False
+                try:
+                    queues.restore(0, bytes(state), lambda _resource: self.medium)
+                except ValueError:
+                    assert state != good, "its own state is refused"
+
     def _effect(self, handles: list[int]) -> Effect:
         dice = self.dice
         handle = dice.choice(handles) if dice.random() < 0.95 else dice.randrange(1 << 32)
         skip = 0 if dice.random() < 0.5 else dice.choice((1, 255, 2047, (1 << 64) - 1, dice.randrange(600)))
         size = dice.choice((1, 60, 512, 2048, 0xFFFF, dice.randrange(600)))
-        match dice.randrange(6):
+        match dice.randrange(7):
+            case 6:
+                return Connect(0, dice.byte() & 1, 0, 0, 0, 1)
             case 0:
                 return ChainRead(handle, skip, size)
             case 1:
@@ -169,34 +208,11 @@ def _within(address: int, length: int, ranges: Sequence[tuple[int, int]]) -> boo
     return any(start <= address and address + length <= start + size for start, size in ranges)
 
 
-def fuzz(rings: int, seed: int) -> Cases:
-    """Make so many. Raises Fault, or what else is raised, with the number of the ring."""
-    made = Cases(seed)
-    for number in range(rings):
-        try:
-            made.step()
-        except Exception as error:
-            raise Fault(f"seed {seed}, ring {number}: {error!r}") from error
-    return made
+def play(dice: Dice) -> None:
+    """One ring after the other. Raises Fault."""
+    cases = Cases(dice)
+    while not dice.ended:
+        cases.step()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="descriptors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rings", type=int, default=100_000, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFF_FFFF)
-    given = parser.parse_args(arguments)
-    try:
-        made = fuzz(given.rings, given.seed)
-    except Fault as fault:
-        print(f"FAULT: {fault}")
-        return 1
-    what = f"{made.chains} chains, {made.granted} effects granted, {made.dead} dead"
-    print(f"{made.rings} rings, {what}: no fault")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TARGETS: Final[dict[str, Callable[[Dice], None]]] = {"descriptors": play}

@@ -6,14 +6,16 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
 from typing import Any, Final
 
 from kvmbox import layout
+from kvmbox.board import VBE
 from kvmbox.boot import GuestImage
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.disk_contents import disk_contents
@@ -28,13 +30,15 @@ from kvmbox.devices.qcow2 import (
     WANT_FRAME,
     ZEROS,
 )
+from kvmbox.devices.vbe_dispi import VbeDispi
 from kvmbox.explain import symbols
 from kvmbox.host.disk_overlay import Overlay
 from kvmbox.host.disks import DiskRequest, open_disk
+from kvmbox.host.memory_runs import BLOCK
 from kvmbox.kvm import uapi
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.snapshot import cpu_state
-from kvmbox.parts.snapshot.description import RUNS, decode, encode
+from kvmbox.parts.snapshot.description import RUNS, VIDEO, DeviceFacts, decode, device_section, encode
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.parts.snapshot.layout import Header, Section, decode_header, decode_runs
 from kvmbox.tools.replay.reader import RecordingReader
@@ -365,42 +369,72 @@ def restore_cpu(dice: Dice) -> None:
     assert found is None or cpu_state.encode(found) == data
 
 
-SNAPSHOT: Final[list[bytes]] = []
+AREA: Final = layout.PAGE_SIZE
+"""Where guest memory is in a file."""
+BLOCKS: Final = {0: bytes(0x1000) + b"hello", MEMORY_SIZE // BLOCK - 1: bytes(BLOCK - 5) + b"world"}
+"""The blocks that are not zero."""
+STATES: Final[tuple[bytes, ...]] = (
+    VbeDispi().snapshot(),
+    VbeDispi().snapshot()[:-1],
+    struct.pack("<4sHB10H", b"VBE\x01", 4, 0, 0xB0C5, 640, 480, 8, 1, 3, 640, 1024, 0, 0),
+)
+"""Of a display interface: as at the start, damaged, and with a frame buffer."""
 
 
-def snapshot_file() -> bytes:
-    """A snapshot of a small machine, as a file has it, without its memory that is zero."""
-    if not SNAPSHOT:
-        import tempfile
-        from pathlib import Path
-
-        from tests.support.machine_files import write
-
-        with tempfile.TemporaryDirectory() as directory:
-            SNAPSHOT.append(write(Path(directory) / "snapshot").read_bytes())
-    return SNAPSHOT[0]
+def snapshot_file(dice: Dice) -> Iterator[tuple[int, bytes]]:
+    """The pieces of a snapshot of a small machine, with their places: some is wrong, or nothing."""
+    runs = [[first, 1, checksum(data.ljust(BLOCK, b"\0"))] for first, data in BLOCKS.items()]
+    wrong = dice.byte() % 16
+    if wrong == 1:
+        runs[dice.byte() & 1][dice.byte() % 3] = dice.some((0, 1, 2, 255, 256, dice.number(4)))
+    blobs = {RUNS: b"".join(struct.pack("<III", *run) for run in runs) + bytes(wrong == 2), **SECTIONS}
+    description = DESCRIPTION
+    if dice.byte() & 1:
+        blobs[VIDEO] = dice.some((b"", b"dots", bytes(layout.FRAME_BUFFER_SIZE + 1) if wrong == 3 else b"x"))
+        if dice.byte() & 1:
+            blobs[device_section(VBE)] = dice.some(STATES)
+            described = (*description.devices, DeviceFacts(VBE, 0, True))
+            description = description.replaced(devices=described)
+    place, table_ = AREA + MEMORY_SIZE, {}
+    for name, data in blobs.items():
+        table_[name] = Section(place, len(data), checksum(data) ^ (wrong == 4 and dice.byte() < 50))
+        yield place, data
+        place += len(data)
+    text = encode(description, table_)
+    yield place, edited(dice, text) if wrong == 5 else text
+    header = Header(place + len(text), MEMORY_SIZE, place, len(text), checksum(text))
+    yield (
+        0,
+        edited(dice, header.encode(checksum(header.fields())))
+        if wrong == 6
+        else header.encode(checksum(header.fields())),
+    )
+    for first, data in BLOCKS.items():
+        yield AREA + first * BLOCK, edited(dice, data)[:BLOCK] if wrong == 7 else data
+    if wrong == 8:
+        yield AREA + dice.number(4) % MEMORY_SIZE, b"\1"
 
 
 def read_snapshot(dice: Dice) -> None:
     """A file is a snapshot whose sections and memory are right, or is refused with its name."""
-    whole = bytearray(snapshot_file())
-    places = (0, 0x1000, MEMORY_SIZE + layout.PAGE_SIZE, len(whole) - 2000)
-    for _ in range(dice.byte() % 4):
-        at = dice.some(places) + dice.number(2) % 2000
-        whole[at : at + 1] = dice.randbytes(dice.byte() % 3)
-    if dice.byte() & 1:
-        size = len(whole)
-        struct.pack_into("<I", whole, 48, zlib.crc32(whole[:48]))
-        whole = whole[:size]
-    with in_file(bytes(whole[: len(whole) - dice.byte() // 240])) as path:
-        file = refused(partial(SnapshotFile, path))
+    with in_file(b"") as path:
+        with open(path, "r+b") as written:
+            for place, data in snapshot_file(dice):
+                written.seek(place)
+                written.write(data)
+            if dice.byte() > 240:
+                written.truncate(dice.some((0, 8, 40, AREA + 9, dice.number(3))))
+        file = refused(partial(SnapshotFile, dice.some((path,) * 15 + ("/nowhere\0", "/nowhere", "/"))))
         if file is None:
             return
         with file:
             for name in file.sections:
                 refused(partial(file.section, name))
+            if dice.byte() > 245:
+                os.truncate(path, dice.some((AREA, AREA + BLOCK // 2)))
             memory = refused(file.memory)
             if memory is not None:
+                assert memory.read(0x1000, 5) == b"hello"
                 memory.close()
 
 

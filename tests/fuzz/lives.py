@@ -1,23 +1,20 @@
-"""More that is fuzzed: processes that break and are restarted, snapshots, coalesced writes."""
+"""More that is fuzzed: processes that break and are restarted, and snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Final
 
 from kvmbox.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
-from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
+from kvmbox.errors import DeviceProcessError, GivenUpError
 from kvmbox.jail.server import DeviceServer, error_frame
-from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.parts.restart.recovery import POISONED, Restart
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import greet, hello_of
 from kvmbox.remote.survival import Survival
-from kvmbox.run.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
 from tests.fuzz.frames import Liar
@@ -26,7 +23,6 @@ from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
 from tests.support.calling import CallingTransport, GoneError
 from tests.support.dice import Dice
-from tests.support.fake_room import FakeRoom
 from tests.support.noting_host import NotingHost
 
 BOARD: Final = by_type(
@@ -312,96 +308,6 @@ class SnapshotTarget:
             raise Fault(
                 f"{self._devices[0].device_type}, {request.encode().hex()}: raised {error!r}"
             ) from error
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-# --- Coalesced writes -------------------------------------------------------------------------------------
-
-PORTS: Final = (0x80, 0xE9, 0x402)
-
-
-class RingTarget:
-    """The ring of coalesced writes with arbitrary indices and entries."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.frames = self.accepted = 0
-        self._given: list[tuple[int, int]] = []
-        memory = bytearray((uapi.KVM_COALESCED_MMIO_PAGE_OFFSET + 1) * PAGE_SIZE)
-        self._data = memoryview(memory)
-        self._words = self._data.cast("Q")
-        zones: dict[int, Any] = {}
-        for port in PORTS:
-            proxy = SimpleNamespace(writes=0, channel=None)
-            proxy.write_run = proxy.flush_run = self._give
-            proxy.write_pairs = proxy.flush_pairs = self._give_pairs
-            proxy.write_row = proxy.flush_row = self._give_row
-            zones[port] = proxy, port
-        self._ring = parts.ring(self._words, self._data.cast("I"), self._data, zones, room=FakeRoom())
-
-    def _give(self, register: int, data: bytes) -> None:
-        self._given += [(register, byte) for byte in data]
-
-    def _give_pairs(self, register: int, data: bytes) -> None:
-        self._given += [(register + at % 2, byte) for at, byte in enumerate(data)]
-
-    def _give_row(self, register: int, data: bytes) -> None:
-        self._given += [(register + at, byte) for at, byte in enumerate(data)]
-
-    def step(self, liar: Liar) -> None:
-        """One state of the ring. Raises Fault."""
-        dice: Any = liar.dice
-        indices = [dice.randrange(ENTRIES), dice.randrange(ENTRIES)]
-        if dice.random() < 0.2:
-            indices[dice.randrange(2)] = dice.choice((ENTRIES, ENTRIES + 1, 0xFFFF, 0xFFFF_FFFF))
-        first, last = indices
-        good = first < ENTRIES and last < ENTRIES
-        expected: list[tuple[int, int]] = []
-        harmful = dice.random() < 0.3
-        number = first
-        while good and number != last:
-            entry = RING_WORD * 8 + 8 + ENTRY_SIZE * number
-            port, byte = dice.choice(PORTS), dice.getrandbits(8)
-            length, is_port = 1, 1
-            if harmful and dice.random() < 0.05:
-                match dice.randrange(3):
-                    case 0:
-                        port = dice.choice((0x81, 0x10080, 1 << 63))
-                    case 1:
-                        length = dice.choice((0, 2, 4, 8, 9, 0xFFFF_FFFF))
-                    case 2:
-                        is_port = dice.choice((0, 2))
-            if (port, length, is_port) not in {(known, 1, 1) for known in PORTS}:
-                good = False
-            self._data[entry : entry + ENTRY_SIZE] = (
-                port.to_bytes(8, "little")
-                + length.to_bytes(4, "little")
-                + is_port.to_bytes(4, "little")
-                + bytes([byte])
-                + dice.randbytes(7)
-            )
-            if good:
-                expected.append((port, byte))
-            number = (number + 1) % ENTRIES
-        self._words[RING_WORD] = first | last << 32
-        self._given.clear()
-        self.frames += 1
-        try:
-            (self._ring.drain if dice.random() < 0.5 else self._ring.flush)()
-        except UnknownExitError as error:
-            if good:
-                raise Fault(f"{first} to {last}: refused: {error}") from error
-            if self._given != expected[: len(self._given)]:
-                raise Fault(f"{first} to {last}: {self._given} before it was refused") from None
-            return
-        except Exception as error:
-            raise Fault(f"{first} to {last}: raised {error!r}") from error
-        self.accepted += 1
-        if self._given != expected or not (good or first == last):
-            raise Fault(f"{first} to {last}: gave {self._given}, not {expected}")
-        if self._ring.pending:
-            raise Fault(f"{first} to {last}: not emptied")
 
     def close(self) -> None:
         """Nothing is open."""

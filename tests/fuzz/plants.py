@@ -257,6 +257,6 @@ PLANTS: Final = {
     "journal": Plant("lives", Parts(recovery=Forgetful)),
     "checkpoint": Plant("lives", Parts(recovery=KeepsOne)),
     "restore": Plant("lives", Parts(server=BornAnew)),
-    "ring": Plant("ring", Parts(ring=SeesNoNonsense)),
-    "snapshot size": Plant("snapshot", Parts(server=TakesTooMuch)),
+    "ring": Plant("coalesced", Parts(ring=SeesNoNonsense)),
+    "snapshot size": Plant("model-snapshots", Parts(server=TakesTooMuch)),
 }

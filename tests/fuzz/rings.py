@@ -90,6 +90,8 @@ class Memory(FlatMemory):
 
     def read(self, address: int, size: int) -> bytes:
         self.accesses += 1
+        if self.accesses > MOST_ACCESSES:
+            raise Fault(f"{self.accesses} accesses")
         data = super().read(address, size)
         if size % DESCRIPTOR == 0:
             self.seen += [one[:3] for one in struct.iter_unpack("<QIHH", data)]
@@ -305,8 +307,6 @@ class Rings:
 
     def _judge(self, areas: tuple[int, ...]) -> None:
         memory, size = self.memory, MOST_ENTRIES
-        if memory.accesses > MOST_ACCESSES:
-            raise Fault(f"{memory.accesses} accesses")
         used = (areas[2], areas[2] + 6 + 8 * size)
         writable = [one for one in memory.seen if one[2] & WRITE]
         readable = [one for one in memory.seen if not one[2] & WRITE or one[2] & INDIRECT]

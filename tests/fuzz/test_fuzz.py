@@ -13,10 +13,11 @@ from typing import Any, Final
 import pytest
 
 from kvmbox.devices.uart_16550a import Uart16550A
-from kvmbox.remote import queues
+from kvmbox.remote import descriptor_rings, queues
+from kvmbox.remote.descriptor_rings import DescriptorRing
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.ring import Parts, Ring
-from tests.fuzz import branches, models, rings, run, vmm, windows
+from tests.fuzz import branches, descriptors, models, rings, run, vmm, windows
 from tests.fuzz.engine import Campaign, Found, bounded, pack, try_blindly, unpack
 from tests.fuzz.frames import Liar
 from tests.fuzz.plants import PLANTS
@@ -134,6 +135,29 @@ class Confused(Ring):
 
     def take(self, limit: int) -> list[Parts]:
         return [Parts(one.head, one.readable, one.readable + one.writable) for one in super().take(limit)]
+
+
+class Unchecked(DescriptorRing):
+    """Does not ask whether a buffer is RAM."""
+
+    def _buffer(self, address: int, size: int) -> list[tuple[int, int]]:
+        return [(address % 0x8000, size)]
+
+
+class Generous(DescriptorRing):
+    """Lets the device write all of a descriptor's second half."""
+
+    def give_back(self, head: int, written: int) -> None:
+        self.memory.write(self.descriptors + 16 * head + 8, written.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("ring", [Unchecked, Generous])
+def test_bug_planted_in_the_walker_of_descriptors_is_found(
+    ring: type[DescriptorRing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptor_rings, "DescriptorRing", ring)
+    with pytest.raises(Found):
+        try_blindly(descriptors.TARGETS["descriptors"], INPUTS, SEED, LONG)
 
 
 @pytest.mark.parametrize("ring", [Careless, Confused])

@@ -11,7 +11,7 @@ from kvmbox.remote import queues
 from kvmbox.run import aperture
 from tests.fuzz.taken_over import TARGETS, fuzz, main
 from tests.fuzz.targets import Fault
-from tests.fuzz.test_rings import Greedy
+from tests.fuzz.test_fuzz import Confused
 from tests.support.halves import Half, built_halves
 
 pytestmark = pytest.mark.thorough
@@ -31,7 +31,7 @@ def test_process_that_is_taken_over_gets_nothing_that_is_not_published(name: str
 
 @pytest.mark.parametrize("name", ["disk", "net"])
 def test_walker_that_takes_readable_for_writable_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "Ring", Greedy)
+    monkeypatch.setattr(queues, "Ring", Confused)
     with pytest.raises(Fault, match="a byte was stored"):
         fuzz(name, FRAMES, SEED, Half())
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from tests.fuzz.coalesced import RingTarget
 from tests.fuzz.frames import Liar
-from tests.fuzz.lives import LivesTarget, RingTarget, SnapshotTarget
+from tests.fuzz.lives import LivesTarget, SnapshotTarget
 from tests.fuzz.plants import SOUND, Parts
 from tests.fuzz.targets import RealTarget, SharedTarget, StreamTarget
 from tests.support.dice import Dice
@@ -27,8 +28,10 @@ MADE: Final[dict[str, Callable[[Parts], Any]]] = {
 def stepping(name: str, parts: Parts = SOUND) -> Callable[[Dice], None]:
     """The target of that name: step after step, until the input has ended."""
 
+    make = MADE[name]
+
     def run(dice: Dice) -> None:
-        made = MADE[name](parts)
+        made = make(parts)
         liar = Liar(dice)
         try:
             while not dice.ended:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.media import QUIET_END, QUIET_START, RISES, Flush, Window
 from kvmbox.devices.model import Effect
 from kvmbox.errors import ProtocolError
+from kvmbox.remote.window import WindowState
 from tests.support.dice import Dice
 from tests.support.halves import built_halves
 from tests.support.window_disk import OWN, SECTOR
@@ -28,6 +29,7 @@ TOO_LARGE: Final = (MOST + 1, 1 << 40, (1 << 64) - 1)
 EFFECTS: Final = (*(0,) * 40, *(1,) * 40, 2, 2, 3, 3, 20)
 """How many effects a frame has: each may cause another frame."""
 PLACES: Final = (0, SECTOR, len(CONTENT) - SECTOR, len(CONTENT) - 1, len(CONTENT), 1 << 63, (1 << 64) - 1)
+WAYS: Final = (0, 1, 1, 0, 1 | RISES, 1 | QUIET_START, 1 | QUIET_END, 1 | RISES | QUIET_START | QUIET_END)
 OWN_WORDS: Final = (OWN.to_bytes(4, "little"), OWN.to_bytes(4, "little")[:2])
 
 
@@ -54,7 +56,7 @@ class Campaign:
         place = dice.choice(PLACES) if dice.random() < 0.2 else dice.randrange(len(CONTENT))
         way = dice.random()
         size = dice.choice(TOO_LARGE if way < 0.01 else SIZES) if way < 0.5 else dice.randrange(MOST)
-        return Window(dice.randrange(4), resource, place, size, dice.randrange(2))
+        return Window(dice.randrange(4), resource, place, size, dice.some(WAYS))
 
     def effects(self) -> list[Effect]:
         """Those of one frame."""
@@ -88,7 +90,13 @@ class Campaign:
     def _step(self, rig: WindowRig) -> None:
         dice = self.dice
         size, count = dice.choice((2, 4)), dice.randrange(1, 400)
-        match dice.randrange(6):
+        match dice.randrange(9):
+            case 6:
+                self._access(rig, size)
+            case 7:
+                rig.store.fails, rig.host.is_full = dice.some((0, 0, 5)), dice.byte() < 40
+            case 8:
+                self._restore(rig)
             case 0 | 1:
                 data = rig.ports.read_string(PORT, size, count)
                 if len(data) != size * count:
@@ -103,6 +111,38 @@ class Campaign:
                 rig.ports.write(PORT + dice.randrange(1, 4), 1, dice.getrandbits(8))
             case 5 if rig.host.errands:
                 rig.do_errand()
+
+    def _access(self, rig: WindowRig, size: int) -> None:
+        """One access, which may carry a write along."""
+        dice = self.dice
+        port = PORT + dice.some((0, 0, 0, 2))
+        match dice.byte() % 4:
+            case 0:
+                rig.ports.write(port, size, dice.getrandbits(8 * size))
+                return
+            case 1 if port != PORT:
+                rig.ports.write_string(port, 2, bytes(4))
+                rig.ports.read_string(port, 2, 2)
+                return
+        value = rig.ports.read(port, 2 if port != PORT else size)
+        if rig.store.data == CONTENT and port == PORT:
+            self._check(value.to_bytes(size, "little"), size)
+
+    def _restore(self, rig: WindowRig) -> None:
+        """Be as its state says, or as one that is damaged, or refuse that."""
+        state, dice = rig.window.state(), self.dice
+        if state is None or rig.host.errands:
+            return
+        fields = state.as_dict()
+        name = dice.some(("offset", "size", "use", "position", "data", "tag"))
+        if dice.byte() & 1:
+            fields[name] = dice.randbytes(9) if name == "data" else dice.some((0, 1, 2, 3, 2000, 1 << 40))
+        try:
+            rig.window.restore(0, rig.medium, WindowState(**fields))
+        except ValueError:
+            if fields == state.as_dict():
+                raise
+            rig.window.restore(0, rig.medium, state)
 
     @staticmethod
     def _check(data: bytes, size: int) -> None:

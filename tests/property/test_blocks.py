@@ -171,6 +171,7 @@ class Machine:
             now=lambda: self.now,
             survival=Keeping() if recorded else None,
             record=(lambda *exchange: self.records.append(exchange)) if recorded else None,
+            slice_ms=1000,  # the other side is a thread here: a busy host may well keep it for half a second
         )
         self.bus = Bus(16)
         specs = []

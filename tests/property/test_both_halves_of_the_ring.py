@@ -175,6 +175,7 @@ class Machine:
             "now": self.now,
             "deadline_changed": self.log.note(f"{name} deadline"),
             "survival": survival,
+            "slice_ms": 1000,  # the other side is a thread: a busy host may well keep it for half a second
         }
         if ipc == "direct":
             return self.half.channel(name, DirectLink(), grants, **options)

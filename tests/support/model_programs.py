@@ -118,7 +118,10 @@ def rtc_program(tape: Dice) -> list[Step]:
 def i8042_program(tape: Dice) -> list[Step]:
     commands = (0x20, 0x60, 0xA8, 0xAA, 0xC0, 0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xE0)
     v, w = tape.byte(), tape.byte()
-    match tape.byte() % 4:
+    match tape.byte() % 5:
+        case 4:  # more for the mouse than a queue of it has room for; it may be what it echoes
+            given = (0xEE,) * (w & 1) + (v,) * (w % 40)
+            return program(*[pair for byte in given for pair in ((1, 0xD4), (0, byte))])
         case 0:
             return program((1, commands[v % len(commands)]), (0, w))
         case 1:  # the mouse, which has its commands there, too

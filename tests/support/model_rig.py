@@ -149,7 +149,8 @@ class VirtioGuest:
             kind = (0, 1, 4, 8, 9, 0, 1)[self.shape % 7]
             readable = READABLE[self.shape % len(READABLE)]
             writable = WRITABLE[self.shape // 7 % len(WRITABLE)]
-            head = struct.pack("<IIQQQ", kind, 0, self.shape % 70, 0, 0)[: min(readable, 32)]
+            sector = self.shape % 70 if self.shape % 13 else (4999, 5000, 1 << 50)[self.shape % 3]
+            head = struct.pack("<IIQQQ", kind, 0, sector, 0, 0)[: min(readable, 32)]
             chain = self.chains[self.last] = Chain(self.last, readable, writable, head)
             found.append(chain)
         return found, DONE
@@ -491,6 +492,9 @@ class Rig:
                 case ChainRead() | ChainWrite() | ChainTransfer() | ChainServe() | ChainUsed():
                     assert self.device.granted(Queues)
                     self.guest.asked(effect)
+                    if isinstance(effect, ChainTransfer | ChainServe):
+                        medium = self.device.granted(Medium)[effect.resource]
+                        assert 0 <= effect.offset <= effect.offset + effect.size <= medium.size
                 case Flush(tag, resource):
                     assert resource < len(self.device.granted(Medium))
                     self.asked = tag

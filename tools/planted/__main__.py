@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from tools.blocks import fill, line, merged, said_once
 from tools.planted.attack import WAYS, Outcome, attack, build
 from tools.planted.finders import CONFTEST, NO_SHRINKING, Found, Search
-from tools.planted.plant import TOP, Plant, plants, scratch_copy
+from tools.planted.plant import Plant, plants
+from tools.scratch import FOLDERS, PROJECT, Scratch
 
-PAGE: Final = TOP / "docs/reach.md"
+PAGE: Final = PROJECT / "docs/reach.md"
 HEAD: Final = ("bug", "here", *WAYS, "found by a fuzzer", "by a test of the device")
+
+
+def scratch() -> Scratch:
+    """A copy in which Python runs all that can have a bug."""
+    return Scratch((*FOLDERS, "guests"), compiled=False)
 
 
 def title(plant: Plant) -> str:
@@ -47,9 +51,8 @@ def row(plant: Plant, outcomes: dict[str, Outcome], found: Sequence[Found] | Non
 
 def examine(plant: Plant, search: Search | None) -> str:
     """Plant it, attack it in each way, have it looked for; its line of the table."""
-    with tempfile.TemporaryDirectory(prefix="kvmbox-planted-") as folder:
-        top = Path(folder)
-        scratch_copy(top)
+    with scratch() as copy:
+        top = copy.root
         plant.apply(top)
         image = build(plant, top)
         with (top / CONFTEST).open("a", encoding="utf-8") as conftest:
@@ -71,9 +74,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(chosen) < len(set(options.names)):
         parser.error(f"known: {', '.join(plant.name for plant in plants())}")
     rows = [line(*HEAD), line(*["---"] * len(HEAD))]
-    with tempfile.TemporaryDirectory(prefix="kvmbox-clean-") as clean:
-        scratch_copy(Path(clean))
-        search = None if options.attacks else Search(Path(clean))
+    with scratch() as clean:
+        search = None if options.attacks else Search(clean.root)
         for plant in chosen:
             rows.append(examine(plant, search))
             print(rows[-1], flush=True)

@@ -27,11 +27,9 @@ settings.load_profile("planted")
 """What is asked is when a failure is found, and not what the smallest one is."""
 
 _PYTEST: Final = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
-FUZZERS: Final = {
-    "rings": ("-m", "tests.fuzz.rings", "--rings", "20000", "--seed", "1"),
-    "windows": ("-m", "tests.fuzz.windows", "--frames", "20000", "--seed", "1"),
-}
-MODEL_FUZZERS: Final = ("test_model_fuzz", "test_server_models")
+_FUZZER: Final = ("-m", "tests.fuzz.run", "--seconds", "30", "--seed", "1", "--jobs", "1", "--target")
+_HOWS: Final = ((b"status -", "crash"), (b"TimeoutError", "hang"))
+"""How a fuzzer has failed, by what it says."""
 
 
 class Found(NamedTuple):
@@ -45,11 +43,8 @@ class Found(NamedTuple):
 
 def finders(plant: Plant) -> Iterator[tuple[str, bool, tuple[str, ...]]]:
     """Name, whether it is a fuzzer, and Python's arguments."""
-    for model in plant.models:
-        for test in MODEL_FUZZERS:
-            yield test, True, (*_PYTEST, f"tests/property/{test}.py", "-k", model)
     for name in plant.fuzzers:
-        yield f"fuzz.{name}", True, FUZZERS[name]
+        yield name, True, (*_FUZZER, name)
     for path in plant.tests:
         yield Path(path).stem, False, (*_PYTEST, path)
 
@@ -95,7 +90,9 @@ def run(arguments: tuple[str, ...], top: Path) -> tuple[str, float]:
         return "", seconds
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return "hang", seconds
-    return "crash" if done.returncode < 0 else "failure", seconds
+    if done.returncode < 0:
+        return "crash", seconds
+    return next((how for said, how in _HOWS if said in done.stdout), "failure"), seconds
 
 
 def _cpu_seconds() -> float:

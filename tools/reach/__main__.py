@@ -26,13 +26,13 @@ from kvmbox.sandbox.syscall_names import NAMES
 from kvmbox.tools.audit.scene import Scene
 from tools.blocks import fill, table
 from tools.planted.attack import COMMON, FLAGS
-from tools.planted.plant import TOP
 from tools.reach.bpf import I386, let_through
 from tools.reach.machines import FIRST_MIB, MACHINES, MEMORY_MIB, Files, Machine, mark, running
 from tools.reach.probes import PROBES, Refused
 from tools.reach.tracee import Stopped, Tracee
+from tools.scratch import PROJECT
 
-PAGE: Final = TOP / "docs/reach.md"
+PAGE: Final = PROJECT / "docs/reach.md"
 LETTERS: Final = re.compile(rb"KVMREACH")
 MARK_SIZE: Final = 16
 NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -53,7 +53,7 @@ STRICT_CALLS: Final = "4"
 
 def build(folder: Path) -> Files:
     """The files of the machines. CalledProcessError if the guest cannot be built."""
-    guests, image = TOP / "guests", folder / "marks.elf"
+    guests, image = PROJECT / "guests", folder / "marks.elf"
     sources = [Path(__file__).parent / "marks.c", *(guests / "common" / one for one in COMMON[:2])]
     subprocess.run(
         ["cc", *FLAGS, f"-DMEMORY_MIB={MEMORY_MIB}", f"-I{guests}", f"-I{guests}/common", "-T",

@@ -95,6 +95,13 @@ def planes(pc: Pc, offset: int) -> list[int]:
     return found
 
 
+def test_second_half_of_a_window_of_128_kib_is_the_first_one_again() -> None:
+    pc = planar()
+    pc.set((0x3CE, 6, 0x01))
+    pc.write(FIRST + 0x1_0007, 0x5A)
+    assert planes(pc, 7) == planes(pc, 0x1_0007) == [0x5A] * 4
+
+
 @pytest.mark.parametrize(
     ("registers", "value", "expected"),
     [

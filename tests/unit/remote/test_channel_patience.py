@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kvmbox.errors import DeviceGoneError, DeviceProcessError
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, KvmboxError
 from kvmbox.parts.restart.recovery import all_ones
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import CanWait, FollowUp
@@ -255,6 +255,30 @@ def test_request_waits_for_a_thread_that_has_its_reply_and_does_what_it_asks_for
     silent.reply(protocol.ADVANCE, 1)
     try:
         assert silent.channel.request(protocol.ADVANCE) == (0, b"")
+    finally:
+        finish.set()
+    at_work.result()
+    silent.close()
+
+
+@pytest.mark.parametrize("rescues", [False, True])
+def test_request_behind_a_thread_that_never_ends_its_own_work_blames_kvmbox(rescues: bool) -> None:
+    begun, finish = threading.Event(), threading.Event()
+
+    def act() -> list[FollowUp | CanWait]:
+        begun.set()
+        finish.wait()
+        return []
+
+    silent = Silent(PatientLock(tries=2 * START_SLICES, then=lambda: pytest.fail("the request waits on")))
+    silent.survival.rescues = rescues
+    at_work = silent.threads.submit(silent.channel.serve, act)
+    begun.wait()
+    try:
+        with pytest.raises(KvmboxError, match="is stuck in its work for device process") as caught:
+            silent.channel.request(protocol.ADVANCE)
+        assert caught.value.exit_status == 14
+        assert silent.survival.killed == []
     finally:
         finish.set()
     at_work.result()

@@ -340,6 +340,10 @@ def _postponed(disk: Disk) -> list[Any]:
     return [lambda _room: wanted(False)]
 
 
+def test_notification_of_a_queue_that_there_is_not_asks_for_nothing(disk: Disk) -> None:
+    assert [disk.queues.notified(index) for index in (1, 1000, 0xFFFF)] == [()] * 3
+
+
 # --- A device process that does not play by the rules -------------------------------------------------------
 
 
