@@ -374,6 +374,20 @@ def _hpet() -> DeviceSpec:
     )
 
 
+def _rtc(options: BoardOptions) -> DeviceSpec:
+    return DeviceSpec(
+        "RTC",
+        "rtc",
+        "rtc_mc146818",
+        ports=(AddressRange(layout.RTC_INDEX_PORT, 2),),
+        parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size, "announce": 1},
+        grants=(Irq(layout.RTC_IRQ),),
+        coalesced=(layout.RTC_INDEX_PORT,),
+        latches=(layout.RTC_INDEX_PORT,),
+        on_demand=True,
+    )
+
+
 def by_type(board: Sequence[DeviceSpec], *, per_device: bool = False) -> dict[str, list[DeviceSpec]]:
     """The devices of each process, in the order of `board`: their places are their index numbers.
 
@@ -403,18 +417,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             grants=(Irq(layout.PIT_IRQ),),
         )
     )
-    board.append(
-        DeviceSpec(
-            "RTC",
-            "rtc",
-            "rtc_mc146818",
-            ports=(AddressRange(layout.RTC_INDEX_PORT, 2),),
-            parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size, "announce": 1},
-            grants=(Irq(layout.RTC_IRQ),),
-            coalesced=(layout.RTC_INDEX_PORT,),
-            latches=(layout.RTC_INDEX_PORT,),
-        )
-    )
+    board.append(_rtc(options))
     board.append(
         DeviceSpec(
             "i8042",

@@ -42,21 +42,15 @@ class Bundle:
         """`identity` is the inode and time of the file, `start` where code begins in it."""
         self._identity = identity
         self._start = start
-        self._entries = entries
+        self.entries = entries
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The module, unless its source is another one by now."""
-        entry = self._entries.get(fullname)
-        if entry is None:
+        entry = self.entries.get(fullname)
+        if entry is None or not is_source_of(entry):
             return None
-        file, is_package, time, size, start, length = entry
+        file, is_package, _, _, start, length = entry
         origin = f"{PACKAGE}/{file}"
-        try:
-            status = os.stat(origin)
-        except OSError:
-            return None
-        if (int(status.st_mtime), status.st_size) != (time, size):
-            return None
         loader = Loader(fullname, origin, self, (start, length))
         spec = ModuleSpec(fullname, loader, origin=origin, is_package=is_package)
         if is_package:
@@ -64,7 +58,7 @@ class Bundle:
         spec.cached, spec.has_location = BUNDLE, True
         return spec
 
-    def code(self, start: int, length: int) -> CodeType | None:
+    def code(self, start: int, length: int) -> bytes | None:
         """What is there in the file; None if the file cannot be read, or is another one by now."""
         # Opened each time: a descriptor or a mapping would have to be kept out of the jail.
         try:
@@ -74,10 +68,9 @@ class Bundle:
         try:
             if _identity(file) != self._identity:
                 return None
-            code: CodeType = marshal.loads(os.pread(file, length, self._start + start))  # noqa: S302 - as a .pyc
+            return os.pread(file, length, self._start + start)
         finally:
             os.close(file)
-        return code
 
 
 class Loader(SourceFileLoader):
@@ -90,7 +83,18 @@ class Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         """From the bundle, or else as Python does."""
-        return self._bundle.code(*self._place) or super().get_code(fullname)
+        code = self._bundle.code(*self._place)
+        return marshal.loads(code) if code else super().get_code(fullname)  # noqa: S302 - as a .pyc
+
+
+def is_source_of(entry: Entry) -> bool:
+    """Whether a module's source is the one that was compiled."""
+    file, _, time, size, _, _ = entry
+    try:
+        status = os.stat(f"{PACKAGE}/{file}")
+    except OSError:
+        return False
+    return (int(status.st_mtime), status.st_size) == (time, size)
 
 
 def _identity(file: int) -> tuple[int, int]:

@@ -10,8 +10,9 @@ The file is also what a test compares with the policies and with whatever libsec
 
 from __future__ import annotations
 
+from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES
-from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, SHIPPED, SIZES, compile_policy, source
+from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, SHIPPED, SIZES, source
 from kvmbox.sandbox.vmm_policy import DISK_MAIN_POLICY, DISK_VCPU_POLICY, MAIN_POLICY, VCPU_POLICY
 
 

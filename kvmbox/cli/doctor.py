@@ -124,8 +124,9 @@ def _kvm() -> Iterator[Finding]:
 
 
 def _libseccomp() -> Finding:
+    from kvmbox.sandbox.libseccomp import compile_policy
     from kvmbox.sandbox.policy import DEVICE_POLICY
-    from kvmbox.sandbox.seccomp import compile_policy, compiled_ahead
+    from kvmbox.sandbox.seccomp import compiled_ahead
 
     try:
         filter_ = compile_policy(DEVICE_POLICY)

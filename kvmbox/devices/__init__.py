@@ -114,12 +114,13 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'kvmbox.devices' has no attribute '{name}'")
     from kvmbox.devices import catalog, media, model
 
-    homes = [home for home in (model, media, catalog) if hasattr(home, name)]
-    if not homes:  # the only one that the catalogue does not load
-        from kvmbox.devices import e1000
-
-        homes = [e1000]
-    found: object = getattr(homes[0], name)
+    homes = [home for home in (model, media) if hasattr(home, name)]
+    found: object
+    if homes:
+        found = getattr(homes[0], name)
+    else:
+        (model_name,) = [one for one, place in catalog.MODELS.items() if place.endswith(f":{name}")]
+        found = catalog.model_class(model_name)
     globals()[name] = found
     return found
 

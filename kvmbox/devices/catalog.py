@@ -1,89 +1,77 @@
 """Model names, as the HELLO frame of a device process spells them, and what they build.
 
-Parameters are integers or bytes: they cross a process boundary in HELLO.
+Parameters are integers or bytes: they cross a process boundary in HELLO. The module of a model is loaded when
+the model is first wanted. A device process can open no file, so its spawner has kept the code of all modules
+in memory (`jail.kept`), or else has loaded them.
 """
 
 from __future__ import annotations
 
-from kvmbox.devices.acpi_pm import AcpiPm
-from kvmbox.devices.bios_report import BiosReport
-from kvmbox.devices.boot_disk import BootDisk
-from kvmbox.devices.fw_cfg import FwCfg
-from kvmbox.devices.hpet import Hpet
-from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.media_models import (
-    IdeChannel,
-    Qcow2,
-    VirtioBlk,
-    VirtioBlkPci,
-    VirtioConsole,
-    VirtioConsolePci,
-    VirtioNet,
-    VirtioNetPci,
-    VirtioRng,
-    VirtioRngPci,
-)
-from kvmbox.devices.model import DeviceModel
-from kvmbox.devices.pci_host import PciHost
-from kvmbox.devices.pit_8254 import Pit8254
-from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
-from kvmbox.devices.power_off_ports import PowerOffPorts
-from kvmbox.devices.pvpanic import PvPanic
-from kvmbox.devices.reset_control import ResetControl
-from kvmbox.devices.rtc_mc146818 import RtcMc146818
-from kvmbox.devices.testdev import PcTestdev
-from kvmbox.devices.uart_16550a import Uart16550A
-from kvmbox.devices.vbe_dispi import VbeDispi
-from kvmbox.devices.vga_text import VgaText
+import struct  # noqa: F401 - models may import this, and the next one, where no file can be opened
+
+from kvmbox import layout  # noqa: F401
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Final
 
+    from kvmbox.devices.model import DeviceModel
 
-def _e1000(**parameters: bytes) -> DeviceModel:
-    """Loaded when it is needed: a device process gets its text."""
-    from kvmbox.devices.e1000 import E1000
-
-    return E1000(**parameters)
-
-
-MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
-    "uart_16550a": Uart16550A,
-    "pit_8254": Pit8254,
-    "rtc_mc146818": RtcMc146818,
-    "i8042": I8042,
-    "acpi_pm": AcpiPm,
-    "power_off_ports": PowerOffPorts,
-    "hpet": Hpet,
-    "debugcon": DebugCon,
-    "debug_exit": DebugExit,
-    "post": PostPort,
-    "shutdown_port": ShutdownPort,
-    "pvpanic": PvPanic,
-    "reset_control": ResetControl,
-    "fw_cfg": FwCfg,
-    "pc_testdev": PcTestdev,
-    "bios_report": BiosReport,
-    "boot_disk": BootDisk,
-    "ide": IdeChannel,
-    "vga_text": VgaText,
-    "vbe_dispi": VbeDispi,
-    "virtio_blk": VirtioBlk,
-    "virtio_rng": VirtioRng,
-    "virtio_console": VirtioConsole,
-    "virtio_net": VirtioNet,
-    "qcow2": Qcow2,
-    "pci_host": PciHost,
-    "virtio_blk_pci": VirtioBlkPci,
-    "virtio_rng_pci": VirtioRngPci,
-    "virtio_console_pci": VirtioConsolePci,
-    "virtio_net_pci": VirtioNetPci,
-    "E1000": _e1000,
+MODELS: Final[Mapping[str, str]] = {
+    "uart_16550a": "uart_16550a:Uart16550A",
+    "pit_8254": "pit_8254:Pit8254",
+    "rtc_mc146818": "rtc_mc146818:RtcMc146818",
+    "i8042": "i8042:I8042",
+    "acpi_pm": "acpi_pm:AcpiPm",
+    "power_off_ports": "power_off_ports:PowerOffPorts",
+    "hpet": "hpet:Hpet",
+    "debugcon": "port_models:DebugCon",
+    "debug_exit": "port_models:DebugExit",
+    "post": "port_models:PostPort",
+    "shutdown_port": "port_models:ShutdownPort",
+    "pvpanic": "pvpanic:PvPanic",
+    "reset_control": "reset_control:ResetControl",
+    "fw_cfg": "fw_cfg:FwCfg",
+    "pc_testdev": "testdev:PcTestdev",
+    "bios_report": "bios_report:BiosReport",
+    "boot_disk": "boot_disk:BootDisk",
+    "ide": "ide_channel:IdeChannel",
+    "vga_text": "vga_text:VgaText",
+    "vbe_dispi": "vbe_dispi:VbeDispi",
+    "virtio_blk": "virtio_blk:VirtioBlk",
+    "virtio_rng": "virtio_rng:VirtioRng",
+    "virtio_console": "virtio_console:VirtioConsole",
+    "virtio_net": "virtio_net:VirtioNet",
+    "qcow2": "qcow2:Qcow2",
+    "pci_host": "pci_host:PciHost",
+    "virtio_blk_pci": "virtio_pci:VirtioBlkPci",
+    "virtio_rng_pci": "virtio_pci:VirtioRngPci",
+    "virtio_console_pci": "virtio_pci:VirtioConsolePci",
+    "virtio_net_pci": "virtio_pci:VirtioNetPci",
+    "E1000": "e1000:E1000",
 }
+"""By name: the module here, and the class."""
+
+BY_TEXT: Final = "E1000"
+"""A device process gets the text of its module."""
+
+
+def model_class(name: str) -> Callable[..., DeviceModel]:
+    """The class of a model; KeyError for an unknown name."""
+    module_name, _, class_name = MODELS[name].partition(":")
+    module = __import__(f"{__package__}.{module_name}", fromlist=["_"])
+    found: Callable[..., DeviceModel] = getattr(module, class_name)
+    return found
 
 
 def build_model(name: str, parameters: Mapping[str, int | bytes]) -> DeviceModel:
     """The model `name`; KeyError for an unknown name, TypeError for an unknown parameter."""
-    return MODELS[name](**parameters)
+    return model_class(name)(**parameters)
+
+
+def load_all() -> None:
+    """Load every model that a device process may want."""
+    for name in MODELS:
+        if name != BY_TEXT:
+            model_class(name)

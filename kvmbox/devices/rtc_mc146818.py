@@ -101,6 +101,9 @@ _WROTE_DATE: Final = 2
 _WROTE_DAY_OF_WEEK: Final = 4
 _WROTE_ALL: Final = 7
 
+_UNTOUCHED: Final = 8
+"""Instead of that: nothing was written, not even an index."""
+
 _NEVER_FELL_BACK: Final = -(1 << 62)  # no day number
 
 _SNAPSHOT: Final = struct.Struct("<4sBBBBqqqqqq128s")
@@ -172,7 +175,7 @@ class RtcMc146818:
         self._base_ns = 0
         self._weekday_shift = 0
         self._fallen_back_on = _NEVER_FELL_BACK
-        self._written = 0
+        self._written = _UNTOUCHED
         self._chain_tick = 0
         self._pf_tick = periodic_ticks(0x26)
         self._effects: list[Effect] = []
@@ -226,6 +229,8 @@ class RtcMc146818:
         if offset == 0:
             # Bit 7 is the PC's NMI mask, which is not ours.
             self._index = value & 0x7F
+            if self._written == _UNTOUCHED:
+                self._written = 0
             return
         if offset != 1:
             return
@@ -254,8 +259,11 @@ class RtcMc146818:
 
         The next update while UF is clear, then the next alarm while AF is clear, and the next periodic edge
         while PF is clear and PIE set. The first two are asked for even if their enables are clear: it costs
-        two calls in all until a guest reads register C, and a stepped clock stops where QEMU's does.
+        two calls in all until a guest reads register C, and a stepped clock stops where QEMU's does. Nothing
+        is asked for before an index was written, as a guest cannot get at C or an enable until then.
         """
+        if self._written == _UNTOUCHED:
+            return None
         due = min(self._uf_due, self._af_due)
         if self._ram[REGISTER_B] & B_PIE and self._pf_due < due:
             due = self._pf_due
@@ -596,7 +604,7 @@ class RtcMc146818:
             index < 128
             and flags & ~C_FLAGS == 0
             and weekday_shift < 7
-            and written & ~_WROTE_ALL == 0
+            and (written & ~_WROTE_ALL == 0 or (written, index, ram[REGISTER_B]) == (_UNTOUCHED, 0, B_24_12))
             and now >= 0
             and abs(base_seconds) <= 2 * _MAX_BASE_SECONDS
             and -NANOSECONDS <= base_ns <= now

@@ -35,7 +35,8 @@ import os
 import select
 
 from kvmbox import bytecode
-from kvmbox.jail import identity, label, landlock, layers, linux, passing
+from kvmbox.devices import catalog
+from kvmbox.jail import identity, kept, label, landlock, layers, linux, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
 from kvmbox.jail.namespaces import isolate
@@ -348,6 +349,9 @@ def main(
         os.umask(0o777)
         os.chdir("/")
         entries = [_load_entry(name) for name in entry_names]
+        # In strict mode an import would need memory in ways that are forbidden there.
+        if seccomp == linux.SECCOMP_MODE_STRICT or not kept.keep(f"{catalog.__package__}."):
+            catalog.load_all()
         label.in_force()  # while its modules can be read
         isolation = isolate(vmm_pid, without, _hand_over)
         applied = isolation.applied
@@ -369,8 +373,6 @@ def main(
             applied |= layers.EMPTY_ENVIRONMENT
         bytecode.leave()
         spawner = Spawner(entries, title, applied, isolation, landlock_limit, seccomp, without)
-        gc.collect()
-        gc.disable()
         gc.freeze()  # no collection writes into the pages that the children share
         missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
         told = (frames.STAGED_TOO if isolation.staged else 0) | (frames.OWNED if isolation.owned else 0)

@@ -27,8 +27,8 @@ def start(
     and `failure` if `name` cannot be started.
     """
     # Appended: the standard library comes first, whatever lies beside kvmbox.
-    path = f"import sys; sys.path += {[PACKAGE_DIRECTORY]!r}"
-    code = f"{path}; from kvmbox import bytecode; bytecode.use(); {code}"
+    path = f"sys.path += {[PACKAGE_DIRECTORY]!r}"
+    code = f"import gc, sys; gc.disable(); {path}; from kvmbox import bytecode; bytecode.use(); {code}"
     own_end, its_end = passing.socket_pair()
     try:
         pid = os.posix_spawn(

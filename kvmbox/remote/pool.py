@@ -168,6 +168,7 @@ class DevicePool:
         self._order: Callable[[str, Link], DeviceProcess] | None = None
         self.loss_policy = LossPolicy()
         """What becomes of lost processes; to be set before `connect`."""
+        self._unloaded: list[str] = []  # without processes: models that are loaded when they are needed
         self.starts = ProcessStarts(self.start_member)
         """The processes that start when they are needed."""
         self.spin: SpinGrants | None = None
@@ -189,7 +190,7 @@ class DevicePool:
     ) -> None:
         """Request a process for each device type of `board`. Return before they run. Raises SandboxError.
 
-        With `on_demand`, and processes, those whose devices allow it are requested when they are needed.
+        With `on_demand`, those whose devices allow it are requested when they are needed.
 
         With shared memory, and `may_spin`, the one that is asked most spins on one of `spare_cpus`, or
         anywhere if `cpu` is None.
@@ -207,8 +208,11 @@ class DevicePool:
 
                 link = self.make_link()
                 process = DeviceThread(name, link, cpu=cpu)
-            elif self.spawner is not None and on_demand and all(device.on_demand for device in devices):
-                self.starts.names.append(name)
+            elif on_demand and all(device.on_demand for device in devices):
+                if self.spawner is not None:
+                    self.starts.names.append(name)
+                else:
+                    self._unloaded.append(name)
             elif self._reserve is not None and (
                 waiting := self._reserve.take(
                     name, ipc=self.design.ipc, bpf=bpf, cpu=cpu, require=require, spin=self.spin
@@ -312,10 +316,10 @@ class DevicePool:
                 link = member.link
             elif member.device_type in self.starts.names:
                 link = NoProcess(self.starts)
+            elif member.device_type in self._unloaded:
+                link = NoProcess(ProcessStarts(_direct))
             else:
-                from kvmbox.remote.direct import DirectLink  # and with it every model
-
-                link = DirectLink()
+                link = _direct(member.device_type)
             member.channel = channel_kind()(
                 member.device_type,
                 link,
@@ -499,6 +503,12 @@ class DevicePool:
             for member in self.members.values():
                 if member.process is not None and not isinstance(member.process, DeviceProcess):
                     member.process.join(JOIN_SECONDS)
+
+
+def _direct(_device_type: str) -> Opens:
+    from kvmbox.remote.direct import DirectLink
+
+    return DirectLink()
 
 
 def _forget(poll: select.poll, descriptor: int) -> None:

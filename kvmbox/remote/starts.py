@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from kvmbox.lean import Value
-from kvmbox.remote.transport import Link
+from kvmbox.remote.transport import Opens
 
 
 class Start(Value):
@@ -31,7 +31,7 @@ def _nothing() -> None:
 class ProcessStarts:
     """The starts of one pool. Thread-safe."""
 
-    def __init__(self, order: Callable[[str], Link], news: threading.Event | None = None) -> None:
+    def __init__(self, order: Callable[[str], Opens], news: threading.Event | None = None) -> None:
         """`order` starts the process of a name (`pool.DevicePool.start_member`). `news` is what a start sets
         for the main thread; a new event by default.
         """
@@ -53,7 +53,7 @@ class ProcessStarts:
         """
         self.pause_time, self.resume_time, self._wake = pause_time, resume_time, wake
 
-    def start(self, name: str) -> Link:
+    def start(self, name: str) -> Opens:
         """Start the process of a name; returns the link to it once it is jailed. Raises SandboxError."""
         began = time.monotonic_ns()
         failed = True

@@ -6,8 +6,8 @@ word for the action "notify" and prints its number, 0x7fc00000.
 
 from __future__ import annotations
 
+from kvmbox.sandbox.libseccomp import export
 from kvmbox.sandbox.policy import Policy
-from kvmbox.sandbox.seccomp import export
 
 
 def policy_as_pfc(policy: Policy) -> str:

@@ -1,30 +1,24 @@
-"""From a policy to BPF, and from a number to a name: what kvmbox needs of libseccomp.
+"""Filters that were compiled ahead, and names of system calls.
 
-It runs in the VMM only. Device processes get finished BPF, so that no libseccomp is mapped into them.
+They are used in the VMM only. Device processes get finished BPF.
 
 The filters are compiled ahead, into `filters.bin`, each beside the table that it was made from
 (`tools/compile_policies.py`). That of a device process is used only while its table is, number by number,
 what `policy` says; otherwise libseccomp compiles the policy anew. So a run needs no libseccomp, and an edited
 policy is never ignored. The VMM's own are found by name, and tests compare them with the tables.
-libseccomp's binding is imported late: to find and load the library takes a tenth of a short run.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
-from types import ModuleType
-from typing import BinaryIO, Final
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from kvmbox.errors import SandboxError
-from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Action, Policy
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Policy
 
 BPF_INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
 BPF_JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
-HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use
 
 SHIPPED: Final = os.path.join(os.path.dirname(__file__), "filters.bin")
 SIZES: Final = struct.Struct("<II")
@@ -37,54 +31,6 @@ SPAWNER_PIDFD: Final = 0x4B56_0002
 """Stands for the descriptor by which it may signal the spawner."""
 NO_DESCRIPTOR: Final = 0xFFFF_FFFF
 """In place of that descriptor where there is no spawner."""
-
-LIBSECCOMP_HINT: Final = "install it, e.g. apt-get install libseccomp2"
-
-
-def load_libseccomp() -> ModuleType:
-    """The module pyseccomp, or else libseccomp's own, which has the same names, and which distributions have.
-
-    Raises SandboxError with a remedy where libseccomp is missing or too old.
-    """
-    problem: Exception | None = None
-    for name in ("pyseccomp", "seccomp"):
-        try:
-            return import_module(name)
-        except (ImportError, RuntimeError, OSError, AttributeError) as error:
-            problem = problem or error
-    raise SandboxError(f"cannot load libseccomp: {problem}", hint=LIBSECCOMP_HINT) from problem
-
-
-def compile_policy(policy: Policy) -> bytes:
-    """The policy as BPF: an array of struct sock_filter. Raises SandboxError."""
-    return export(policy, "export_bpf")
-
-
-def export(policy: Policy, method: str) -> bytes:
-    """What `method` of libseccomp's filter, export_bpf or export_pfc, writes for `policy`.
-
-    Raises SandboxError.
-    """
-    seccomp = load_libseccomp()
-    try:
-        rest = seccomp.NOTIFY if policy.default is Action.NOTIFY else seccomp.ERRNO(errno.ENOSYS)
-        built = seccomp.SyscallFilter(rest)
-        built.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
-        for index, rule in enumerate(policy.rules):
-            comparisons = [
-                seccomp.Arg(condition.argument, seccomp.EQ, condition.value)
-                if condition.mask == WORD
-                else seccomp.Arg(condition.argument, seccomp.MASKED_EQ, condition.mask, condition.value)
-                for condition in rule.conditions
-            ]
-            built.add_rule_exactly(seccomp.ALLOW, rule.number, *comparisons)
-            built.syscall_priority(rule.number, HIGHEST_PRIORITY - index)
-        return _written_by(getattr(built, method))
-    except OSError as error:
-        raise SandboxError(
-            f"libseccomp cannot build the '{policy.name}' filter: {error.strerror}",
-            hint="libseccomp 2.5 or later is needed",
-        ) from error
 
 
 def _shipped() -> Iterator[tuple[bytes, bytes]]:
@@ -117,7 +63,12 @@ def source(policy: Policy) -> bytes:
 
 def filter_of(policy: Policy) -> bytes:
     """The filter of `policy`, as BPF: the one that kvmbox ships, or compiled anew. Raises SandboxError."""
-    return compiled_ahead(policy) or compile_policy(policy)
+    ahead = compiled_ahead(policy)
+    if ahead is not None:
+        return ahead
+    from kvmbox.sandbox.libseccomp import compile_policy
+
+    return compile_policy(policy)
 
 
 def device_filter(*, pipes: bool = False) -> bytes:
@@ -147,14 +98,6 @@ def bind(bpf: bytes, values: Mapping[int, int]) -> bytes:
 def bound_to(pid: int, spawner_pidfd: int | None) -> dict[int, int]:
     """What stands in for the placeholders: in process `pid`, which signals its spawner by that descriptor."""
     return {OWN_PID: pid, SPAWNER_PIDFD: NO_DESCRIPTOR if spawner_pidfd is None else spawner_pidfd}
-
-
-def _written_by(export: Callable[[BinaryIO], None]) -> bytes:
-    """What an export function of libseccomp writes into a file."""
-    with os.fdopen(os.memfd_create("kvmbox-bpf", os.MFD_CLOEXEC), "r+b") as file:
-        export(file)
-        file.seek(0)
-        return file.read()
 
 
 def syscall_name(number: int) -> str:

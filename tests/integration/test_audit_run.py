@@ -26,8 +26,8 @@ from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT, seccomp_
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.spawner_client import SpawnerClient
 from kvmbox.remote.transports import IPC_CHOICES
+from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
-from kvmbox.sandbox.seccomp import compile_policy
 from kvmbox.tools.audit import session as session_module
 from kvmbox.tools.audit.audit import EVERY_LAYER, Finding, Options, Report, run_audit
 from kvmbox.tools.audit.forgeries import FORGERIES

@@ -31,7 +31,7 @@ from tests.support.selection import first_per_commit
 pytestmark = pytest.mark.kvm
 
 PROGRAM = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
-ON_DEMAND = {"i8042", "pm", "hpet", "fwcfg", "vga"}
+ON_DEMAND = {"rtc", "i8042", "pm", "hpet", "fwcfg", "vga"}
 SHOW = bytes.fromhex("ba1105 ec bae900 ee")
 """mov dx,0x511; in al,dx; mov dx,0xe9; out dx,al: the next byte of the item."""
 
@@ -92,6 +92,7 @@ def test_statistics_tell_which_have_started(images: Images) -> None:
     _, _, messages = run_to_end(images.run(GUEST, "--stats"))
     lines = [line for line in messages.splitlines() if line.startswith("process of ")]
     assert [line.split()[2:4] for line in lines] == [
+        ["rtc", "not"],
         ["i8042", "not"],
         ["pm", "not"],
         ["hpet", "not"],

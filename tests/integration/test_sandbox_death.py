@@ -22,8 +22,8 @@ import kvmbox
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import layers
 from kvmbox.remote.spawner_client import KILL_PATIENCE_NS, SpawnerClient
+from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY
-from kvmbox.sandbox.seccomp import compile_policy
 from tests.support.patience import patience
 
 PAYLOADS = Path(__file__).parent / "sandbox_payload"

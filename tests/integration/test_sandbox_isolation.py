@@ -21,8 +21,8 @@ import kvmbox
 from kvmbox.errors import SandboxError
 from kvmbox.jail import identity, layers, linux, namespaces
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
-from kvmbox.sandbox.seccomp import compile_policy
 from tests.support.patience import patience
 
 PAYLOADS = Path(__file__).parent / "sandbox_payload"

@@ -19,6 +19,7 @@ from kvmbox.jail import landlock, layers
 from kvmbox.jail.descriptors import CHANNEL_FD
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import probes
+from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import (
     DEVICE_POLICY,
     MAP_ANONYMOUS,
@@ -29,7 +30,6 @@ from kvmbox.sandbox.policy import (
     Policy,
     Rule,
 )
-from kvmbox.sandbox.seccomp import compile_policy
 from tests.support.patience import patience
 
 PAYLOADS = str(Path(__file__).parent / "sandbox_payload")

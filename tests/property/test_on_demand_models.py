@@ -39,7 +39,7 @@ TYPES = on_demand()
 
 
 def test_those_that_a_guest_may_never_use_start_on_demand_and_no_type_is_divided() -> None:
-    assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pm", "testdev", "vga"]
+    assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pm", "rtc", "testdev", "vga"]
     board = whole_board(
         BoardOptions((), 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),))
     )

@@ -29,7 +29,7 @@ from kvmbox.board import (
 )
 from kvmbox.board_extras import DescriptorRings
 from kvmbox.board_pci import Intx, PciBus, Vectors
-from kvmbox.devices.catalog import MODELS
+from kvmbox.devices.catalog import MODELS, model_class
 from kvmbox.devices.e1000 import RECEIVED, is_context
 from kvmbox.devices.media import (
     MOST_HEADER,
@@ -103,7 +103,7 @@ OWN_MEMORY: Final = {
 }
 """By model: how many bytes of memory are a part of the device."""
 
-BUILDERS: Final = {**MODELS, "RfbServer": RfbServer}
+BUILDERS: Final = {name: model_class(name) for name in MODELS} | {"RfbServer": RfbServer}
 
 MOST_FOLLOW_UPS: Final = 16
 """How many questions of a model are answered within one access."""

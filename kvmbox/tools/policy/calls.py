@@ -38,7 +38,7 @@ def _resolve(name: str) -> int:
 
 
 def _ask_libseccomp(name: str) -> int | None:
-    from kvmbox.sandbox.seccomp import load_libseccomp
+    from kvmbox.sandbox.libseccomp import load_libseccomp
 
     try:
         seccomp = load_libseccomp()

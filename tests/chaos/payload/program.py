@@ -22,7 +22,7 @@ from kvmbox.remote import prestart
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.remote.starts import ProcessStarts
-from kvmbox.remote.transport import Link
+from kvmbox.remote.transport import Link, Opens
 
 ENTRY = "gremlin:main"
 STILLBORN = 8
@@ -57,7 +57,7 @@ def main() -> None:
             if member.process is not None:  # or it starts when its devices are used
                 tell(name)
 
-    def telling_start(starts: ProcessStarts, name: str) -> Link:
+    def telling_start(starts: ProcessStarts, name: str) -> Opens:
         link = start(starts, name)
         tell(name)
         return link

@@ -10,7 +10,7 @@ import pytest
 
 from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox import seccomp
+from kvmbox.sandbox import libseccomp
 
 TYPES = [
     *("uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"),
@@ -88,9 +88,9 @@ def test_policy_as_pfc_without_a_filter_gives_2(
 @pytest.fixture
 def no_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
-        raise SandboxError("cannot load libseccomp: gone", hint=seccomp.LIBSECCOMP_HINT)
+        raise SandboxError("cannot load libseccomp: gone", hint=libseccomp.LIBSECCOMP_HINT)
 
-    monkeypatch.setattr(seccomp, "load_libseccomp", missing)
+    monkeypatch.setattr(libseccomp, "load_libseccomp", missing)
 
 
 @pytest.mark.usefixtures("no_libseccomp")

@@ -17,8 +17,8 @@ def away(rtc: Board, seconds: int) -> int:
 def test_clock_moves_on_by_the_seconds_and_keeps_its_phase() -> None:
     rtc = Board()
     rtc.step(SECOND // 3)
-    before = rtc.model.next_deadline()
     hours, minutes, seconds = rtc.time()
+    before = rtc.model.next_deadline()
     assert away(rtc, 2 * HOUR + 60) == 8
     assert rtc.time() == (hours, minutes + 1, seconds) or rtc.time()[1:] == (minutes + 1, seconds)
     assert rtc.model.next_deadline() == before

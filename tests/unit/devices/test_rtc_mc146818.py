@@ -779,12 +779,31 @@ def test_rtc_snapshot_restored_elsewhere_goes_on_the_same() -> None:
     assert other.model.take_effects() == rtc.model.take_effects() == [LOWERED]
 
 
+def test_rtc_asks_for_no_deadline_until_an_index_is_written() -> None:
+    rtc = Board()
+    untouched = Board()
+    untouched.model.restore(rtc.model.snapshot())
+    assert rtc.model.next_deadline() is untouched.model.next_deadline() is None
+    rtc.model.write(0, 0, 1, C)
+    assert rtc.model.next_deadline() == SECOND
+
+
+def test_rtc_with_an_enable_is_not_as_at_power_on() -> None:
+    rtc = Board()
+    rtc[B] = PIE | H24
+    rtc.model.write(rtc.now, 0, 1, 0)
+    state = bytearray(rtc.model.snapshot())
+    state[7] = 8
+    with pytest.raises(SnapshotError):
+        rtc.model.restore(bytes(state))
+
+
 # Offsets in the snapshot: magic 0, index 4, flags 5, weekday shift 6, written 7, then six 64-bit integers
 # (now 8, base 16, base_ns 24, fallen back 32, chain 40, periodic 48) and 128 bytes of RAM from 56.
 @pytest.mark.parametrize(
     ("position", "value"),
     [
-        (0, 0x00), (3, 0x02), (4, 0x80), (5, 0x80), (5, 0x01), (6, 7), (7, 8), (15, 0x80), (23, 0x7F),
+        (0, 0x00), (3, 0x02), (4, 0x80), (5, 0x80), (5, 0x01), (6, 7), (7, 9), (15, 0x80), (23, 0x7F),
         (31, 0x7F), (31, 0x80), (39, 0x7F), (47, 0x7F), (47, 0x80), (55, 0x7F), (55, 0x80),
         (56 + A, 0xA6), (56 + B, 0x92), (56 + C, 0x10), (56 + D, 0x00),
     ],

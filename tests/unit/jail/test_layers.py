@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.errors import SandboxError
 from kvmbox.jail import identity, landlock, layers, linux, namespaces
-from kvmbox.sandbox import probes, seccomp
+from kvmbox.sandbox import libseccomp, probes, seccomp
 
 
 def test_layers_of_the_vmm_are_explained_and_nobody_else_s() -> None:
@@ -140,13 +140,13 @@ def test_load_libseccomp_missing_gives_the_remedy(monkeypatch: pytest.MonkeyPatc
     def without_libseccomp(name: str) -> object:
         raise RuntimeError(f"Unable to find libseccomp for {name}")
 
-    monkeypatch.setattr(seccomp, "import_module", without_libseccomp)
+    monkeypatch.setattr(libseccomp, "import_module", without_libseccomp)
     with pytest.raises(SandboxError, match="Unable to find libseccomp") as failure:
-        seccomp.load_libseccomp()
-    assert failure.value.hint == seccomp.LIBSECCOMP_HINT
+        libseccomp.load_libseccomp()
+    assert failure.value.hint == libseccomp.LIBSECCOMP_HINT
     assert seccomp.syscall_name(2) == "open"  # names are our own
     status = {status.name: status for status in probes.probe()}["seccomp"]
     assert (status.available, status.remedy) == (True, None)  # the filter was compiled ahead
     monkeypatch.setattr(seccomp, "SHIPPED", "/dev/null")
     status = {status.name: status for status in probes.probe()}["seccomp"]
-    assert (status.available, status.remedy) == (False, seccomp.LIBSECCOMP_HINT)
+    assert (status.available, status.remedy) == (False, libseccomp.LIBSECCOMP_HINT)

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from kvmbox.errors import SandboxError
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox import policy, seccomp
+from kvmbox.sandbox.libseccomp import compile_policy, load_libseccomp
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Condition, Policy, Rule
 from kvmbox.sandbox.seccomp import (
-    compile_policy,
     compiled_ahead,
     device_filter,
     filter_of,
-    load_libseccomp,
     shipped,
     syscall_name,
 )

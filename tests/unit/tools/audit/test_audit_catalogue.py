@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import kvmbox
-from kvmbox.sandbox.seccomp import load_libseccomp
+from kvmbox.sandbox.libseccomp import load_libseccomp
 from kvmbox.tools.audit import payload
 from kvmbox.tools.audit.attacks.calls import NUMBERS
 from kvmbox.tools.audit.forgeries import FORGERIES, Victim

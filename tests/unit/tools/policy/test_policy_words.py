@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.errors import SandboxError, UsageError
-from kvmbox.sandbox import seccomp
+from kvmbox.sandbox import libseccomp
 from kvmbox.sandbox.policy import INT, WORD, Condition
 from kvmbox.sandbox.syscall_names import NUMBERS
 from kvmbox.tools.policy.calls import number_of
@@ -118,7 +118,7 @@ def no_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise SandboxError("cannot load libseccomp: gone")
 
-    monkeypatch.setattr(seccomp, "load_libseccomp", missing)
+    monkeypatch.setattr(libseccomp, "load_libseccomp", missing)
 
 
 FOUND = [

@@ -1,0 +1,78 @@
+"""Modules whose code is kept in memory: what is kept, and that models need nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import kvmbox
+from kvmbox.remote.spawner_client import INTERPRETER_FLAGS
+from tools.bundle_bytecode import bundle
+
+PACKAGE: Final = Path(kvmbox.__file__).parent
+
+BEGIN: Final = """
+import os, sys
+from kvmbox import bytecode
+bytecode.BUNDLE = {bundle!r}
+bytecode.use()
+import kvmbox.jail.spawner, kvmbox.jail.main
+from kvmbox.devices import catalog
+from kvmbox.jail import kept
+"""
+
+LOAD: Final = """
+assert kept.keep("kvmbox.devices.")
+bytecode.leave()
+sys.path, sys.path_importer_cache = [], {}
+known = set(sys.modules)
+catalog.load_all()
+print(*set(sys.modules) - known)
+"""
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("bundle") / "bundle"
+    made.write_bytes(bundle(PACKAGE))
+    return made
+
+
+def printed(content: Path, code: str) -> list[str]:
+    """The words that `code` prints in an interpreter that has loaded what a spawner loads."""
+    path = f"import sys; sys.path += {[str(PACKAGE.parent)]!r}\n"
+    command = [sys.executable, *INTERPRETER_FLAGS, "-c", path + BEGIN.format(bundle=str(content)) + code]
+    return subprocess.run(command, env={}, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_models_load_in_a_process_that_can_open_no_file(content: Path) -> None:
+    loaded = printed(content, LOAD)
+    assert {"kvmbox.devices.uart_16550a", "kvmbox.devices.virtio_net"} <= set(loaded)
+    assert [name for name in loaded if not name.startswith("kvmbox.devices.")] == []
+
+
+def test_spawner_loads_no_model(content: Path) -> None:
+    loaded = printed(content, "print(*sys.modules)")
+    assert {name for name in loaded if name.startswith("kvmbox.devices.")} == {
+        *("kvmbox.devices.catalog", "kvmbox.devices.media", "kvmbox.devices.model"),
+        "kvmbox.devices.pci_effects",
+    }
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "bytecode.leave()",
+        "os.remove(bytecode.BUNDLE)",
+        "kept.is_source_of = lambda entry: 'hpet' not in entry[0]",
+    ],
+    ids=["no bundle", "removed", "another source"],
+)
+def test_nothing_is_kept_of_a_bundle_that_does_not_fit(tmp_path: Path, content: Path, before: str) -> None:
+    own = tmp_path / "bundle"
+    own.write_bytes(content.read_bytes())
+    assert printed(own, f"{before}; print(kept.keep('kvmbox.devices.'))") == ["False"]
