@@ -99,7 +99,7 @@ class Machine:
             ),
             Grants("console", output=self.print),
         ]
-        self.channel = half.channel("uart", link, grants, now=self.clock.now)
+        self.channel = half.channel("uart", link, grants, now=self.clock.now, slice_ms=3_000)
         for request in protocol.hello_requests([("uart_16550a", {}), ("debugcon", {})]):
             self.channel.request(
                 protocol.HELLO, value=request.value, payload=request.payload, limit=0xFFFF_FFFF
