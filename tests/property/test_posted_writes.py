@@ -64,7 +64,7 @@ STEP: Final = st.one_of(
     ),
     st.tuples(st.just("late"), BYTE),
     st.tuples(st.just("input"), BYTE),
-    st.tuples(st.just("time"), st.sampled_from([1, 250, CHARACTER_TIME])),
+    st.tuples(st.sampled_from(["time", "stall"]), st.sampled_from([1, 250, CHARACTER_TIME])),
     st.just(("flush",)),
 )
 
@@ -99,7 +99,7 @@ class Machine:
             ),
             Grants("console", output=self.print),
         ]
-        self.channel = half.channel("uart", link, grants, now=self.clock.now)
+        self.channel = half.channel("uart", link, grants, now=self.clock.now, slice_ms=3_000)
         for request in protocol.hello_requests([("uart_16550a", {}), ("debugcon", {})]):
             self.channel.request(
                 protocol.HELLO, value=request.value, payload=request.payload, limit=0xFFFF_FFFF
@@ -127,14 +127,18 @@ class Machine:
         self.printed += text
 
     def let_pass(self, nanoseconds: int) -> None:
-        """The clock runs, on a loan that is used up at once; the process is told at its deadline."""
+        """Time passes, and the process is told at its deadline."""
+        self.stall(nanoseconds)
+        if self.channel.deadline <= self.time:
+            self.channel.request(protocol.ADVANCE)
+
+    def stall(self, nanoseconds: int) -> None:
+        """The clock runs, on a loan that is used up at once; the main thread does not."""
         self.time += nanoseconds
         self.clock.hold()
         self.clock.skip_to(self.time)
         self.clock.lend(0)
         self.clock.release()
-        if self.channel.deadline <= self.time:
-            self.channel.request(protocol.ADVANCE)
 
     def exit(self, direction: int, port: int, byte: int = 0xEE) -> Callable[[], int]:
         def play() -> int:
@@ -160,6 +164,7 @@ class Machine:
             "late": self.late,
             "input": self.input,
             "time": self.let_pass,
+            "stall": self.stall,
             "flush": self.ring.flush,
         }
 
@@ -204,6 +209,20 @@ DRIVER: Final = [("out", IER, 2), ("in", IIR), *FIFO, ("out", FCR, 1)]
 
 @settings(max_examples=400, deadline=None)
 @given(steps=st.lists(STEP, max_size=60), drives=st.booleans())
+@example(
+    steps=[
+        ("out", FCR, 0x81),
+        ("out", IER, 3),
+        ("input", 0x42),
+        ("stall", CHARACTER_TIME),
+        ("out", THR, 0x41),
+    ],
+    drives=True,
+)
+@example(
+    steps=[("out", IER, 3), ("out", THR, 0x41), ("input", 0x42), ("in", IIR), ("in", THR), ("in", IIR)],
+    drives=True,
+)
 @example(
     steps=[("in", IIR), ("out", THR, 0x41), ("input", 0x42), ("in", IIR), ("in", THR), ("in", IIR)],
     drives=True,

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""What a boot pays: exits of whole boots, and what kvmbox adds to them, for docs/performance.md.
+
+    python tools/boot_exits.py hello64 clock linuxboot "/usr/share/seabios/bios.bin --timeout 60"
+
+Each argument is what `kvmbox run` gets. What is added is worked out: of each exit whose value was not steady,
+what docs/performance.json says that kvmbox adds to a write of which the device's process has to be told.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from kvmbox.tools.bench.plan import FLOOR, isolated
+from kvmbox.tools.bench.results import load
+from tools.blocks import fill, table
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+PAGE: Final = PROJECT / "docs" / "performance.md"
+NAME: Final = "boot exits"
+ROW: Final = "outb_to_device"
+IPCS: Final = ("shm", "pipe")
+
+
+def boot(words: str) -> dict[str, Any]:
+    """The results of `kvmbox run` with these words."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, "-m", "kvmbox", "run", *shlex.split(words), "--json", file.name]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+        result: dict[str, Any] = json.load(file)
+    return result
+
+
+def added(ipc: str) -> float:
+    """What kvmbox adds to an exit, in ns."""
+    results = load(str(PROJECT / "docs" / "performance.json"))
+    of_kvmbox, bare = (results.values(ROW, one) for one in (isolated(ipc), FLOOR))
+    return statistics.median(of_kvmbox) - statistics.median(bare)
+
+
+def row(words: str, costs: list[float]) -> list[str]:
+    """The row of a guest."""
+    result = boot(words)
+    steady = sum(port["steady"] for port in result["ports"])
+    asked = result["exits"] - steady
+    spent = [f"{asked * cost / 1e6:.2f} ms" for cost in costs]
+    return [f"`{Path(shlex.split(words)[0]).name}`", f"{result['exits']}", f"{steady}", *spent]
+
+
+def main(guests: list[str]) -> int:
+    """Make the table of the page anew."""
+    costs = [added(ipc) for ipc in IPCS]
+    head = ["guest", "exits", "of them steady", *(f"added, {ipc}" for ipc in IPCS)]
+    lines = table(head, [row(words, costs) for words in guests])
+    print("\n".join(lines))
+    fill(PAGE, NAME, lines)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
