@@ -107,7 +107,11 @@ DEVICE: Final = (
 )
 SPAWNER: Final = (
     *GIVEN,
-    ("self", "process fork getcap setcap setcurrent setrlimit", "device processes begin as copies of it"),
+    (
+        "self",
+        "process fork sigkill getcap setcap setcurrent setrlimit",
+        "device processes begin as copies of it",
+    ),
     ("self", "unix_stream_socket create getattr", "the reports of device processes"),
     ("kvmbox_device", "process dyntransition sigkill", "device processes take their types, and die"),
     ("kvmbox_file", "file read write getattr map", "the shared page"),
