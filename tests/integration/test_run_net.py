@@ -5,6 +5,7 @@ What the guest proves is in guests/net.c.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -143,6 +144,12 @@ def test_machines_of_a_program_talk_over_an_inherited_descriptor() -> None:
     ):
         assert client.wait(PATIENCE_S).status == 0
         assert server.wait(PATIENCE_S).status == 0
+
+
+def test_machine_of_a_program_starts_a_switch_that_nobody_is_warned_of() -> None:
+    with Machine("hello32", nets="switch:lan") as vm:
+        assert vm.wait(PATIENCE_S).status == 0
+    gc.collect()  # a warning is an error
 
 
 PROCESSES = pytest.mark.parametrize(("kind", "process_name"), [("virtio", "vnet"), ("e1000", "e1000")])

@@ -58,6 +58,7 @@ QUICK: Final = (
     # was not found contained. Whether it got through or only was not seen to end is not known; the test
     # tells it now.
     "tests/foreign/test_foreign_guests.py",
+    "tests/foreign/test_linux_network.py",
     # A minute for the kernel that boots four times already.
     *("--deselect", f"{_FOREIGN}[qboot and Linux]"),
     # Seen once in some ten runs, beside other work: a triple fault of CPU 1 behind a read of the UART's

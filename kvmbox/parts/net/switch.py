@@ -29,6 +29,8 @@ from kvmbox.parts.net.wires import Packets
 
 GREETED_SECONDS: Final = 10.0
 _TRIES: Final = 3
+_STARTED: Final[list[subprocess.Popen[bytes]]] = []
+"""Switches of this program that may still run: one that has ended is reaped when the next one starts."""
 _PROGRAM: Final = (
     "import sys; sys.path[:] = sys.argv[2:]; from kvmbox.parts.net.hub import main; main(int(sys.argv[1]))"
 )
@@ -116,7 +118,8 @@ def _start(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
     with listen_at(path, socket.SOCK_SEQPACKET) as listener:
-        subprocess.Popen(  # left to itself: it ends with its last machine
+        _STARTED[:] = [one for one in _STARTED if one.poll() is None]
+        switch = subprocess.Popen(  # left to itself: it ends with its last machine
             [sys.executable, "-I", "-S", "-c", _PROGRAM, str(listener.fileno()), *sys.path],
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
@@ -125,3 +128,4 @@ def _start(path: str) -> None:
             start_new_session=True,
             cwd="/",
         )
+        _STARTED.append(switch)
