@@ -313,6 +313,8 @@ class Rig:
                 self.model.reset(self.now)
             case _:
                 raise AssertionError(step)
+        if step.kind in ("run", "damaged input", "answer", "shape"):  # not every model is told of these
+            self.model.advance(self.now)
         self.seen = max(self.seen, self.now)
         effects = self.model.take_effects()
         self.check_announced(effects)
