@@ -68,7 +68,8 @@ class Bundle:
         try:
             if _identity(file) != self._identity:
                 return None
-            return os.pread(file, length, self._start + start)
+            os.lseek(file, self._start + start, os.SEEK_SET)  # pread is not for a confined VMM
+            return os.read(file, length)
         finally:
             os.close(file)
 

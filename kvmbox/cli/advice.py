@@ -6,7 +6,6 @@ import errno
 import sys
 from typing import Final
 
-from kvmbox.cli.messages import report
 from kvmbox.errors import (
     KvmboxError,
     KvmError,
@@ -39,12 +38,6 @@ _OF_KINDS: Final = (
     ((KvmError, SandboxError), "'kvmbox doctor' checks this host"),
     (StartError, "try '{} --help'"),
 )
-
-
-def tell(error: KvmboxError) -> int:
-    """Report an error; returns the exit status."""
-    report(str(error), error.hint or advice(error))
-    return error.exit_status
 
 
 def advice(error: KvmboxError) -> str | None:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
@@ -57,9 +58,15 @@ def _status_of(error: BaseException, debug: bool) -> int:
         return FAILED
     _trace(debug)
     if isinstance(error, KvmboxError):
-        from kvmbox.cli.advice import tell
+        hint = error.hint
+        if not hint:
+            # A confined VMM, or one without memory, may not be able to load it.
+            with suppress(ImportError, OSError, MemoryError):
+                from kvmbox.cli.advice import advice
 
-        return tell(error)
+                hint = advice(error)
+        report(str(error), hint)
+        return error.exit_status
     if isinstance(error, OSError):
         return _status_of_system_call(error, debug)
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):

@@ -127,7 +127,7 @@ def _message_and_hint(error: click.UsageError, arguments: list[str]) -> tuple[st
         if (found := advice(arguments)) is not None:
             word, hint = found
             return f"No such option '{word}'.", hint
-    return error.format_message(), f"try 'kvmbox {_command_of(error, arguments)}--help'"
+    return " ".join(error.format_message().split()), f"try 'kvmbox {_command_of(error, arguments)}--help'"
 
 
 def _command_of(error: click.UsageError, arguments: list[str]) -> str:

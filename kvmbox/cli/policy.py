@@ -101,11 +101,20 @@ def _show(text: str, data: dict[str, Any], json_path: str | None) -> None:
 def device_types() -> dict[str, str]:
     """The device types of a board with everything on it, and the devices in each."""
     from kvmbox import board_extras as boards
-    from kvmbox.board import SERIAL_PORTS, BoardOptions, Medium, by_type, pc_board
+    from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type, pc_board
     from kvmbox.board_e1000 import e1000_net
     from kvmbox.board_pci import with_pci
 
-    board = pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))
+    board = pc_board(
+        BoardOptions(
+            SERIAL_PORTS,
+            rtc_base=0,
+            memory_size=layout.MIN_MEMORY,
+            testdev=True,
+            has_bios=True,
+            boot_drives=(BootDrive("disk0", 1),),
+        )
+    )
     disk, cd = boards.IdeDrive("disk0", 1), boards.IdeDrive("cd0", 1, is_cd=True)
     board += boards.ide_board([disk, None, cd, None])
     board += [boards.disk_map("disk0"), boards.vnc_server()]

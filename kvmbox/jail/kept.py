@@ -8,6 +8,7 @@ own. Without a bundle that fits, the spawner loads them all.
 from __future__ import annotations
 
 import marshal
+import os
 import sys
 from _frozen_importlib import ModuleSpec
 
@@ -38,7 +39,8 @@ class Kept:
 
 def keep(prefix: str) -> bool:
     """From now on find in memory what the bundle has of modules that are not loaded and whose names begin
-    with `prefix`, that of a package without packages. No file is read for them. False if no bundle fits.
+    with `prefix`, that of a package without packages. No file is read for them. False if no bundle fits, or
+    a module is in none.
     """
     bundles = [finder for finder in sys.meta_path if isinstance(finder, Bundle)]
     codes: dict[str, bytes] = {}
@@ -49,5 +51,9 @@ def keep(prefix: str) -> bool:
                 if code is None:
                     return False
                 codes[name] = code
+    (directory,) = sys.modules[prefix.rstrip(".")].__path__
+    modules = {prefix + file[:-3] for file in os.listdir(directory) if file.endswith(".py")}
+    if modules - codes.keys() - sys.modules.keys() - {f"{prefix}__init__"}:
+        return False
     sys.meta_path.insert(0, Kept(codes))
     return bool(bundles)

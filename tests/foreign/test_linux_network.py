@@ -24,8 +24,8 @@ from tests.support.guest_table import backend
 from tests.support.patience import patience
 
 pytestmark = [
-    pytest.mark.kvm,
     pytest.mark.thorough,
+    pytest.mark.kvm,
     pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not there: apt-get install passt"),
 ]
 

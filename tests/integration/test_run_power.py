@@ -109,7 +109,15 @@ def test_wake_up_to_nowhere_is_a_halt_for_ever(tmp_path: Path, prepare: bytes, w
 
 
 def test_time_out_counts_while_the_guest_sleeps(tmp_path: Path) -> None:
-    done = run(tmp_path, facs(0x500) + RTC_EN + S3 + IDLE, "--timeout", "1")
+    late = rtc(1, 0x59) + rtc(3, 0x59) + rtc(5, 0x23) + rtc(0x0B, 0x22)
+    done = run(
+        tmp_path,
+        facs(0x500) + RTC_EN + late + S3 + IDLE,
+        "--timeout",
+        "1",
+        "--rtc-base",
+        "2026-01-02T03:04:05",
+    )
     assert done.returncode == 124
 
 

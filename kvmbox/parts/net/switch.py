@@ -29,7 +29,7 @@ from kvmbox.parts.net.wires import Packets
 
 GREETED_SECONDS: Final = 10.0
 _TRIES: Final = 3
-_STARTED: Final[list[subprocess.Popen[bytes]]] = []
+_STARTED: Final[list[int]] = []
 """Switches of this program that may still run: one that has ended is reaped when the next one starts."""
 _PROGRAM: Final = (
     "import sys; sys.path[:] = sys.argv[2:]; from kvmbox.parts.net.hub import main; main(int(sys.argv[1]))"
@@ -113,12 +113,20 @@ def _connect(path: str) -> int:
     raise OSError("the switch does not start")
 
 
+def _reap() -> None:
+    for pid in list(_STARTED):
+        with suppress(ChildProcessError):  # somebody has reaped it
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                continue
+        _STARTED.remove(pid)
+
+
 def _start(path: str) -> None:
     """Start the switch: it has the socket that listens, and nothing else of ours."""
     with suppress(FileNotFoundError):
         os.unlink(path)
     with listen_at(path, socket.SOCK_SEQPACKET) as listener:
-        _STARTED[:] = [one for one in _STARTED if one.poll() is None]
+        _reap()
         switch = subprocess.Popen(  # left to itself: it ends with its last machine
             [sys.executable, "-I", "-S", "-c", _PROGRAM, str(listener.fileno()), *sys.path],
             pass_fds=[listener.fileno()],
@@ -128,4 +136,5 @@ def _start(path: str) -> None:
             start_new_session=True,
             cwd="/",
         )
-        _STARTED.append(switch)
+        _STARTED.append(switch.pid)
+        switch.returncode = 0  # so that nobody is warned that it runs on

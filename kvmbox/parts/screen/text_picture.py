@@ -37,14 +37,15 @@ class Glyphs:
         try:
             import fontpkg
             from PIL import Image, ImageDraw, ImageFont
-        except ImportError as error:
+
+            self._font = ImageFont.truetype(str(fontpkg.path("Source Code Pro")), FONT_SIZE)
+            self._font.set_variation_by_axes([WEIGHT])
+        except (ImportError, OSError) as error:
             raise UsageError(
                 f"a picture of the screen needs Pillow and a font: {error}",
                 hint="pip install 'kvmbox[screen]'",
             ) from error
         self._image, self._draw = Image, ImageDraw
-        self._font = ImageFont.truetype(str(fontpkg.path("Source Code Pro")), FONT_SIZE)
-        self._font.set_variation_by_axes([WEIGHT])
         self._height = height
         self._masks: dict[int, Image.Image] = {}
 

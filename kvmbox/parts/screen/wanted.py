@@ -35,7 +35,7 @@ class Watch:
     """Compares what is on the screen with the file, which is read now. Raises UsageError."""
 
     def __init__(self, wanted: WantedPicture) -> None:
-        self.sign = f"the picture '{wanted.path}'".encode()
+        self.sign = f"the picture '{wanted.path}'".encode("utf-8", "replace")
         """The words for it among the texts that are expected."""
         self._picture = Picture.load(wanted.path)
         self._within = wanted.within

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 import pytest
 
-from kvmbox.cli.advice import advice, tell
+from kvmbox.cli.advice import advice
+from kvmbox.cli.ending import guarded
 from kvmbox.errors import (
     DeviceProcessError,
     KvmboxError,
@@ -42,6 +44,21 @@ def test_hint_is_that_of_the_kind(
     assert found is None if hint is None else hint in (found or "")
 
 
+def ends_with(error: KvmboxError) -> int:
+    def work() -> None:
+        raise error
+
+    return guarded(work, debug=False, raising=False)
+
+
 def test_hint_of_the_error_itself_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
-    assert tell(UsageError("no", hint="do it")) == 2
+    assert ends_with(UsageError("no", hint="do it")) == 2
     assert capfd.readouterr().err == "kvmbox: error: no\nhint: do it\n"
+
+
+def test_error_is_told_where_the_hint_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "kvmbox.cli.advice", None)
+    assert ends_with(UsageError("no")) == 2
+    assert capfd.readouterr().err == "kvmbox: error: no\n"

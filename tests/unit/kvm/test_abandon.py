@@ -10,7 +10,7 @@ from kvmbox.kvm.abandon import abandon
 
 
 def _descriptors() -> set[int]:
-    return {number for number in range(256) if _is_open(number)}
+    return {number for number in range(4096) if _is_open(number)}
 
 
 def _is_open(descriptor: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from kvmbox import Capture, Machine, ModuleSpec, SnapshotFileError, UsageError, layout
 from kvmbox.board import DeviceSpec
+from kvmbox.cli.advice import advice
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
 from kvmbox.host.serial import SerialSpec
@@ -309,10 +310,9 @@ def test_wrong_option_is_a_usage_error_and_the_same_on_the_command_line(
     assert message in str(caught.value)
     if written:
         assert run_command(["run", *written, "hello32"]) == 2
-        told = f"kvmbox: error: {caught.value}\n" + (
-            f"hint: {caught.value.hint}\n" if caught.value.hint else ""
-        )
-        assert capfd.readouterr().err == told
+        error, hint = capfd.readouterr().err.splitlines()
+        assert error == f"kvmbox: error: {caught.value}"
+        assert hint == f"hint: {caught.value.hint or advice(caught.value)}"
 
 
 # --- Where the console is ---------------------------------------------------------------------------------
