@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from kvmbox.run.option import FLAG, IMAGE, Option
+from kvmbox.run.option import FLAG, IMAGE, REPEATED, Option
 from kvmbox.run.options import PARAMETERS, SECTIONS
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
@@ -38,9 +38,6 @@ SEE: Final = {
     "record": "[recordings](record-replay.md)",
 }
 """The pages that say more."""
-
-AGAIN: Final = " May be repeated."
-"""What the page says once."""
 
 HEAD: Final = '''\
 """The parameters of `Machine`, for type checkers: tools/generate_options.py makes it of `run.options`."""
@@ -99,8 +96,8 @@ def page(text: str) -> str:
 
 def _cell(option: Option) -> str:
     value = "" if option.kind == FLAG else f" {option.metavar or '|'.join(option.choices)}"
-    text, _, default = option.full_help.partition("  [default: ")
-    more = "…" if text.endswith(AGAIN) else ""
+    _, _, default = option.full_help.partition("  [default: ")
+    more = "…" if option.kind == REPEATED else ""
     given = f" ({default.removesuffix(']')})" if default else ""
     see = f" {SEE[option.name]}" if option.name in SEE else ""
     return f"`{option.spelling}{value}{more}`{given}{see}".replace("|", "\\|")

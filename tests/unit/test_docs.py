@@ -168,6 +168,11 @@ def test_options_that_a_page_names_all_exist(page: str) -> None:
     assert named_in(re.findall(r"`(--[^`]*)`", text)) <= known | {"--help"}
 
 
+def test_example_of_a_policy_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    main.run_command(["policy", "uart", "--simulate", "write", "stderr"])
+    assert f"\n$ kvmbox policy uart --simulate write stderr\n{capsys.readouterr().out}```\n" in COMMAND_LINE
+
+
 def test_readme_is_short() -> None:
     assert len(README.splitlines()) < 200
 
