@@ -40,4 +40,4 @@ def refusal(status: os.stat_result) -> str | None:
 def _check(path: str, status: os.stat_result) -> None:
     words = refusal(status)
     if words is not None:
-        raise OSError(errno.EINVAL, words, path)
+        raise OSError(errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL, words, path)

@@ -9,12 +9,14 @@ what docs/performance.json says that kvmbox adds to a write of which the device'
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +32,14 @@ IPCS: Final = ("shm", "pipe")
 
 
 def boot(words: str) -> dict[str, Any]:
-    """The results of `kvmbox run` with these words."""
+    """The results of `kvmbox run` with these words. SystemExit if the guest did not start."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "kvmbox", "run", *shlex.split(words), "--json", file.name]
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
-        result: dict[str, Any] = json.load(file)
+        # The file is empty after a usage error, which is on stderr.
+        result: dict[str, Any] = json.loads(file.read() or b"{}")
+    if "ports" not in result:
+        raise SystemExit(f"{words}: {result.get('reason', 'kvmbox run cannot be asked for that')}")
     return result
 
 
@@ -54,8 +59,13 @@ def row(words: str, costs: list[float]) -> list[str]:
     return [f"`{Path(shlex.split(words)[0]).name}`", f"{result['exits']}", f"{steady}", *spent]
 
 
-def main(guests: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Make the table of the page anew."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("guests", nargs="+", metavar="GUEST", help="what 'kvmbox run' gets, as one argument")
+    guests = parser.parse_args(arguments).guests
     costs = [added(ipc) for ipc in IPCS]
     head = ["guest", "exits", "of them steady", *(f"added, {ipc}" for ipc in IPCS)]
     lines = table(head, [row(words, costs) for words in guests])

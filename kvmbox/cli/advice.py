@@ -21,6 +21,7 @@ _OF_SYSTEM_CALLS: Final = {
     errno.EACCES: "check the permissions of the file and of the directories above it",
     errno.EPERM: "check the permissions of the file and of the directories above it",
     errno.EROFS: "the file system is read-only: choose another directory",
+    errno.EEXIST: "choose another name, or remove what stands there",
     errno.EISDIR: "name a file, not a directory",
     errno.ENOTDIR: "check the path: a part of it is no directory",
     errno.ENAMETOOLONG: "choose a shorter path",

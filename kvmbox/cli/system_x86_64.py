@@ -37,7 +37,7 @@ OBEYED: Final = {
     "-chardev": "socket,path=PATH,id=ID: a socket that -mon names",
     "-mon": "chardev=ID,mode=control: QMP there",
     "-rtc": "base=utc|localtime|DATE: what the RTC shows at first",
-    "-m": "memory in MiB, or with a unit",
+    "-m": "memory in MiB, or with a unit, as 128 or 1G",
 }
 """Options with a value that counts."""
 
@@ -101,17 +101,17 @@ def parse_arguments(words: list[str]) -> Arguments:
         if option not in OBEYED and option not in ACCEPTED_WITH_VALUE and option != "-serial":
             raise UsageError(f"'{word}' is nothing that kvmbox's qtest board has", hint=_hint())
         if position == len(words):
-            raise UsageError(f"'{word}' wants a value")
+            raise _refused(option, f"'{word}' wants a value")
         value = words[position]
         position += 1
         if option in OBEYED:
             _obey(found, option, value)
         elif option == "-accel" and value.partition(",")[0] != "qtest":
-            raise UsageError(f"-accel {value}: there is no CPU, only 'qtest'")
+            raise _refused(option, f"-accel {value}: there is no CPU, only 'qtest'")
         elif option == "-serial" and value not in SERIAL_NOWHERE:
-            raise UsageError(f"-serial {value}: serial output goes nowhere, only 'null' and 'none'")
+            raise _refused(option, f"-serial {value}: serial output goes nowhere, only 'null' and 'none'")
     if not found.qtest:
-        raise UsageError("no -qtest: kvmbox runs guests with 'kvmbox run'", hint=_hint())
+        raise _refused("-qtest", "no -qtest: kvmbox runs guests with 'kvmbox run'")
     return found
 
 
@@ -119,24 +119,29 @@ def _hint() -> str:
     return "accepted: " + " ".join(sorted({*OBEYED, *ACCEPTED_WITH_VALUE, *ACCEPTED, "-serial"}))
 
 
+def _refused(option: str, why: str) -> UsageError:
+    takes = {**OBEYED, "-accel": "qtest", "-serial": "null or none"}.get(option, "any value, without effect")
+    return UsageError(why, hint=f"'{option}' takes {takes}")
+
+
 def _obey(found: Arguments, option: str, value: str) -> None:
     if option == "-qtest":
         kind, _, path = value.partition(":")
         if value != "stdio" and (kind != "unix" or not path or "," in path):
-            raise UsageError(f"-qtest {value}: only unix:PATH (a socket that listens) and stdio")
+            raise _refused(option, f"-qtest {value}: only unix:PATH (a socket that listens) and stdio")
         found.qtest = value
     elif option == "-qtest-log":
         found.log = None if value == "none" else value
     elif option == "-chardev":
         backend, properties = _properties(value)
         if backend != "socket" or set(properties) != {"path", "id"}:
-            raise UsageError(f"-chardev {value}: only socket,path=PATH,id=ID")
+            raise _refused(option, f"-chardev {value}: only socket,path=PATH,id=ID")
         found.chardevs[properties["id"]] = properties["path"]
     elif option == "-mon":
         first, properties = _properties(value)
         name = properties.get("chardev", first)
         if properties.get("mode") != "control":
-            raise UsageError(f"-mon {value}: only mode=control, that is QMP")
+            raise _refused(option, f"-mon {value}: only mode=control, that is QMP")
         found.monitors.append(name)
     elif option == "-rtc":
         _, properties = _properties(value)
@@ -146,7 +151,7 @@ def _obey(found: Arguments, option: str, value: str) -> None:
         text = properties.get("size", first)
         size = int(text) << 20 if text.isdecimal() else parse_size(text)
         if not size or size % layout.PAGE_SIZE or not layout.MIN_MEMORY <= size <= layout.MAX_MEMORY:
-            raise UsageError(f"-m {value} is no size that kvmbox can give")
+            raise _refused(option, f"-m {value} is no size that kvmbox can give")
         found.memory_size = size
 
 
@@ -179,14 +184,10 @@ def command(words: list[str]) -> int:
     from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
     from kvmbox.tools.qtest.server import Terminated, end_on_sigterm
 
-    try:
-        arguments = parse_arguments(words)
-    except UsageError as error:
-        error.hint = error.hint or _hint()
-        raise
+    arguments = parse_arguments(words)
     missing = [name for name in arguments.monitors if name not in arguments.chardevs]
     if missing:
-        raise UsageError(f"-mon chardev={missing[0]}: there is no -chardev of that name", hint=_hint())
+        raise _refused("-chardev", f"-mon chardev={missing[0]}: there is no -chardev of that name")
     options = QtestOptions(parse_rtc_base(arguments.rtc_base), arguments.memory_size)
 
     def connect(cleanup: ExitStack) -> Client:

@@ -36,7 +36,7 @@ other parts still end. Everything else is a bug of kvmbox.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from kvmbox.lean import Value
 from kvmbox.run.by_name import load
@@ -61,6 +61,10 @@ if TYPE_CHECKING:
     from kvmbox.run.result import Draft
 
 
+PERHAPS_FULL: Final = "the disk may be full: make room, or name a file elsewhere"
+"""The hint for a file that could be opened and not be written."""
+
+
 class Unmet(Value):
     """What the part was asked to wait for did not come: `reason` completes "…, before"."""
 
@@ -69,11 +73,12 @@ class Unmet(Value):
 
 class Lost(Value):
     """What the part was to give the user could not be had, for a `reason` of the host, which the user was
-    `told` already or not.
+    `told` already or not. `hint` says what helps.
     """
 
     reason: str
     told: bool = False
+    hint: str | None = None
 
 
 Finding: TypeAlias = Unmet | Lost

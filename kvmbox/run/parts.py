@@ -176,7 +176,7 @@ class Parts:
             try:
                 finding = part.ended(outcome)
             except KvmboxError as error:
-                finding = Lost(str(error))
+                finding = Lost(str(error), hint=error.hint)
             except Exception as error:  # noqa: BLE001 - raised when the others have ended
                 finding = None
                 bugs.append(error)

@@ -373,7 +373,7 @@ def _against(judged: Outcome, unmet: Sequence[Unmet], losses: Sequence[Lost]) ->
         return judged
     if unmet:
         return Outcome(UNEXPECTED, f"{judged.reason}, before {unmet[0].reason}", error=True)
-    return Outcome(KVMBOX_FAILED, losses[0].reason, error=True) if losses else judged
+    return Outcome(KVMBOX_FAILED, losses[0].reason, error=True, hint=losses[0].hint) if losses else judged
 
 
 def _end_transfers(transfers: TransferThread, say: Callable[[str], None]) -> None:

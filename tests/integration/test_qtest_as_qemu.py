@@ -141,25 +141,26 @@ def test_log_has_no_control_character_of_a_client(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
+    ("arguments", "status", "words", "hint"),
     [
-        ((), 2, "no -qtest"),
-        (("-qtest", "stdio", "-device", "ne2k_isa"), 2, "'-device' is nothing that kvmbox's qtest board has"),
-        (("-qtest", "stdio", "-accel", "kvm"), 2, "there is no CPU"),
-        (("-qtest", "stdio", "-serial", "stdio"), 2, "serial output goes nowhere"),
-        (("-qtest", "tcp:localhost:1"), 2, "only unix:PATH"),
-        (("-qtest", "stdio", "-m"), 2, "wants a value"),
-        (("-qtest", "stdio", "-m", "many"), 2, "no size"),
-        (("-qtest", "stdio", "-m", "1K"), 2, "no size"),
-        (("-qtest", "stdio", "-rtc", "base=never"), 2, "--rtc-base 'never'"),
-        (("-qtest", "stdio", "-mon", "chardev=char0,mode=control"), 2, "no -chardev of that name"),
-        (("-qtest", "stdio", "-mon", "chardev=char0"), 2, "only mode=control"),
-        (("-qtest", "stdio", "-chardev", "null,id=x"), 2, "only socket,path=PATH,id=ID"),
-        (("-qtest", "unix:/nonexistent/socket"), 4, "cannot connect to '/nonexistent/socket'"),
-        (("-qtest", "stdio", "-qtest-log", "/nonexistent/log"), 4, "cannot write -qtest-log"),
+        ((), 2, "no -qtest", "'-qtest' takes unix:PATH or stdio"),
+        (("-qtest", "stdio", "-device", "ne2k_isa"), 2, "'-device' is nothing that", "accepted: -M"),
+        (("-qtest", "stdio", "-accel", "kvm"), 2, "there is no CPU", "'-accel' takes qtest"),
+        (("-qtest", "stdio", "-serial", "stdio"), 2, "serial output goes nowhere", "takes null or none"),
+        (("-qtest", "tcp:localhost:1"), 2, "only unix:PATH", "'-qtest' takes unix:PATH or stdio"),
+        (("-qtest", "stdio", "-m"), 2, "wants a value", "'-m' takes memory in MiB"),
+        (("-qtest", "stdio", "-smp"), 2, "wants a value", "takes any value"),
+        (("-qtest", "stdio", "-m", "many"), 2, "no size", "as 128 or 1G"),
+        (("-qtest", "stdio", "-m", "1K"), 2, "no size", "as 128 or 1G"),
+        (("-qtest", "stdio", "-rtc", "base=never"), 2, "--rtc-base 'never'", "for example"),
+        (("-qtest", "stdio", "-mon", "chardev=x,mode=control"), 2, "is no -chardev of", "'-chardev' takes"),
+        (("-qtest", "stdio", "-mon", "chardev=char0"), 2, "only mode=control", "'-mon' takes"),
+        (("-qtest", "stdio", "-chardev", "null,id=x"), 2, "only socket,path=PATH,id=ID", "'-chardev' takes"),
+        (("-qtest", "unix:/nonexistent/socket"), 4, "cannot connect to '/nonexistent/socket'", "must listen"),
+        (("-qtest", "stdio", "-qtest-log", "/nonexistent/log"), 4, "cannot write -qtest-log", "check the"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: tuple[str, ...], status: int, words: str) -> None:
+def test_what_cannot_be_is_refused(arguments: tuple[str, ...], status: int, words: str, hint: str) -> None:
     done = subprocess.run(
         [*SYSTEM, *arguments],
         stdin=subprocess.DEVNULL,
@@ -169,8 +170,11 @@ def test_what_cannot_be_is_refused(arguments: tuple[str, ...], status: int, word
         check=False,
     )
     assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.startswith("kvmbox: error: ")
-    assert words in done.stderr
+    first, second = done.stderr.splitlines()
+    assert first.startswith("kvmbox: error: ")
+    assert words in first
+    assert second.startswith("hint: ")
+    assert hint in second
 
 
 def test_double_dashes_and_stdio_are_understood() -> None:

@@ -96,16 +96,17 @@ def test_result_has_the_facts_and_the_lines_of_parts(bench: Bench) -> None:
 
 
 def test_loss_makes_a_failure_of_a_success_and_is_said_once_as_its_reason(bench: Bench) -> None:
-    bench.at["record ended"] = Lost(FULL)
+    bench.at["record ended"] = Lost(FULL, hint="make room")
     result, said = bench.run()
-    assert (result.status, result.reason, result.failed, said) == (14, FULL, True, [])
+    assert (result.status, result.reason, result.hint, said) == (14, FULL, "make room", [])
+    assert result.failed
     assert result.facts["profile"] == 14  # the outcome is decided when parts report
 
 
 def test_error_at_the_end_is_a_loss_and_the_other_part_ends(bench: Bench) -> None:
-    bench.at["profile ended"] = KvmboxError(FULL)
+    bench.at["profile ended"] = KvmboxError(FULL, hint="make room")
     result, said = bench.run()
-    assert (result.status, result.reason, said) == (14, FULL, [])
+    assert (result.status, result.reason, result.hint, said) == (14, FULL, "make room", [])
     assert "record ended" in bench.log
 
 

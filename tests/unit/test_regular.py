@@ -44,6 +44,18 @@ def test_fifo_that_comes_between_look_and_open_is_refused_and_closed(
 
 
 @pytest.mark.parametrize(
+    "command", [("trace",), ("replay",), ("profile",), pytest.param(("run", "--from"), marks=pytest.mark.kvm)]
+)
+def test_command_that_gets_a_directory_asks_for_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    assert run_command([*command, str(tmp_path)]) == 4
+    assert capsys.readouterr().err.endswith(
+        "it is a directory, not a regular file\nhint: name a file, not a directory\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("command", "status"),
     [
         (("trace", "FIFO"), 4),

@@ -16,7 +16,7 @@ from kvmbox.parts.profile.naming import frames_of, named
 from kvmbox.parts.profile.profiler import Profiler
 from kvmbox.parts.profile.samples import Samples
 from kvmbox.run.choices import DEFAULT_PROFILE_RATE
-from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
+from kvmbox.run.part import PERHAPS_FULL, Finding, Lost, Opening, Part, Standing
 
 if TYPE_CHECKING:
     from kvmbox.outcome import Outcome
@@ -71,7 +71,7 @@ class Profile(Part):
             with os.fdopen(self._take(), "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            return Lost(f"cannot write the profile '{self._path}': {error.strerror}")
+            return Lost(f"cannot write the profile '{self._path}': {error.strerror}", hint=PERHAPS_FULL)
         return None
 
     def _take(self) -> int:

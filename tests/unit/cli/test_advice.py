@@ -31,6 +31,8 @@ def caused(error: KvmboxError, number: int) -> KvmboxError:
         (UsageError("x"), "try 'kvmbox trace --help'"),
         (RecordingError("x"), "record the run again"),
         (caused(StartError("x"), errno.ENOENT), "check the path"),
+        (caused(StartError("x"), errno.EEXIST), "choose another name"),
+        (caused(RecordingError("x"), errno.EISDIR), "name a file"),
         (caused(StartError("x"), errno.EPROTO), "try 'kvmbox trace --help'"),
         (caused(KvmError("x"), errno.ENOENT), "kvmbox doctor"),
         (DeviceProcessError("uart", "died"), None),

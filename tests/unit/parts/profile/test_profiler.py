@@ -16,7 +16,7 @@ from kvmbox.kvm import uapi
 from kvmbox.parts.profile.part import Profile
 from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler
 from kvmbox.parts.profile.samples import USER, with_top
-from kvmbox.run.part import Lost
+from kvmbox.run.part import PERHAPS_FULL, Lost
 from kvmbox.run.standstill import Standstill, Visitor
 from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
@@ -256,6 +256,7 @@ def test_file_that_cannot_be_opened_is_an_error_of_the_start(tmp_path: Path) -> 
 
 def test_full_disk_is_told() -> None:
     made = profiling(Path("/dev/full"))
-    assert made.ended(None) == Lost("cannot write the profile '/dev/full': No space left on device")
+    words = "cannot write the profile '/dev/full': No space left on device"
+    assert made.ended(None) == Lost(words, hint=PERHAPS_FULL)
     made.close()
     made.close()
