@@ -582,12 +582,13 @@ class E1000(TimelessModel):
     def receive(self, now: int, data: bytes) -> int:
         """See the module. How many bytes of offers were accepted."""
         accepted = causes = 0
+        ends_early = False
         whole = len(data) - len(data) % OFFER.size
         for number, (size, address, behind) in enumerate(OFFER.iter_unpack(data[:whole])):
-            if len(self._effects) > _MOST_EFFECTS:
+            ends_early = len(self._effects) > _MOST_EFFECTS
+            if ends_early:
                 self._effects.append(InputRoom(len(self._waiting)))
-                self._cause(causes)
-                return accepted
+                break
             if not self._live[RECEIVED]:
                 break
             tag = self._tag(size, behind)
@@ -603,7 +604,7 @@ class E1000(TimelessModel):
             causes |= RXDMT0
         if causes & RXT0 and self._words[RDBAL + TAIL] >= self._entries(RECEIVED):
             self._effects.append(Walk(RECEIVED, BATCH))  # what goes back is the device's again
-        self._starved = accepted < len(data)
+        self._starved = accepted < len(data) and not ends_early
         self._cause(causes)
         return accepted
 

@@ -221,16 +221,22 @@ class Uart16550A:
         self._polled_lsr = self._polled_rbr = False
 
     def write_run(self, now: int, offset: int, data: bytes) -> None:
-        """See RunModel. What may be late goes out as one piece. Of its interrupts, the last one is left."""
+        """See RunModel. What goes out does as one piece. Of its interrupts, the last one is left."""
         self.advance(now)
-        hidden = reg.MCR_LOOP & self._mcr or (reg.LCR_DLAB | reg.LCR_SET_BREAK) & self._lcr
-        if offset != reg.THR or not self._late or hidden or self._timing.word_mask != 0xFF:
+        hidden = reg.MCR_LOOP & self._mcr or reg.LCR_DLAB & self._lcr
+        if offset != reg.THR or self._paced or hidden:
+            before = len(self._effects)
             for value in data:
                 self.write(now, offset, 1, value)
+            count = len(self._effects) - before
+            if count > reg.FIFO_SIZE:  # a line that each character in a loop has changed, to and fro
+                del self._effects[before : count % 2 - 2]
             return
         self._transmitter.thre_pending = False
         self._update_interrupt()
-        self._effects.append(HostOutput(data))
+        if not self._lcr & reg.LCR_SET_BREAK:
+            mask = self._timing.word_mask
+            self._effects.append(HostOutput(data if mask == 0xFF else bytes(byte & mask for byte in data)))
         self._transmitter.thre_pending = True
         self._update_interrupt(len(data) - 1)
         self._polled_lsr = self._polled_rbr = False

@@ -651,6 +651,7 @@ cdef class ChannelCore:
         return (
             <void *>self._failure == <void *>None
             and <void *>self._record == <void *>None
+            and <void *>self.end != <void *>None
             and <void *>self.clock != <void *>None
             and self.clock.is_running()
             and self.clock.time() < self.deadline

@@ -166,6 +166,9 @@ class Channel:
         """Disconnect from the process for good. The caller holds the lock."""
         for rise in self._rises:
             rise.announce(NO_RISE)
+        for device in self._grants:
+            for say in device.late_writes.values():
+                say(0)
         self._forget_media()
         self._reach_by(Transport())
 

@@ -208,7 +208,9 @@ class RunHost:
     def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
         """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
         port = device.port_of(grant.register)
-        return (lambda _allowed: None) if port is None or self.exact else self.late.add(port)
+        if port is None:
+            return lambda _allowed: None
+        return self.late.note(port) if self.exact else self.late.add(port)
 
     def stop(self, value: int | None) -> None:
         """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
@@ -453,7 +455,9 @@ class GuestVm:
     def coalesce(self, devices: Devices, room: OutputRoom) -> CoalescedRing | None:
         """Coalesce the writes that may be late, if KVM can do this: they do not exit, but go to the ring."""
         zones = devices.coalesced | devices.late_ports
+        forbidden, devices.late_forbidden = devices.late_forbidden, ()
         if not self._coalesces or not zones:
+            devices.late.attach(self.vm, None, forbidden)
             return None
         for port in devices.coalesced:
             self.vm.register_coalesced(port, 1, pio=True)
@@ -463,8 +467,7 @@ class GuestVm:
         ring = ring_kind()(
             vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, latches=latches, carries=alone
         )
-        devices.late.attach(self.vm, ring, devices.late_forbidden)
-        devices.late_forbidden = ()
+        devices.late.attach(self.vm, ring, forbidden)
         return ring
 
     def close(self) -> None:

@@ -50,6 +50,7 @@ class LateWrites:
 
     def __init__(self) -> None:
         self._ports: list[_Port] = []
+        self._told: dict[int, int] = {}  # by port that always exits: whether its writes might be late
         self._lock = threading.Lock()  # taken last: a thread with it takes no other
         self._vm: Vm | None = None
         self._ring: CoalescedRing | None = None
@@ -62,12 +63,17 @@ class LateWrites:
         self._ports.append(watched)
         return lambda allowed: self._allow(watched, allowed)
 
-    def attach(self, vm: Vm, ring: CoalescedRing, forbidden: Collection[int] = ()) -> None:
-        """A virtual machine was built, with its ring. Its devices are as after a reset, where writes may be
-        late, unless their ports are among `forbidden`.
+    def note(self, port: int) -> Callable[[int], None]:
+        """As `add` for a port whose writes all exit: a snapshot has to know what the device has said."""
+        return lambda allowed: self._told.update({port: allowed})
+
+    def attach(self, vm: Vm, ring: CoalescedRing | None, forbidden: Collection[int] = ()) -> None:
+        """A virtual machine was built, with its ring, or with none where every write exits. Its devices are
+        as after a reset, where writes may be late, unless their ports are among `forbidden`.
         """
         with self._lock:
-            self._vm, self._ring = vm, ring
+            self._vm, self._ring = vm if ring is not None else None, ring
+            self._told = {} if ring is not None else dict.fromkeys(forbidden, 0)
             for port in self._ports:
                 port.allowed = port.number not in forbidden
                 port.coalesced, port.revoked, port.exits = False, False, 0
@@ -76,7 +82,8 @@ class LateWrites:
     def forbidden(self) -> tuple[int, ...]:
         """The ports whose writes must not be late now."""
         with self._lock:
-            return tuple(port.number for port in self._ports if not port.allowed)
+            exact = (port for port, allowed in self._told.items() if allowed != 1)
+            return tuple({*exact, *(port.number for port in self._ports if not port.allowed)})
 
     def detach(self) -> None:
         """The virtual machine is about to be closed."""

@@ -36,7 +36,7 @@ class Screens:
         """The screen as HTML, with a heading of `level`; nothing for what is no screen."""
         found = ""
         if screen is not None:
-            with suppress(LookupError, TypeError, ValueError, AttributeError, OverflowError):
+            with suppress(LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
                 found = self._graphics(screen["picture"]) if screen["picture"] else self._text(screen)
         return found and f"<h{level}>Screen</h{level}>\n{found}"
 

@@ -531,6 +531,17 @@ def test_one_request_takes_as_many_frames_as_a_reply_has_room_for() -> None:
     assert offer(model, *[(60, MAC)] * 3)[0] == 3
 
 
+def test_tail_beyond_the_ring_asks_also_where_a_request_ends_early() -> None:
+    model = started()
+    write(model, (RDBAL + TAIL, ENTRIES))
+    give(model, *[1024] * (ENTRIES - 1))
+
+    accepted, effects = offer(model, *[(1500, MAC)] * 16)
+    assert accepted < 16
+    assert InputRoom(ENTRIES - 1 - 2 * accepted) in effects
+    assert Walk(RECEIVED, nic.BATCH) in effects
+
+
 # --- Snapshots ------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,3 +161,32 @@ def test_guest_cannot_tell_whether_its_writes_were_late(steps: list[tuple[str, i
     assert tardy.levels == prompt.levels
     assert tardy.output == prompt.output
     assert tardy.uart.snapshot() == prompt.uart.snapshot()
+
+
+@pytest.mark.parametrize("lcr", [0, 1, 2, 3, 0x43, 0x83])
+@pytest.mark.parametrize("ier", [0x00, 0x02, 0x0F])
+@pytest.mark.parametrize("mcr", [0x00, 0x10])
+def test_full_ring_of_late_writes_fits_in_a_reply_and_prints_the_same(lcr: int, ier: int, mcr: int) -> None:
+    """Another CPU may have changed the registers while the writes were on their way."""
+    data = bytes(range(169))
+    together, apart = Uart16550A(), Uart16550A()
+    for uart in (together, apart):
+        for offset, value in ((IER, ier), (MCR, mcr), (LCR, lcr)):
+            uart.write(0, offset, 1, value)
+        uart.take_effects()
+
+    together.write_run(0, THR, data)
+    for value in data:
+        apart.write(0, THR, 1, value)
+
+    effects, single = together.take_effects(), apart.take_effects()
+    assert len(effects) <= 64
+    assert printed(effects) == printed(single)
+    assert [one.level for one in effects if isinstance(one, IrqLine)][-1:] == [
+        one.level for one in single if isinstance(one, IrqLine)
+    ][-1:]
+    assert together.snapshot() == apart.snapshot()
+
+
+def printed(effects: list[Effect]) -> bytes:
+    return b"".join(one.data for one in effects if isinstance(one, HostOutput))

@@ -103,6 +103,19 @@ def test_process_that_is_lost_announces_nothing_more(rig: Rig) -> None:
     assert rig.source.at == NO_RISE
 
 
+def test_writes_to_a_process_that_is_lost_may_not_be_late(half: Half) -> None:
+    said: list[int] = []
+    channel = half.channel(
+        "uart",
+        DirectLink(),
+        [Grants("uart", late_writes={0: said.append})],
+        now=lambda: NOW,
+        deadline_changed=lambda _deadline, _now: None,
+    )
+    channel.disconnect()
+    assert said == [0]
+
+
 def test_source_gets_the_lock_of_its_channel(half: Half) -> None:
     rise: Any = FakeRise()
     channel = half.channel(

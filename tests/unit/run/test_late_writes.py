@@ -163,3 +163,20 @@ def test_port_whose_writes_pulse_is_not_coalesced_but_posted(rig: Rig) -> None:
     rig.late.detach()
     rig.allow(PULSES)
     assert rig.ring.log == [(PORT, PULSES), (PORT, 1)]
+
+
+def test_what_a_device_says_is_known_where_every_write_exits() -> None:
+    late = LateWrites()
+    hear = late.note(PORT)
+    vm: Any = FakeVm()
+    late.attach(vm, None)
+    hear(PULSES)
+    assert late.forbidden == (PORT,)
+    late.tend(lambda: {WORD: 99999})
+    assert vm.log == []
+    hear(1)
+    assert not late.forbidden
+    late.attach(vm, None, (PORT,))
+    assert late.forbidden == (PORT,)
+    late.attach(vm, None)
+    assert not late.forbidden

@@ -100,3 +100,10 @@ def test_what_is_no_screen_is_no_failure_and_no_markup(changed: dict[str, Any], 
         data = as_json(DOTS)
         data["picture"][name] = changed["rows"]
         assert {tag for tag, _ in shown(data).elements} <= {"h3", "img", "p"}
+
+
+def test_lists_in_lists_without_end_are_no_screen() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert not shown(as_json(None) | {"rows": [deep]}).text
