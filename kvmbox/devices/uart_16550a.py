@@ -228,9 +228,8 @@ class Uart16550A:
             before = len(self._effects)
             for value in data:
                 self.write(now, offset, 1, value)
-            count = len(self._effects) - before
-            if count > reg.FIFO_SIZE:  # a line that each character in a loop has changed, to and fro
-                del self._effects[before : count % 2 - 2]
+            if offset == reg.THR:
+                self._fold_line(before)
             return
         self._transmitter.thre_pending = False
         self._update_interrupt()
@@ -240,6 +239,16 @@ class Uart16550A:
         self._transmitter.thre_pending = True
         self._update_interrupt(len(data) - 1)
         self._polled_lsr = self._polled_rbr = False
+
+    def _fold_line(self, start: int) -> None:
+        """Each character of a long run in a loop may move the line to and fro: leave the last moves."""
+        moves = [one for one in self._effects[start:] if isinstance(one, IrqLine)]
+        if len(moves) > reg.FIFO_SIZE:
+            kept = moves[-2 - len(moves) % 2 :]
+            folded = sum(one.level for one in moves) - sum(one.level for one in kept)
+            at = next(number for number, one in enumerate(kept) if one.level)
+            kept[at] = IrqLine(INTR_PIN, 1, folded)
+            self._effects[start:] = kept
 
     def advance(self, now: int) -> None:
         """See DeviceModel. At most the XMIT FIFO goes out, so the work is bounded for any jump."""

@@ -59,6 +59,14 @@ def test_run_is_each_of_its_writes_after_each_set_up(name: str, set_up: tuple[in
     compare(name, [("write", *set_up), ("run", 0, b"a\xffb"), ("read", 5, 0)])
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("set_up", SET_UPS)
+@pytest.mark.parametrize("enabled", [1, 2, 3, 15])
+def test_long_run_is_each_of_its_writes(name: str, set_up: tuple[int, int], enabled: int) -> None:
+    for length in (40, 41, 169):
+        compare(name, [("write", 1, enabled), ("write", *set_up), ("run", 0, bytes(length)), ("read", 2, 0)])
+
+
 def compare(name: str, steps: list[Step]) -> None:
     """A model that takes runs at once with one that takes each write."""
     model, reference = MODELS[name](), MODELS[name]()
