@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from kvmbox.board import Medium
 from kvmbox.board_extras import DescriptorRings
-from kvmbox.devices.e1000 import CTRL, IOADDR, IODATA, RESET
+from kvmbox.devices.e1000 import CTRL, IOADDR, IODATA, RECEIVED, RESET
 from kvmbox.devices.media import (
     ChainRead,
     ChainServe,
@@ -117,7 +117,7 @@ class Cases:
         for _ in range(dice.randrange(1, 4)):
             tail = dice.randrange(size + (dice.random() < 0.02))
             queues.note(ring + 0x18, tail)
-            self.most_chains = size - 1 if tail < size else 0
+            self.most_chains = size - 1 if tail < size or index == RECEIVED else 0
             said = [dice.choice(PLACES) for _ in range(3)]  # by the process, which is not believed
             self._apply(queues, Queue(index, dice.randrange(1, 99), dice.randrange(4), *said))
             self._walk(queues, index, (ring, control))

@@ -515,8 +515,8 @@ class Rig:
                     assert pin < 4
                     assert line < 16
                 case Message(pin, address, _, _):
-                    (vectors,) = self.device.granted(Vectors)
-                    assert 0 < pin <= vectors.count
+                    of_functions = self.functions()  # that of a bus is one of its functions
+                    assert pin in (of_functions or range(1, self.device.granted(Vectors)[0].count + 1))
                     assert 0 <= address < 1 << 64
                 case FrameBuffer():
                     assert self.device.granted(board.FrameBuffer)
