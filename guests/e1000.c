@@ -8,6 +8,7 @@
 #include "common/console.h"
 #include "common/guest.h"
 #include "common/interrupts.h"
+#include "common/messages.h"
 
 #define EECD_REQUEST 0x40
 #define EECD_SELECT  2
@@ -24,7 +25,7 @@
 #define MSI          5
 #define MSI_ON       (1u << 16)
 
-static volatile unsigned interrupts, messages;
+static volatile unsigned interrupts;
 static volatile uint32_t causes;
 static uint8_t address[6], large[LITTLE_RING][LARGE];
 
@@ -138,16 +139,6 @@ static void by_interrupt(void)
     irq_disable(line);
     put_string("ok e1000: interrupts\n");
 }
-
-/* The end of a message: EOI of the local APIC. */
-__asm__("message_stub:\n"
-        "    push %rax\n"
-        "    incl messages(%rip)\n"
-        "    mov $0xfee000b0, %eax\n"
-        "    movl $0, (%rax)\n"
-        "    pop %rax\n"
-        "    iretq\n");
-extern const char message_stub[];
 
 static void by_message(void)
 {

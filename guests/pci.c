@@ -9,6 +9,7 @@
 #include "common/guest.h"
 #include "common/interrupts.h"
 #include "common/io.h"
+#include "common/messages.h"
 
 /* PCI Local Bus Specification 3.0, 3.2.2.3.2 and 6.1. */
 #define ADDRESS 0xcf8
@@ -72,19 +73,9 @@ static struct {
 
 static uint8_t bytes[64];
 static volatile uint8_t canary[8 * PAGE] __attribute__((aligned(4 * PAGE)));
-static volatile unsigned interrupts, messages;
+static volatile unsigned interrupts;
 static unsigned rng; /* device and function */
 static uintptr_t modern;
-
-/* The end of a message: EOI of the local APIC. */
-__asm__("message_stub:\n"
-        "    push %rax\n"
-        "    incl messages(%rip)\n"
-        "    mov $0xfee000b0, %eax\n"
-        "    movl $0, (%rax)\n"
-        "    pop %rax\n"
-        "    iretq\n");
-extern const char message_stub[];
 
 static uint32_t config(unsigned function, unsigned offset)
 {

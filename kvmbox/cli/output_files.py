@@ -27,9 +27,10 @@ def open_output(path: str | None, option: str = "--json") -> TextIO | None:
     """The file of an option, opened before the work, so that it is not wasted on a wrong path."""
     if path is None:
         return None
-    import base64  # noqa: F401 - for a picture: what a confined VMM has not loaded, it cannot load
-    import hashlib  # noqa: F401
-    import zlib  # noqa: F401
+    # What a confined VMM has not loaded, it cannot load.
+    import base64  # noqa: F401 - the picture of a screen
+    import hashlib  # noqa: F401 - its digest
+    import zlib  # noqa: F401 - its compression
 
     try:
         return os.fdopen(os.dup(1) if path == STDOUT else open_for_writing(path), "w", encoding="utf-8")

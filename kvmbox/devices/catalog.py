@@ -7,9 +7,9 @@ in memory (`jail.kept`), or else has loaded them.
 
 from __future__ import annotations
 
-import struct  # noqa: F401 - models may import this, and the next one, where no file can be opened
+import struct  # noqa: F401 - models import it where no file can be opened
 
-from kvmbox import layout  # noqa: F401
+from kvmbox import layout  # noqa: F401 - so do some this
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

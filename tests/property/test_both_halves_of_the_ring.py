@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,7 +21,6 @@ from hypothesis import strategies as st
 from kvmbox.bus import Bus, Mapping
 from kvmbox.choice import why_not_built
 from kvmbox.jail.server import DeviceServer
-from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectLink
@@ -201,15 +199,6 @@ class Machine:
         self.threads[-1].start()
         return channel
 
-    def exit(self, direction: int, port: int, byte: int = 0xEE) -> Callable[[], int]:
-        def play() -> int:
-            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
-            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, 1, DATA)
-            self.vcpu.page[DATA] = byte
-            return 0
-
-        return play
-
     def between(self, act: Callable[[], object]) -> Callable[[], int]:
         def play() -> int:
             act()
@@ -235,9 +224,9 @@ class Machine:
             # As long as there is room; a full ring would exit.
             script.append(self.between(lambda: kernel_writes(self.vcpu.page, details[0], bytes(details[1:]))))
         elif what == "in":
-            script += [self.exit(IN, details[0]), self.between(self.look)]
+            script += [self.vcpu.port_exit(IN, details[0]), self.between(self.look)]
         elif what == "out":
-            script.append(self.exit(OUT, *details))
+            script.append(self.vcpu.port_exit(OUT, *details))
         else:
             script.append(self.between(self.ring.flush if what == "flush" else self.look))
 

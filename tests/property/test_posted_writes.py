@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import threading
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -23,7 +22,6 @@ from hypothesis import strategies as st
 from kvmbox.bus import Bus, Mapping
 from kvmbox.choice import why_not_built
 from kvmbox.jail.server import DeviceServer
-from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.proxy import DeviceProxy
@@ -140,15 +138,6 @@ class Machine:
         self.clock.lend(0)
         self.clock.release()
 
-    def exit(self, direction: int, port: int, byte: int = 0xEE) -> Callable[[], int]:
-        def play() -> int:
-            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
-            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, 1, DATA)
-            self.vcpu.page[DATA] = byte
-            return 0
-
-        return play
-
     def late(self, byte: int) -> None:
         first, last = indices(self.vcpu.page)
         if (last + 1) % ENTRIES != first:
@@ -176,7 +165,7 @@ class Machine:
             return -errno.EINTR
 
         if what not in acts:
-            script.append(self.exit(IN if what == "in" else OUT, *details))
+            script.append(self.vcpu.port_exit(IN if what == "in" else OUT, *details))
         script.append(between)
 
     def play(self, steps: list[tuple[Any, ...]]) -> tuple[object, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -23,7 +22,6 @@ from kvmbox.bus import Bus, Mapping
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel
 from kvmbox.jail.server import DeviceServer
-from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
@@ -146,15 +144,6 @@ class Machine:
         self.clock.lend(0)
         self.clock.release()
 
-    def exit(self, direction: int, port: int, byte: int = 0xEE, count: int = 1) -> Callable[[], int]:
-        def play() -> int:
-            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
-            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, count, DATA)
-            self.vcpu.page[DATA] = byte
-            return 0
-
-        return play
-
     def between(self, act: Callable[[], object]) -> Callable[[], int]:
         def play() -> int:
             act()
@@ -190,17 +179,17 @@ class Machine:
             self.prepare(("late", RTC, details[0]))
             self.prepare(("in", RTC_DATA))
         elif what == "in":
-            script.append(self.exit(IN, details[0]))
+            script.append(self.vcpu.port_exit(IN, details[0]))
             script.append(self.between(lambda: self.log.append(("read", details[0], self.vcpu.page[DATA]))))
         elif what == "ins":
             port, count = details
-            script.append(self.exit(IN, port, count=count))
+            script.append(self.vcpu.port_exit(IN, port, count=count))
             script.append(
                 self.between(lambda: self.log.append((port, bytes(self.vcpu.page[DATA : DATA + count]))))
             )
         elif what == "out":
             # As in a machine: a port whose writes do not exit has no other writes, unless the ring is full.
-            script.append(self.exit(OUT, *details))
+            script.append(self.vcpu.port_exit(OUT, *details))
         else:
             acts: dict[str, Callable[..., object]] = {
                 "late": self.late,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import struct
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -43,6 +44,17 @@ class FakeVcpu:
         self.immediate_exit = False
         self.completed = 0
         """How often KVM_RUN has only completed the exit before."""
+
+    def port_exit(self, direction: int, port: int, byte: int = 0xEE, count: int = 1) -> Callable[[], int]:
+        """A step: `count` accesses of one byte to `port` exit. `byte` is where their data is."""
+
+        def play() -> int:
+            struct.pack_into("<I", self.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
+            struct.pack_into("<BBHIQ", self.page, 32, direction, 1, port, count, DATA)
+            self.page[DATA] = byte
+            return 0
+
+        return play
 
     def enter(self) -> int:
         self.runs += 1

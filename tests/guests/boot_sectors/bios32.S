@@ -1,19 +1,7 @@
 #include "boot.inc"
 /* The PCI BIOS for 32-bit code: its directory is found by its signature, and then what the example "pci" finds. */
 BEGIN
-    cli
-    lgdtl   pointer
-    mov     %cr0, %eax
-    or      $1, %al
-    mov     %eax, %cr0
-    ljmp    $8, $start32
-    .code32
-start32:
-    mov     $16, %ax
-    mov     %ax, %ds
-    mov     %ax, %es
-    mov     %ax, %ss
-    mov     $0x7c00, %esp
+    PROTECTED 0x7c00
     mov     $0xe0000 - 16, %esi
 1:  add     $16, %esi
     cmp     $0x100000, %esi

@@ -2,19 +2,7 @@
 /* From 16 bits to 32, where there is no BIOS: the text goes to video memory, and from there over COM1. */
 BEGIN
     TELL    "Started in 16-bit Real Mode\r\n"
-    cli
-    lgdtl   pointer
-    mov     %cr0, %eax
-    or      $1, %eax
-    mov     %eax, %cr0
-    ljmp    $8, $start32
-    .code32
-start32:
-    mov     $16, %ax
-    mov     %ax, %ds
-    mov     %ax, %es
-    mov     %ax, %ss
-    mov     $0x90000, %esp
+    PROTECTED 0x90000
     mov     $text, %esi
     mov     $0xb8000 + 160 * 4, %edi
     mov     $0x0f, %ah

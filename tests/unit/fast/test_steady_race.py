@@ -95,9 +95,9 @@ def test_index_that_is_delivered_meanwhile_selects_the_register(monkeypatch: pyt
     machine.let_pass(0)
     script.append(machine.between(lambda: kernel_writes(page, steady.RTC, bytes([REGISTER_A]))))
     for _ in range(10):
-        script.append(machine.exit(IN, steady.RTC_DATA))
+        script.append(machine.vcpu.port_exit(IN, steady.RTC_DATA))
     script.append(machine.between(hold))
-    script.append(machine.exit(IN, steady.RTC_DATA))
+    script.append(machine.vcpu.port_exit(IN, steady.RTC_DATA))
     script.append(machine.between(lambda: read.append(page[DATA])))
     script.append(machine.between(machine.control.leave))
     machine.loop.run()
