@@ -9,7 +9,6 @@ import time
 from kvmbox import bytecode
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
-from kvmbox.cli.output_files import open_output, refuse_stdout, write_data
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early
 from kvmbox.host.distinct import refuse_shared
@@ -47,12 +46,18 @@ def carry_out(line: Line) -> int:
     reports = ("--json", json_path), ("--html", html)
     written = [(option, path) for option, path in reports if path is not None]
     written += machine.config.files_written
-    refuse_stdout(written)
-    refuse_shared(written, machine.config.files_read)
+    if written:
+        from kvmbox.cli.output_files import refuse_stdout
+
+        refuse_stdout(written)
+        refuse_shared(written, machine.config.files_read)
     if line.values.get("watch"):
         return _watch(machine)
-    json_file = open_output(json_path)
-    page = None
+    write = page = None
+    if json_path is not None:
+        from kvmbox.cli.output_files import open_data
+
+        write = open_data(json_path)
     if html is not None:
         from kvmbox.cli.run_page import RunPage
 
@@ -65,14 +70,16 @@ def carry_out(line: Line) -> int:
         status, reason = INTERRUPTED, "interrupted before the start"
         if isinstance(error, KvmboxError):
             status, reason = error.exit_status, str(error)
-        write_data(json_path, json_file, {"status": status, "reason": reason})
+        if write is not None:
+            write({"status": status, "reason": reason})
         if page is not None:
             page.write_failure(status, reason, error, time.monotonic_ns() - timeline.started)
         raise
     wall = time.monotonic_ns() - timeline.started
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
     try:
-        write_data(json_path, json_file, result.as_json(wall))
+        if write is not None:
+            write(result.as_json(wall))
         if page is not None:
             page.write(result, wall)
     finally:

@@ -1,18 +1,27 @@
 """Whether a vCPU sleeps, and whether anything except another vCPU can still wake it.
 
-A vCPU must be paused while it is examined. For an answer about a machine all vCPUs must be paused, because a
-running vCPU could wake another one meanwhile. See `vcpu.look_at_all`.
+HLT does not exit, so the main loop has to examine whether the guest can ever continue. One vCPU can wake
+another. If the main loop examined the vCPUs one after the other, it could miss this: the second vCPU could
+wake the first after the examination of the first, and fall asleep before its own. So all vCPUs are paused
+first, and then their states belong together (`look_at_all`). A vCPU that waits for a device process does not
+pause. In this case the guest is awake.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.wakeups import may_start, may_wake_halted
 from kvmbox.lean import Value
+from kvmbox.outcome import GUEST_CRASHED, Outcome
+
+if TYPE_CHECKING:
+    from kvmbox.run.vcpu import VcpuThread
+    from kvmbox.run.vcpu_report import ReadMemory
 
 _RFLAGS_IF: Final = 1 << 9
 _WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
@@ -63,3 +72,36 @@ def _may_leave_halt(vcpu: Vcpu, ioapic: uapi.kvm_ioapic_state) -> bool:
     if events.nmi.pending or events.nmi.injected or events.smi.pending:
         return True
     return may_wake_halted(ioapic, vcpu.get_lapic(), nmi_blocked=bool(events.nmi.masked))
+
+
+class Look(Value):
+    """What a look at all vCPUs has found. `halted`: each of them is in HLT. `outcome`: the guest's end, if
+    all of them sleep and nothing is left that could wake one.
+    """
+
+    halted: bool
+    outcome: Outcome | None
+
+
+def look_at_all(
+    threads: Sequence[VcpuThread], ioapic: uapi.kvm_ioapic_state, read_memory: ReadMemory
+) -> Look:
+    """Examine the paused vCPUs of a machine. Raises KvmError."""
+    sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
+    outcome = None
+    if all(sleep.reason for sleep in sleeps):
+        from kvmbox.run.vcpu_report import report_beside, vcpu_report
+
+        report = report_beside if len(threads) > 1 else vcpu_report
+        outcome = _end(sleeps, [report(thread.vcpu, read_memory) for thread in threads])
+    return Look(all(sleep.halted for sleep in sleeps), outcome)
+
+
+def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:
+    """The outcome of a guest that sleeps for ever, from the state of its first CPU."""
+    reason = f"the guest is halted for ever: {sleeps[0].reason}"
+    if len(sleeps) > 1:
+        reason += f", and each of its {len(sleeps)} CPUs sleeps"
+    report = "\n".join(reports)
+    halted = sleeps[0].halted
+    return Outcome(GUEST_CRASHED, reason, error=True, hint=sleeps[0].hint, report=report, brief=halted)

@@ -3,37 +3,21 @@
 The main loop and the parts hold a list of these objects, and have no other access to a vCPU. `vcpu_state`
 has the states and what requests do. Any thread may make a request; `start`, `join` and the registers (`vcpu`)
 of a vCPU that stands still belong to the main loop.
-
-Examining the machine
----------------------
-
-HLT does not exit, so the main loop has to examine whether the guest can ever continue. One vCPU can wake
-another. If the main loop examined the vCPUs one after the other, it could miss this: the second vCPU could
-wake the first after the examination of the first, and fall asleep before its own. So all vCPUs are paused
-first, and then their states belong together (`look_at_all`). A vCPU that waits for a device process does not
-pause. In this case the guest is awake.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from kvmbox.errors import UnknownExitError
 from kvmbox.host.starvation import Starvation
 from kvmbox.host.threads import start_thread
-from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.lean import Value
-from kvmbox.outcome import GUEST_CRASHED, Outcome
-from kvmbox.run.sleep import Sleep, look_at
+from kvmbox.outcome import Outcome
 from kvmbox.run.vcpu_loop import VcpuLoop
 from kvmbox.run.vcpu_state import Attention, Event, VcpuControl
-
-if TYPE_CHECKING:
-    from kvmbox.run.vcpu_report import ReadMemory
 
 
 class VcpuThread(VcpuControl):
@@ -93,39 +77,6 @@ class VcpuThread(VcpuControl):
             self.vcpu.unbind_thread()
             self._ended(self)
             self.move(Event.END)
-
-
-class Look(Value):
-    """What a look at all vCPUs has found. `halted`: each of them is in HLT. `outcome`: the guest's end, if
-    all of them sleep and nothing is left that could wake one.
-    """
-
-    halted: bool
-    outcome: Outcome | None
-
-
-def look_at_all(
-    threads: Sequence[VcpuThread], ioapic: uapi.kvm_ioapic_state, read_memory: ReadMemory
-) -> Look:
-    """Examine the paused vCPUs of a machine. Raises KvmError."""
-    sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
-    outcome = None
-    if all(sleep.reason for sleep in sleeps):
-        from kvmbox.run.vcpu_report import report_beside, vcpu_report
-
-        report = report_beside if len(threads) > 1 else vcpu_report
-        outcome = _end(sleeps, [report(thread.vcpu, read_memory) for thread in threads])
-    return Look(all(sleep.halted for sleep in sleeps), outcome)
-
-
-def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:
-    """The outcome of a guest that sleeps for ever, from the state of its first CPU."""
-    reason = f"the guest is halted for ever: {sleeps[0].reason}"
-    if len(sleeps) > 1:
-        reason += f", and each of its {len(sleeps)} CPUs sleeps"
-    report = "\n".join(reports)
-    halted = sleeps[0].halted
-    return Outcome(GUEST_CRASHED, reason, error=True, hint=sleeps[0].hint, report=report, brief=halted)
 
 
 def ended_it(thread: VcpuThread, outcome: Outcome) -> bool:

@@ -19,7 +19,6 @@ from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.watchdog import Watchdog
 from kvmbox.run.pace import Pace
 from kvmbox.run.routes import port_exits
-from kvmbox.run.vcpu import look_at_all
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -200,9 +199,10 @@ class Watch:
         try:
             if not too_late and not self._standstill.is_held:
                 guest = boot.guest
-                look = look_at_all(boot.vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
+                from kvmbox.run.sleep import look_at_all
                 from kvmbox.run.sound_sleep import SoundSleep
 
+                look = look_at_all(boot.vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
                 self._halted = look.halted
                 self._sleep = SoundSleep(self._devices, boot) if look.halted else None
                 if look.outcome is not None and not self._standstill.stops(look.outcome):

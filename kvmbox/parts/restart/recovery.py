@@ -40,9 +40,10 @@ from typing import Final, Protocol
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.lean import Value
+from kvmbox.parts.restart.batches import Batch, batches
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.greeting import hello_of
-from kvmbox.remote.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Batch, Journal, batches
+from kvmbox.remote.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
 from kvmbox.remote.patience import REPLY_SLICES, printable
 from kvmbox.remote.survival import ProcessControl, Survival
 from kvmbox.remote.transport import Opens

@@ -7,7 +7,8 @@ import binascii
 import pytest
 
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.journal import JOURNAL_BYTES, Batch, Entry, batches, entry_of
+from kvmbox.parts.restart.batches import Batch, batches
+from kvmbox.remote.journal import JOURNAL_BYTES, Entry, entry_of
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request

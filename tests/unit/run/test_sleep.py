@@ -10,8 +10,8 @@ import pytest
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.outcome import GUEST_CRASHED
-from kvmbox.run.sleep import Sleep, look_at
-from kvmbox.run.vcpu import VcpuThread, look_at_all
+from kvmbox.run.sleep import Sleep, look_at, look_at_all
+from kvmbox.run.vcpu import VcpuThread
 from tests.support.scripted_vcpu import RFLAGS_IF, FakeVcpu
 
 
