@@ -7,15 +7,19 @@ one file, which `make` keeps beside this one. `use` puts a finder for it before 
 The rule of Python's own bytecode holds: if a source has not the time and size of the one that was compiled,
 its module is not taken from the bundle. Nor is any module if there is no bundle, or if the package has moved.
 Python's own finders then load what is missing: slower, and never wrong.
+
+What is always loaded together is a group: names in the order in which their imports would end. `load` maps
+the file once for all of them, and each import then finds its module loaded.
 """
 
 from __future__ import annotations
 
 import gc
 import marshal
+import mmap
 import os
 import sys
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import ModuleSpec, module_from_spec
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 
 TYPE_CHECKING = False
@@ -38,11 +42,18 @@ LENGTH_SIZE: Final = 4
 class Bundle:
     """Finds modules in a bundle."""
 
-    def __init__(self, identity: tuple[int, int], start: int, entries: Mapping[str, Entry]) -> None:
+    def __init__(
+        self,
+        identity: tuple[int, int],
+        start: int,
+        entries: Mapping[str, Entry],
+        groups: Mapping[str, tuple[str, ...]],
+    ) -> None:
         """`identity` is the inode and time of the file, `start` where code begins in it."""
         self._identity = identity
         self._start = start
         self.entries = entries
+        self._groups = groups
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The module, unless its source is another one by now."""
@@ -57,6 +68,35 @@ class Bundle:
             spec.submodule_search_locations = [os.path.dirname(origin)]
         spec.cached, spec.has_location = BUNDLE, True
         return spec
+
+    def load(self, group: str) -> None:
+        """Load the modules of a group, if no source of them is another one by now."""
+        specs = [spec for spec in map(self.find_spec, self._groups[group]) if spec is not None]
+        content = self._mapped() if len(specs) == len(self._groups[group]) else None
+        if content is None:
+            return  # each is loaded when it is imported
+        fresh = {spec.name: module_from_spec(spec) for spec in specs if spec.name not in sys.modules}
+        with content, memoryview(content) as view:
+            for name, module in fresh.items():
+                package, _, short = name.rpartition(".")
+                # A package that imports its modules comes behind them, and is there before.
+                if package in fresh:
+                    sys.modules.setdefault(package, fresh[package])
+                if sys.modules.setdefault(name, module) is module:
+                    start, length = self.entries[name][-2:]
+                    start += self._start
+                    exec(marshal.loads(view[start : start + length]), module.__dict__)  # noqa: S102, S302
+                    setattr(sys.modules[package], short, module)
+
+    def _mapped(self) -> mmap.mmap | None:
+        """The file, if it can be mapped, and is the one that it was."""
+        try:
+            with open(BUNDLE, "rb", buffering=0) as file:
+                if _identity(file.fileno()) == self._identity:
+                    return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        except (OSError, ValueError):
+            pass
+        return None
 
     def code(self, start: int, length: int) -> bytes | None:
         """What is there in the file; None if the file cannot be read, or is another one by now."""
@@ -108,12 +148,19 @@ def use() -> None:
     try:
         with open(BUNDLE, "rb") as file:
             length = int.from_bytes(file.read(LENGTH_SIZE), "little")
-            magic, package, entries = marshal.loads(file.read(length))  # noqa: S302 - as a .pyc
+            magic, package, entries, groups = marshal.loads(file.read(length))  # noqa: S302 - as a .pyc
             identity = _identity(file.fileno())
     except (OSError, EOFError, ValueError):
         return
     if (magic, package) == (MAGIC_NUMBER, PACKAGE):
-        sys.meta_path.insert(0, Bundle(identity, LENGTH_SIZE + length, entries))
+        sys.meta_path.insert(0, Bundle(identity, LENGTH_SIZE + length, entries, groups))
+
+
+def load(group: str) -> None:
+    """Load a group now, if there is a bundle that fits."""
+    for finder in sys.meta_path:
+        if isinstance(finder, Bundle):
+            finder.load(group)
 
 
 def leave() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from importlib.machinery import EXTENSION_SUFFIXES
+from _imp import extension_suffixes  # `importlib.machinery` has them, and takes 0.4 ms to import
 from typing import Any, Final, TypeVar
 
 VARIABLE: Final = "KVMBOX_PURE"
+EXTENSION_SUFFIXES: Final = extension_suffixes()
 Kind = TypeVar("Kind", bound=type[Any])
 
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
@@ -40,7 +40,7 @@ def is_compiled() -> bool:
 
 def compiled(module: str, name: str) -> Any:
     """A name of a module of `kvmbox.fast`, which is loaded by this text alone: the folder may be missing."""
-    return getattr(import_module(f"kvmbox.fast.{module}"), name)
+    return getattr(__import__(f"kvmbox.fast.{module}", fromlist=[name]), name)
 
 
 def kind(pure: Kind, module: str, name: str) -> Kind:

@@ -9,6 +9,8 @@ In the VMM: `dataclasses` writes and compiles source text for every class, 0.36 
 slots, and `kvmbox run` has forty of them: a tenth of a short run (docs/adr/start.md). A subclass of `Value`
 looks and behaves the same, to type checkers too, and takes 7 µs to define.
 
+`Enum` and `signal` are for a plain run: `enum`, which `signal` imports, takes 1 ms.
+
 The bundle of bytecode (`kvmbox.bytecode`) takes from here what other modules import from `typing`.
 """
 
@@ -18,9 +20,13 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as signal  # noqa: PLC0414 - for others to import from here
     from collections.abc import Callable
+    from enum import Enum as Enum  # noqa: PLC0414 - as well
     from typing import Any, ClassVar, Self, dataclass_transform
 else:
+    import _signal as signal  # noqa: F401 - numbers where `signal` has enumerations, which take 1.5 ms
+
     Any = Protocol = object
 
     def dataclass_transform(**_promises):
@@ -44,6 +50,26 @@ else:
     def get_args(literal):
         """The texts of a `Literal`, also of one of `typing`: of a module that is not from the bundle."""
         return literal.__args__
+
+    class _EnumType(type):
+        """Makes of each value of a class body an instance with `name` and `value`."""
+
+        def __new__(cls, name, bases, namespace):
+            made = super().__new__(cls, name, bases, namespace)
+            made._members = []
+            for key, value in namespace.items():
+                if not key.startswith("_"):
+                    member = made()
+                    member.name, member.value = key, value
+                    setattr(made, key, member)
+                    made._members.append(member)
+            return made
+
+        def __iter__(cls):
+            return iter(cls._members)
+
+    class Enum(metaclass=_EnumType):
+        """Base of a class of named constants, compared by identity."""
 
 
 class _NamedTupleType(type):

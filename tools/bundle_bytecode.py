@@ -5,6 +5,8 @@ While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox
 has no annotations of functions, and no imports from `typing` that only annotations need. For the others,
 `kvmbox.lean` has stand-ins. A plain run then loads neither `typing` nor `re`. There are no docstrings either,
 but in the commands, whose help they are.
+
+The bundle also has groups: what the modules of `GROUPS` import, each module behind those that it imports.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import ast
 import marshal
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
     from kvmbox.bytecode import Entry
 
 WITH_DOCSTRINGS: Final = "cli"
+GROUPS: Final = {
+    "entry": ("", ("kvmbox.cli.entry",)),
+    "prestart": ("entry", ("kvmbox.host.open_files", "kvmbox.remote.reserve", "kvmbox.sandbox.scope")),
+    "run": ("prestart", ("kvmbox.cli.boot", "kvmbox.cli.ending", "kvmbox.cli.quick", "kvmbox.run.machine")),
+    "spawner": ("", ("kvmbox.jail.spawner", "kvmbox.jail.server")),
+}
+"""By name: the group that is loaded before, and what is loaded with all that it imports."""
 FUTURE: Final = "from __future__ import annotations"
 """Where it stands, Python itself keeps annotations as text."""
 TYPED: Final = "(TypedDict"
@@ -94,21 +103,52 @@ def _names(node: ast.AST) -> Iterator[str]:
                     yield from _names(one)
 
 
+def imported(name: str, tree: ast.Module, names: Collection[str]) -> Iterator[str]:
+    """Those of `names` that a module imports while it is loaded, its packages first."""
+    yield from (name[:at] for at, letter in enumerate(name) if letter == ".")
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            found = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (one for one in found if one in names)
+
+
+def in_order(name: str, trees: Mapping[str, ast.Module], order: dict[str, bool]) -> None:
+    """Add to `order` a module behind what it imports. A module that is being added is there with False."""
+    if name not in order:
+        order[name] = False
+        for one in imported(name, trees[name], trees.keys()):
+            in_order(one, trees, order)
+        del order[name]
+        order[name] = True
+
+
 def bundle(package: Path) -> bytes:
     """The content of the file, with all modules of `package`."""
     index: dict[str, Entry] = {}
+    trees: dict[str, ast.Module] = {}
     codes = bytearray()
     for path in sorted(package.rglob("*.py")):
         file = path.relative_to(package)
         is_package = file.name == "__init__.py"
         name = ".".join((package.name, *(file.parent if is_package else file.with_suffix("")).parts))
         status = path.stat()
-        tree = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS)
-        code = marshal.dumps(compile(tree, str(path), "exec", dont_inherit=True))
+        trees[name] = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS)
+        code = marshal.dumps(compile(trees[name], str(path), "exec", dont_inherit=True))
         place = len(codes), len(code)
         index[name] = (str(file), is_package, int(status.st_mtime), status.st_size, *place)
         codes += code
-    head = marshal.dumps((MAGIC_NUMBER, str(package), index))
+    groups: dict[str, tuple[str, ...]] = {}
+    orders: dict[str, dict[str, bool]] = {"": {}}
+    for group, (before, roots) in GROUPS.items():
+        orders[group] = order = dict(orders[before])
+        for root in filter(trees.__contains__, roots):
+            in_order(root, trees, order)
+        groups[group] = tuple(name for name in order if name not in orders[before])
+    head = marshal.dumps((MAGIC_NUMBER, str(package), index, groups))
     return len(head).to_bytes(LENGTH_SIZE, "little") + head + codes
 
 

@@ -7,7 +7,6 @@ This is the one outermost handler. Nothing that a command raises may end in stat
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
 from kvmbox.errors import KvmboxError, StartError
 from kvmbox.host import early
+from kvmbox.lean import signal
 
 
 def guarded(

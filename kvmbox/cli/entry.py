@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 
 from kvmbox import bytecode
 from kvmbox.cli.descriptors import open_standard_descriptors
 from kvmbox.host import early
+from kvmbox.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,13 +64,14 @@ def entry_point(parent: int | None = None) -> NoReturn:
             from kvmbox.jail import linux
 
             linux.die_with_parent(parent, signal.SIGTERM)
+        if sys.argv[1:2] == ["run"]:
+            # Imports make no garbage. `kvmbox run` enables the collection again when the guest is to run.
+            gc.disable()
+            bytecode.load("prestart")
         if _wants_scope(sys.argv[1:]):
             from kvmbox.sandbox import scope
 
             scope.OWN.take()
-        if sys.argv[1:2] == ["run"]:
-            # Imports make no garbage. `kvmbox run` enables the collection again when the guest is to run.
-            gc.disable()
         if _has_plain_device_processes(sys.argv[1:]):
             from kvmbox.host import open_files
             from kvmbox.remote import prestart
@@ -91,6 +92,7 @@ def entry_point(parent: int | None = None) -> NoReturn:
 def _work() -> Callable[[], NoReturn]:
     """What the command line asks for. A run that is spelled plainly does without click."""
     if sys.argv[1:2] == ["run"]:
+        bytecode.load("run")
         from kvmbox.cli import boot, ending, quick
 
         line = quick.read(sys.argv[2:])

@@ -20,8 +20,9 @@ This module knows nothing about commands. `kvmbox.cli` changes the phases.
 from __future__ import annotations
 
 import os
-import signal
 import sys
+
+from kvmbox.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

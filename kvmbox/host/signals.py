@@ -9,7 +9,6 @@ are restored.
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any
 
 from kvmbox.host import early
 from kvmbox.host.early import END_SIGNALS, IMPATIENCE
+from kvmbox.lean import signal
 
 
 class Wakeup:
@@ -74,7 +74,7 @@ class SignalHandlers:
         `give_up` after `IMPATIENCE` end signals: where it says that the run is not decided, KeyboardInterrupt
         is raised, once, wherever the main thread is. Signals among `others` are somebody else's.
         """
-        self.ended_by: signal.Signals | int | None = None
+        self.ended_by: int | None = None
         """The first signal that asked for the end, or None."""
         self._count = 0
         self._gave_up = False
@@ -93,7 +93,7 @@ class SignalHandlers:
         self._take(signal.SIGCONT, self._continue)
         before = early.hand_over()
         if before:
-            self.ended_by = _signal(before[0])
+            self.ended_by = before[0]
             self._count += len(before)
 
     def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
@@ -111,12 +111,16 @@ class SignalHandlers:
         """What ended the run, in words, or None."""
         if self.ended_by is None:
             return None
-        name = self.ended_by.name if isinstance(self.ended_by, signal.Signals) else str(self.ended_by)
-        return f"ended by {name}"
+        from signal import Signals
+
+        try:
+            return f"ended by {Signals(self.ended_by).name}"
+        except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
+            return f"ended by {self.ended_by}"
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         if self.ended_by is None:
-            self.ended_by = _signal(number)
+            self.ended_by = number
         self._count += 1
         if self._count < IMPATIENCE:
             return
@@ -135,10 +139,3 @@ class SignalHandlers:
 
     def _continue(self, _number: int, _frame: FrameType | None) -> None:
         self._resume()
-
-
-def _signal(number: int) -> signal.Signals | int:
-    try:
-        return signal.Signals(number)
-    except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
-        return number

@@ -11,13 +11,13 @@ Every failure after that is a time-out. The wait for a disk that hangs is not li
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Self
 
 from kvmbox.errors import KvmboxError, StartTimeoutError
+from kvmbox.lean import signal
 
 AGAIN_SECONDS: Final = 1.0
 """Python drops what is raised inside of a destructor: then the next alarm, so much later, ends the start."""

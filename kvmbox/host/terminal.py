@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import termios
 from typing import Any, Final
 
 
 def _raw(settings: list[Any]) -> list[Any]:
     """What `tcgetattr` gave, made raw: of the terminal that is raw already, the same."""
+    import termios
+
     raw: list[Any] = [*settings[:6], list(settings[6])]
     raw[0] &= ~(
         termios.BRKINT | termios.ICRNL | termios.INLCR | termios.INPCK | termios.ISTRIP | termios.IXON
@@ -44,6 +45,8 @@ class RawTerminal:
         self._found: list[Any] | None = None
         self._left = False
         self.is_terminal = os.isatty(descriptor)
+        if self.is_terminal:
+            import termios  # noqa: F401 - a shared object, which a confined process could not load later
 
     @property
     def foreground(self) -> bool:
@@ -60,6 +63,8 @@ class RawTerminal:
         """
         if self._left or not self.foreground:
             return
+        import termios
+
         now = termios.tcgetattr(self._descriptor)
         raw = _raw(now)
         if now == raw:
@@ -72,6 +77,8 @@ class RawTerminal:
         """Put back what was found. Idempotent; a terminal that is gone, or the shell's, is left alone."""
         if self._found is None:
             return
+        import termios
+
         found, self._found = self._found, None
         if self.foreground:
             with contextlib.suppress(termios.error, OSError):

@@ -33,7 +33,6 @@ import ctypes
 import errno
 import mmap
 import os
-import signal
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -45,6 +44,7 @@ from typing import Any, Final, Self, TypeVar
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
+from kvmbox.lean import signal
 
 KICK_SIGNAL: Final = signal.SIGRTMIN + 1
 """A real-time signal, so that it collides with no one's habit; SIGRTMIN itself is left to the embedder."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,6 +12,7 @@ from typing import Any, Final
 from kvmbox.errors import KvmboxError
 from kvmbox.jail import passing
 from kvmbox.jail.descriptors import CONTROL_FD
+from kvmbox.lean import signal
 
 PACKAGE_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """Where the interpreter finds kvmbox."""

@@ -29,7 +29,6 @@ import fcntl
 import os
 import resource
 import select
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +38,7 @@ from kvmbox.choice import is_compiled
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import layers, linux, passing
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
+from kvmbox.lean import signal
 from kvmbox.remote import interpreter
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 from kvmbox.wire import spawner_frames as frames
@@ -81,9 +81,11 @@ STRICT_ENVIRONMENT: Final = {"PYTHONMALLOC": "malloc"}
 def describe_wait_status(status: int) -> str:
     """A wait status in words: 'was killed by signal 9 (SIGKILL)', 'exited with status 1'."""
     if os.WIFSIGNALED(status):
+        from signal import Signals
+
         number = os.WTERMSIG(status)
         try:
-            name = signal.Signals(number).name
+            name = Signals(number).name
         except ValueError:
             name = "a real-time signal"
         return f"was killed by signal {number} ({name})"
@@ -206,7 +208,7 @@ class SpawnerClient:
         entries = (device_entry(),) if entries is None else tuple(entries)
         directories = [] if payload_directory is None else [os.path.abspath(payload_directory)]
         code = (
-            f"sys.path += {directories!r}; from kvmbox.jail.spawner import main; "
+            f"sys.path += {directories!r}; bytecode.load('spawner'); from kvmbox.jail.spawner import main; "
             f"main({os.getpid()}, {entries!r}, {landlock_limit}, {seccomp}, {without})"
         )
         strict = seccomp == SECCOMP_MODE_STRICT
@@ -309,7 +311,7 @@ class SpawnerClient:
             self._disobeyed = True
             self._signal(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: int) -> None:
         """To the spawner."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)

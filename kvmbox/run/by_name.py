@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Final
 
 from kvmbox.errors import StartError
@@ -18,7 +17,7 @@ def load(module: str, attribute: str) -> Any:
 def load_any(module: str, attribute: str) -> Any:
     """The same for the full name of any module."""
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(__import__(module, fromlist=[attribute]), attribute)
     except ModuleNotFoundError as error:
         if not module.startswith(PARTS) or not str(error.name).startswith(PARTS):
             raise

@@ -49,12 +49,14 @@ def origin_of(config: RunConfig) -> Origin:
 
 
 def prepare_report(config: RunConfig, *, emulated: bool) -> None:
-    """Load code that the report of a bad end needs, and that a confined VMM could not load any more.
+    """Load code that reports and profiles need, and that a confined VMM could not load any more.
 
-    The disassembler, 3.4 MiB of memory, is for those who look, at a terminal or with --symbols, and for a KVM
+    The disassembler, 1.3 MiB of memory, is for those who look, at a terminal or with --symbols, and for a KVM
     whose backend has `emulated` the guest's kernel: instructions that it does not know are its most frequent
     end.
     """
+    import binascii  # noqa: F401
+    import math  # noqa: F401
     import zlib  # noqa: F401 - pyelftools does
 
     if emulated or config.symbols or os.isatty(2):

@@ -6,7 +6,6 @@ ValueError says what was given and what is accepted; whoever calls adds the opti
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -143,8 +142,8 @@ def seconds(value: float | str) -> float:
     try:
         number = float(value)
     except ValueError:
-        number = math.nan
-    if not number > 0 or math.isinf(number):
+        number = 0.0
+    if not 0 < number < float("inf"):
         raise ValueError(f"'{value}' is not a positive number of seconds")
     return number
 

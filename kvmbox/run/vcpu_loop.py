@@ -24,7 +24,6 @@ import os
 from collections import deque
 from collections.abc import Callable
 from ctypes import get_errno
-from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +31,7 @@ from kvmbox.bus import Bus
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.lean import Enum
 from kvmbox.outcome import Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
 from kvmbox.run.routes import (

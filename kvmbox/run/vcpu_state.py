@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
+
+from kvmbox.lean import Enum
 
 PAUSE: Final = 1  # bits of attention: stand still between two instructions, until `resume`
 LEAVE: Final = 2  # end the loop

@@ -18,11 +18,10 @@ reader can ask.
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
-from kvmbox.lean import Value
+from kvmbox.lean import Enum, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +42,7 @@ ARCH_X86_64: Final = 0xC000_003E  # AUDIT_ARCH_X86_64, <linux/audit.h>
 X32_BIT: Final = 0x4000_0000  # system calls of the x32 ABI come with the same arch and this bit
 
 
-class Action(enum.Enum):
+class Action(Enum):
     """What becomes of a system call."""
 
     ALLOW = "allow"

@@ -65,11 +65,12 @@ def package(tmp_path: Path) -> Path:
     return made
 
 
-def told(package: Path, before: str = "") -> str:
+def told(package: Path, before: str = "", code: str = TELL) -> str:
     """Whether the module came from the bundle; its value; a default; whether `typing` was loaded."""
-    command = [sys.executable, "-P", "-S", "-c", TELL.format(before=before)]
+    command = [sys.executable, "-P", "-S", "-c", code.format(before=before)]
     environment = {"PYTHONPATH": str(package.parent)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.removesuffix("\n")
 
 
 def test_module_comes_from_the_bundle_without_typing(package: Path) -> None:
@@ -89,6 +90,49 @@ def test_module_whose_source_has_another_time_comes_from_its_source(package: Pat
     os.utime(source, (1, 1))
 
     assert told(package) == "False 7 2 True"
+
+
+GROUP: Final = """
+import sys
+from kvmbox import bytecode
+bytecode.use()
+{before}
+bytecode.load("spawner")
+print(*(name for name in sys.modules if name.startswith("kvmbox.jail")))
+sys.meta_path[:] = []
+from kvmbox.jail import VALUE, spawner
+print(spawner.__cached__ == bytecode.BUNDLE, spawner.__spec__.parent, VALUE)
+"""
+
+
+@pytest.fixture
+def group(package: Path) -> Path:
+    """The same with a group, of a package that imports one of its modules."""
+    (package / "jail").mkdir()
+    (package / "jail/__init__.py").write_text("from kvmbox.jail.server import VALUE\n")
+    (package / "jail/server.py").write_text("from kvmbox.inner.module import VALUE\n")
+    (package / "jail/spawner.py").write_text("from kvmbox.jail import server\n")
+    (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
+    return package
+
+
+def test_group_is_loaded_with_all_that_it_imports(group: Path) -> None:
+    loaded, rest = told(group, code=GROUP).split("\n")
+    assert set(loaded.split()) == {"kvmbox.jail", "kvmbox.jail.server", "kvmbox.jail.spawner"}
+    assert rest == "True kvmbox.jail 1"
+
+
+def test_group_leaves_alone_what_is_loaded(group: Path) -> None:
+    own = "from kvmbox.inner import module; module.VALUE = 5"
+    assert told(group, own, code=GROUP).endswith("True kvmbox.jail 5")
+
+
+@pytest.mark.parametrize("name", ["jail/spawner.py", "inner/module.py"])
+def test_group_with_a_changed_source_is_loaded_when_it_is_imported(group: Path, name: str) -> None:
+    with (group / name).open("a") as source:
+        source.write("VALUE = 17\n")
+    code = GROUP.replace("sys.meta_path[:] = []", "")
+    assert told(group, code=code).startswith("\n")
 
 
 def test_bundle_of_a_package_that_has_moved_is_left_alone(package: Path) -> None:

@@ -62,7 +62,7 @@ def test_each_event_leads_where_the_table_says_or_is_refused(
     assert control.state is state
 
 
-@pytest.mark.parametrize("state", VcpuState)
+@pytest.mark.parametrize("state", list(VcpuState))
 def test_requests_to_the_vcpu_move_nothing_and_kick_it(half: Half, state: VcpuState) -> None:
     desk = Desk(half, state)
     desk.control.pause()
@@ -74,7 +74,7 @@ def test_requests_to_the_vcpu_move_nothing_and_kick_it(half: Half, state: VcpuSt
     assert desk.control.state is state
 
 
-@pytest.mark.parametrize("state", VcpuState)
+@pytest.mark.parametrize("state", list(VcpuState))
 def test_resume_and_proceed_move_only_the_state_that_they_are_for(half: Half, state: VcpuState) -> None:
     control = Desk(half, state).control
     control.pause()
