@@ -39,6 +39,7 @@
 #define EN          2
 #define TCTL_PSP    8
 #define RCTL_UPE    0x08
+#define RCTL_LPE    0x20
 #define RCTL_MPE    0x10
 #define RCTL_BAM    0x8000
 #define RCTL_2048   0

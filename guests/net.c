@@ -2,7 +2,7 @@
  * net: a network interface, polled: an e1000 over PCI, or else a virtio device over MMIO. Arguments:
  *
  *     (none)                   frames that come back (--net loop): of all lengths, many behind one notification, and
- *                              over several buffers
+ *                              over several buffers; a jumbo frame, with an e1000
  *     OWN                      answers as 10.0.2.OWN: ARP, ICMP echo, UDP echo (port 7), until UDP to port 9 ends it
  *     OWN PEER COUNT [END]     COUNT round trips to 10.0.2.PEER by UDP, or with END 2 by ICMP; END 1 ends the peer
  *
@@ -16,6 +16,7 @@
 
 #define ETHERNET     14
 #define LONGEST      1514
+#define JUMBO        9014
 #define IP           0x0800
 #define ARP          0x0806
 #define ICMP         1
@@ -302,6 +303,8 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
         net->start(256, own_mac);
         for (unsigned turn = 0; turn < 3; turn++)
             loop(turn ? "" : "ok net: frames over several buffers\n", LONGEST - 200, 50, 5);
+        if (net == &net_e1000)
+            loop("ok net: a jumbo frame\n", JUMBO, 0, 1);
         return;
     }
     peer = decimal_argument(info, 1, 0);

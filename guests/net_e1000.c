@@ -72,7 +72,7 @@ static void start(uint32_t room, uint8_t *address)
         give(number);
     *e1000(TIPG) = 10 | 8 << 10 | 6 << 20;
     *e1000(TCTL) = EN | TCTL_PSP | 0x10 << 4 | 0x40 << 12;
-    *e1000(RCTL) = EN | RCTL_UPE | RCTL_MPE | RCTL_BAM | RCTL_SECRC | (room == 256 ? RCTL_256 : RCTL_2048);
+    *e1000(RCTL) = EN | RCTL_UPE | RCTL_LPE | RCTL_MPE | RCTL_BAM | RCTL_SECRC | (room == 256 ? RCTL_256 : RCTL_2048);
     more();
 }
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import NANOSECONDS, WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
+from kvmbox.devices.model import NANOSECONDS, WAKE_BY_RTC, IrqLine, ModelBase, SnapshotError, Stop, Suspend
 from kvmbox.devices.stopping import CLOUD_HYPERVISOR_OFF, PM1_CNT, PM1_STS, S5, SLP_EN, SLP_TYP, SLP_TYP_SHIFT
 from kvmbox.layout import SLEEP_TYPES
 
@@ -59,7 +59,7 @@ _MAGIC: Final = b"PMB\x01"  # the name and the version of the snapshot
 _SNAPSHOT: Final = Struct("<4sQQHHH")
 
 
-class AcpiPm:
+class AcpiPm(ModelBase):
     """See the module.
 
     >>> pm = AcpiPm()
@@ -71,7 +71,7 @@ class AcpiPm:
     """
 
     def __init__(self) -> None:
-        self._effects: list[Effect] = []
+        super().__init__()
         self._now = 0
         self._carries = 0
         """The carries up to the last one that TMR_STS has told of, or that was before power-on."""
@@ -132,11 +132,6 @@ class AcpiPm:
         self.advance(now)
         self._status = self._enable = self._control = 0
         self._drive_sci()
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     # --- Registers --------------------------------------------------------------------------------------
 

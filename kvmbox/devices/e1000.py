@@ -20,7 +20,8 @@ Receiving. `receive` is told length and destination of the frames that wait, wit
 behind the addresses, and says where they go, as `virtio_net` does. What no filter takes is accepted, and put
 nowhere. In loopback a sent frame waits there, as one that has come.
 
-Interrupts come at once: what delays them is kept, and not looked at. The link is up, always.
+Interrupts. The output falls at once, and rises no sooner after its last rise than ITR says (13.4.18): this
+is all that time is for. The other delays are kept, and not looked at. The link is up, always.
 
 A device process is given this text with HELLO, so that no other run loads it.
 """
@@ -30,7 +31,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.media import ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
-from kvmbox.devices.model import DONE, HostOutput, InputRoom, IrqLine, SnapshotError, TimelessModel
+from kvmbox.devices.model import DONE, HostOutput, InputRoom, IrqLine, ModelBase, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ NO_CHECKSUM: Final = 1 << 34
 
 LEAST_FRAME: Final = 14
 MOST_FRAME: Final = 1518
+"""Of a frame that is received without LPE, without its checksum."""
+LONGEST_FRAME: Final = 16384 - 4
+"""With LPE: 13.7.15."""
+LONGEST_SENT: Final = 16288
+"""3.3.3."""
 MOST_SENT: Final = (1 << 16) + 256
 """Of a frame that is to be cut into segments."""
 SHORTEST: Final = 60
@@ -136,6 +142,8 @@ _CONTEXT: Final = struct.Struct("<BBHBBHIBBH")
 
 _SIZES: Final = ((2048, 1024, 512, 256), (2048, 16384, 8192, 4096))
 _HASH_SHIFTS: Final = (4, 3, 2, 0)
+_LONG: Final = 1 << 5
+"""LPE, of RCTL."""
 _UNICAST: Final = 1 << 3
 _MULTICAST: Final = 1 << 4
 _BROADCAST: Final = 1 << 15
@@ -210,6 +218,7 @@ _LIMITS: Final = (64, 127, 255, 511, 1023)
 _GOOD: Final = ((0x4074, 0x40D0), (0x4080, 0x40D4))  # GPRC, TPR; GPTC, TPT
 _BYTES: Final = ((0x4088, 0x40C0), (0x4090, 0x40C8))  # GORC, TOR; GOTC, TOT
 _BROADCASTS, _MULTICASTS, _NO_BUFFER, _SEGMENTED = 0x4078, 0x407C, 0x40A0, 0x40F8
+_OVERSIZE: Final = (0x40AC, 0x4040)  # ROC, RLEC
 _HIGH_HALVES: Final = frozenset(one + 4 for pair in _BYTES for one in pair)
 _LOW_HALVES: Final = frozenset(one for pair in _BYTES for one in pair)
 
@@ -224,9 +233,13 @@ _REQUEST, _GRANT, _PRESENT = (1 << bit for bit in range(6, 9))
 _EECD_KEPT: Final = _CLOCK | _SELECT | _DATA_IN | 3 << 4 | _REQUEST
 _READ_CODE: Final = 0b110  # start bit, and the operation
 
-_MAGIC: Final = b"E1K\x01"
+_ITR_NS: Final = 256
+_LONGEST_WAIT: Final = _ITR_NS << 16
+_LAST_NOW: Final = (1 << 63) - 1
+
+_MAGIC: Final = b"E1K\x02"
 _WORDS: Final = struct.Struct(f"<4s{len(_PLAIN)}I")
-_FIXED: Final = struct.Struct("<3I16sIQ4?")  # EECD; the frame that is put together; rings
+_FIXED: Final = struct.Struct("<3I16sIQ5?QI")  # EECD; the frame that is put together; rings; interrupt
 _WAITING: Final = struct.Struct("<II")
 
 
@@ -282,7 +295,7 @@ class Microwire:
             self._count = self._count + 1 if self._count < 25 else 10
 
 
-class E1000(TimelessModel):
+class E1000(ModelBase):
     """See the module. `mac` is the address of the interface: 6 bytes.
 
     >>> nic = E1000(mac=bytes.fromhex("026b76000001"))
@@ -291,12 +304,13 @@ class E1000(TimelessModel):
     """
 
     __slots__ = (
-        *("_context", "_eeprom", "_is_bad", "_level", "_live", "_mac", "_options", "_place"),
-        *("_serial", "_starved", "_waiting", "_words"),
+        *("_context", "_eeprom", "_is_bad", "_level", "_live", "_mac", "_now"),
+        *("_options", "_place", "_rose_at", "_serial", "_starved", "_waiting", "_words"),
     )
 
     def __init__(self, *, mac: bytes) -> None:
         super().__init__()
+        self._now = 0
         self._mac = mac
         self._eeprom = eeprom(mac)
         self._serial = Microwire(self._eeprom)
@@ -311,6 +325,7 @@ class E1000(TimelessModel):
         self._live = [False, False]  # whether the VMM knows of the ring
         self._waiting: dict[int, int] = {}  # what a frame can be received to, in order: handle and size
         self._starved = True
+        self._rose_at = -_LONGEST_WAIT
         self._context = bytes(DESCRIPTOR_SIZE)
         self._new_frame()
         self._drive()
@@ -320,10 +335,24 @@ class E1000(TimelessModel):
         self._options: int = 0  # of its first descriptor
         self._is_bad = False
 
+    def advance(self, now: int) -> None:
+        """See DeviceModel. An interrupt that is held back comes when it may."""
+        due = self.next_deadline()
+        if due is not None and now >= due:
+            self._now = min(due, _LAST_NOW)
+            self._drive()
+        self._now = max(self._now, min(now, _LAST_NOW))
+
+    def next_deadline(self) -> int | None:
+        """See DeviceModel. An interrupt that is not driven is held back."""
+        is_held = not self._level and self._words[ICR] & self._words[IMS]
+        return self._rose_at + _ITR_NS * self._words[ITR] if is_held else None
+
     # --- Registers ----------------------------------------------------------------------------------------
 
     def read(self, now: int, offset: int, size: int) -> int:
         """See DeviceModel. A narrow access is one to a part of a register. What is reserved is 0."""
+        self.advance(now)
         if size == 8:
             return self.read(now, offset, 4) | self.read(now, offset + 4, 4) << 32
         value = self._read(offset & ~3) >> 8 * (offset & 3)
@@ -347,6 +376,7 @@ class E1000(TimelessModel):
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel. A register is written as a whole, or not at all."""
+        self.advance(now)
         if size == 8:
             self.write(now, offset, 4, value)
             self.write(now, offset + 4, 4, value >> 32)
@@ -369,7 +399,7 @@ class E1000(TimelessModel):
 
     def _write_data(self, value: int) -> None:
         if self._words[IOADDR] < REGISTERS_SIZE:
-            self.write(0, self._words[IOADDR], 4, value)
+            self.write(self._now, self._words[IOADDR], 4, value)
 
     def _read_data(self) -> int:
         address = self._words[IOADDR]
@@ -437,11 +467,20 @@ class E1000(TimelessModel):
         self._words[IMS] = mask
         self._drive()
 
+    def _pace(self, value: int) -> None:
+        self._keep(ITR, value)
+        self._drive()
+
     def _drive(self) -> None:
+        """Drive the output, if it may rise."""
         level = int(bool(self._words[ICR] & self._words[IMS]))
-        if level != self._level:
-            self._level = level
-            self._effects.append(IrqLine(_PIN, level))
+        due = self.next_deadline()
+        if level == self._level or (due is not None and self._now < due):
+            return
+        self._level = level
+        if level:
+            self._rose_at = self._now
+        self._effects.append(IrqLine(_PIN, level))
 
     # --- Rings --------------------------------------------------------------------------------------------
 
@@ -494,6 +533,7 @@ class E1000(TimelessModel):
 
     def chains(self, now: int, index: int, chains: list[Chain], status: int) -> None:
         """See QueueModel. What is no ring just stays where it is."""
+        self.advance(now)
         if index > SENT or not self._live[index] or status != DONE:
             return
         if index == RECEIVED:
@@ -533,7 +573,7 @@ class E1000(TimelessModel):
             return
         wanted = self._wish(half)
         segment = self._segment(wanted)
-        if not self._is_bad and self._place >= LEAST_FRAME and (segment or self._place <= MOST_FRAME):
+        if not self._is_bad and self._place >= LEAST_FRAME and (segment or self._place <= LONGEST_SENT):
             if wanted is not None:
                 self._effects.append(HostOutput(OFFLOAD.pack(*wanted)))
             self._effects.append(ChainTransfer(chain.handle, _WIRE, place, 0, size, 0))
@@ -581,6 +621,7 @@ class E1000(TimelessModel):
 
     def receive(self, now: int, data: bytes) -> int:
         """See the module. How many bytes of offers were accepted."""
+        self.advance(now)
         accepted = causes = 0
         ends_early = False
         whole = len(data) - len(data) % OFFER.size
@@ -593,12 +634,17 @@ class E1000(TimelessModel):
                 break
             tag = self._tag(size, behind)
             if self._takes(address, tag):
-                if not self._deliver(number, size, tag if self._words[CTRL] & _TAGS else None):
-                    causes |= RXO
-                    self._add_to(_NO_BUFFER, 1)
+                if size > (LONGEST_FRAME if self._words[RCTL] & _LONG else MOST_FRAME):
+                    for counter in _OVERSIZE:
+                        self._add_to(counter, 1)
+                elif self._deliver(number, size, tag if self._words[CTRL] & _TAGS else None):
+                    causes |= RXT0
+                    self._count_kind(address)
+                else:
+                    if self._has_all:
+                        causes |= RXO
+                        self._add_to(_NO_BUFFER, 1)
                     break
-                causes |= RXT0
-                self._count_kind(address)
             accepted += OFFER.size
         if causes & RXT0 and self._free(RECEIVED) <= self._entries(RECEIVED) >> self._threshold:
             causes |= RXDMT0
@@ -607,6 +653,12 @@ class E1000(TimelessModel):
         self._starved = accepted < len(data) and not ends_early
         self._cause(causes)
         return accepted
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether all descriptors that the guest has given are here: no further one is on its way."""
+        given = min(self._free(RECEIVED), self._entries(RECEIVED) - 1)
+        return len(self._waiting) >= min(given, MOST_CHAINS)
 
     @property
     def _threshold(self) -> int:
@@ -700,6 +752,7 @@ class E1000(TimelessModel):
 
     def reset(self, now: int) -> None:
         """See DeviceModel. The VMM has forgotten the rings already."""
+        self.advance(now)
         self._live = [False, False]
         self._power_on()
 
@@ -715,6 +768,7 @@ class E1000(TimelessModel):
             *self._serial.state,
             *(self._context, self._place, self._options),
             *(self._is_bad, *self._live, self._starved),
+            *(bool(self._level), self._now, min(self._now - self._rose_at, _LONGEST_WAIT)),
         )
         parts = [_WORDS.pack(_MAGIC, *self._words.values()), fixed]
         return b"".join(parts + [_WAITING.pack(*one) for one in self._waiting.items()])
@@ -728,17 +782,18 @@ class E1000(TimelessModel):
         if len(dict(waiting)) != len(waiting) or len(waiting) > MOST_CHAINS:
             raise SnapshotError(f"{len(waiting)} descriptors to receive to")
         _, *words = _WORDS.unpack_from(state)
-        *serial, context, place, options, is_bad, receives, sends, starved = _FIXED.unpack_from(
-            state, _WORDS.size
-        )
-        if place > MOST_SENT or serial[1] >= 1 << 9 or serial[2] > 25:
+        fixed = _FIXED.unpack_from(state, _WORDS.size)
+        *serial, context, place, options, is_bad, receives, sends, starved, level, now, age = fixed
+        is_timed = now <= _LAST_NOW and age <= _LONGEST_WAIT
+        if place > MOST_SENT or serial[1] >= 1 << 9 or serial[2] > 25 or not is_timed:
             raise SnapshotError("numbers that none has")
         self._words = dict(zip(_PLAIN, words, strict=True))
         self._serial.become(*serial)
         self._context, self._place, self._options, self._is_bad = context, place, options, is_bad
         self._live, self._starved = [receives, sends], starved
         self._waiting = dict(waiting)
-        self._level = int(bool(self._words[ICR] & self._words[IMS]))
+        self._level, self._now, self._rose_at = int(level), now, now - age
+        self._drive()
         self._effects = []
 
 
@@ -765,6 +820,7 @@ _WRITERS: Final[dict[int, Callable[[E1000, int], None]]] = {
     EERD: E1000._read_eeprom,
     MDIC: E1000._manage,
     ICR: lambda nic, value: nic._set_causes(nic._words[ICR] & ~value),
+    ITR: E1000._pace,
     ICS: E1000._cause,
     IMS: lambda nic, value: nic._set_mask(nic._words[IMS] | value),
     IMC: lambda nic, value: nic._set_mask(nic._words[IMS] & ~value),

@@ -26,8 +26,8 @@ from struct import Struct
 from kvmbox.devices.model import (
     NANOSECONDS,
     NO_RISE,
-    Effect,
     IrqLine,
+    ModelBase,
     RisesAt,
     SnapshotError,
     TakeLine,
@@ -125,7 +125,7 @@ class _Timer:
         return self.period if self.conf & TYPE_CNF and self.period else self.mask + 1
 
 
-class Hpet:
+class Hpet(ModelBase):
     """See the module.
 
     >>> hpet = Hpet()
@@ -139,7 +139,7 @@ class Hpet:
         self._announces = announce
         self._announced = 0, NO_RISE
         """The output pin, and when it will rise."""
-        self._effects: list[Effect] = []
+        super().__init__()
         self._now = 0
         self._levels = [0] * _PIN_COUNT
         self._taken = False
@@ -214,11 +214,6 @@ class Hpet:
         self._power_on()
         self._drive()
         self._announce(0, NO_RISE)
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     # --- Registers --------------------------------------------------------------------------------------
 

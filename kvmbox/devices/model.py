@@ -282,13 +282,24 @@ class DeviceModel(Protocol):
         """Become what `snapshot` saw; raises SnapshotError for anything malformed, without effect."""
 
 
-class TimelessModel:
-    """Base of models that only accesses change: `now` is accepted everywhere and not used."""
+class ModelBase:
+    """Base of models that append what they cause to `_effects`."""
 
     __slots__ = ("_effects",)
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
+
+    def take_effects(self) -> list[Effect]:
+        """See DeviceModel."""
+        effects, self._effects = self._effects, []
+        return effects
+
+
+class TimelessModel(ModelBase):
+    """Base of models that only accesses change: `now` is accepted everywhere and not used."""
+
+    __slots__ = ()
 
     def advance(self, now: int) -> None:
         """See DeviceModel. Time changes nothing."""
@@ -300,11 +311,6 @@ class TimelessModel:
     def receive(self, now: int, data: bytes) -> int:
         """See DeviceModel. There is no host input."""
         return 0
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
 
 class RunModel(DeviceModel, Protocol):
@@ -339,13 +345,10 @@ class SteadyModel(DeviceModel, Protocol):
 
 
 def steady_for(nanoseconds: int, *, over_late_writes: bool = False) -> int:
-    """What `SteadyModel.steady` answers. `over_late_writes`: the value also stays whatever writes come that
-    may be late (`LateWrites`).
+    """What `SteadyModel.steady` answers: 50 ms at most (`wire.protocol`). `over_late_writes`: the value also
+    stays whatever writes come that may be late (`LateWrites`).
     """
-    return min(nanoseconds // 1000, _LONGEST_STEADY) << 1 | over_late_writes
-
-
-_LONGEST_STEADY: Final = 50_000  # microseconds: see wire.protocol
+    return min(nanoseconds // 1000, 50_000) << 1 | over_late_writes
 
 
 class MemoryModel(DeviceModel, Protocol):

@@ -31,7 +31,7 @@ its OUT changes. docs/devices/pit.md lists what is modelled, and where this and 
 
 from __future__ import annotations
 
-from kvmbox.devices.model import NO_RISE, Effect, IrqLine, RisesAt
+from kvmbox.devices.model import NO_RISE, IrqLine, ModelBase, RisesAt
 from kvmbox.devices.pit_counter import Counter
 from kvmbox.devices.pit_snapshot import COUNTERS, MAX_TIME, PitState, pack, unpack
 from kvmbox.devices.pit_waveform import pulses_within
@@ -64,7 +64,7 @@ _LOWER: Final = IrqLine(IRQ_PIN, 0)
 _NEVER: Final = MAX_TIME + 1
 
 
-class Pit8254:
+class Pit8254(ModelBase):
     """The 8254 at offsets 0..3 and port 0x61 at offset 4. Pin 0 is OUT of counter 0. A `DeviceModel`.
 
     Counter 0 in mode 0 counts 1192 of its clocks, which are 838 ns each, and raises its line:
@@ -80,16 +80,16 @@ class Pit8254:
     """
 
     __slots__ = (
-        *("_announced", "_announces", "_control_b", "_counters", "_deadline", "_effects"),
+        *("_announced", "_announces", "_control_b", "_counters", "_deadline"),
         *("_line", "_line_driven", "_now"),
     )
 
     def __init__(self, *, announce: int = 0) -> None:
         """`announce`: whether effects tell beforehand when the line will rise."""
+        super().__init__()
         self._announces = announce
         self._announced = NO_RISE
         self._now = 0
-        self._effects: list[Effect] = []
         self._line = 0
         self._power_on()
         self._effects = []  # nobody is told before the first call
@@ -154,14 +154,6 @@ class Pit8254:
         self.advance(now)
         self._set_line(0)
         self._power_on()
-
-    def take_effects(self) -> list[Effect]:
-        """The changes of the interrupt line since the last call."""
-        effects = self._effects
-        if effects:
-            self._effects = []
-            return effects
-        return []
 
     def snapshot(self) -> bytes:
         """The whole state, versioned."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import Effect, HostOutput, SnapshotError
+from kvmbox.devices.model import HostOutput, ModelBase, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ _LENGTHS: Final = {0: 20, 2: 4, 3: 10, 4: 8, 5: 6, 6: 8}
 """Of the messages of a client, by their type: without the encodings, and without the text."""
 
 
-class RfbServer:
+class RfbServer(ModelBase):
     """See the module."""
 
     def __init__(self) -> None:
-        self._effects: list[Effect] = []
+        super().__init__()
         self._power_on()
 
     def _power_on(self) -> None:
@@ -94,11 +94,6 @@ class RfbServer:
 
     def reset(self, now: int) -> None:
         """See DeviceModel. The client is not the guest's: it stays."""
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     def receive(self, now: int, data: bytes) -> int:
         """See DeviceModel and the module."""

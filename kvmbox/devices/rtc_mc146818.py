@@ -34,15 +34,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.cmos import memory_size_bytes
-from kvmbox.devices.model import (
-    NANOSECONDS,
-    NO_RISE,
-    Effect,
-    IrqLine,
-    RisesAt,
-    SnapshotError,
-    steady_for,
-)
+from kvmbox.devices.model import NANOSECONDS, NO_RISE, IrqLine, ModelBase, RisesAt, SnapshotError, steady_for
 from kvmbox.devices.rtc_alarm import seconds_to_alarm
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
 from kvmbox.devices.rtc_daylight import next_special_update
@@ -113,7 +105,7 @@ _MAX_BASE_SECONDS: Final = 1 << 60
 _MAX_AWAY: Final = 1 << 40
 
 
-class RtcMc146818:
+class RtcMc146818(ModelBase):
     """The MC146818A on a PC: `offset` 0 is port 0x70 (index, write-only), 1 is 0x71 (data); pin 0 is IRQ.
 
     `base_seconds` is the wall-clock time shown at guest time 0, in seconds since 1970-01-01 (within ±2**60;
@@ -136,7 +128,6 @@ class RtcMc146818:
         "_base_seconds",
         "_chain_tick",
         "_dse_due",
-        "_effects",
         "_event",
         "_fallen_back_on",
         "_flags",
@@ -178,7 +169,7 @@ class RtcMc146818:
         self._written = _UNTOUCHED
         self._chain_tick = 0
         self._pf_tick = periodic_ticks(0x26)
-        self._effects: list[Effect] = []
+        super().__init__()
         self._held = False
         self._shown: int | None = None
         self._uf_due = self._af_due = self._pf_due = self._dse_due = self._event = FOREVER
@@ -291,12 +282,6 @@ class RtcMc146818:
         self._index = 0
         self._clear_flags()
         self._arm()
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects = self._effects
-        self._effects = []
-        return effects
 
     # --- Time passes --------------------------------------------------------------------------------
 

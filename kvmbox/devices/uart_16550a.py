@@ -42,11 +42,11 @@ from kvmbox.devices import uart_snapshot as snap
 from kvmbox.devices.model import (
     NANOSECONDS,
     PULSES,
-    Effect,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
+    ModelBase,
     steady_for,
 )
 from kvmbox.devices.uart_receiver import Receiver
@@ -77,7 +77,7 @@ def _all_ones(size: int) -> int:
     return (1 << (8 * size)) - 1
 
 
-class Uart16550A:
+class Uart16550A(ModelBase):
     """A DeviceModel with one interrupt pin (0), eight registers, and host input and output.
 
     `pace_transmit` gives the transmitter its datasheet time. `modem_inputs` are the modem lines that the
@@ -104,7 +104,6 @@ class Uart16550A:
         "_break_at",
         "_deadline",
         "_divisor",
-        "_effects",
         "_fcr",
         "_ier",
         "_iir",
@@ -129,7 +128,7 @@ class Uart16550A:
     def __init__(self, *, pace_transmit: bool = False, modem_inputs: int = reg.MSR_CONNECTED) -> None:
         self._paced = bool(pace_transmit)
         self._modem_inputs = modem_inputs & reg.MSR_LINES
-        self._effects: list[Effect] = []
+        super().__init__()
         self._now = 0
         self._iir = reg.IIR_NONE
         self._input_refused = False
@@ -295,12 +294,6 @@ class Uart16550A:
         """The MR pin: see table I. SCR and the divisor latch keep their values."""
         self.advance(now)
         self._master_reset()
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects = self._effects
-        self._effects = []
-        return effects
 
     def snapshot(self) -> bytes:
         """See DeviceModel and uart_snapshot."""

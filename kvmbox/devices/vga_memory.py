@@ -14,7 +14,7 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.media import Aperture
-from kvmbox.devices.model import Effect, SnapshotError
+from kvmbox.devices.model import ModelBase, SnapshotError
 from kvmbox.devices.vga_planes import (
     PLANES_SIZE,
     TEXT_WAY,
@@ -41,12 +41,12 @@ _FIRST_PATIENCE: Final = 32
 _LAST_PATIENCE: Final = 1 << 20
 
 
-class VgaMemory:
+class VgaMemory(ModelBase):
     """The memory. `sequencer` and `graphics` are the registers, whose owner says when they have changed."""
 
     def __init__(self, sequencer: bytearray, graphics: bytearray) -> None:
         self.sequencer, self.graphics = sequencer, graphics
-        self._effects: list[Effect] = []
+        super().__init__()
         self._planes: Planes | None = None
         self._is_plain = True
         self._way = plain_way(sequencer, graphics) or TEXT_WAY
@@ -92,11 +92,6 @@ class VgaMemory:
         return way[1], self._have_planes().gather(way)
 
     # --- For the device -----------------------------------------------------------------------------------
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     def registers_changed(self) -> None:
         """A register has changed that decides what accesses mean."""

@@ -79,8 +79,7 @@ def _number(key: int, value: int, size: int) -> FwCfgItem:
 def machine_items(memory_size: int, cpus: int) -> list[FwCfgItem]:
     """What every guest of a machine with `memory_size` bytes of RAM is told."""
     e820 = b"".join([_E820.pack(one.base, one.length, one.kind) for one in memory_map(memory_size)])
-    above = memory_size - layout.MMIO_HOLE_START
-    memory_end = layout.MMIO_HOLE_END + max(0, above)
+    memory_end = layout.MMIO_HOLE_END + max(0, memory_size - layout.MMIO_HOLE_START)
     return [
         FwCfgItem(b"QEMU", key=SIGNATURE),
         _number(ID, FEATURES, 4),

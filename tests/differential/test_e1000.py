@@ -33,7 +33,7 @@ DEVICE: Final = ("-device", f"e1000,addr=3,mac={MAC}")
 BASE: Final = 0xE100_0000
 RING, BUFFERS, ENTRIES = 0x10_0000, 0x20_0000, 8
 CTRL, STATUS, EECD, EERD, MDIC = 0x00, 0x08, 0x10, 0x14, 0x20
-ICR, ICS, IMS, IMC, RCTL, TCTL = 0xC0, 0xC8, 0xD0, 0xD8, 0x100, 0x400
+ICR, ITR, ICS, IMS, IMC, RCTL, TCTL = 0xC0, 0xC4, 0xC8, 0xD0, 0xD8, 0x100, 0x400
 TDBAL, TDLEN, TDH, TDT = 0x3800, 0x3808, 0x3810, 0x3818
 KEPT: Final = (0x38, 0xE00, 0x2820, 0x282C, 0x382C, 0x5400, 0x5478, 0x5200, 0x53FC, 0x5600, 0x57FC)
 """Registers that just keep what is written, as far as it has room."""
@@ -199,14 +199,66 @@ def test_frames_are_received_as_by_qemu(seed: int) -> None:
     compare(lines)
 
 
-def place_of(number: int) -> int:
+@pytest.mark.parametrize("seed", range(6))
+def test_jumbo_frames_are_received_as_by_qemu(seed: int) -> None:
+    """In loopback: buffers of several sizes, LPE or not, frames up to the longest one that is sent."""
+    dice = random.Random(seed)
+    size_bits, size = dice.choice(
+        ((0, 2048), (1 << 16, 1024), (3 << 16, 256), (1 << 25 | 2 << 16, 8192), (1 << 25 | 1 << 16, 16384))
+    )
+    control = 2 | 3 << 3 | size_bits | dice.choice((0, 1 << 26)) | (0 if seed == 5 else 1 << 5)
+    entries, longest = 128, 16380 if control & 1 << 5 else 1518
+    lines = [*start(), LOOPBACK]
+    for ring, base in ((0x2800, RECEIVE), (TDBAL, RING)):
+        lines += [write(ring, base), write(ring + 8, 16 * entries)]
+    lines += [write(0x2818, 0), write(RCTL, control), write(TCTL, 2), SETTLED, write(IMS, 0x93), WAIT]
+    tail = received = 0
+    for length in (60, 1514, 1518, 1519, 4096, 9014, 16288, dice.randrange(1519, 16288)):
+        for _ in range(-(-(length + 4) // size) + (not received) if length <= longest else 0):
+            lines.append(given(received, 0x4000))
+            received = (received + 1) % entries
+        lines.append(write(0x2818, received))
+        whole, place = dice.randbytes(length), 0
+        while place < length:
+            part = min(length - place, dice.choice((1500, 4096, 16288)))
+            half = part | (0x09000000 if place + part == length else 0x08000000)
+            address = BUFFERS + place
+            lines.append(f"write {address:#x} {part} 0x{whole[place : place + part].hex()}")
+            lines.append(f"write {RING + 16 * tail:#x} 16 0x{struct.pack('<QQ', address, half).hex()}")
+            tail, place = (tail + 1) % entries, place + part
+        lines += [write(TDT, tail), WAIT, read(0x2810), read(ICS), read(ICR), WAIT]
+        lines += [read(register) for register in (0x40AC, *RECEIVED)]
+    lines += [f"read {RECEIVE:#x} {16 * entries}"]
+    lines += [f"read {place_of(number, 0x4000):#x} {size}" for number in range(entries)]
+    compare(lines)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_interrupts_are_held_back_as_by_qemu(seed: int) -> None:
+    """From 500 on, which is the least for QEMU: causes, masks and time in any order."""
+    dice = random.Random(seed)
+    interval = dice.choice((500, 651, 5580, 0xFFFF))
+    steps = (1, interval // 3, interval - 1, interval, 2 * interval)
+    lines = [*start(), write(ITR, interval)]
+    for _ in range(400):
+        lines += dice.choice(
+            (
+                [write(dice.choice((ICS, IMS, IMC)), 1 << dice.randrange(8))],
+                [read(ICR)],
+                [f"clock_step {256 * dice.choice(steps)}"],
+            )
+        )
+    compare(lines)
+
+
+def place_of(number: int, apart: int = 0x1000) -> int:
     """Where a buffer to receive to is."""
-    return RECEIVE + 0x1000 * (number + 1)
+    return RECEIVE + apart * (number + 1)
 
 
-def given(number: int) -> str:
+def given(number: int, apart: int = 0x1000) -> str:
     """The descriptor that gives it to the device."""
-    return f"write {RECEIVE + 16 * number:#x} 16 0x{struct.pack('<QQ', place_of(number), 0).hex()}"
+    return f"write {RECEIVE + 16 * number:#x} 16 0x{struct.pack('<QQ', place_of(number, apart), 0).hex()}"
 
 
 def test_tail_beyond_the_ring_receives_as_in_qemu() -> None:
@@ -260,9 +312,18 @@ DEPARTURES: Final = {
         0x8008_0783,
         0x8008_0781,
     ),
+    "longer frame than any": (
+        [
+            *(write(TDBAL, RING), write(TDLEN, 128), write(TCTL, 2)),
+            f"write {RING:#x} 32 0x{struct.pack('<QQQQ', BUFFERS, 16288, BUFFERS, 0x09000001).hex()}",
+            *(write(TDT, 2), read(0x4080)),
+        ],
+        0,
+        1,
+    ),
     "narrow access": ([f"readb {BASE + 0x5401:#x}"], 0x6B, 0x02),
     "narrow write": ([f"writeb {BASE + 0x38:#x} 5", read(0x38)], 0x8100, 5),
-    "interrupts are held back": (
+    "interrupts are held back without ITR": (
         [write(IMS, 3), write(ICS, 1), read(ICR), write(ICS, 2)],
         "IRQ raise 11",
         None,

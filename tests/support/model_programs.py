@@ -331,7 +331,7 @@ def e1000_program(tape: Dice) -> list[Step]:
             offers = [struct.pack("<H6s", 10 * tape.byte(), bytes((v & 1,)) * 6) for _ in range(w % 17)]
             return [Step("receive", 0, data=b"".join(offers))]
         case 4:
-            register = (0x14, 0x20, 0x10, 0x10, 0xC8, 0xD0, 0xD8)[v % 7]
+            register = (0x14, 0x20, 0x10, 0xC4, 0xC8, 0xD0, 0xD8)[v % 7]
             return [
                 Step("write", 0, register, 4, tape.number(4)),
                 Step("read", 0, (register, 0xC0)[w & 1], 4),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.devices.e1000 import (
+    LONGEST_FRAME,
     LOOPED,
     MORE,
     MOST_SENT,
@@ -20,7 +21,6 @@ from kvmbox.devices.e1000 import (
     TAG_SIZE,
     UNTAGGED,
 )
-from kvmbox.devices.virtio_net import LEAST_FRAME, MOST_FRAME
 from kvmbox.parts.net.offload import finished
 from kvmbox.parts.net.port import MOST_WAITING, Port
 
@@ -31,6 +31,7 @@ class GatheringPort(Port):
     """See the module."""
 
     offer_size = OFFER.size
+    longest = LONGEST_FRAME
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -51,19 +52,17 @@ class GatheringPort(Port):
             self._frame += data
         if offset & MORE:
             return
-        frame, wish = bytes(self._frame), self._wish
-        self._wish = b""
+        frame, wish, self._wish = bytes(self._frame), self._wish, b""
         self._frame.clear()
         found = [frame] if is_next else []
         if wish and is_next:
             found = finished(frame, wish) if len(wish) == OFFLOAD.size else []
         is_looped = len(wish) == OFFLOAD.size and wish[0] & LOOPED
         for one in found:
-            if LEAST_FRAME <= len(one) <= MOST_FRAME:
-                if is_looped:
-                    self._come_back(one)
-                else:
-                    super().write(0, one)
+            if is_looped:
+                self._come_back(one)
+            elif len(one) <= self.longest:
+                super().write(0, one)
 
     def _come_back(self, frame: bytes) -> None:
         with self._lock:

@@ -25,7 +25,8 @@ LOST: Final = Struct("<I")
 
 MOST_PORTS: Final = 64
 MOST_ADDRESSES: Final = 1024
-MOST_FRAME: Final = 1518
+MOST_FRAME: Final = 1 << 14
+"""No interface sends or receives longer ones."""
 
 _ADDRESS: Final = 6
 _GROUP: Final = 1  # of the first byte of an address: it is not that of one interface

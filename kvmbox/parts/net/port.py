@@ -55,6 +55,8 @@ class Port:
 
     writes_now = True
     offer_size = LENGTH.size
+    longest = MOST_FRAME
+    """Of a received frame: what is longer is lost."""
 
     def __init__(self, name: str, wire: Wire | None = None, capture: Capture | None = None) -> None:
         self.name = name
@@ -275,7 +277,7 @@ class Port:
 
     def _take_in(self, frames: list[bytes]) -> None:
         for frame in frames:
-            if LEAST_FRAME <= len(frame) <= MOST_FRAME:
+            if LEAST_FRAME <= len(frame) <= self.longest:
                 self.incoming.append(frame)
             else:
                 self.counts["lost_received"] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -11,6 +12,9 @@ from kvmbox.devices import e1000 as nic
 from kvmbox.devices.e1000 import E1000, HEAD, LEN, MORE, OFFER, OFFLOAD, RDBAL, RECEIVED, SENT, TAIL, TDBAL
 from kvmbox.devices.media import Chain, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
 from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, HostOutput, InputRoom, IrqLine, SnapshotError
+from kvmbox.wire import media_effects  # noqa: F401 - they can be encoded from now on
+from kvmbox.wire.effects import encode_effects_of
+from kvmbox.wire.protocol import MAX_PAYLOAD
 
 MAC = bytes.fromhex("026b76000001")
 OTHER = bytes.fromhex("026b76000002")
@@ -20,6 +24,7 @@ END, CHECKSUM, REPORT, EXTENDED, DATA = 1 << 24, 1 << 26, 1 << 27, 1 << 29, 1 <<
 DONE_BITS = nic.DD | nic.EOP | nic.NO_CHECKSUM
 BROADCAST, STRIP = 1 << 15, 1 << 26
 TAGGED, TAGS = 1 << 30, 1 << 30
+LONG, TINY = 1 << 5, 3 << 16
 ENTRIES = 64
 
 
@@ -218,6 +223,55 @@ def test_causes_interrupt_as_far_as_they_are_unmasked_and_reading_clears_them() 
     assert read(model, nic.ICR) == 0
 
 
+def test_interrupt_is_held_back_until_the_interval_since_the_last_one_is_over() -> None:
+    model = E1000(mac=MAC)
+    write(model, (nic.ITR, 500), (nic.IMS, nic.RXT0))
+
+    model.write(1000, nic.ICS, 4, nic.RXT0)
+    model.read(2000, nic.ICR, 4)
+    model.write(3000, nic.ICS, 4, nic.RXT0)
+    assert model.take_effects() == [IrqLine(0, 1), IrqLine(0, 0)]
+    assert model.next_deadline() == 1000 + 500 * 256
+
+    model.advance(1000 + 500 * 256 - 1)
+    assert model.take_effects() == []
+    model.advance(1000 + 500 * 256)
+    assert model.take_effects() == [IrqLine(0, 1)]
+    assert model.next_deadline() is None
+
+
+def test_interval_begins_with_the_rise_that_was_held_back_however_late_the_next_call_is() -> None:
+    model = E1000(mac=MAC)
+    write(model, (nic.ITR, 1000), (nic.IMS, nic.RXT0), (nic.ICS, nic.RXT0))
+    model.read(10, nic.ICR, 4)
+    model.write(20, nic.ICS, 4, nic.RXT0)
+
+    model.read(300_000, nic.ICR, 4)
+    model.write(300_001, nic.ICS, 4, nic.RXT0)
+    assert model.take_effects() == [IrqLine(0, level) for level in (0, 1, 0)]
+    assert model.next_deadline() == 2 * 256_000
+
+
+@pytest.mark.parametrize("registers", [[(nic.ICR, nic.RXT0)], [(nic.IMC, nic.RXT0)], [(nic.CTRL, nic.RESET)]])
+def test_interrupt_that_is_held_back_is_forgotten_with_its_cause(registers: list[tuple[int, int]]) -> None:
+    model = E1000(mac=MAC)
+    write(model, (nic.ITR, 500), (nic.IMS, nic.RXT0), (nic.ICS, nic.RXT0))
+    read(model, nic.ICR)
+    write(model, (nic.ICS, nic.RXT0))
+
+    assert write(model, *registers) == []
+    assert model.next_deadline() is None
+
+
+def test_interval_of_zero_holds_nothing_back_any_more() -> None:
+    model = E1000(mac=MAC)
+    write(model, (nic.ITR, 500), (nic.IMS, nic.RXT0), (nic.ICS, nic.RXT0))
+    read(model, nic.ICR)
+    write(model, (nic.ICS, nic.RXT0))
+
+    assert write(model, (nic.ITR, 0)) == [IrqLine(0, 1)]
+
+
 # --- Rings ----------------------------------------------------------------------------------------------
 
 
@@ -270,7 +324,7 @@ def test_frame_in_pieces_is_put_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "chain", [sent(1, 13), sent(1, 1519), Chain(1, 0, 0, struct.pack("<Q", 60 | END | REPORT))]
+    "chain", [sent(1, 13), sent(1, 16289), Chain(1, 0, 0, struct.pack("<Q", 60 | END | REPORT))]
 )
 def test_what_is_no_frame_is_not_sent(chain: Chain) -> None:
     effects = send(started(), chain)
@@ -284,6 +338,10 @@ def test_frame_beyond_all_bounds_is_dropped_to_its_end() -> None:
 
     moved = [one for one in effects if isinstance(one, ChainTransfer)]
     assert moved == [ChainTransfer(1, 0, MORE, 0, 0xFFFF, 0), ChainTransfer(4, 0, 0, 0, 60, 0)]
+
+
+def test_jumbo_frame_is_sent_whole() -> None:
+    assert ChainTransfer(1, 0, 0, 0, 16288, 0) in send(started(), sent(1, 16288))
 
 
 def test_checksum_of_a_legacy_descriptor_is_left_to_the_host() -> None:
@@ -397,12 +455,47 @@ def test_frame_goes_over_several_buffers() -> None:
 
 def test_frame_for_more_buffers_than_there_are_waits_for_them() -> None:
     model = started()
+    write(model, (RDBAL + TAIL, 2))
     give(model, 256, 256)
     assert offer(model, (600, MAC)) == (0, [])
     assert read(model, nic.ICR) == nic.RXO
 
+    write(model, (RDBAL + TAIL, 3))
     assert give(model, 256, first=3) == [InputRoom(3)]
     assert offer(model, (600, MAC))[0] == 1
+
+
+def test_frame_for_buffers_that_are_on_their_way_overruns_nothing() -> None:
+    model = started()
+    give(model, 256, 256)
+
+    assert offer(model, (600, MAC)) == (0, [])
+    assert read(model, nic.ICR) == read(model, 0x40A0) == 0  # RNBC
+    assert give(model, 256, first=3) == [InputRoom(3)]
+
+
+@pytest.mark.parametrize(
+    ("control", "most"), [(STRIP, 1518), (STRIP | LONG, 16380), (LONG, 16380), (STRIP | LONG | TINY, 16380)]
+)
+def test_frame_is_received_as_long_as_rctl_allows_it(control: int, most: int) -> None:
+    model = started(control)
+    size = nic.buffer_size(control)
+    total = most + (0 if control & STRIP else 4)
+    needed = -(-total // size)
+    write(model, (RDBAL + TAIL, needed - 1))
+    for first in range(1, needed + 1, nic.BATCH):
+        give(model, *[size] * min(nic.BATCH, needed + 1 - first), first=first)
+
+    assert offer(model, (most + 1, OTHER), (most + 1, MAC)) == (2, [])
+    assert read(model, 0x40AC) == read(model, 0x4040) == 1  # ROC, RLEC
+    accepted, effects = offer(model, (most, MAC))
+    assert accepted == 1
+    moved = [one for one in effects if isinstance(one, ChainTransfer)]
+    assert sum(one.size for one in moved) == most
+    assert all(one.offset == before.offset + size for before, one in pairwise(moved))
+    used = [one for one in effects if isinstance(one, ChainUsed)]
+    assert used[-1] == ChainUsed(needed, total - size * (needed - 1) | DONE_BITS)
+    assert used[:-1] == [ChainUsed(handle, size | nic.DD) for handle in range(1, needed)]
 
 
 def test_buffer_that_is_no_memory_takes_its_part_and_says_so() -> None:
@@ -531,6 +624,17 @@ def test_one_request_takes_as_many_frames_as_a_reply_has_room_for() -> None:
     assert offer(model, *[(60, MAC)] * 3)[0] == 3
 
 
+def test_longest_frame_in_the_smallest_buffers_fits_behind_the_most_effects() -> None:
+    model = started(STRIP | LONG | TINY)
+    write(model, (nic.RDBAL + LEN, 16 * 256), (RDBAL + TAIL, 255))
+    give(model, *[256] * nic.MOST_CHAINS)
+
+    accepted, effects = offer(model, *[(256, MAC)] * 12, (13000, MAC))
+    assert accepted == 13
+    assert len(effects) <= 255
+    assert len(encode_effects_of(0, effects)) <= MAX_PAYLOAD
+
+
 def test_tail_beyond_the_ring_asks_also_where_a_request_ends_early() -> None:
     model = started()
     write(model, (RDBAL + TAIL, ENTRIES))
@@ -547,6 +651,7 @@ def test_tail_beyond_the_ring_asks_also_where_a_request_ends_early() -> None:
 
 def busy() -> E1000:
     model = started()
+    write(model, (nic.ITR, 9), (nic.IMS, nic.LSC), (nic.ICS, nic.LSC), (nic.ICR, nic.LSC), (nic.ICS, nic.LSC))
     give(model, 2048, 256)
     send(model, context(1), sent(2, 20, EXTENDED | DATA))
     write(model, (nic.IMS, nic.TXQE), (nic.EECD, 3), (nic.MDIC, mdic(2, 2)))
@@ -561,6 +666,7 @@ def test_snapshot_goes_on_in_the_middle_of_a_frame() -> None:
     end = sent(3, 60, END | EXTENDED | DATA)
     assert send(other, end) == send(model, end)
     assert offer(other, (60, MAC)) == offer(model, (60, MAC))
+    assert other.next_deadline() == model.next_deadline() == 9 * 256
 
 
 @pytest.mark.parametrize(
@@ -569,7 +675,8 @@ def test_snapshot_goes_on_in_the_middle_of_a_frame() -> None:
         lambda state: state[:-1],
         lambda state: state + bytes(4),
         lambda state: state[:-8] + state[-16:-8],
-        lambda state: b"E1K\x02" + state[4:],
+        lambda state: b"E1K\x01" + state[4:],
+        lambda state: state[:-20] + b"\xff" * 4 + state[-16:],
         lambda state: state + bytes(range(256)) * 3,
     ],
 )

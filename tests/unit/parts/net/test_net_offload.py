@@ -209,7 +209,7 @@ def test_what_is_no_frame_is_not_sent() -> None:
     port = Port()
 
     port.write(0, bytes(13))
-    port.write(0, bytes(1519))
+    port.write(0, bytes(16381))
     place = 0
     for _ in range(40):
         port.write(place | MORE, bytes(4096))
