@@ -341,6 +341,7 @@ class SteadyModel(DeviceModel, Protocol):
         Asked after a read without effects. The answer is good only if the read had no effect at all, so that
         the model cannot tell whether it happens again, and if every such read gives the same value during
         that time, as long as there is no other request to the model than reads that are steady as well.
+        The answer `first_behind_late_writes` is good although the read had an effect: see there.
         """
 
 
@@ -348,7 +349,15 @@ def steady_for(nanoseconds: int, *, over_late_writes: bool = False) -> int:
     """What `SteadyModel.steady` answers: 50 ms at most (`wire.protocol`). `over_late_writes`: the value also
     stays whatever writes come that may be late (`LateWrites`).
     """
-    return min(nanoseconds // 1000, 50_000) << 1 | over_late_writes
+    return min(nanoseconds // 1000, 50_000) << 2 | over_late_writes
+
+
+def first_behind_late_writes(nanoseconds: int) -> int:
+    """What `SteadyModel.steady` answers if the first read behind each late write gives this value, too.
+
+    The model gets such a read only if no late write follows it: it makes no difference otherwise.
+    """
+    return min(nanoseconds // 1000, 50_000) << 2 | 2
 
 
 class MemoryModel(DeviceModel, Protocol):

@@ -47,6 +47,7 @@ from kvmbox.devices.model import (
     IrqLine,
     LateWrites,
     ModelBase,
+    first_behind_late_writes,
     steady_for,
 )
 from kvmbox.devices.uart_receiver import Receiver
@@ -69,6 +70,7 @@ _LATE_THR: Final = tuple(LateWrites(reg.THR, allowed) for allowed in (0, 1, PULS
 _PLAIN_REGISTERS: Final = (reg.LCR, reg.MCR, reg.SCR)
 _STEADY: Final = steady_for(NANOSECONDS)
 _STEADY_LATE: Final = steady_for(NANOSECONDS, over_late_writes=True)
+_BEHIND_LATE: Final = first_behind_late_writes(NANOSECONDS)
 
 _CLEARED_BY_LSR_READ: Final = reg.LSR_ERRORS | reg.LSR_FIFO_ERROR
 
@@ -175,13 +177,16 @@ class Uart16550A(ModelBase):
 
     def steady(self, offset: int, size: int, value: int) -> int:
         """See SteadyModel. LSR is, while the guest listens, if reading it has cleared nothing; so is MSR.
-        What is written to THR changes neither, unless it takes its time or is looped back.
+        What is written to THR changes neither, unless it takes its time or is looped back. A guest that does
+        not listen reads LSR once before each write to THR.
         """
         if size != 1 or self._paced or self._mcr & reg.MCR_LOOP:
             return 0
         if offset == reg.LSR:
-            if not self._listening or value & _CLEARED_BY_LSR_READ:
+            if value & _CLEARED_BY_LSR_READ:
                 return 0
+            if not self._listening:
+                return _BEHIND_LATE if self._late and self._polled_lsr else 0
         elif offset == reg.MSR:
             if value & reg.MSR_DELTAS:
                 return 0

@@ -29,6 +29,7 @@ from kvmbox.run.coalescing import (
     BYTE_TO_PORT,
     ENTRIES,
     ENTRY_SIZE,
+    MOST_POSTED,
     RING_WORD,
     CoalescedRing,
     makes_pair,
@@ -73,6 +74,7 @@ class CompiledRing(RingCore, CoalescedRing):
             entries=ENTRIES,
             entry_size=ENTRY_SIZE,
             byte_to_port=BYTE_TO_PORT,
+            most_posted=MOST_POSTED,
         )
         for port in latches:
             device, _ = zones[port]
@@ -80,6 +82,11 @@ class CompiledRing(RingCore, CoalescedRing):
             if isinstance(getattr(path.access, "__self__", None), ChannelCore):
                 self.latch(port, path.word)
         super().__init__(words64, words32, data, zones, latches=latches, carries=carries, lock=lock, **rest)
+
+    def let_post(self, port: int, allowed: int) -> None:
+        """See CoalescedRing."""
+        super().let_post(port, allowed)
+        CoalescedRing.let_post(self, port, allowed)
 
     def count_carried(self) -> None:
         """Let the devices count what compiled code has carried along. Thread-safe."""

@@ -14,6 +14,9 @@ cdef enum:
     MADE = 2
 
 
+cdef uint64_t NOWHERE = <uint64_t>-1
+
+
 cdef struct Zone:
     uint64_t port
     uint64_t offset
@@ -23,6 +26,8 @@ cdef struct Zone:
     PyObject *device
     PyObject *core      # its ChannelCore, or NULL where Python delivers
     PyObject *source    # the SourceCore of its pin 0, while writes that exit may be posted; otherwise NULL
+    bint may_post       # writes that exit may be posted, and raise nothing
+    uint64_t posted     # so many were
 
 
 cdef class RingCore:
@@ -35,19 +40,24 @@ cdef class RingCore:
     cdef uint64_t entries
     cdef size_t entry_words
     cdef uint64_t byte_to_port
+    cdef uint64_t most_posted
     cdef Zone table[MOST_ZONES]
     cdef size_t zones
     cdef bint posts     # whether a zone has a source
     cdef uint8_t run[MOST_IN_RUN]
     cdef object owned   # what the table points to
+    cdef Zone *owed     # of the device that a read is owed to; and of the read
+    cdef uint64_t owed_offset
+    cdef uint64_t owed_at
 
-    def set_up(self, Lock lock, zones, pairs, bint carries, *, entries, entry_size, byte_to_port):
+    def set_up(self, Lock lock, zones, pairs, bint carries, *, entries, entry_size, byte_to_port, most_posted):
         """`lock` is the lock of the ring; all else is as there. `pairs` are ports whose writes Python delivers. Zones beyond MOST_ZONES are left to Python."""
         self.entries, self.entry_words, self.byte_to_port = entries, entry_size // 8, byte_to_port
-        self.mutex, self.carries, self.owned = lock, carries, zones
+        self.mutex, self.carries, self.owned, self.owed_at = lock, carries, zones, NOWHERE
+        self.most_posted = most_posted
         for port, (device, register) in zones.items():
             if self.zones < MOST_ZONES:
-                self.table[self.zones] = Zone(port, register, 0, 0, 0, <PyObject *>device, NULL, NULL)
+                self.table[self.zones] = Zone(port, register, 0, 0, 0, <PyObject *>device, NULL, NULL, False, 0)
                 core = None if port in pairs else getattr(device, "channel", None)
                 if isinstance(core, ChannelCore):
                     self.table[self.zones].index = device.index
@@ -124,7 +134,8 @@ cdef class RingCore:
                     lines[0].settle()
                 # SAFETY: the grants of the channel hold the source.
                 zone.source = <PyObject *>lines[0] if allowed == MAY_PULSE and is_ours else NULL
-            self.posts |= zone.source != NULL
+                zone.may_post, zone.posted = allowed == 1, 0
+            self.posts |= zone.source != NULL or zone.may_post
 
     cdef bint post(self, uint64_t *indices, PyObject *device, uint64_t offset, uint64_t byte) noexcept nogil:
         """Put a write that has exited into the ring, as KVM does with those that do not, and raise the line that
@@ -138,7 +149,7 @@ cdef class RingCore:
         for number in range(self.zones):
             if self.table[number].device == device and self.table[number].offset == offset:
                 zone = &self.table[number]
-        if zone == NULL or zone.source == NULL or not self.carries:
+        if zone == NULL or zone.source == NULL and not zone.may_post or not self.carries:
             return False
         # Under this lock no request is on its way that may forbid it.
         # SAFETY: `owned` holds the device, and it holds the channel.
@@ -151,9 +162,9 @@ cdef class RingCore:
             and last < self.entries
             and (last + 1) % self.entries != first
             and <void *>self._failure == <void *>None
-            and zone.source != NULL
+            and (zone.source != NULL or zone.may_post)
             and (<ChannelCore>zone.core).is_quiet()
-            and self.edge(zone.source)
+            and (zone.may_post or self.edge(zone.source))
         ):
             entry = indices + 1 + self.entry_words * last
             entry[0], entry[1], entry[2] = zone.port, self.byte_to_port, byte
@@ -161,7 +172,17 @@ cdef class RingCore:
             zone.carried -= 1  # counted as an exit, and as a write in the ring
             posted = True
         PyThread_release_lock((<ChannelCore>zone.core).mutex.lock)
+        if posted and zone.may_post:
+            zone.posted += 1
+            if zone.posted == self.most_posted:
+                self.tell_busy(zone.port)
         return posted
+
+    cdef void tell_busy(self, uint64_t port) noexcept with gil:
+        try:
+            (<object>self).be_busy(port)
+        except BaseException as error:
+            self._failure = error
 
     cdef bint edge(self, PyObject *source) noexcept with gil:
         try:
@@ -191,7 +212,7 @@ cdef class RingCore:
         if <void *>self._failure == <void *>None and first < self.entries and (first + 1) % self.entries == last:
             entry = indices + 1 + self.entry_words * first
             zone = self.zone_of(entry)
-            taken = zone != NULL and device == zone.device
+            taken = zone != NULL and device == zone.device and not zone.may_post
             if taken:
                 value[0] = zone.offset << 32 | (entry[2] & 0xFF)
                 store_half(<uint32_t *>indices, <uint32_t>last)
@@ -206,7 +227,8 @@ cdef class RingCore:
         """Deliver what is in the ring now, as `CoalescedRing.drain` does, and if it fits behind that the write of
         `byte` to register `offset` of `device`, if that is not NULL.
 
-        No run of writes to a latch, or to a device with a journal: whatever there is of those is Python's.
+        A read that is owed comes last, if no write does. No run of writes to a latch, or to a device with a
+        journal: whatever there is of those is Python's.
         """
         cdef uint64_t word, first, last, value, registers, count, taken, place
         cdef const uint64_t *entry
@@ -288,6 +310,9 @@ cdef class RingCore:
                 self.writes += taken
                 zone.carried += taken
                 first = place
+                if first == last and found != MADE and self.owed_at == last and not self.give_owed(it, &finished):
+                    found = LEFT
+                    break
                 store_half(<uint32_t *>indices, <uint32_t>first)
                 if found == MADE:
                     break
@@ -308,6 +333,47 @@ cdef class RingCore:
         finally:
             room.postpone(0)
         return True
+
+    cdef bint give_owed(self, Open *it, bint *finished) noexcept nogil:
+        """Let the device have the read that is owed. Under the lock of the ring. False: it has failed."""
+        self.owed_at = NOWHERE
+        it.limit = 0xFF
+        # SAFETY: `owned` holds the device, and it holds the channel.
+        if not (<ChannelCore>self.owed.core).begin(it, READ | self.owed.index << 8 | 1 << 16, self.owed_offset, 0):
+            return True
+        if it.status == ANSWERED:
+            return True
+        finished[0] = True
+        return self.finish(self.owed.core, it)
+
+    cdef bint owe(self, const uint64_t *indices, PyObject *device, uint64_t offset) noexcept nogil:
+        """See CoalescedRing."""
+        cdef uint64_t last = load(indices) >> 32
+        cdef size_t number
+        if self.owed_at == last:
+            return False
+        for number in range(self.zones):
+            if self.table[number].device == device and self.table[number].core != NULL:
+                self.owed, self.owed_offset, self.owed_at = &self.table[number], offset, last
+                return True
+        return False
+
+    @property
+    def owing(self):
+        """See CoalescedRing."""
+        if self.owed_at == NOWHERE:
+            return None
+        return <object>self.owed.device, self.owed_offset, self.owed_at
+
+    @owing.setter
+    def owing(self, value):
+        cdef uint64_t offset, at
+        self.owed_at = NOWHERE
+        if value is not None:
+            device, offset, at = value
+            for number in range(self.zones):
+                if <object>self.table[number].device is device:
+                    self.owed, self.owed_offset, self.owed_at = &self.table[number], offset, at
 
     cdef bint newest(self, const uint64_t *indices, PyObject *device, uint64_t *value) noexcept nogil:
         """Whether the newest write in the ring is for `device`: then the value of a read that it is carried

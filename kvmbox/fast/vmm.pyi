@@ -132,6 +132,7 @@ class QueueAccessCore:
 
 class RingCore:
     writes: int
+    owing: tuple[DeviceProxy, int, int] | None
     _failure: Any
     def set_up(
         self,
@@ -143,6 +144,7 @@ class RingCore:
         entries: int,
         entry_size: int,
         byte_to_port: int,
+        most_posted: int,
     ) -> None: ...
     def latch(self, port: int, word: int) -> None: ...
     def let_post(self, port: int, allowed: int) -> None: ...

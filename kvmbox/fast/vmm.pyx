@@ -82,6 +82,8 @@ cdef uint64_t WRITE_LIST = protocol.WRITE_LIST
 cdef uint64_t WRITE_RUN = protocol.WRITE_RUN
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
 cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
+cdef uint64_t BEHIND_LATE_WRITES = protocol.BEHIND_LATE_WRITES
+cdef uint64_t STEADY_SHIFT = protocol.STEADY_SHIFT
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
@@ -927,7 +929,11 @@ include "lines.pxi"
 
 
 cdef enum:
-    INDICES = 16    # slots of values that were read with an index, by its lowest bits; behind them is one without
+    # Slots of values that were read with an index, by its lowest bits; then one without; then one of the first read
+    # behind each late write.
+    INDICES = 16
+    BEHIND = 17
+    SLOTS = 18
 
 
 cdef struct Steady:
@@ -958,7 +964,7 @@ cdef struct Route:
     PyObject *access  # the function for everything else
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
     PyObject *what    # what is accessed, as the report of a crash shows it
-    Steady *steady    # INDICES + 1 of them, or NULL where none was ever steady
+    Steady *steady    # SLOTS of them, or NULL where none was ever steady
     bint changes      # the last read of a string of them was not steady
 
 
@@ -1241,7 +1247,7 @@ cdef class LoopCore:
             return NOT_OURS
         self.carried = self.value = 0
         data = <uint8_t *>words + position
-        if route.steady != NULL and self.is_steady(route, words):
+        if route.steady != NULL and self.is_steady(route, words, True):
             route.count += 1
             route.steady_exits += 1
             memcpy(data, &self.value, route.size)
@@ -1353,7 +1359,7 @@ cdef class LoopCore:
         """A string of reads: all of them give what the first one does, if that is steady."""
         cdef uint64_t ring, number
         cdef uint8_t *data = <uint8_t *>words + position
-        if route.steady != NULL and self.is_steady(route, words):
+        if route.steady != NULL and self.is_steady(route, words, False):
             route.steady_exits += 1
         else:
             ring = load(words + self.ring_word)
@@ -1364,7 +1370,7 @@ cdef class LoopCore:
             # SAFETY: `owned` holds the channel.
             if not (<ChannelCore>route.core).begin(&self.open, route.word, route.offset, 0):
                 return NOT_OURS
-            route.changes = self.open.status != ANSWERED or not self.open.reply[3]
+            route.changes = self.open.status != ANSWERED or not self.open.reply[3] or self.open.reply[3] & BEHIND_LATE_WRITES
             if route.changes:
                 route.count += 1
                 route.more += more
@@ -1382,11 +1388,12 @@ cdef class LoopCore:
         self.note_string(route.what)
         return NOTICED
 
-    cdef bint is_steady(self, Route *route, uint64_t *words) noexcept nogil:
-        """Whether the value that this read gives is known: then it is in `value`."""
+    cdef bint is_steady(self, Route *route, uint64_t *words, bint alone) noexcept nogil:
+        """Whether the value that this read gives is known: then it is in `value`. `alone`: no other one follows."""
         cdef Steady *one = route.steady + INDICES
         cdef uint64_t ring, index, count
         cdef bint by_index = False
+        cdef bint behind = False
         if route.guarded and not one.over_late_writes:
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
@@ -1395,9 +1402,11 @@ cdef class LoopCore:
                 if not self.ring.newest(words + self.ring_word, route.device, &index):
                     return False
                 one = route.steady + index % INDICES
-                if one.index != index:
-                    return False
-                by_index = True
+                by_index = one.until and one.index == index
+                if not by_index:
+                    if not alone:
+                        return False
+                    one, behind = route.steady + BEHIND, True
         # After the ring: a write that is not there any more has been counted.
         # SAFETY: `owned` holds the channel, which holds its counts and its clock.
         if by_index:
@@ -1408,6 +1417,8 @@ cdef class LoopCore:
             return False
         if (<ChannelCore>route.core).clock.time() >= one.until:
             return False
+        if behind and not self.ring.owe(words + self.ring_word, route.device, route.offset):
+            return False
         self.value = one.value
         return True
 
@@ -1415,14 +1426,16 @@ cdef class LoopCore:
         """The reply to the read of `route` says that its value is steady."""
         cdef Steady *one
         if route.steady == NULL:
-            route.steady = <Steady *>calloc(INDICES + 1, sizeof(Steady))
+            route.steady = <Steady *>calloc(SLOTS, sizeof(Steady))
             if route.steady == NULL or <void *>(<ChannelCore>route.core).clock == <void *>None:
                 free(route.steady)
                 route.steady = NULL
                 return
         one = route.steady + (self.value % INDICES if self.carried else INDICES)
+        if self.open.reply[3] & BEHIND_LATE_WRITES:
+            one = route.steady + BEHIND
         one.count = self.open.count
-        one.until = min(self.open.asked[1] + (self.open.reply[3] >> 1) * 1000, self.open.reply[1])
+        one.until = min(self.open.asked[1] + (self.open.reply[3] >> STEADY_SHIFT) * 1000, self.open.reply[1])
         one.value = self.open.reply[2]
         one.index = self.value
         one.over_late_writes = self.open.reply[3] & OVER_LATE_WRITES

@@ -24,6 +24,7 @@ from kvmbox.wire import blocks, protocol
 from kvmbox.wire.chains import decode_chains
 from kvmbox.wire.effects import MAX_EFFECTS, encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
+    BEHIND_LATE_WRITES,
     CHAINS,
     COMPLETED_READ,
     HEADER,
@@ -250,7 +251,8 @@ class DeviceServer:
             latest = take_effects()
             effects += latest
             is_first = is_string and made == 1 and not latest
-            if is_first and steady(offset, width, int.from_bytes(values, "little")):
+            stays = steady(offset, width, int.from_bytes(values, "little")) if is_first else 0
+            if stays and not stays & BEHIND_LATE_WRITES:
                 values *= block.count  # all at one time, and nothing between them
                 made = block.count
         deadline = model.next_deadline()
@@ -358,7 +360,9 @@ class DeviceServer:
         def steady_wide(offset: int, size: int, value: int) -> int:
             parts = [steady(offset + number, 1, value >> 8 * number & 0xFF) for number in range(size)]
             least = min(parts)
-            return least & ~OVER_LATE_WRITES | min(part & OVER_LATE_WRITES for part in parts) if least else 0
+            if not least or any(part & BEHIND_LATE_WRITES for part in parts):
+                return 0
+            return least & ~OVER_LATE_WRITES | min(part & OVER_LATE_WRITES for part in parts)
 
         kinds = (READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide), (WRITE_LIST, WRITE, write_list)
         for kind, like, call in kinds:

@@ -351,6 +351,7 @@ class Channel:
         payload: bytes = b"",
         limit: int = 0,
         slices: int = REPLY_SLICES,
+        size: int = 0,
     ) -> tuple[int, bytes]:
         """One request of any kind by the main thread; returns the reply's value (≤ `limit`) and payload.
 
@@ -359,7 +360,7 @@ class Channel:
         """
         self._take_lock(slices)
         try:
-            request = self._next(kind, device, value, offset, payload)
+            request = self._next(kind, device, value, offset, payload, size)
             if kind == protocol.RESET:
                 self._forget_media()
             elif kind == protocol.ADVANCE:

@@ -175,6 +175,15 @@ class DeviceProxy:
         self.count(False, len(data))
         self.channel.request(protocol.WRITE_RUN, device=self.index, offset=offset, payload=data)
 
+    def read_again(self, offset: int) -> None:
+        """A read of `offset` that the guest has had already, and that was counted. By the vCPU thread."""
+        access, word, limit, _ = self._reads_of[1]
+        access(word, offset, 0, limit)
+
+    def flush_read(self, offset: int) -> None:
+        """The same by the main thread, which waits no longer than it may."""
+        self.channel.request(protocol.READ, device=self.index, size=1, offset=offset, limit=0xFF)
+
     def write_pairs(self, offset: int, data: bytes) -> None:
         """The guest has written a byte to `offset` and one to the register behind it, over and over. By the
         vCPU thread. All of it is one request, of words.

@@ -12,8 +12,10 @@ change what an index register selects; a value that was read without naming the 
 An entry is tied to these counts, and never removed. A run loop compares without a lock: a change that another
 thread is just about to send comes after the read, as it could have with a device of its own.
 
-While KVM's ring holds writes that have not been delivered, a value may be given in two cases: late writes
-leave it as it is, or the newest of these writes selects the index that the value was read with.
+While KVM's ring holds writes that have not been delivered, a value may be given in three cases: late writes
+leave it as it is, the newest of these writes selects the index that the value was read with, or it is the
+value of the first read behind each late write. In the last case the device gets the read when it gets these
+writes, if no write is behind it: see `CoalescedRing.owe`.
 
 Nothing is steady on a channel that is recorded: a recording has each access.
 """
@@ -25,10 +27,20 @@ from typing import Final
 
 from kvmbox.host.clock import GuestClock
 from kvmbox.remote.transport import Words
-from kvmbox.wire.protocol import INDEXED_READ, OVER_LATE_WRITES, ROUTE_MASK, STEADY_KINDS
+from kvmbox.wire.protocol import (
+    BEHIND_LATE_WRITES,
+    INDEXED_READ,
+    OVER_LATE_WRITES,
+    ROUTE_MASK,
+    STEADY_KINDS,
+    STEADY_SHIFT,
+)
 
 ENTRIES: Final = 64
 """How many values a channel keeps at most. A guest may read many registers, but polls few."""
+
+BEHIND_WRITES: Final = -1
+"""Instead of an index: the first read behind a late write."""
 
 
 class SteadyReads:
@@ -60,11 +72,13 @@ class SteadyReads:
             return
         if self._clock is None:
             return
-        until = min(now + (steady >> 1) * 1000, reply[1])
+        until = min(now + (steady >> STEADY_SHIFT) * 1000, reply[1])
         kind = first & 0xFF
         if len(self.entries) >= ENTRIES:
             self.entries.clear()
         count = self.changes if kind == INDEXED_READ else self.moves
+        if steady & BEHIND_LATE_WRITES:
+            index = BEHIND_WRITES
         self.entries[first & ROUTE_MASK, offset, index] = count, until, reply[2], steady & OVER_LATE_WRITES
 
     def changed(self) -> None:

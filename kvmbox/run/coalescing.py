@@ -43,7 +43,8 @@ of the only vCPU does so, between two KVM_RUNs: the kernel reads `last` from the
 
 `carry_along` is the exception to rule 2. `first` passes the write before the read that carries the write is
 answered. With one vCPU nobody sees this, because the only thread that checks for an empty ring is the one
-that carries the write. With more vCPUs no write is carried (`carries`).
+that carries the write. With more vCPUs no write is carried (`carries`), and none that may be late without
+interrupts (`let_post`): a read behind it, as a request of its own, may find a value that is steady.
 
 The kernel shares the ring and is trusted. The indices and lengths are checked anyway, so that a bug of the
 kernel or of kvmbox does not look like a fault of the guest.
@@ -76,11 +77,18 @@ _LOW: Final = 0xFFFF_FFFF
 RUN, PAIRS, ROW = range(3)
 """How writes are given to a device: a run to one port, pairs to two, or one to each of several."""
 
+MOST_POSTED: Final = 16
+"""Writes to a port, in a row of exits, behind which KVM had better coalesce it."""
+
 MOST_IN_ROW: Final = 8
 """What one request has room for."""
 
 _Give = Callable[[int, bytes], None]
 Ways = Callable[["DeviceProxy"], tuple[_Give, _Give, _Give]]
+
+
+def _ignore(_port: int) -> None:
+    """Nobody wants to know."""
 
 
 class OutputRoom(Protocol):
@@ -126,7 +134,12 @@ class CoalescedRing:
         self._zones = zones
         self._pairs = {port for port in zones if makes_pair(zones, port)}
         self._latches = latches
+        self._alone: set[int] = set()  # ports whose writes no read takes along
+        self.be_busy: Callable[[int], object] = _ignore
+        """Called by the vCPU thread when compiled code has put `MOST_POSTED` writes to a port here."""
         self._carries = carries
+        self.owing: tuple[DeviceProxy, int, int] | None = None
+        """Device, register and place in the ring of a read that was given and that the device must get."""
         self._window: LateList | None = None
         self._lock: Any = lock or threading.Lock()
         self._failure: Exception | None = None  # of the write that `first` points to
@@ -150,9 +163,10 @@ class CoalescedRing:
         return any(proxy.channel is channel for proxy, _ in self._zones.values())
 
     def let_post(self, port: int, allowed: int) -> None:
-        """With PULSES (`devices.model`), writes to `port` that exit may go to the ring, each with a rise of
-        pin 0 of its device. Under the lock of the device's channel. Only compiled code makes use of it.
+        """If `allowed`, writes to `port` that exit may go to the ring; with PULSES (`devices.model`), each
+        with a rise of pin 0 of its device. Under the lock of the device's channel. Compiled code does so.
         """
+        (self._alone.add if allowed == 1 else self._alone.discard)(port)
 
     def open_window(self, window: LateList) -> None:
         """From now on `window` gives what is in the ring. Each write leaves it for itself."""
@@ -167,7 +181,7 @@ class CoalescedRing:
             if self._carries and (last - first) % ENTRIES == 1:
                 ((port, _, byte),) = self._runs(first, first + 1)
                 proxy, register = self._zones[port]
-                if proxy is device:
+                if proxy is device and port not in self._alone:
                     self._words32[2 * RING_WORD] = last
                     self.writes += 1
                     proxy.count(False, 1)
@@ -190,6 +204,19 @@ class CoalescedRing:
         proxy, register = self._zones.get(self._words64[entry], (None, 0))
         return (register, self._data[_START + ENTRY_SIZE * place + 16]) if proxy is device else None
 
+    def owe(self, device: DeviceProxy, register: int) -> bool:
+        """Note that a read of `register` is given without asking `device`, whose write is the newest here.
+        The device gets the read behind these writes, if there are no more by then. False: one is noted.
+
+        For the vCPU thread that fills the ring. If the main thread delivers the writes at this moment, the
+        device gets no read: as if the next one had come first.
+        """
+        last = self._words64[RING_WORD] >> 32
+        if self.owing is not None and self.owing[2] == last:
+            return False
+        self.owing = device, register, last
+        return True
+
     def drain(self) -> None:
         """Deliver every write to its device, then wait for room if the output has none. Called by a vCPU
         thread. Raises DeviceProcessError.
@@ -198,7 +225,10 @@ class CoalescedRing:
         with self._lock:
             room.postpone(threading.get_ident())
             try:
-                self._give_all(lambda proxy: (proxy.write_run, proxy.write_pairs, proxy.write_row))
+                self._give_all(
+                    lambda proxy: (proxy.write_run, proxy.write_pairs, proxy.write_row),
+                    lambda proxy: proxy.read_again,
+                )
             finally:
                 room.postpone(0)
         room.wait_for_room()
@@ -211,17 +241,21 @@ class CoalescedRing:
         if not self.pending or not self._lock.acquire(blocking=False):
             return False
         try:
-            return self._give_all(lambda proxy: (proxy.flush_run, proxy.flush_pairs, proxy.flush_row))
+            return self._give_all(
+                lambda proxy: (proxy.flush_run, proxy.flush_pairs, proxy.flush_row),
+                lambda proxy: proxy.flush_read,
+            )
         finally:
             self._lock.release()
 
-    def _give_all(self, ways: Ways) -> bool:
+    def _give_all(self, ways: Ways, read: Callable[[DeviceProxy], Callable[[int], None]]) -> bool:
         """Under the lock: give what is in the ring now; returns whether that is anything. `ways` are those to
-        give a run, pairs, and a row.
+        give a run, pairs and a row, `read` the one of a read that is owed.
         """
         first, last = self._indices()
         if first == last:
             return False
+        owed, self.owing = self.owing, None
         while first != last and self._window is not None:
             try:
                 count = self._window.give(first, last, ways)
@@ -237,6 +271,8 @@ class CoalescedRing:
                 superseded = len(data) - 1 if port in self._latches and way == RUN else 0
                 try:
                     ways(proxy)[way](register, data[superseded:])
+                    if owed is not None and owed[2] == first == last:
+                        read(owed[0])(owed[1])
                 except Exception as error:
                     self._failure = error
                     raise

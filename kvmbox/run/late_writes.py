@@ -10,7 +10,8 @@ another time (measured). A driver may switch the interrupt off and on around eac
 its console. So:
 
 - The main thread registers a port at the end of a slice in which at least `BUSY_WRITES` writes to it have
-  exited, all of them while they might have been late.
+  exited, all of them while they might have been late. Compiled code puts such writes into the ring itself:
+  it has the port registered after `MOST_POSTED` of them, if the port does not rest.
 - The thread that hears that writes must not be late takes the port back at once, before the guest goes on.
 - The port then rests: for `FIRST_REST` slices after the first time, for twice as many after each further one,
   and for `LONGEST_REST` at most.
@@ -77,6 +78,9 @@ class LateWrites:
             for port in self._ports:
                 port.allowed = port.number not in forbidden
                 port.coalesced, port.revoked, port.exits = False, False, 0
+                if self._ring is not None:
+                    self._ring.be_busy = self._be_busy
+                    self._ring.let_post(port.number, port.allowed)
 
     @property
     def forbidden(self) -> tuple[int, ...]:
@@ -104,8 +108,18 @@ class LateWrites:
                 if port.rest:
                     port.rest -= 1
                 elif port.allowed and not revoked and port.exits - before >= BUSY_WRITES:
-                    self._vm.register_coalesced(port.number, 1, pio=True)
-                    port.coalesced = True
+                    self._coalesce(port)
+
+    def _coalesce(self, port: _Port) -> None:
+        if self._vm is not None and not port.coalesced:
+            self._vm.register_coalesced(port.number, 1, pio=True)
+            port.coalesced = True
+
+    def _be_busy(self, number: int) -> None:
+        with self._lock:
+            for port in self._ports:
+                if port.number == number and port.allowed and not port.rest:
+                    self._coalesce(port)
 
     def _allow(self, port: _Port, allowed: int) -> None:
         with self._lock:

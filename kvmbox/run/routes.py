@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from kvmbox.bus import Bus, Mapping, SteadyValues
+from kvmbox.remote.steady import BEHIND_WRITES
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_state import Access
 
@@ -216,8 +217,12 @@ def known_value(
     """What a read gives, if that is known. `ring`, if there is one, holds undelivered writes."""
     known = steady.value(word, offset, 0, late=ring is not None)
     if known is None and ring is not None and (posted := ring.newest(device)) is not None:
-        word, index = device.with_index(word, *posted)
-        known = steady.value(word, offset, index, late=False)
+        word_of_index, index = device.with_index(word, *posted)
+        known = steady.value(word_of_index, offset, index, late=False)
+        if known is None:
+            known = steady.value(word, offset, BEHIND_WRITES, late=False)
+            if known is not None and not ring.owe(device, offset):
+                return None
     return known
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Parameter: TypeAlias = int | bytes
 
-VERSION: Final = 9
+VERSION: Final = 10
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")
@@ -47,10 +47,12 @@ MAX_BOARD: Final = 4 << 20
 NO_DEADLINE: Final = (1 << 64) - 1
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
 
-# The reply to a read of STEADY_KINDS may say that the value is steady (`devices.model.SteadyModel`). The
-# lowest bit tells whether it stays over late writes; the others for how many microseconds.
+# The reply to a read of STEADY_KINDS may say that the value is steady (`devices.model.SteadyModel`). The two
+# lowest bits tell how it stands to late writes; the others for how many microseconds.
 OVER_LATE_WRITES: Final = 1
-MAX_STEADY: Final = 50_000 << 1 | OVER_LATE_WRITES
+BEHIND_LATE_WRITES: Final = 2
+STEADY_SHIFT: Final = 2
+MAX_STEADY: Final = 50_000 << STEADY_SHIFT | BEHIND_LATE_WRITES | OVER_LATE_WRITES
 """50 ms: a process that has died is noticed no later than without steady reads."""
 
 # Kinds of requests.

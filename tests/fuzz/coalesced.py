@@ -1,8 +1,8 @@
 """KVM's ring of coalesced writes, with any indices and entries.
 
 What must hold: the devices get the writes in the order of the ring, each once, but for those that another one
-to the same latch follows at once; nothing behind one at which a device fails; and of a ring that cannot be,
-nothing that is not in it.
+to the same latch follows at once; a read that is owed, behind all of them; nothing behind one at which a
+device fails; and of a ring that cannot be, nothing that is not in it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class RingTarget:
         self._data = memoryview(memory)
         self._words = self._data.cast("Q")
         self._given: list[Write] = []
+        self._reads: list[tuple[int, int]] = []  # first port and register
         self._left = -1  # how many gifts are taken before one fails; below 0: all
         self._zones: dict[int, Any] = {}
         self._proxies: list[Any] = []
@@ -57,6 +58,7 @@ class RingTarget:
             proxy.write_run = proxy.flush_run = self._gives(first, lambda _at: 0)
             proxy.write_pairs = proxy.flush_pairs = self._gives(first, lambda at: at % 2)
             proxy.write_row = proxy.flush_row = self._gives(first, lambda at: at)
+            proxy.read_again = proxy.flush_read = self._reads_of(first)
             self._proxies.append(proxy)
             zones |= {first + at: (proxy, at) for at in range(count)}
         self._lock = cast(Any, threading.Lock())
@@ -67,6 +69,7 @@ class RingTarget:
             carries=carries,
             lock=self._lock,
         )
+        self._alone: set[int] = set()
         self._has_window = has_window
         if has_window:
             self._ring.open_window(self)
@@ -79,6 +82,14 @@ class RingTarget:
             self._given += [(first + register + place(at), byte) for at, byte in enumerate(data)]
 
         return give
+
+    def _reads_of(self, first: int) -> Any:
+        def read(register: int) -> None:
+            if self._left == 0:
+                raise DeviceProcessError("fuzzed", "is gone")
+            self._reads.append((first, register))
+
+        return read
 
     def give(self, first: int, _last: int, _ways: object) -> int:
         """See LateList: the oldest one, as it is."""
@@ -115,6 +126,7 @@ class RingTarget:
             is_good = False
         self._set(first, last)
         self._given.clear()
+        self._reads.clear()
         self._left = dice.byte() % 4 if way % 16 == 5 else -1
         self.frames += 1
         if is_good and way % 4 == 1:
@@ -164,16 +176,36 @@ class RingTarget:
         newest = self._ring.newest(device)
         if count and newest is not None and newest != expected:
             raise Fault(f"{first}, {count} writes: the newest is {newest}, not {expected}")
+        if newest is not None and dice.byte() & 1 and self._ring.owe(device, newest[0]):
+            if self._ring.owe(device, newest[0]):
+                raise Fault(f"{first}, {count} writes: a second read behind them")
+            return
+        allowed = dice.byte() % 3
+        self._ring.let_post(port, allowed)
+        (self._alone.add if allowed == 1 else self._alone.discard)(port)
         if self._left < 0:
             taken = self._ring.carry_along(device, 0x11)
             if taken != (0x11, 0):
-                if count != 1 or expected is None or taken != (0x12, register << 8 | byte):
+                if (
+                    count != 1
+                    or expected is None
+                    or port in self._alone
+                    or taken != (0x12, register << 8 | byte)
+                ):
                     raise Fault(f"{first}, {count} writes: {taken} is carried along")
                 self._given.append((port, byte))
 
     def _take(self, dice: Dice, first: int, count: int) -> None:
         expected = self._expected(first, count)
         ring = self._ring
+        owing, reads = ring.owing, []
+        if (
+            owing is not None
+            and owing[2] == (first + count) % ENTRIES
+            and ring.pending
+            and not self._has_window
+        ):
+            reads = [(DEVICES[self._proxies.index(owing[0])][0], owing[1])]
         try:
             if dice.byte() & 1:
                 ring.drain()
@@ -194,6 +226,8 @@ class RingTarget:
         self.accepted += 1
         if self._given != expected:
             raise Fault(f"{first}, {count} writes: gave {self._given}, not {expected}")
+        if self._reads != reads:
+            raise Fault(f"{first}, {count} writes: {self._reads} behind them, not {reads}")
         if ring.pending:
             raise Fault(f"{first}, {count} writes: not emptied")
 

@@ -1,10 +1,10 @@
-"""Posted writes: a guest cannot tell whether its interrupt-driven output is late.
+"""Posted writes: a guest cannot tell whether its output is late.
 
-A guest drives a UART with its transmitter's interrupt, at random: it writes characters, acknowledges,
-polls, and changes what interrupts. Input arrives and time passes meanwhile, and writes to a debug
-console do not exit. It runs in pure Python, where each character is a request, and compiled, where the
-VMM posts most of them. What the guest reads, each edge of the line, what is printed, and the state of
-the model have to be the same.
+A guest drives a UART with or without its transmitter's interrupt, at random: it writes characters,
+acknowledges, polls, and changes what interrupts. Input arrives and time passes meanwhile, and writes to a
+debug console do not exit. It runs in pure Python, where each character is a request, and compiled, where the
+VMM posts most of them. What the guest reads, each edge of the line, what is printed, and the state of the
+model have to be the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.run.coalescing import ENTRIES
+from kvmbox.run.coalescing import ENTRIES, MOST_POSTED
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
@@ -68,7 +68,16 @@ STEP: Final = st.one_of(
 
 
 class FakeVm:
-    """No port becomes busy: nothing is asked of KVM."""
+    """Counts the ports that KVM is to coalesce, and coalesces none."""
+
+    def __init__(self) -> None:
+        self.coalesced = 0
+
+    def register_coalesced(self, _port: int, _size: int, *, pio: bool) -> None:
+        self.coalesced += pio
+
+    def unregister_coalesced(self, _port: int, _size: int, *, pio: bool) -> None:
+        self.coalesced -= pio
 
 
 class Machine:
@@ -109,8 +118,9 @@ class Machine:
             zones[port] = proxy, 0
         self.uart = zones[COM1][0]
         vcpu = self.vcpu
-        self.ring = half.ring(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=FakeRoom(), carries=True)
-        late.attach(cast(Any, FakeVm()), self.ring)
+        self.ring = half.ring(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=FakeRoom())
+        self.vm = FakeVm()
+        late.attach(cast(Any, self.vm), self.ring)
         self.control = half.control(vcpu.kick)
         self.loop = half.loop(
             self.control, cast(Vcpu, vcpu), ports, Bus(52), read_memory=lambda _address: None, ring=self.ring
@@ -192,6 +202,7 @@ class Machine:
 
 
 FIFO: Final = [("out", THR, 0x2E)] * 16
+POLLED: Final = [("in", LSR), ("out", THR, 0x2E)]
 DRIVER: Final = [("out", IER, 2), ("in", IIR), *FIFO, ("out", FCR, 1)]
 """The first exit of each kind goes by the bus."""
 
@@ -238,6 +249,7 @@ def test_guest_cannot_tell_whether_its_output_is_posted(steps: list[tuple[Any, .
         pytest.param(
             [("in", IIR), ("out", THR, 0x41)] * 8, 8, id="a character travels with the read behind it"
         ),
+        pytest.param([("out", IER, 0), *POLLED * 80], 5, id="polled: two runs, each with a read"),
         pytest.param([("out", IER, 3), ("input", 0x41), *FIFO], 18, id="input is reported: none is posted"),
         pytest.param([("out", MCR, 0x10), *FIFO], 17, id="the loop receives what is written"),
     ],
@@ -248,3 +260,16 @@ def test_posted_output_takes_few_requests(driven: list[tuple[Any, ...]], expecte
     without.play(warm)
     with_it.play([*warm, *driven, ("in", IIR)])
     assert with_it.requests - without.requests - 1 == expected
+
+
+@pytest.mark.parametrize(("count", "expected"), [(MOST_POSTED, 0), (MOST_POSTED + 1, 1), (400, 1)])
+def test_kvm_coalesces_a_port_to_which_a_guest_writes_without_interrupts(count: int, expected: int) -> None:
+    machine = Machine(HALVES[1])
+    machine.play(POLLED * count)  # the first one goes by the bus
+    assert machine.vm.coalesced == expected
+
+
+def test_kvm_does_not_coalesce_a_port_whose_writes_interrupt() -> None:
+    machine = Machine(HALVES[1])
+    machine.play([*DRIVER, *FIFO * 4])
+    assert machine.vm.coalesced == 0

@@ -187,7 +187,9 @@ def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
         parts.append(f"value {value}")
     if is_steady_read and steady:
         late = " over late writes" if steady & protocol.OVER_LATE_WRITES else ""
-        parts.append(f"steady for {steady >> 1} µs{late}")
+        if steady & protocol.BEHIND_LATE_WRITES:
+            late = " as the first behind late writes"
+        parts.append(f"steady for {steady >> protocol.STEADY_SHIFT} µs{late}")
     parts.append("no deadline" if deadline == NO_DEADLINE else f"deadline {seconds(deadline)}")
     if length != len(body):
         return ", ".join([*parts, f"{len(body)} bytes where {length} are announced: {body.hex()}"])
@@ -269,7 +271,7 @@ def _reply_data(channel: ChannelHeader, reply: bytes) -> dict[str, Any] | None:
         "effects": [_effect_data(channel, index, effect) for index, effect in effects],
     }
     if steady:
-        data["steady_us"] = steady >> 1
+        data["steady_us"] = steady >> protocol.STEADY_SHIFT
     if rest:
         data["payload"] = rest.hex()
     return data

@@ -33,6 +33,9 @@ class FakeRing:
     def let_post(self, port: int, allowed: int) -> None:
         self.log.append((port, allowed))
 
+    def be_busy(self, port: int) -> None:
+        raise AssertionError("it was told whom to call")
+
 
 class Rig:
     """One port, and a guest whose writes exit while the port is not coalesced."""
@@ -162,7 +165,7 @@ def test_port_whose_writes_pulse_is_not_coalesced_but_posted(rig: Rig) -> None:
     rig.allow(1)
     rig.late.detach()
     rig.allow(PULSES)
-    assert rig.ring.log == [(PORT, PULSES), (PORT, 1)]
+    assert rig.ring.log == [(PORT, 1), (PORT, PULSES), (PORT, 1)]
 
 
 def test_what_a_device_says_is_known_where_every_write_exits() -> None:
@@ -180,3 +183,23 @@ def test_what_a_device_says_is_known_where_every_write_exits() -> None:
     assert late.forbidden == (PORT,)
     late.attach(vm, None)
     assert not late.forbidden
+
+
+def test_port_is_coalesced_as_soon_as_compiled_code_finds_it_busy(rig: Rig) -> None:
+    rig.ring.be_busy(PORT)
+    rig.ring.be_busy(PORT)
+    assert rig.vm.log == ["on"]
+    assert rig.slice() == []
+    rig.allow(0)
+    rig.allow(1)
+    rig.ring.be_busy(PORT)
+    assert rig.vm.log == ["on", "off"]
+
+
+def test_busy_port_is_not_coalesced_while_it_must_not_be_late_or_without_a_machine(rig: Rig) -> None:
+    rig.allow(0)
+    rig.ring.be_busy(PORT)
+    rig.allow(1)
+    rig.late.detach()
+    rig.ring.be_busy(PORT)
+    assert rig.vm.log == []
