@@ -276,6 +276,16 @@ def _tree(tree: trees.Tree, files: tuple[str, str], memory: str) -> Callable[[Pa
     return start
 
 
+def _freedos(directory: Path) -> Start:
+    diskette = str(trees.built(trees.FREEDOS, "bootdisks/freedos.boot.disk.1.4MB.img"))
+    disk = str(images.dos_disk(directory))
+    floppy = f"file={diskette},format=raw,if=floppy,snapshot=on"
+    return Start(
+        (diskette, "--disk", disk),
+        ("-machine", "graphics=off", "-boot", "a", "-drive", floppy, *_qemu_drives(disk)),
+    )
+
+
 def _qemu_drives(*files: str) -> list[str]:
     """Options of QEMU for disks at IDE, which stay as they are."""
     drives = (f"file={file},format=raw,if=ide,index={n},snapshot=on" for n, file in enumerate(files))
@@ -335,6 +345,12 @@ _TBOOT_MILESTONES: Final = _milestones(
 )
 _BOOTED_MILESTONES: Final = _milestones(
     ("its banner", r"Welcome to GRUB|(?:SYS|ISO)LINUX \d"), ("its kernel's message", r"Hello from 32-bit")
+)
+_DOS_PROMPT: Final = r"A:\\>"
+_DOS_MILESTONES: Final = _milestones(
+    ("its banner", r"FreeDOS kernel"),
+    ("its prompt", _DOS_PROMPT),
+    ("it lists its disk", r"MESSAGE\s+TXT"),
 )
 _XV6_SHELL: Final = r"init: starting sh(?s:.*?)\$ "
 _XV6_LISTED: Final = r"console\s+3 \d+ 0\s+\$ "
@@ -467,6 +483,15 @@ GUESTS: Final = (
                 (),
             ),
         )
+    ),
+    Guest(
+        "FreeDOS, a diskette",
+        trees.FREEDOS.name,
+        "boot sector, FAT12; a disk with FAT16",
+        _freedos,
+        _DOS_MILESTONES,
+        timeout_s=240,
+        typed=((_DOS_PROMPT, "dir c:\r"),),
     ),
     Guest(
         "iPXE, a kernel",

@@ -172,22 +172,37 @@ def isolinux_cd(directory: Path) -> Path:
 
 def syslinux_disk(directory: Path) -> Path:
     """A disk with a partition of FAT16 on which SYSLINUX boots a bundled Multiboot kernel, in `directory`."""
-    for tool in ("syslinux", "mkfs.fat", "mcopy"):
+    if shutil.which("syslinux") is None:
+        raise Unavailable("syslinux not found: apt-get install syslinux")
+    image, files = directory / "syslinux.img", _syslinux_files(directory, "syslinux.cfg")
+    place = _fat16_disk(image, files, find("syslinux-common", "usr/lib/syslinux/mbr/mbr.bin").read_bytes())
+    command_output(["syslinux", "--offset", place, "--install", str(image)])
+    return image
+
+
+def dos_disk(directory: Path) -> Path:
+    """A disk with a partition of FAT16 and message.txt on it, in `directory`."""
+    image, message = directory / "dos.img", directory / "message.txt"
+    message.write_text("A disk of kvmbox's\r\n")
+    _fat16_disk(image, [message])
+    return image
+
+
+def _fat16_disk(image: Path, files: Sequence[Path], boot: bytes = b"") -> str:
+    """Make a disk with `files`, and `boot` in its first sector. The offset of its partition, in bytes."""
+    for tool in ("mkfs.fat", "mcopy"):
         if shutil.which(tool) is None:
-            raise Unavailable(f"{tool} not found: apt-get install syslinux dosfstools mtools")
-    image, sectors, first = directory / "syslinux.img", 65_520, 63  # 65 cylinders of 16 heads and 63 sectors
-    boot = find("syslinux-common", "usr/lib/syslinux/mbr/mbr.bin").read_bytes().ljust(446, b"\0")
+            raise Unavailable(f"{tool} not found: apt-get install dosfstools mtools")
+    sectors, first = 65_520, 63  # 65 cylinders of 16 heads and 63 sectors
     entry = struct.pack("<B3sB3sII", 0x80, b"\x01\x01\0", 6, b"\x0f\x3f\x40", first, sectors - first)
     with image.open("wb") as file:
-        file.write(boot + entry + bytes(48) + b"\x55\xaa")
+        file.write(boot.ljust(446, b"\0") + entry + bytes(48) + b"\x55\xaa")
         file.truncate(sectors * 512)
     place = str(first * 512)
     geometry = ("--offset", str(first), "-h", str(first), "-g", "16/63", "-F16")
     command_output(["mkfs.fat", *geometry, str(image), str((sectors - first) // 2)])
-    files = map(str, _syslinux_files(directory, "syslinux.cfg"))
-    command_output(["mcopy", "-i", f"{image}@@{place}", *files, "::"])
-    command_output(["syslinux", "--offset", place, "--install", str(image)])
-    return image
+    command_output(["mcopy", "-i", f"{image}@@{place}", *map(str, files), "::"])
+    return place
 
 
 def _syslinux_files(directory: Path, configuration: str) -> list[Path]:
