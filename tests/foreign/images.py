@@ -128,14 +128,20 @@ def root_disk(directory: Path) -> Path:
     return image
 
 
+def bundled_file(name: str) -> Path:
+    """The file of a bundled guest."""
+    found = bundled.find(name)
+    if found is None:
+        raise Unavailable("the bundled guests are not built: make guests")
+    return Path(found)
+
+
 def grub_cd(directory: Path) -> Path:
     """A CD of grub-mkrescue, in `directory`, on which GRUB boots a bundled Multiboot kernel."""
     for tool in ("grub-mkrescue", "xorriso", "mformat"):
         if shutil.which(tool) is None:
             raise Unavailable(f"{tool} not found: apt-get install grub-pc-bin grub-common xorriso mtools")
-    kernel = bundled.find("hello32")
-    if kernel is None:
-        raise Unavailable("the bundled guests are not built: make guests")
+    kernel = bundled_file("hello32")
     root, image = directory / "root", directory / "grub.iso"
     (root / "boot/grub").mkdir(parents=True, exist_ok=True)
     shutil.copy(kernel, root / "boot/kernel")
@@ -207,10 +213,7 @@ def _fat16_disk(image: Path, files: Sequence[Path], boot: bytes = b"") -> str:
 
 def _syslinux_files(directory: Path, configuration: str) -> list[Path]:
     """What SYSLINUX and ISOLINUX need to boot a bundled Multiboot kernel; the configuration is made."""
-    found, file = bundled.find("hello32"), directory / configuration
-    if found is None:
-        raise Unavailable("the bundled guests are not built: make guests")
-    kernel = Path(found)
+    kernel, file = bundled_file("hello32"), directory / configuration
     file.write_text(f"DEFAULT mboot.c32 {kernel.name}\n")
     modules = ("ldlinux.c32", "mboot.c32", "libcom32.c32")
     return [

@@ -51,6 +51,7 @@ NANOCORE: Final = Tree("SToPire/NanoCore", "4c2e49d236d42a104d6dabcfb45565cc666d
 """Its name for a build without a container."""
 FREEDOS: Final = Tree("codercowboy/freedosbootdisks", "330e522bf9323ad54a6ff68c9b7cb9ae7a084cb4")
 """Diskettes with the kernel and the shell of FreeDOS."""
+MIKEOS: Final = Tree("mig-hub/mikeOS", "685306a87ddf1a41c069ec7670d24c7d2023ff20")
 
 
 def built(tree: Tree, file: str) -> Path:
