@@ -374,13 +374,14 @@ def _hpet() -> DeviceSpec:
     )
 
 
-def _rtc(options: BoardOptions) -> DeviceSpec:
+def rtc(base_seconds: int, memory_bytes: int, **more: Parameter) -> DeviceSpec:
+    """The real-time clock, and `more` parameters of its model."""
     return DeviceSpec(
         "RTC",
         "rtc",
         "rtc_mc146818",
         ports=(AddressRange(layout.RTC_INDEX_PORT, 2),),
-        parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size, "announce": 1},
+        parameters={"base_seconds": base_seconds, "memory_bytes": memory_bytes, "announce": 1, **more},
         grants=(Irq(layout.RTC_IRQ),),
         coalesced=(layout.RTC_INDEX_PORT,),
         latches=(layout.RTC_INDEX_PORT,),
@@ -417,7 +418,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             grants=(Irq(layout.PIT_IRQ),),
         )
     )
-    board.append(_rtc(options))
+    board.append(rtc(options.rtc_base, options.memory_size))
     board.append(
         DeviceSpec(
             "i8042",

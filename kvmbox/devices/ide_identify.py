@@ -48,8 +48,11 @@ _COMMON: Final = {
 
 
 def cylinders(sectors: int, heads: int, sectors_per_track: int) -> int:
-    """How many cylinders a disk of `sectors` has in this translation, of those that CHS reaches."""
-    return min(sectors // (heads * sectors_per_track), 0xFFFF)
+    """How many cylinders a disk of `sectors` has in this translation, of those that CHS reaches.
+
+    At least two, as in QEMU: firmware that counts none reads no sector of a small disk by CHS.
+    """
+    return min(max(sectors // (heads * sectors_per_track), 2), 0xFFFF)
 
 
 def identify_disk(

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.cmos import memory_size_bytes
+from kvmbox.devices.cmos import disk_bytes, memory_size_bytes
 from kvmbox.devices.model import NANOSECONDS, NO_RISE, IrqLine, ModelBase, RisesAt, SnapshotError, steady_for
 from kvmbox.devices.rtc_alarm import seconds_to_alarm
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
@@ -109,8 +109,8 @@ class RtcMc146818(ModelBase):
     """The MC146818A on a PC: `offset` 0 is port 0x70 (index, write-only), 1 is 0x71 (data); pin 0 is IRQ.
 
     `base_seconds` is the wall-clock time shown at guest time 0, in seconds since 1970-01-01 (within ±2**60;
-    years outside 0..9999 show modulo 10,000); `memory_bytes` is what the CMOS memory-size bytes tell. Both
-    come from the host: a value out of range raises ValueError.
+    years outside 0..9999 show modulo 10,000); `memory_bytes` and `disks` are what the CMOS RAM tells
+    (`cmos`). They come from the host: a value out of range raises ValueError.
 
     The seconds are register 0, in BCD by default:
 
@@ -144,14 +144,16 @@ class RtcMc146818(ModelBase):
         "_written",
     )
 
-    def __init__(self, *, base_seconds: int, memory_bytes: int, announce: int = 0) -> None:
+    def __init__(
+        self, *, base_seconds: int, memory_bytes: int, announce: int = 0, disks: bytes = b""
+    ) -> None:
         """`announce`: whether effects tell beforehand when the line will rise."""
         if not -_MAX_BASE_SECONDS <= base_seconds <= _MAX_BASE_SECONDS:
             raise ValueError(f"base_seconds is out of range: {base_seconds}")
         if memory_bytes < 0:
             raise ValueError(f"memory_bytes is negative: {memory_bytes}")
         self._ram = bytearray(128)
-        for address, value in memory_size_bytes(memory_bytes).items():
+        for address, value in (memory_size_bytes(memory_bytes) | disk_bytes(disks)).items():
             self._ram[address] = value
         self._ram[REGISTER_A] = 0x26
         self._ram[REGISTER_B] = B_24_12

@@ -123,7 +123,7 @@ class Function:
         self._bus = bus
         self.pirq = placed.pirq
         self.regions = {
-            index: _Region(f"{placed.device}, base address {index}", bar, address)
+            index: _Region(f"{placed.device or 'VGA'}, base address {index}", bar, address)
             for index, bar, address in placed.bars
         }
         self.message = Vector(bus, self)
@@ -300,8 +300,9 @@ class PciFabric:
                 return
         if not region.is_told:
             region.is_told = True
-            what = "port" if bar.is_io else "address"
-            self._note(f"{region.name} decodes nowhere: something else is at {what} {region.address:#x}")
+            place = f"{'port' if bar.is_io else 'address'} {region.address:#x}"
+            why = "something else is at" if bar.pieces else "the frame buffer does not move to"
+            self._note(f"{region.name} decodes nowhere: {why} {place}")
 
     def _is_free(self, bar: Bar, address: int) -> bool:
         """Whether nothing that is on no bus is there."""

@@ -112,7 +112,9 @@ class Opening:
         self.caller = caller
         self.judge = judge
         self.board: list[DeviceSpec] = []
-        """The devices: those of parts, and then those of the PC before them."""
+        """The devices: those of parts, and then those of the PC before them, each of which gives way to a
+        device of a part that has its name.
+        """
         self.source = source
         """What is booted. `equip` may change which drives its BIOS shows, with `drives`."""
         self.drives: tuple[BootDrive, ...] = ()
@@ -149,7 +151,7 @@ class Opening:
 
     def complete(self, of_pc: Sequence[DeviceSpec]) -> None:
         """The board has the devices of the parts, and now those of the PC. Raises UsageError."""
-        self.board[:0] = of_pc
+        self.board[:0] = [one for one in of_pc if one.name not in {device.name for device in self.board}]
         if self.pci == "on" or any(device.pci is not None for device in self.board):
             from kvmbox.run import pci
 

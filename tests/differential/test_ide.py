@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from struct import pack
 
 import pytest
 
+from kvmbox.devices.cmos import disk_bytes
 from tests.differential.departures import IDE_DEPARTURES, Departure
 from tests.differential.ide_program import CD_SECTORS, DISK_SECTORS, ide_program
 from tests.differential.ide_servers import Here, Qemu, Server, ask
 from tests.differential.programs import Program
-from tests.differential.runner import Answer, find_qemu
+from tests.differential.runner import Answer, find_qemu, qemu_command
+from tests.differential.runner import ask as ask_all
 from tests.differential.test_differential import OPERATIONS, compare
 from tests.support.ide_host import CD_SECTOR, IdeHost, cd, disk, pattern
 
@@ -100,3 +103,19 @@ def test_witness_shows_the_departure_in_qemu(entry: Departure, tmp_path: Path) -
     with qemu(tmp_path) as theirs:
         assert said(answers(theirs, list(entry.lines))[-1]) == entry.theirs
     assert entry.ours != entry.theirs
+
+
+@needs_qemu
+@pytest.mark.parametrize("sizes", [(10, 0, 0, 0), (0, 1, 0, 600), (504, 505, 3, 0), (9000, 100, 8000, 7)])
+def test_cmos_ram_tells_of_disks_what_that_of_qemu_tells(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    sectors, drives = [size << 11 for size in sizes], []
+    for index, size in enumerate(sizes):
+        if size:
+            with (tmp_path / str(index)).open("wb") as file:
+                file.truncate(size << 20)
+            drives += ["-drive", f"file={file.name},format=raw,if=ide,index={index}"]
+    places = [0x12, *range(0x19, 0x2D), 0x39]
+    lines = [line for place in places for line in (f"outb 0x70 {place:#x}", "inb 0x71")]
+    theirs = [int(answer.text.split()[1], 16) for answer in ask_all([*qemu_command(), *drives], lines)[1::2]]
+    ours = disk_bytes(pack("<4Q", *sectors))
+    assert [ours.get(place, 0) for place in places] == theirs

@@ -206,6 +206,16 @@ def _seabios(directory: Path) -> Start:
     )
 
 
+def _seabios_and_disk(directory: Path) -> Start:
+    disk = images.bundled_file("bootdisk")
+    return _with_disk(_seabios(directory), disk)
+
+
+def _with_disk(start: Start, disk: Path) -> Start:
+    """The same, with a disk at IDE."""
+    return Start((*start.kvmbox, "--disk", str(disk)), (*start.qemu, *_qemu_drives(str(disk))))
+
+
 def _qboot(directory: Path) -> Start:
     firmware = str(images.find("qemu-system-data", "usr/share/qemu/qboot.rom"))
     image = str(images.find(*LINUX))
@@ -226,6 +236,11 @@ def _u_boot(build: str) -> Callable[[Path], Start]:
         return Start(("--bios", image), ("-bios", image))
 
     return start
+
+
+def _u_boot_and_disk(directory: Path) -> Start:
+    start = _with_disk(_u_boot("qemu-x86")(directory), images.dos_disk(directory))
+    return Start(("--pci", "on", *start.kvmbox), start.qemu)
 
 
 def _ipxe_kernel(_: Path) -> Start:
@@ -274,6 +289,28 @@ def _tree(tree: trees.Tree, files: tuple[str, str], memory: str) -> Callable[[Pa
         )
 
     return start
+
+
+def _freedos(directory: Path) -> Start:
+    diskette = str(trees.built(trees.FREEDOS, "bootdisks/freedos.boot.disk.1.4MB.img"))
+    disk = str(images.dos_disk(directory))
+    return Start((diskette, "--disk", disk), (*_qemu_diskette(diskette), *_qemu_drives(disk)))
+
+
+def _mikeos_diskette(_: Path) -> Start:
+    image = str(trees.built(trees.MIKEOS, "disk_images/mikeos.flp"))
+    return Start((image,), tuple(_qemu_diskette(image)))
+
+
+def _mikeos_cd(_: Path) -> Start:
+    image = str(trees.built(trees.MIKEOS, "disk_images/mikeos.iso"))
+    return Start((image,), ("-machine", "graphics=off", "-cdrom", image))
+
+
+def _qemu_diskette(file: str) -> list[str]:
+    """Options of QEMU to boot from a diskette, which stays as it is."""
+    drive = f"file={file},format=raw,if=floppy,snapshot=on"
+    return ["-machine", "graphics=off", "-boot", "a", "-drive", drive]
 
 
 def _qemu_drives(*files: str) -> list[str]:
@@ -336,6 +373,14 @@ _TBOOT_MILESTONES: Final = _milestones(
 _BOOTED_MILESTONES: Final = _milestones(
     ("its banner", r"Welcome to GRUB|(?:SYS|ISO)LINUX \d"), ("its kernel's message", r"Hello from 32-bit")
 )
+_DOS_PROMPT: Final = r"A:\\>"
+_DOS_MILESTONES: Final = _milestones(
+    ("its banner", r"FreeDOS kernel"),
+    ("its prompt", _DOS_PROMPT),
+    ("it lists its disk", r"MESSAGE\s+TXT"),
+)
+_MIKEOS_MENU: Final = "Welcome to MikeOS"
+_MIKEOS_MILESTONES: Final = _milestones(("its menu", _MIKEOS_MENU), ("it lists its disk", r"EDIT\.BIN"))
 _XV6_SHELL: Final = r"init: starting sh(?s:.*?)\$ "
 _XV6_LISTED: Final = r"console\s+3 \d+ 0\s+\$ "
 _XV6_MILESTONES: Final = _milestones(
@@ -469,6 +514,29 @@ GUESTS: Final = (
         )
     ),
     Guest(
+        "FreeDOS, a diskette",
+        trees.FREEDOS.name,
+        "boot sector, FAT12; a disk with FAT16",
+        _freedos,
+        _DOS_MILESTONES,
+        timeout_s=240,
+        typed=((_DOS_PROMPT, "dir c:\r"),),
+    ),
+    *(
+        Guest(
+            f"MikeOS, a {medium}",
+            trees.MIKEOS.name,
+            form,
+            start,
+            _MIKEOS_MILESTONES,
+            typed=((_MIKEOS_MENU, "\r"),),
+        )
+        for medium, form, start in (
+            ("diskette", "boot sector, FAT12", _mikeos_diskette),
+            ("CD", "ISO, El Torito with a diskette", _mikeos_cd),
+        )
+    ),
+    Guest(
         "iPXE, a kernel",
         "ipxe",
         "bzImage with a real-mode entry alone",
@@ -482,6 +550,14 @@ GUESTS: Final = (
         "firmware, 256 KiB",
         _seabios,
         _milestones(("its banner", r"SeaBIOS \(version"), ("it finds nothing to boot", r"No bootable")),
+        timeout_s=90,
+    ),
+    Guest(
+        "SeaBIOS, a disk",
+        "seabios",
+        "firmware, 256 KiB, ATA",
+        _seabios_and_disk,
+        _milestones(("its banner", r"SeaBIOS \(version"), ("its disk boots", r"ok by cylinder")),
         timeout_s=90,
     ),
     Guest(
@@ -499,6 +575,18 @@ GUESTS: Final = (
             (32, "qemu-x86", {"pvm": Limit(1, *_IRET)}),
             (64, "qemu-x86_64", {"pvm": Limit(0, *_IRET)}),
         )
+    ),
+    Guest(
+        "U-Boot, a disk",
+        U_BOOT,
+        "firmware, 1 MiB, ATA",
+        _u_boot_and_disk,
+        _milestones(
+            ("its banner", r"U-Boot (SPL )?20\d\d"),
+            ("its disk", r"Model: \w+ HARDDISK(?s:.*)31\.\d MB"),
+            ("its prompt", r"=> "),
+        ),
+        {"pvm": Limit(1, *_IRET)},
     ),
     *(
         Guest(

@@ -128,14 +128,20 @@ def root_disk(directory: Path) -> Path:
     return image
 
 
+def bundled_file(name: str) -> Path:
+    """The file of a bundled guest."""
+    found = bundled.find(name)
+    if found is None:
+        raise Unavailable("the bundled guests are not built: make guests")
+    return Path(found)
+
+
 def grub_cd(directory: Path) -> Path:
     """A CD of grub-mkrescue, in `directory`, on which GRUB boots a bundled Multiboot kernel."""
     for tool in ("grub-mkrescue", "xorriso", "mformat"):
         if shutil.which(tool) is None:
             raise Unavailable(f"{tool} not found: apt-get install grub-pc-bin grub-common xorriso mtools")
-    kernel = bundled.find("hello32")
-    if kernel is None:
-        raise Unavailable("the bundled guests are not built: make guests")
+    kernel = bundled_file("hello32")
     root, image = directory / "root", directory / "grub.iso"
     (root / "boot/grub").mkdir(parents=True, exist_ok=True)
     shutil.copy(kernel, root / "boot/kernel")
@@ -172,30 +178,42 @@ def isolinux_cd(directory: Path) -> Path:
 
 def syslinux_disk(directory: Path) -> Path:
     """A disk with a partition of FAT16 on which SYSLINUX boots a bundled Multiboot kernel, in `directory`."""
-    for tool in ("syslinux", "mkfs.fat", "mcopy"):
-        if shutil.which(tool) is None:
-            raise Unavailable(f"{tool} not found: apt-get install syslinux dosfstools mtools")
-    image, sectors, first = directory / "syslinux.img", 65_520, 63  # 65 cylinders of 16 heads and 63 sectors
-    boot = find("syslinux-common", "usr/lib/syslinux/mbr/mbr.bin").read_bytes().ljust(446, b"\0")
-    entry = struct.pack("<B3sB3sII", 0x80, b"\x01\x01\0", 6, b"\x0f\x3f\x40", first, sectors - first)
-    with image.open("wb") as file:
-        file.write(boot + entry + bytes(48) + b"\x55\xaa")
-        file.truncate(sectors * 512)
-    place = str(first * 512)
-    geometry = ("--offset", str(first), "-h", str(first), "-g", "16/63", "-F16")
-    command_output(["mkfs.fat", *geometry, str(image), str((sectors - first) // 2)])
-    files = map(str, _syslinux_files(directory, "syslinux.cfg"))
-    command_output(["mcopy", "-i", f"{image}@@{place}", *files, "::"])
+    if shutil.which("syslinux") is None:
+        raise Unavailable("syslinux not found: apt-get install syslinux")
+    image, files = directory / "syslinux.img", _syslinux_files(directory, "syslinux.cfg")
+    place = _fat16_disk(image, files, find("syslinux-common", "usr/lib/syslinux/mbr/mbr.bin").read_bytes())
     command_output(["syslinux", "--offset", place, "--install", str(image)])
     return image
 
 
+def dos_disk(directory: Path) -> Path:
+    """A disk with a partition of FAT16 and message.txt on it, in `directory`."""
+    image, message = directory / "dos.img", directory / "message.txt"
+    message.write_text("A disk of kvmbox's\r\n")
+    _fat16_disk(image, [message])
+    return image
+
+
+def _fat16_disk(image: Path, files: Sequence[Path], boot: bytes = b"") -> str:
+    """Make a disk with `files`, and `boot` in its first sector. The offset of its partition, in bytes."""
+    for tool in ("mkfs.fat", "mcopy"):
+        if shutil.which(tool) is None:
+            raise Unavailable(f"{tool} not found: apt-get install dosfstools mtools")
+    sectors, first = 65_520, 63  # 65 cylinders of 16 heads and 63 sectors
+    entry = struct.pack("<B3sB3sII", 0x80, b"\x01\x01\0", 6, b"\x0f\x3f\x40", first, sectors - first)
+    with image.open("wb") as file:
+        file.write(boot.ljust(446, b"\0") + entry + bytes(48) + b"\x55\xaa")
+        file.truncate(sectors * 512)
+    place = str(first * 512)
+    geometry = ("--offset", str(first), "-h", str(first), "-g", "16/63", "-F16")
+    command_output(["mkfs.fat", *geometry, str(image), str((sectors - first) // 2)])
+    command_output(["mcopy", "-i", f"{image}@@{place}", *map(str, files), "::"])
+    return place
+
+
 def _syslinux_files(directory: Path, configuration: str) -> list[Path]:
     """What SYSLINUX and ISOLINUX need to boot a bundled Multiboot kernel; the configuration is made."""
-    found, file = bundled.find("hello32"), directory / configuration
-    if found is None:
-        raise Unavailable("the bundled guests are not built: make guests")
-    kernel = Path(found)
+    kernel, file = bundled_file("hello32"), directory / configuration
     file.write_text(f"DEFAULT mboot.c32 {kernel.name}\n")
     modules = ("ldlinux.c32", "mboot.c32", "libcom32.c32")
     return [

@@ -64,6 +64,14 @@ def test_tree_without_tools_is_unavailable(cache: Path) -> None:
         built(TREE, "kernel.img")
 
 
+def test_tree_with_images_needs_git_alone(cache: Path) -> None:
+    play(cache, git=CLONES.replace('mkdir "$last"', 'mkdir "$last" && >"$last/a.img"'))
+    for name in ("make", "gcc", "perl", "nasm"):
+        (cache / "bin" / name).unlink()
+
+    assert built(Tree("someone/images", "c0ffee"), "a.img").exists()
+
+
 def test_observe_types_behind_what_it_sees_in_order() -> None:
     asks = "for _ in range(2): print('name?', flush=True); print('<' + input() + '>', flush=True)"
 

@@ -1,7 +1,8 @@
 """Kernels that others wrote and that are built from their sources: which, how, and where the result is.
 
-A tree is cloned at one commit into `.lab/foreign/trees` and built there by its own Makefile, once. Arguments
-of make silence what compilers have learnt to warn of since. Nothing of a tree is part of this repository.
+A tree is cloned at one commit into `.lab/foreign/trees` and built there by its own Makefile, once, unless it
+has images. Arguments of make silence what compilers have learnt to warn of since. Nothing of a tree is part
+of this repository.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Tree:
     repository: str
     """OWNER/NAME at GitHub."""
     commit: str
-    make: tuple[str, ...]
-    """Arguments of make."""
+    make: tuple[str, ...] = ()
+    """Arguments of make; none for a tree that has images."""
 
     @property
     def name(self) -> str:
@@ -48,13 +49,16 @@ JOS: Final = Tree(
 )
 NANOCORE: Final = Tree("SToPire/NanoCore", "4c2e49d236d42a104d6dabcfb45565cc666d96e2", ("docker-build",))
 """Its name for a build without a container."""
+FREEDOS: Final = Tree("codercowboy/freedosbootdisks", "330e522bf9323ad54a6ff68c9b7cb9ae7a084cb4")
+"""Diskettes with the kernel and the shell of FreeDOS."""
+MIKEOS: Final = Tree("mig-hub/mikeOS", "685306a87ddf1a41c069ec7670d24c7d2023ff20")
 
 
 def built(tree: Tree, file: str) -> Path:
     """A file of a built tree. Unavailable if it cannot be fetched or built."""
     target = TREES / tree.name
     if not target.exists():
-        for tool in _TOOLS:
+        for tool in _TOOLS if tree.make else _TOOLS[:1]:
             if shutil.which(tool) is None:
                 raise Unavailable(f"{tool} not found: {tree.repository} cannot be fetched and built")
         TREES.mkdir(parents=True, exist_ok=True)
@@ -63,7 +67,8 @@ def built(tree: Tree, file: str) -> Path:
             source = f"https://github.com/{tree.repository}"
             command_output(["git", "clone", "--quiet", source, str(clone)])
             command_output(["git", "-C", str(clone), "checkout", "--quiet", tree.commit])
-            command_output(["make", "-C", str(clone), *tree.make])
+            if tree.make:
+                command_output(["make", "-C", str(clone), *tree.make])
             clone.rename(target)
     found = target / file
     if not found.exists():

@@ -303,6 +303,28 @@ def test_what_does_not_go_with_a_cd_is_refused(arguments: tuple[str, ...], words
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("size", "disks", "types"),
+    [
+        (layout.MIB, (), b"\xf0"),
+        (layout.MIB, ("ide",), b"\xff"),
+        (layout.MIB, ("virtio",), b"\xf0"),
+        (1440 * layout.KIB, ("ide",), b"\xf0"),  # a diskette leaves the first place to the disk
+        (1440 * layout.KIB, ("ide", "ide", "ide"), b"\xff"),
+    ],
+)
+def test_cmos_ram_tells_of_the_first_two_disks(
+    tmp_path: Path, size: int, disks: tuple[str, ...], types: bytes
+) -> None:
+    # mov al,0x12; out 0x70,al; in al,0x71; out 0xe9,al
+    code = bytes.fromhex("b012 e670 e471 e6e9") + debug_exit(0) + SPIN
+    image, disk = tmp_path / "image", sparse(tmp_path / "disk", 10 * layout.MIB)
+    image.write_bytes((code.ljust(510, b"\0") + b"\x55\xaa").ljust(size, b"\0"))
+    further = [word for controller in disks for word in ("--disk", f"{disk},on={controller}")]
+
+    assert run_to_end(Run(*further, image))[:2] == (1, types)
+
+
 # --- The drive that boots -----------------------------------------------------------------------------------
 
 

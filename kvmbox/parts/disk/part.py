@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from struct import pack
+from typing import TYPE_CHECKING
 
-from kvmbox.board import BootDrive, Medium
+from kvmbox.board import BootDrive, Medium, rtc
 from kvmbox.board_extras import BOOT_DISK, IdeDrive, disk_map, ide_board, virtio_blk
 from kvmbox.firmware.builtin_bios import is_diskette, unit_sectors
 from kvmbox.firmware.platform import Further
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from kvmbox.run.part import Standing
     from kvmbox.run.result import Draft
 
-IDE: Final = "ide"
-
 
 class Drive:
     """One drive: what was asked for, its name among the resources of the host, and its store."""
@@ -46,12 +45,17 @@ class Drive:
         """See RunDisk."""
         return self.is_image and self.request.format != RAW
 
+    @property
+    def sectors(self) -> int:
+        """How many sectors it has."""
+        return self.store.size // (CD_SECTOR if self.request.is_cd else SECTOR)
+
     def on_ide(self) -> IdeDrive:
         """The drive as its IDE channel has it."""
         request = self.request
         return IdeDrive(
             self.name,
-            self.store.size // (CD_SECTOR if request.is_cd else SECTOR),
+            self.sectors,
             is_cd=request.is_cd,
             writable=self.store.writable,
             serial=request.serial or f"kvmbox-{self.name}",
@@ -108,18 +112,19 @@ class Disks(Part):
         opening.stores |= {drive.name: drive.store for drive in self._drives}
         opening.board += [disk_map(drive.name) for drive in self._drives if drive.store.mapped is not None]
         disks, cds = self._of_kind(is_cd=False), self._of_kind(is_cd=True)
-        first = next((drive for drive in self._drives if drive.is_image or drive.request.boots), None)
+        booted = None if image is None else next(d for d in self._drives if d.is_image or d.request.boots)
         # As in the BIOS, a diskette leaves the first place to a disk.
-        left = first if image is not None and is_diskette(image.size) and len(disks) > 1 else None
-        at_ide = [drive.on_ide() for drive in disks if drive.request.on == IDE and drive is not left]
-        opening.board += ide_board(placed(at_ide, [drive.on_ide() for drive in cds]))
-        virtio = [drive for drive in disks if drive.request.on != IDE]
+        left = booted if image is not None and is_diskette(image.size) and len(disks) > 1 else None
+        at_ide = [drive.on_ide() for drive in disks if drive.request.on == "ide" and drive is not left]
+        places = placed(at_ide, [drive.on_ide() for drive in cds])
+        opening.board += ide_board(places)
+        if at_ide:  # the CMOS RAM tells of them
+            told = pack("<4Q", *(0 if one is None or one.is_cd else one.sectors for one in places))
+            opening.board.append(rtc(opening.config.rtc_base, opening.config.memory_size, disks=told))
+        virtio = [drive for drive in disks if drive.request.on != "ide"]
         opening.place_virtio([drive.on_virtio(number) for number, drive in enumerate(virtio)])
-        if image is not None and first is not None:
-            self._show_in_bios(opening, first, disks, cds)
-        elif opening.source.serves_drives:
-            opening.drives = tuple(drive.in_bios() for drive in (*disks, *cds))
-            opening.source = opening.source.beside(_further(disks, cds))
+        if booted is not None or opening.source.serves_drives:
+            _show_in_bios(opening, booted, disks, cds)
 
     def _add(self, request: DiskRequest, store: DiskStore, *, is_image: bool = False) -> None:
         kind, number = "cd" if request.is_cd else "disk", len(self._of_kind(is_cd=request.is_cd))
@@ -127,18 +132,6 @@ class Disks(Part):
 
     def _of_kind(self, *, is_cd: bool) -> list[Drive]:
         return [drive for drive in self._drives if drive.request.is_cd == is_cd]
-
-    def _show_in_bios(self, opening: Opening, image: Drive, disks: list[Drive], cds: list[Drive]) -> None:
-        """What boots, the `image`, is unit 0 of the BIOS's disk device. Other disks follow, then CDs."""
-        source = opening.source
-        assert source.disk is not None
-        further = [[drive for drive in drives if drive is not image] for drives in (disks, cds)]
-        opening.stores[BOOT_DISK] = PaddedStore(image.store)
-        opening.drives = (
-            BootDrive(BOOT_DISK, unit_sectors(source.disk.size), image.store.writable),
-            *(drive.in_bios() for drives in further for drive in drives),
-        )
-        opening.source = source.beside(_further(*further))
 
     def attach(self, machine: Standing) -> None:
         """See `Part`. The processes are there that read the maps of images."""
@@ -167,12 +160,17 @@ class Disks(Part):
             drive.store.close()
 
 
-def _further(disks: Sequence[Drive], cds: Sequence[Drive]) -> Further:
-    """Drives as the BIOS counts them."""
-    return Further(
-        tuple(drive.store.size // SECTOR for drive in disks),
-        tuple(drive.store.size // CD_SECTOR for drive in cds),
-    )
+def _show_in_bios(opening: Opening, booted: Drive | None, disks: list[Drive], cds: list[Drive]) -> None:
+    """What is `booted`, if anything, is unit 0 of the BIOS's disk device. Other disks follow, then CDs."""
+    further = [[drive for drive in drives if drive is not booted] for drives in (disks, cds)]
+    opening.drives = tuple(drive.in_bios() for drives in further for drive in drives)
+    if booted is not None:
+        assert opening.source.disk is not None
+        opening.stores[BOOT_DISK] = PaddedStore(booted.store)
+        unit = BootDrive(BOOT_DISK, unit_sectors(opening.source.disk.size), booted.store.writable)
+        opening.drives = (unit, *opening.drives)
+    told = Further(*(tuple(drive.sectors for drive in drives) for drives in further))
+    opening.source = opening.source.beside(told)
 
 
 def _send(channel: Channel, index: int, data: bytes) -> None:

@@ -561,12 +561,13 @@ def test_identify_tells_what_has_been_set() -> None:
 @pytest.mark.parametrize(
     ("sectors", "cylinders", "small", "large"),
     [
+        (1, 2, 1, 1),
         (16383 * 1008, 16383, 16383 * 1008, 16383 * 1008),
         (1 << 28, 16383, (1 << 28) - 1, 1 << 28),
         (20 * 10**9, 16383, (1 << 28) - 1, 20 * 10**9),
     ],
 )
-def test_identify_of_a_large_disk(sectors: int, cylinders: int, small: int, large: int) -> None:
+def test_identify_of_a_small_or_large_disk(sectors: int, cylinders: int, small: int, large: int) -> None:
     words = identify(one_disk(sectors))
     assert words[1] == cylinders
     assert words[60] | words[61] << 16 == small

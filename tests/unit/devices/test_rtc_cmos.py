@@ -1,13 +1,16 @@
-"""The CMOS bytes that tell the memory size."""
+"""The CMOS bytes that tell of memory and disks."""
 
 from __future__ import annotations
 
+from struct import pack
+
 import pytest
 
-from kvmbox.devices.cmos import memory_size_bytes
+from kvmbox.devices.cmos import disk_bytes, memory_size_bytes
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+TRACKS = 16 * 63
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,42 @@ def test_rtc_ram_starts_with_memory_sizes_and_zeros_elsewhere() -> None:
     model.write(0, 0, 1, 0x15)
     model.write(0, 1, 1, 0x12)
     assert model.read(0, 1, 1) == 0x12
+
+
+def geometry(cylinders: int) -> list[int]:
+    """The nine bytes of a disk with this many cylinders."""
+    low, high = cylinders & 0xFF, cylinders >> 8
+    return [low, high, 16, 0xFF, 0xFF, 0xC8, low, high, 63]
+
+
+@pytest.mark.parametrize(
+    ("cylinders", "types", "extended", "translations"),
+    [
+        ((0, 0, 0, 0), 0, (0, 0), 0),
+        ((20, 0, 0, 0), 0xF0, (47, 0), 0),
+        ((0, 20, 0, 0), 0x0F, (0, 47), 0),
+        ((1024, 1025, 0, 0), 0xFF, (47, 47), 0b0100),
+        ((0, 0, 2000, 16383), 0, (0, 0), 0b01010000),
+        ((16383, 0, 1024, 0), 0xF0, (47, 0), 0b0001),
+    ],
+)
+def test_cmos_disks_are_filled_in(
+    cylinders: tuple[int, ...], types: int, extended: tuple[int, int], translations: int
+) -> None:
+    found = disk_bytes(pack("<4Q", *(count * TRACKS for count in cylinders)))
+    assert [found.get(address, 0) for address in (0x12, 0x19, 0x1A, 0x39)] == [types, *extended, translations]
+    for count, first in zip(cylinders, (0x1B, 0x24), strict=False):
+        wanted = geometry(count) if count else [0] * 9
+        assert [found.get(address, 0) for address in range(first, first + 9)] == wanted
+
+
+@pytest.mark.parametrize(("sectors", "cylinders"), [(1, 2), (3 * TRACKS - 1, 2), (1 << 40, 16383)])
+def test_cmos_cylinders_of_a_disk_have_limits(sectors: int, cylinders: int) -> None:
+    found = disk_bytes(pack("<Q", sectors))
+    assert [found[address] for address in range(0x1B, 0x24)] == geometry(cylinders)
+
+
+def test_rtc_ram_tells_of_disks() -> None:
+    model = RtcMc146818(base_seconds=0, memory_bytes=128 * MIB, disks=pack("<2Q", 20 * TRACKS, 30 * TRACKS))
+    model.write(0, 0, 1, 0x12)
+    assert model.read(0, 1, 1) == 0xFF

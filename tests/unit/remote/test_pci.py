@@ -15,7 +15,7 @@ from kvmbox.pci import Bar, Piece, PlacedFunction
 from kvmbox.remote.pci import PciFabric
 from tests.support.loop_rig import Device
 
-ONE, OTHER, BRIDGE = 3 << 3, 4 << 3, 1 << 3
+ONE, OTHER, BRIDGE, DISPLAY = 3 << 3, 4 << 3, 1 << 3, 2 << 3
 PORTS = Bar(
     32,
     (Piece(0, 20, 0x600), Piece(20, 12, 0x100)),
@@ -27,7 +27,7 @@ HOME, ELSEWHERE = 0xE200_0000, 0xE800_0000
 
 
 class Rig:
-    """Two functions: one with ports and memory on interrupt C, the other with memory on D."""
+    """Two functions: one with ports and memory on interrupt C, the other with memory on D. And a display."""
 
     def __init__(self) -> None:
         self.ports, self.mmio = MovingBus(16), MovingBus(52)
@@ -43,6 +43,7 @@ class Rig:
                 PlacedFunction(BRIDGE, ""),
                 PlacedFunction(ONE, "one", ((0, PORTS, 0xC000), (1, MEMORY, HOME)), 2),
                 PlacedFunction(OTHER, "other", ((0, MEMORY, HOME + 0x1000),), 3, has_msi=True),
+                PlacedFunction(DISPLAY, "", ((0, Bar(0x1000, ()), layout.FRAME_BUFFER),)),
             )
         )
         self.fabric = PciFabric(
@@ -97,6 +98,13 @@ def test_registers_are_where_the_firmware_put_them(rig: Rig) -> None:
     assert rig.one.accesses == [("write", 0x404, 4, 7), ("write", 0xC04, 4, 8), ("write", 0x100, 4, 9)]
     assert rig.mmio.read(HOME + 0x100, 4) == 0xFFFF_FFFF
     assert rig.other.accesses == []
+
+
+def test_frame_buffer_does_not_move(rig: Rig) -> None:
+    for address in (layout.FRAME_BUFFER, ELSEWHERE, ELSEWHERE):
+        assert rig.apply(Decode(DISPLAY, 0, address, 1))
+    what = "VGA, base address 0 decodes nowhere: the frame buffer does not move to address"
+    assert rig.notes == [f"{what} {ELSEWHERE:#x}"]
 
 
 def test_register_is_moved_and_removed(rig: Rig) -> None:
