@@ -233,8 +233,9 @@ __attribute__((used)) static _Noreturn void launch(long *stack)
     const char *program = by_shell ? path : interpreter;
     long result = syscall3(SYS_EXECVE, (long)program, (long)words, (long)allowed);
     DIE("cannot start '", program, "': ", reason(result),
-        result == -E2BIG ? "\nhint: give it fewer or shorter arguments"
-                         : "\nhint: the Python that kvmbox was installed for is gone; install kvmbox anew");
+        result == -E2BIG   ? "\nhint: give it fewer or shorter arguments"
+        : result == -EACCES ? "\nhint: this user may not run it; install kvmbox with a Python that all may run"
+                            : "\nhint: the Python that kvmbox was installed for is gone; install kvmbox anew");
 }
 
 __asm__(".globl _start\n"

@@ -103,6 +103,7 @@ NAMED_BY_THE_CORE: Final = {
         "screen.wanted",
         "snapshot.snapshots",
     },  # what reads a value
+    "kvmbox.run.config": {"snapshot.snapshots"},  # what snapshots cannot be taken beside
     "kvmbox.run.parts": {"snapshot.restore"},
     "kvmbox.run.part": {"screen.text_picture"},
     # What a program calls, and no option.

@@ -8,7 +8,7 @@ import time
 
 from kvmbox import bytecode
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
-from kvmbox.cli.messages import INTERRUPTED, note, report, say
+from kvmbox.cli.messages import note, report, say
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early
 from kvmbox.host.distinct import refuse_shared
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from kvmbox.run.machine import Machine
     from kvmbox.run.result import RunResult
     from kvmbox.run.timeline import Timeline
+
+
+REPORTS = {"json_path": "--json", "html": "--html"}
+"""What a run is reported in, by option."""
 
 
 class Line(Value):
@@ -41,11 +45,9 @@ def carry_out(line: Line) -> int:
 
     allow_enough()
     timeline = Timeline()
-    json_path, html = line.values.get("json_path"), line.values.get("html")
     machine = _machine(line, timeline)
-    reports = ("--json", json_path), ("--html", html)
-    written = [(option, path) for option, path in reports if path is not None]
-    written += machine.config.files_written
+    paths = {flag: line.values[name] for name, flag in REPORTS.items() if name in line.values}
+    written = [*paths.items(), *machine.config.files_written]
     if written:
         from kvmbox.cli.output_files import refuse_stdout
 
@@ -53,37 +55,29 @@ def carry_out(line: Line) -> int:
         refuse_shared(written, machine.config.files_read)
     if line.values.get("watch"):
         return _watch(machine)
-    write = page = None
-    if json_path is not None:
-        from kvmbox.cli.output_files import open_data
+    reports = None
+    if paths:
+        from kvmbox.cli.run_reports import RunReports
 
-        write = open_data(json_path)
-    if html is not None:
-        from kvmbox.cli.run_page import RunPage
-
-        page = RunPage(html, machine.messages)
+        reports = RunReports(paths, machine.messages)
     caller = ProcessOwner(tracebacks=bool(line.values.get("debug")))
     try:
+        if reports is not None:
+            reports.open()
         result = machine.run_here(caller, timeline, started=bytecode.loaded)
     except (KvmboxError, KeyboardInterrupt) as error:
         early.raising = False  # this is how it ends, whatever signal comes now
-        status, reason = INTERRUPTED, "interrupted before the start"
-        if isinstance(error, KvmboxError):
-            status, reason = error.exit_status, str(error)
-        if write is not None:
-            write({"status": status, "reason": reason})
-        if page is not None:
-            page.write_failure(status, reason, error, time.monotonic_ns() - timeline.started)
+        if reports is not None:
+            reports.fail(error, time.monotonic_ns() - timeline.started)
         raise
     wall = time.monotonic_ns() - timeline.started
-    # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
+    # First what programs read: stderr may be a pipe that nobody empties.
     try:
-        if write is not None:
-            write(result.as_json(wall))
-        if page is not None:
-            page.write(result, wall)
+        lost = None if reports is None else reports.write(result, wall)
     finally:
         _tell(result, wall, line.values)
+    if lost is not None:
+        raise lost
     return result.status
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from functools import partial
 from typing import Any, Final, TextIO
 
 from kvmbox import __version__
@@ -37,11 +36,6 @@ def open_output(path: str | None, option: str = "--json") -> TextIO | None:
         return os.fdopen(os.dup(1) if path == STDOUT else open_for_writing(path), "w", encoding="utf-8")
     except OSError as error:
         raise StartError(f"cannot write {option} '{path}': {reason(error)}") from error
-
-
-def open_data(path: str) -> Callable[[dict[str, Any]], None]:
-    """What fills the file of --json, which is opened now."""
-    return partial(write_data, path, open_output(path))
 
 
 def for_people(json_path: str | None) -> AbstractContextManager[object]:

@@ -185,3 +185,10 @@ class CaptureStream:
         """No byte is unwritten; nor will there be another one."""
         self._capture.end()
         return 0
+
+
+def checked(option: str, backend: object) -> Capture:
+    """The backend of a port that is no text. Raises UsageError."""
+    if not isinstance(backend, Capture):
+        raise UsageError(f"{option}: {backend!r} is neither text nor a Capture")
+    return backend

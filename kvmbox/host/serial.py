@@ -63,7 +63,9 @@ def _serial_spec(port: str, backend: str | Capture | None, text: str) -> SerialS
     if port.upper() not in SERIAL_PORTS or backend is None:
         raise UsageError(f"--serial '{text}': no such serial port '{port}'", hint=f"accepted: {accepted}")
     if not isinstance(backend, str):
-        return SerialSpec(port.upper(), "capture", capture=backend)
+        from kvmbox.host.capture import checked
+
+        return SerialSpec(port.upper(), "capture", capture=checked(f"--serial {port}", backend))
     kind, colon, path = backend.partition(":")
     if kind == "file" and colon and path:
         return SerialSpec(port.upper(), kind, path)
@@ -75,7 +77,9 @@ def _serial_spec(port: str, backend: str | Capture | None, text: str) -> SerialS
 def parse_debugcon(backend: str | Capture) -> SerialSpec:
     """What --debugcon may be; UsageError that says what is accepted."""
     if not isinstance(backend, str):
-        return SerialSpec(DEBUGCON, "capture", capture=backend)
+        from kvmbox.host.capture import checked
+
+        return SerialSpec(DEBUGCON, "capture", capture=checked("--debugcon", backend))
     kind, colon, path = backend.partition(":")
     if kind == "file" and colon and path:
         return SerialSpec(DEBUGCON, kind, path)

@@ -17,6 +17,7 @@ from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.jail import layers
 from kvmbox.lean import Value
 from kvmbox.remote.pool import Design, Sandbox, Seccomp
+from kvmbox.run.by_name import load
 from kvmbox.run.choices import (
     DEFAULT_IPC,
     DEFAULT_RTC,
@@ -34,9 +35,6 @@ from kvmbox.run.options import PARAMETERS
 
 DISKS: Final = ("disks", "cdroms")
 """The options that name what is a disk of the guest."""
-
-MOST_SNAPSHOTS: Final = 64
-"""How many snapshots a run may plan."""
 
 NO_FAULTS_IN_SNAPSHOTS: Final = "a snapshot has no room for how far the faults have come"
 
@@ -269,13 +267,8 @@ def check(config: RunConfig, options: Mapping[str, Any]) -> None:
         raise UsageError(
             f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"
         )
-    if len(options["snapshot_when"]) > MOST_SNAPSHOTS:
-        raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
-    if options["snapshot_when"] and any(disk.mode == "write" for disk in options["disks"]):
-        raise UsageError(
-            "--snapshot-when contradicts --disk FILE,write",
-            hint="the file goes on, and the snapshot would not: leave ',write' out",
-        )
+    if options["snapshot_when"]:
+        load("snapshot.snapshots", "check")(options)
     if options["inject"] and (options["snapshot_when"] or config.start is not None):
         raise UsageError(
             f"--inject contradicts {'--from' if config.start is not None else '--snapshot-when'}",

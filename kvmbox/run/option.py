@@ -90,7 +90,13 @@ class Option(Value):
 
     def take(self, value: Any) -> Any:
         """What a run keeps of a parameter of `Machine`. Raises UsageError."""
-        if isinstance(value, Mapping) and not self.parse:
+        try:
+            return self._taken(value)
+        except (TypeError, AttributeError, UnicodeError) as error:  # a program passes anything
+            raise UsageError(f"{self.spelling}: {value!r} is no {self.annotation}") from error
+
+    def _taken(self, value: Any) -> Any:
+        if isinstance(value, Mapping) and self.kind == REPEATED and not self.parse:
             return value
         if self.kind == REPEATED:
             return tuple(map(self._one, several(self.spelling, value)))
@@ -108,7 +114,8 @@ class Option(Value):
             self._check_bounds(value)
         if self.parse:
             return load_any(*self.parse.split(":"))(value)
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
+        is_text = not (self.kind == FLAG or self.type or self.choices or self.bounds)
+        return os.fspath(value) if is_text or isinstance(value, os.PathLike) else value
 
     def _check_bounds(self, value: int) -> None:
         assert self.bounds is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from operator import index
 from typing import Any, Final, TypeAlias, TypeVar
 
 from kvmbox import layout
@@ -63,7 +64,7 @@ def guest_time(text: str) -> int | None:
 
 def memory_size(value: int | str) -> int:
     """Guest memory in bytes. ValueError."""
-    size = parse_size(value) if isinstance(value, str) else value
+    size = parse_size(value) if isinstance(value, str) else index(value)
     if size is None:
         raise ValueError(f"'{value}' is not a size: give bytes, or a number with K, M or G")
     if isinstance(value, str) and value.isdecimal() and 0 < size < layout.PAGE_SIZE:
@@ -80,7 +81,7 @@ def memory_size(value: int | str) -> int:
 
 def byte_count(value: int | str) -> int:
     """A positive number of bytes. ValueError."""
-    size = parse_size(value) if isinstance(value, str) else value
+    size = parse_size(value) if isinstance(value, str) else index(value)
     if not size or size < 0:
         raise ValueError(f"'{value}' is not a positive number of bytes (K, M and G may follow)")
     return size
@@ -150,8 +151,8 @@ def seconds(value: float | str) -> float:
 
 def _integer(value: int | str) -> int | None:
     try:
-        number = int(value, 0) if isinstance(value, str) else value
-    except ValueError:
+        number = int(value, 0) if isinstance(value, str) else index(value)
+    except (ValueError, TypeError):
         return None
     return number if number >= 0 else None
 
@@ -182,4 +183,4 @@ def parse_rtc_base(text: str, *, now: float | None = None) -> int:
 
 def rtc_base(value: int | str) -> int:
     """The same of a number, which it is already, or of a text. Raises UsageError."""
-    return parse_rtc_base(value) if isinstance(value, str) else value
+    return parse_rtc_base(value) if isinstance(value, str) else index(value)

@@ -152,6 +152,12 @@ def test_interpreter_that_cannot_be_had_gives_4(
     assert_refused(start(launcher, "guests"), words)
 
 
+def test_interpreter_that_the_user_may_not_run_is_not_taken_for_gone(built: Path, tmp_path: Path) -> None:
+    done = start(install(built, tmp_path / "bin", "", "#!/etc/passwd"), "guests")
+    assert_refused(done, "cannot start '/etc/passwd': Permission denied")
+    assert "hint: this user may not run it" in done.stderr
+
+
 def test_package_that_is_gone_gives_4(kvmbox: Path) -> None:
     done = start(kvmbox, "guests", PYTHONPATH="/nowhere", PYTHONSAFEPATH="1", PYTHONNOUSERSITE="1")
     if done.returncode:  # else kvmbox is installed for this interpreter, not only found by PYTHONPATH

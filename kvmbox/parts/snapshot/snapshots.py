@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +20,9 @@ from kvmbox.errors import SnapshotFileError, UsageError
 from kvmbox.host.clock import GuestClock
 from kvmbox.run.choices import SnapshotCondition, spec
 from kvmbox.run.standstill import Visitor
+
+MOST_SNAPSHOTS: Final = 64
+"""How many snapshots a run may plan."""
 
 GUEST_ENDED: Final = "the guest ended before"
 
@@ -173,6 +176,19 @@ class Snapshots(Visitor):
 def _finish(unfinished: Iterable[Callable[[], None]]) -> None:
     for finish in unfinished:
         finish()
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse what no snapshot can be taken beside. `options` are all of a machine. Raises UsageError."""
+    if len(options["snapshot_when"]) > MOST_SNAPSHOTS:
+        raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
+    if any(disk.mode == "write" for disk in options["disks"]):
+        raise UsageError(
+            "--snapshot-when contradicts --disk FILE,write",
+            hint="the file goes on, and the snapshot would not: leave ',write' out",
+        )
+    if options["virtio_console"] is not None:
+        raise UsageError("--snapshot-when contradicts --virtio-console", hint="use a serial port instead")
 
 
 def condition(value: Any) -> SnapshotCondition:

@@ -196,6 +196,8 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"memory": "much"}, [], "--memory: 'much' is not a size"),
     ({"memory": 5000}, [], "--memory: '5000' is not a multiple of the page size"),
     ({"timeout": 0}, [], "--timeout: '0' is not a positive number of seconds"),
+    ({"cpus": 1.5}, [], "--cpus: '1.5' is not a whole number from 1 to"),
+    ({"debug_exit": {}}, [], "--debug-exit: '{}' is neither none nor a port"),
     ({"debug_exit": 65536}, [], "--debug-exit: '65536' is neither none nor a port"),
     ({"record": "x", "record_limit": 0}, [], "--record-limit: '0' is not a positive number"),
     ({"profile": "x", "profile_rate": 1001}, [], "--profile-rate: '1001' is not a whole number from 1 to"),
@@ -284,13 +286,36 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"fw_cfg": ["opt/a"]}, [], "--fw-cfg 'opt/a' is not NAME=FILE"),
     ({"serial": {"COM9": "null"}}, [], "--serial 'COM9=null': no such serial port 'COM9'"),
     ({"serial": {"COM1": "tcp"}}, [], "--serial 'COM1=tcp': unknown backend 'tcp'"),
+    ({"serial": {"COM1": 7}}, [], "--serial COM1: 7 is neither text nor a Capture"),
+    ({"debugcon": None}, [], "--debugcon: None is neither text nor a Capture"),
+    (
+        {"snapshot_when": "x=f", "virtio_console": "null"},
+        ["--snapshot-when", "x=f", "--virtio-console", "null"],
+        "--snapshot-when contradicts --virtio-console",
+    ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        *(("memory", 4096.0), ("serial_limit", b"1"), ("rtc_base", 1.5), ("timeout", [])),
+        *(("success_status", "43"), ("restart_budget", "3"), ("entry", 7)),
+        *(("cpu", None), ("append", 7), ("record", 7), ("expect", "\ud800")),
+        *(("gdb", 1234), ("vnc", 5900), ("inject", [None]), ("expect_picture", 7)),
+    ],
+)
+def test_value_of_a_wrong_type_is_a_usage_error(option: str, given: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        Machine("hello32", **{option: given})
+    assert str(caught.value).startswith(f"{ROWS[option].spelling}: ")
+    assert str(caught.value).endswith(f" is no {ROWS[option].annotation}")
 
 
 def test_parameter_that_is_none_is_refused_when_called_and_by_type_checkers() -> None:
     with pytest.raises(TypeError, match=r"'memroy'\. Did you mean 'memory'"):
         Machine("hello32", memroy="1M")  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
+    with pytest.raises(UsageError, match=r"--cpus: '\[2\]' is not a whole number"):
         Machine("hello32", cpus=[2])  # type: ignore[arg-type]
     with pytest.raises(SnapshotFileError):
         Machine.from_snapshot("no-such-file", memory="1M")  # type: ignore[call-arg]
