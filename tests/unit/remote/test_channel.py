@@ -399,7 +399,7 @@ LIES: Final[dict[str, tuple[dict[str, object], str]]] = {
     "another device": ({"device": 0}, "kind 0x82"),
     "a device that is none": ({"device": 200}, "kind 0x82"),
     "another size": ({"size": 2}, "kind 0x82"),
-    "a value that is steady for too long": ({"zero": MAX_STEADY + 1}, "a steady value (0x186a2)"),
+    "a value that is steady for too long": ({"zero": MAX_STEADY + 1}, "a steady value (0x30d44)"),
     "a steady value with an effect": ({"zero": 2, "count": 1, "body": IRQ}, "a steady value (0x2)"),
     "a value above the limit": ({"value": 0x100}, "value 0x100 where at most 0xff can be"),
     "the largest value": ({"value": 2**64 - 1}, "where at most 0xff can be"),
