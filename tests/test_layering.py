@@ -380,9 +380,9 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
         "kvmbox.wire",
         *(
             f"kvmbox.wire.{one}"
-            for one in ("blocks", "chains", "effects", "media_effects", "page_layout", "pci_effects")
+            for one in ("blocks", "chains", "effect_kinds", "effects", "media_effects", "pci_effects")
         ),
-        *("kvmbox.wire.protocol", "kvmbox.wire.spawner_frames"),
+        *("kvmbox.wire.page_layout", "kvmbox.wire.protocol", "kvmbox.wire.spawner_frames"),
     }
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.
     assert side & {"kvmbox.sandbox.seccomp", "kvmbox.sandbox.policy", "kvmbox.sandbox.listener"} == set()

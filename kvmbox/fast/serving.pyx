@@ -21,7 +21,8 @@ from posix.unistd cimport read, write
 from kvmbox.devices.model import HostOutput, IrqLine
 from kvmbox.jail.server import NO_HEADER, error_answer
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.effects import BY_CLASS, EFFECT, HOST_OUTPUT, encode_effects_of
+from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
+from kvmbox.wire.effects import HOST_OUTPUT, encode_effects_of
 
 cdef extern from "volatile.h" nogil:
     uint64_t load(const uint64_t *place)

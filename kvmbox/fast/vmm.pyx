@@ -35,7 +35,8 @@ import time
 
 from kvmbox.devices.model import MOVED, PULSES, IrqLine
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.effects import BY_CLASS, EFFECT, HOST_OUTPUT
+from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
+from kvmbox.wire.effects import HOST_OUTPUT
 
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock

@@ -57,7 +57,8 @@ from kvmbox.remote.transport import (
 )
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, MAX_STRING, Block
-from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
+from kvmbox.wire.effect_kinds import EFFECT
+from kvmbox.wire.effects import HOST_OUTPUT, decode_effects
 from kvmbox.wire.protocol import (
     HEADER,
     MAX_FRAME,

@@ -36,7 +36,7 @@ from kvmbox.remote.follow_up import Application
 from kvmbox.remote.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import MAX_STRING
-from kvmbox.wire.effects import BY_CLASS
+from kvmbox.wire.effect_kinds import BY_CLASS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ the bytes are in the value.
 from __future__ import annotations
 
 from kvmbox.devices.model import HostOutput
-from kvmbox.wire.effects import BY_CLASS
+from kvmbox.wire.effect_kinds import BY_CLASS
 from kvmbox.wire.protocol import (
     READ,
     READ_STRING,

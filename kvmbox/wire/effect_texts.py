@@ -10,38 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import kvmbox.wire.media_effects
 import kvmbox.wire.pci_effects  # noqa: F401 - whoever shows effects decodes them all
-from kvmbox.devices.media import (
-    Aperture,
-    ChainRead,
-    ChainServe,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
-    ConfigChanged,
-    Connect,
-    Flush,
-    FrameBuffer,
-    Queue,
-    Walk,
-    Window,
-)
-from kvmbox.devices.model import (
-    NO_RISE,
-    ContentRead,
-    Effect,
-    HostOutput,
-    InputRoom,
-    IrqLine,
-    LateWrites,
-    MemoryRead,
-    MemoryWrite,
-    Reset,
-    RisesAt,
-    Stop,
-    Suspend,
-    TakeLine,
-    Transfer,
-)
+from kvmbox.devices import media, model
 from kvmbox.devices.pci_effects import Control, Decode, Message, Route
 
 if TYPE_CHECKING:
@@ -50,13 +19,13 @@ if TYPE_CHECKING:
 _LATE: Final = ("forbids", "allows", "lets pin 0 pulse for")
 
 
-def _rise_text(effect: RisesAt, wire: Callable[[int], str]) -> str:
-    if effect.at == NO_RISE:
+def _rise_text(effect: model.RisesAt, wire: Callable[[int], str]) -> str:
+    if effect.at == model.NO_RISE:
         return f"announces nothing for {wire(effect.pin)}"
     return f"announces that {wire(effect.pin)} rises at {effect.at} ns"
 
 
-def _irq_text(effect: IrqLine, wire: Callable[[int], str]) -> str:
+def _irq_text(effect: model.IrqLine, wire: Callable[[int], str]) -> str:
     missed = f" ({effect.coalesced} coalesced)" if effect.coalesced else ""
     return f"{'raises' if effect.level else 'lowers'} {wire(effect.pin)}{missed}"
 
@@ -76,66 +45,68 @@ def _function_text(number: int) -> str:
     return f"{number >> 3:02x}.{number & 7}"
 
 
-TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] = {
-    IrqLine: _irq_text,
-    HostOutput: lambda effect, _: f"sends {excerpt(effect.data)}",
-    InputRoom: lambda effect, _: f"has room for {effect.count} bytes",
-    Reset: lambda *_: "asks for a reset",
-    Stop: lambda *_: "asks for a stop",
-    MemoryRead: lambda effect, _: f"asks for memory (tag {effect.tag}): {ranges_text(effect.ranges)}",
-    MemoryWrite: lambda effect, _: (
+TEXTS: Final[Mapping[type[model.Effect], Callable[[Any, Callable[[int], str]], str]]] = {
+    model.IrqLine: _irq_text,
+    model.HostOutput: lambda effect, _: f"sends {excerpt(effect.data)}",
+    model.InputRoom: lambda effect, _: f"has room for {effect.count} bytes",
+    model.Reset: lambda *_: "asks for a reset",
+    model.Stop: lambda *_: "asks for a stop",
+    model.MemoryRead: lambda effect, _: f"asks for memory (tag {effect.tag}): {ranges_text(effect.ranges)}",
+    model.MemoryWrite: lambda effect, _: (
         f"writes {len(effect.data)} bytes to memory at {effect.address:#x}: {excerpt(effect.data)}"
     ),
-    Transfer: lambda effect, _: (
+    model.Transfer: lambda effect, _: (
         f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
         f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
     ),
-    ContentRead: lambda effect, _: (
+    model.ContentRead: lambda effect, _: (
         f"asks for {effect.size} bytes of resource {effect.resource} at byte {effect.offset}"
         f" (tag {effect.tag})"
     ),
-    TakeLine: lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
-    Suspend: lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
-    LateWrites: lambda effect, _: f"{_LATE[effect.allowed]} late writes to register {effect.register}",
-    RisesAt: _rise_text,
-    Window: lambda effect, _: (
+    model.TakeLine: lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
+    model.Suspend: lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
+    model.LateWrites: lambda effect, _: f"{_LATE[effect.allowed]} late writes to register {effect.register}",
+    model.RisesAt: _rise_text,
+    media.Window: lambda effect, _: (
         f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
         f"{effect.resource} at byte {effect.offset} (tag {effect.tag})"
     ),
-    Aperture: lambda effect, _: (
+    media.Aperture: lambda effect, _: (
         f"lets {effect.size} bytes at {effect.address:#x} be plain memory"
         if effect.is_plain
         else f"asks for {effect.size} bytes of the window at {effect.address:#x}"
     ),
-    Flush: lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
-    Queue: lambda effect, _: (
+    media.Flush: lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
+    media.Queue: lambda effect, _: (
         f"has queue {effect.index} of {effect.size} at {effect.descriptors:#x}, {effect.available:#x}, "
         f"{effect.used:#x}"
     ),
-    Walk: lambda effect, _: (
+    media.Walk: lambda effect, _: (
         f"wants the chains of queue {effect.index}, {effect.count} at a time"
         if effect.count
         else f"wants no chains of queue {effect.index}"
     ),
-    ChainRead: lambda effect, _: f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}",
-    ChainWrite: lambda effect, _: (
+    media.ChainRead: lambda effect, _: (
+        f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}"
+    ),
+    media.ChainWrite: lambda effect, _: (
         f"writes {len(effect.data)} bytes to chain {effect.handle} at {effect.skip}: {excerpt(effect.data)}"
     ),
-    ChainTransfer: lambda effect, _: (
+    media.ChainTransfer: lambda effect, _: (
         f"asks to {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
         f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
     ),
-    ChainServe: lambda effect, _: (
+    media.ChainServe: lambda effect, _: (
         f"has {effect.size} bytes of medium {effect.resource} at byte {effect.offset} "
         f"{'read' if effect.to_guest else 'written'} for chain {effect.handle} at {effect.skip}, then status "
         f"{effect.good} or {effect.bad} at {effect.place}, and gives it back"
     ),
-    Connect: lambda effect, _: (
+    media.Connect: lambda effect, _: (
         f"connects queue {effect.index} {'behind' if effect.to_guest else 'with'} medium {effect.resource}, "
         f"{effect.header} bytes before a packet"
     ),
-    ConfigChanged: lambda _effect, _: "tells of its configuration",
-    ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
+    media.ConfigChanged: lambda _effect, _: "tells of its configuration",
+    media.ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
     Decode: lambda effect, _: (
         f"{'places' if effect.enabled else 'removes'} base address {effect.bar} of function "
         f"{_function_text(effect.function)}" + (f" at {effect.address:#x}" if effect.enabled else "")
@@ -150,7 +121,7 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
         f"{'sends' if effect.enabled else 'keeps'} {wire(effect.pin)} as {effect.data:#x} to "
         f"{effect.address:#x}"
     ),
-    FrameBuffer: lambda effect, _: (
+    media.FrameBuffer: lambda effect, _: (
         f"clears {effect.clear} bytes of the frame buffer, and shows "
         f"{f'its piece {effect.bank}' if effect.shown else 'RAM'} at 0xa0000"
     ),

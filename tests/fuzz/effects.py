@@ -20,7 +20,7 @@ from kvmbox.remote.buses import Buses
 from kvmbox.remote.follow_up import Application
 from kvmbox.remote.grants import Grants, Rise, bind, rise_slack
 from kvmbox.remote.guest_memory import Submit
-from kvmbox.wire import effects, media_effects, pci_effects, protocol
+from kvmbox.wire import effect_kinds, effects, media_effects, pci_effects, protocol
 from kvmbox.wire.protocol import FrameError
 from tests.fuzz.lives import random_request
 from tests.support.dice import Dice
@@ -56,12 +56,12 @@ def effect_bytes(dice: Dice, kinds: Sequence[Any]) -> bytes:
     tail = b""
     if kind.has_ranges:
         pin %= 5
-        tail = b"".join(effects.RANGE.pack(number(dice, 64), number(dice, 32)) for _ in range(pin))
+        tail = b"".join(effect_kinds.RANGE.pack(number(dice, 64), number(dice, 32)) for _ in range(pin))
     elif kind.has_data:
         tail = dice.randbytes(dice.some((0, 1, 16, 4000)))
         argument = len(tail)
     words = b"".join(number(dice, 64).to_bytes(8, "little") for _ in range(kind.words))
-    made = bytearray(effects.EFFECT.pack(kind.tag, 0, pin, level, argument) + words + tail)
+    made = bytearray(effect_kinds.EFFECT.pack(kind.tag, 0, pin, level, argument) + words + tail)
     if dice.byte() < 25:
         made[dice.byte() % len(made)] ^= 1 << dice.byte() % 8
     return bytes(made[: len(made) - (dice.byte() > 250)])
@@ -134,7 +134,7 @@ class Asker:
         found = asked.grants.check(0, effect, sent.encode())
         if found is None:
             return
-        kind = effects.BY_CLASS[type(effect)]
+        kind = effect_kinds.BY_CLASS[type(effect)]
         assert asked.names & _named(kind), f"{effect} is granted"
         assert not kind.after_write or sent.kind == protocol.WRITE
         found[0](*found[1])

@@ -28,7 +28,8 @@ from kvmbox.remote.survival import Survival
 from kvmbox.remote.transport import EndedError, Link
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.blocks import BLOCKS
-from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
+from kvmbox.wire.effect_kinds import EFFECT
+from kvmbox.wire.effects import HOST_OUTPUT
 from kvmbox.wire.protocol import HEADER, Request, hello_requests
 from tests.support.halves import Half, built_halves
 from tests.support.judge import ACCESSES, ASKS, NOW, Ask, grants, send

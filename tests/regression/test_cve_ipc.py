@@ -16,7 +16,7 @@ from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.transports import make_link
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import BY_CLASS, EFFECT
+from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
 from kvmbox.wire.protocol import request_word
 
 SIZES = (1, 2, 4)

@@ -34,7 +34,7 @@ from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.jail import layers
 from kvmbox.pci import PCI
-from kvmbox.wire import effects, media_effects, pci_effects, protocol
+from kvmbox.wire import effect_kinds, effects, media_effects, pci_effects, protocol
 from kvmbox.wire import page_layout as page
 
 ROOT = Path(__file__).parents[2]
@@ -315,24 +315,24 @@ def test_wire_page_table_is_the_layout_of_the_page() -> None:
 EFFECT_HEADING = ("tag", "name", "granted by", "pin", "level", "argument", "behind it")
 
 
-def effect_row(kind: effects.EffectKind) -> tuple[str, ...]:
+def effect_row(kind: effect_kinds.EffectKind) -> tuple[str, ...]:
     """The row of docs/wire-protocol.md for `kind`."""
     meanings: dict[str, list[str]] = {}
     for place, meaning in kind.fields:
         meanings.setdefault(place, []).append(meaning)
     tail = [
         f"{what}: {meaning}"
-        for place, what in ((effects.RANGES, "ranges"), (effects.DATA, "bytes"))
+        for place, what in ((effect_kinds.RANGES, "ranges"), (effect_kinds.DATA, "bytes"))
         for meaning in meanings.get(place, [])
     ]
     return (
         str(kind.tag),
         kind.name,
         either([f"`{grant}`" for grant in kind.grants]) + (", after a write" if kind.after_write else ""),
-        *meanings.get(effects.PIN, ["number of ranges" if kind.has_ranges else "0"]),
-        *meanings.get(effects.LEVEL, ["0"]),
-        *meanings.get(effects.ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
-        " + ".join([*meanings.get(effects.WORD_BEHIND, []), *tail]),
+        *meanings.get(effect_kinds.PIN, ["number of ranges" if kind.has_ranges else "0"]),
+        *meanings.get(effect_kinds.LEVEL, ["0"]),
+        *meanings.get(effect_kinds.ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
+        " + ".join([*meanings.get(effect_kinds.WORD_BEHIND, []), *tail]),
     )
 
 
@@ -345,9 +345,9 @@ def test_wire_effect_table_is_the_table_of_effects() -> None:
     assert [tuple(row) for row in rows] == [
         effect_row(kind) for kind in (*effects.TABLE, *media_effects.TABLE, *pci_effects.TABLE)
     ]
-    assert effects.EFFECT.format == "<BBBBI"
-    assert f"at most {effects.MAX_EFFECTS}. Each has {effects.EFFECT.size} bytes" in WIRE_PROSE
-    assert f"a range has {effects.RANGE.size} bytes" in WIRE_PROSE
+    assert effect_kinds.EFFECT.format == "<BBBBI"
+    assert f"at most {effects.MAX_EFFECTS}. Each has {effect_kinds.EFFECT.size} bytes" in WIRE_PROSE
+    assert f"a range has {effect_kinds.RANGE.size} bytes" in WIRE_PROSE
 
 
 # --- Architecture and threats ----------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from kvmbox.remote.patience import printable
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.chains import decode_chains
+from kvmbox.wire.effect_kinds import BY_CLASS
 from kvmbox.wire.effect_texts import TEXTS, excerpt
-from kvmbox.wire.effects import BY_CLASS, decode_effects
+from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 
 WHOLE_PROCESS: Final = frozenset({protocol.HELLO, protocol.ADVANCE, protocol.RESET, protocol.SHUTDOWN})

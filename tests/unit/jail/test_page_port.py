@@ -13,7 +13,8 @@ from kvmbox.jail.loop import serve
 from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.effects import EFFECT, decode_effects
+from kvmbox.wire.effect_kinds import EFFECT
+from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request
 

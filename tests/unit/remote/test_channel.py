@@ -19,7 +19,8 @@ from kvmbox.remote.patience import hung_error, printable
 from kvmbox.remote.stream import SocketTransport
 from kvmbox.remote.transport import Waits, Words
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
+from kvmbox.wire.effect_kinds import EFFECT
+from kvmbox.wire.effects import encode_effects, encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_STEADY, NO_DEADLINE, request_word
 from tests.support.far_end import FarEnd
 from tests.support.halves import Half

@@ -27,7 +27,7 @@ from kvmbox.devices.model import (
 )
 from kvmbox.remote.grants import Rise, bind
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import BY_CLASS, EffectKind
+from kvmbox.wire.effect_kinds import BY_CLASS, EffectKind
 from kvmbox.wire.effects import TABLE as PLAIN
 from kvmbox.wire.media_effects import TABLE as MEDIA
 from kvmbox.wire.protocol import Request

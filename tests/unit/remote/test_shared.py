@@ -22,7 +22,8 @@ from kvmbox.remote.shared import ASK_EVERY, MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, P
 from kvmbox.remote.spin import SpinGrants, Spinner
 from kvmbox.remote.transport import Link, Waits
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.effects import BY_CLASS, EFFECT, encode_effects
+from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
+from kvmbox.wire.effects import encode_effects
 from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, request_word
 from tests.support.halves import Half

@@ -18,7 +18,8 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.transports import make_link
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
+from kvmbox.wire.effect_kinds import EFFECT
+from kvmbox.wire.effects import encode_effects, encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, Request, request_word
 from tests.support.halves import Half
 from tests.support.log import Log

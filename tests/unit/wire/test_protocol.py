@@ -21,7 +21,8 @@ from kvmbox.devices.model import (
     Transfer,
 )
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import BY_CLASS, EFFECT, MAX_EFFECTS, decode_effects, encode_effects, encode_reply
+from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
+from kvmbox.wire.effects import MAX_EFFECTS, decode_effects, encode_effects, encode_reply
 from kvmbox.wire.protocol import (
     HEADER,
     MAX_FRAME,
