@@ -60,6 +60,7 @@ _LINUX_CODE64: Final = Segment(0, FLAT_LIMIT, _BOOT_CS, TYPE_CODE, present=1, s=
 _LINUX_DATA64: Final = _LINUX_DATA32
 _LINUX_GDT_LIMIT: Final = _BOOT_DS + 7
 
+_VECTOR_TABLE: Final = DescriptorTable(0, 0x3FF)
 REAL_MODE_DRIVE: Final = 0x80  # DL: the first hard disk, as a BIOS would say
 
 
@@ -117,10 +118,7 @@ def protected_mode_state(
     """
     return CpuState(
         cs=_CODE32,
-        ds=_DATA32,
-        es=_DATA32,
-        fs=_DATA32,
-        gs=_DATA32,
+        data=_DATA32,
         ss=_DATA32,
         gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
         cr0=cr0,
@@ -151,10 +149,7 @@ def linux_state(area: BootArea, bits: int, entry: int, boot_params: int) -> CpuS
     long_mode = bits == 64
     return CpuState(
         cs=code,
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
+        data=data,
         ss=data,
         gdt=DescriptorTable(area.gdt, _LINUX_GDT_LIMIT),
         cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | (CR0_PG if long_mode else 0),
@@ -176,10 +171,7 @@ def long_mode_state(
     """
     return CpuState(
         cs=_CODE64,
-        ds=_DATA64,
-        es=_DATA64,
-        fs=_DATA64,
-        gs=_DATA64,
+        data=_DATA64,
         ss=_DATA64,
         gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
         cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG,
@@ -207,12 +199,9 @@ def reset_state(code_base: int) -> CpuState:
     data = _real_mode_segment(0, TYPE_DATA)
     return CpuState(
         cs=Segment(code_base, REAL_MODE_LIMIT, 0xF000, TYPE_CODE, present=1, s=1),
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
+        data=data,
         ss=data,
-        idt=DescriptorTable(0, 0x3FF),
+        idt=_VECTOR_TABLE,
         gdt=DescriptorTable(0, 0xFFFF),
         rip=0xFFF0,
     )
@@ -223,12 +212,9 @@ def real_mode_state(entry: Entry) -> CpuState:
     data = _real_mode_segment(entry.data, TYPE_DATA)
     return CpuState(
         cs=_real_mode_segment(entry.cs, TYPE_CODE),
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
+        data=data,
         ss=_real_mode_segment(entry.ss, TYPE_DATA),
-        idt=DescriptorTable(0, 0x3FF),
+        idt=_VECTOR_TABLE,
         rdx=REAL_MODE_DRIVE,
         rsp=entry.sp,
         rip=entry.ip,
@@ -243,11 +229,8 @@ def waking_state(vector: int) -> CpuState:
     data = _real_mode_segment(0, TYPE_DATA)
     return CpuState(
         cs=_real_mode_segment(vector >> 4, TYPE_CODE),
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
+        data=data,
         ss=data,
-        idt=DescriptorTable(0, 0x3FF),
+        idt=_VECTOR_TABLE,
         rip=vector & 0xF,
     )

@@ -73,16 +73,14 @@ INITIAL_TSS: Final = Segment(limit=TSS_LIMIT, type=TYPE_BUSY_TSS, present=1)
 
 
 class CpuState(Value):
-    """All registers that a vCPU gets before its first instruction."""
+    """What a vCPU gets before its first instruction. `data` is in DS, ES, FS and GS.
+
+    Other general registers are 0. LDTR, TR and RFLAGS are `NO_LDT`, `INITIAL_TSS` and `RFLAGS_ALWAYS`.
+    """
 
     cs: Segment
-    ds: Segment
-    es: Segment
-    fs: Segment
-    gs: Segment
+    data: Segment
     ss: Segment
-    tr: Segment = INITIAL_TSS
-    ldt: Segment = NO_LDT
     gdt: DescriptorTable = DescriptorTable()
     idt: DescriptorTable = DescriptorTable()
     cr0: int = CR0_ET
@@ -91,19 +89,8 @@ class CpuState(Value):
     efer: int = 0
     rax: int = 0
     rbx: int = 0
-    rcx: int = 0
     rdx: int = 0
     rsi: int = 0
     rdi: int = 0
     rsp: int = 0
-    rbp: int = 0
-    r8: int = 0
-    r9: int = 0
-    r10: int = 0
-    r11: int = 0
-    r12: int = 0
-    r13: int = 0
-    r14: int = 0
-    r15: int = 0
     rip: int = 0
-    rflags: int = RFLAGS_ALWAYS

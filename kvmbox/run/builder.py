@@ -12,7 +12,6 @@ from typing import Protocol
 
 from kvmbox import board, layout
 from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Queues, Resource, StopValue, pc_board
-from kvmbox.boot.state import CpuState
 from kvmbox.bus import BusDevice
 from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
@@ -34,7 +33,7 @@ from kvmbox.run.boot_source import BootSource
 from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
-from kvmbox.run.processors import Processors
+from kvmbox.run.processors import Processors, apply_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -473,22 +472,3 @@ class GuestVm:
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""
         self.vm.close(wait=self._waits)
-
-
-def apply_state(vcpu: Vcpu, state: CpuState) -> None:
-    """Give a vCPU its first registers."""
-    sregs = vcpu.get_sregs()
-    for name in ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt"):
-        source, target = getattr(state, name), getattr(sregs, name)
-        for field in ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g", "avl"):
-            setattr(target, field, getattr(source, field))
-        target.unusable = 0 if source.present else 1
-    for name in ("gdt", "idt"):
-        source, table = getattr(state, name), getattr(sregs, name)
-        table.base, table.limit = source.base, source.limit
-    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = state.cr0, state.cr3, state.cr4, state.efer
-    vcpu.set_sregs(sregs)
-    regs = uapi.kvm_regs()
-    for name, _ in uapi.kvm_regs._fields_:
-        setattr(regs, name, getattr(state, name))
-    vcpu.set_regs(regs)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from kvmbox.boot.state import INITIAL_TSS, NO_LDT, RFLAGS_ALWAYS, CpuState
 from kvmbox.errors import KvmError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid import pvm
@@ -58,6 +59,23 @@ class Processors:
             from kvmbox.kvm.cpuid.model import still_shown
 
             self.not_hidden = still_shown(shown, leaves_of(first.get_cpuid()))
+
+
+def apply_state(vcpu: Vcpu, state: CpuState) -> None:
+    """Give a vCPU its first registers. Raises KvmError."""
+    sregs = vcpu.get_sregs()
+    segments = {"cs": state.cs, "ss": state.ss, "tr": INITIAL_TSS, "ldt": NO_LDT}
+    for name, source in (segments | dict.fromkeys(("ds", "es", "fs", "gs"), state.data)).items():
+        target = getattr(sregs, name)
+        for field, value in source.as_dict().items():
+            setattr(target, field, value)
+        target.unusable = 0 if source.present else 1
+    for table, wanted in ((sregs.gdt, state.gdt), (sregs.idt, state.idt)):
+        table.base, table.limit = wanted.base, wanted.limit
+    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = state.cr0, state.cr3, state.cr4, state.efer
+    vcpu.set_sregs(sregs)
+    general = {name: getattr(state, name) for name in ("rax", "rbx", "rdx", "rsi", "rdi", "rsp", "rip")}
+    vcpu.set_regs(uapi.kvm_regs(rflags=RFLAGS_ALWAYS, **general))
 
 
 def claimed_leaves(kvm: Kvm) -> list[Leaf]:

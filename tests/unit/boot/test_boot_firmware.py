@@ -171,7 +171,7 @@ def test_flat_image_can_be_started_as_kvmtool_starts_it() -> None:
 
     state = plan.state
     assert (state.cs.base, state.rip, state.rsp) == (0x10000, 0, 0x8000)
-    for segment in (state.ds, state.es, state.fs, state.gs, state.ss):
+    for segment in (state.data, state.ss):
         assert (segment.selector, segment.base) == (0x1000, 0x10000)
 
 
@@ -179,7 +179,7 @@ def test_entry_with_segments_of_zero_keeps_the_usual_stack() -> None:
     plan, _ = load(bytes(100), "real", entry=(0x07C0, 4), segments="zero")
 
     state = plan.state
-    assert (state.cs.selector, state.rip, state.ds.selector, state.rsp) == (0x07C0, 4, 0, 0x7C00)
+    assert (state.cs.selector, state.rip, state.data.selector, state.rsp) == (0x07C0, 4, 0, 0x7C00)
 
 
 @pytest.mark.parametrize("entry", [(0, 0x7BFF), (0, 0x7C64), (0x1000, 0)])

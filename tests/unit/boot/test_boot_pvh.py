@@ -10,7 +10,7 @@ from kvmbox import layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
 from kvmbox.boot.elf_notes import MAX_NOTES
 from kvmbox.boot.plan import BootContext
-from kvmbox.boot.state import CR0_ET, CR0_PE
+from kvmbox.boot.state import CR0_ET, CR0_PE, INITIAL_TSS
 from kvmbox.boot.way_pvh import Pvh
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.memory_map import memory_map
@@ -73,10 +73,9 @@ def test_pvh_entry_state_is_what_xen_documents() -> None:
     state = load(elf([Piece(), pvh_note(0x100000)]))[0].state
 
     assert (state.cr0, state.cr3, state.cr4, state.efer) == (CR0_PE | CR0_ET, 0, 0, 0)
-    assert state.rflags == 2
-    for segment in (state.cs, state.ds, state.es, state.ss):
+    for segment in (state.cs, state.data, state.ss):
         assert (segment.base, segment.limit, segment.db, segment.l) == (0, 0xFFFF_FFFF, 1, 0)
-    assert (state.tr.base, state.tr.limit, state.tr.type) == (0, 0x67, 11)
+    assert (INITIAL_TSS.base, INITIAL_TSS.limit, INITIAL_TSS.type) == (0, 0x67, 11)
     assert state.rbx == 0x9000
 
 

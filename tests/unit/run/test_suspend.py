@@ -142,7 +142,7 @@ def test_woken_cpu_is_in_real_mode_at_the_vector(vector: int, selector: int, off
     state = plan.state
     assert (state.cs.selector, state.cs.base, state.rip) == (selector, selector << 4, offset)
     assert state.cr0 & 1 == state.efer == state.cr4 == 0
-    assert {one.selector for one in (state.ds, state.es, state.fs, state.gs, state.ss)} == {0}
+    assert {one.selector for one in (state.data, state.ss)} == {0}
     assert plan.format == "elf64"
     assert plan.segments == plan.writes == ()
 
