@@ -18,9 +18,8 @@ The **machine** stands still for the client as for any visitor (`standstill`).
 from __future__ import annotations
 
 import select
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import KvmError
@@ -47,11 +46,11 @@ from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Register
 from kvmbox.parts.gdb.session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop
 from kvmbox.run.monitor import WORDS, Monitor, MonitorError, usage
 from kvmbox.run.standstill import Standstill, Visitor
+from kvmbox.run.stopped_time import StoppedTime
 from kvmbox.run.vcpu_loop import ExitAction
 from kvmbox.run.vcpu_state import VcpuControl
 
 if TYPE_CHECKING:
-    from kvmbox.board import DeviceSpec
     from kvmbox.host.clock import GuestClock
     from kvmbox.kvm.system import Kvm
     from kvmbox.kvm.vcpu import Vcpu
@@ -75,7 +74,6 @@ class Debugger(Visitor):
         self,
         link: Link,
         kvm: Kvm,
-        board: Sequence[DeviceSpec],
         symbols: Sequence[SymbolFile],
         cpus: int,
         decision: Decision,
@@ -91,7 +89,6 @@ class Debugger(Visitor):
         """
         self._cpus = cpus
         self._link = link
-        self._board = board
         self._decision = decision
         self._standstill = standstill
         self._timeless = timeless
@@ -114,19 +111,16 @@ class Debugger(Visitor):
         """Whether the client has gone, and its breakpoints have not."""
         self._waits = link.endpoint.waits
         """Whether the guest is to stand at its entry, until a client lets it go on."""
-        self._stands = False
+        self._time = StoppedTime()
         self._held: set[int] = set()
         self._but: tuple[int | None, int | None] = (None, None)
         """The guest-physical and the linear address of the instruction that is stepped over."""
         self._present = 0
         self._seen: dict[int, Registers] = {}
         self._controls: dict[int, tuple[object, ...]] = {}
-        self._still = ExitStack()
         self._told_of_the_end = False
         """Whether the client knows that the guest is halted for ever, and has not changed it since."""
         self._told_of_user_code = False
-        self._stood_ns = 0
-        self._stands_since = 0
         if link.has_client:
             self._session = Session(self)
             self._asked = SIGTRAP
@@ -150,11 +144,10 @@ class Debugger(Visitor):
 
     def boot_ends(self, _boot: Boot, _end: Outcome | None) -> None:
         """See `Visitor`: whoever looks at memory behind this one finds no breakpoints."""
-        if self._stands:
+        if self._time.stands:
             self._asked = SIGTRAP  # and stands in the next boot, too
-            self._end_standing()
         self._guest, self._but, self._told_of_the_end = None, (None, None), False
-        self._still.close()
+        self._end_standing()
         if self._points is not None:
             self._points.lift()
         if self._session is not None:
@@ -166,8 +159,7 @@ class Debugger(Visitor):
     @property
     def stood_ns(self) -> int:
         """See `Visitor`: the time for which a client looks."""
-        now = time.monotonic_ns() - self._stands_since if self._stands else 0
-        return self._stood_ns + now
+        return self._time.ns
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
@@ -178,7 +170,7 @@ class Debugger(Visitor):
         try:
             yield
         finally:
-            if points is not None and not self._stands and self._guest is not None:
+            if points is not None and not self._time.stands and self._guest is not None:
                 points.plant(but=self._but[0])
 
     # --- The vCPU threads ---------------------------------------------------------------------------------
@@ -251,7 +243,7 @@ class Debugger(Visitor):
     @property
     def wants(self) -> bool:
         """See `Visitor`."""
-        return not self._stands and (self._asked is not None or bool(self._stops) or self._leaves)
+        return not self._time.stands and (self._asked is not None or bool(self._stops) or self._leaves)
 
     def holds(self, vcpu: VcpuControl) -> bool:
         """See `Visitor`."""
@@ -268,12 +260,11 @@ class Debugger(Visitor):
             self._let_all_go()
             return
         stop = self._reason()
-        self._stands, self._stands_since = True, time.monotonic_ns()
         self._asked = None
         self._held = set(range(len(self._threads)))
         self._present = stop.cpu
         self._seen.clear()
-        self._still.enter_context(self._timeless())
+        self._time.stop(self._timeless())
         if self._session is not None:
             self._choose_layout()
             self._send(self._session.stopped(stop))
@@ -295,8 +286,7 @@ class Debugger(Visitor):
             self._layout = layout_of(self._image_bits or self._cpu(self._present).bits)
 
     def _end_standing(self) -> None:
-        self._stood_ns += time.monotonic_ns() - self._stands_since
-        self._stands = False
+        self._time.go_on()
         self._seen.clear()
 
     def _go(self, numbers: Sequence[int]) -> None:
@@ -304,7 +294,6 @@ class Debugger(Visitor):
         self._held = set(range(len(self._threads))) - set(numbers)
         self._waits = False
         self._end_standing()
-        self._still.close()
         self._control()
         for number in numbers:
             if number not in self._stops:
@@ -357,7 +346,7 @@ class Debugger(Visitor):
 
     def _client_comes(self) -> None:
         self._session, self._layout = Session(self), None
-        if self._stands:
+        if self._time.stands:
             self._choose_layout()
             self._send(self._session.stopped(Stop(self._present, SIGTRAP)))
         else:
@@ -392,7 +381,7 @@ class Debugger(Visitor):
 
     def _leave(self) -> None:
         """The client's breakpoints go, and all CPUs go on."""
-        if self._stands:
+        if self._time.stands:
             self._let_all_go()
         else:
             self._leaves = True
@@ -407,7 +396,7 @@ class Debugger(Visitor):
             self._points.clear()
         if self._session is not None:  # the next client has come meanwhile
             self._asked = SIGTRAP
-        if self._stands:
+        if self._time.stands:
             self._go(range(len(self._threads)))
             return
         self._held.clear()
@@ -557,7 +546,7 @@ class Debugger(Visitor):
 
     def interrupt(self) -> None:
         """See Target."""
-        if not self._stands:
+        if not self._time.stands:
             self._asked = SIGINT
             self._standstill.call()
 

@@ -44,7 +44,6 @@ class Gdb(Part):
         self._debugger = Debugger(
             self._link,
             machine.kvm,
-            machine.board,
             machine.source.symbols,
             machine.config.cpus,
             machine.judge,

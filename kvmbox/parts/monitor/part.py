@@ -11,9 +11,8 @@ The run loads this part at the first Ctrl-A C. So it has no more rights than the
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import KvmError
@@ -30,6 +29,7 @@ from kvmbox.parts.monitor.line_editor import PROMPT, LineEditor
 from kvmbox.run.monitor import WORDS, Monitor, MonitorError, Word, number_of, usage
 from kvmbox.run.part import Part, Standing
 from kvmbox.run.standstill import Visitor
+from kvmbox.run.stopped_time import StoppedTime
 from kvmbox.run.vcpu_loop import ExitAction
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ class TerminalMonitor(Part, Visitor):
         self._is_open = False
         self._pauses = False
         """Whether the CPUs stand until `continue`."""
-        self._still = ExitStack()
-        self._stood_ns = 0
-        self._stands_since: int | None = None
+        self._time = StoppedTime()
         self._stepping: int | None = None
         """The CPU that is stepped."""
         self._stepped = False
@@ -115,8 +113,7 @@ class TerminalMonitor(Part, Visitor):
     @property
     def stood_ns(self) -> int:
         """See `Visitor`: the time for which the guest is paused."""
-        since = self._stands_since
-        return self._stood_ns + (0 if since is None else time.monotonic_ns() - since)
+        return self._time.ns
 
     def wake_in(self, _clock: GuestClock) -> float | None:
         """See `Visitor`."""
@@ -135,7 +132,7 @@ class TerminalMonitor(Part, Visitor):
         """See `Visitor`: a new boot is not paused."""
         self._stepping, self._stepped = None, False
         self._pauses = False
-        self._time_goes_on()
+        self._time.go_on()
 
     def visit(self) -> None:
         """All CPUs stand still: do what was typed. Raises DeviceProcessError."""
@@ -164,15 +161,8 @@ class TerminalMonitor(Part, Visitor):
             return self._monitor.answer(words)
 
     def _time_stands(self) -> None:
-        if self._stands_since is None:
-            self._still.enter_context(self._machine.loop.timeless())
-            self._stands_since = time.monotonic_ns()
-
-    def _time_goes_on(self) -> None:
-        self._still.close()
-        if self._stands_since is not None:
-            self._stood_ns += time.monotonic_ns() - self._stands_since
-            self._stands_since = None
+        if not self._time.stands:
+            self._time.stop(self._machine.loop.timeless())
 
     # --- The terminal's own words -------------------------------------------------------------------------
 
@@ -190,7 +180,7 @@ class TerminalMonitor(Part, Visitor):
         if not self._pauses:
             raise MonitorError("the guest is not paused")
         self._pauses = False
-        self._time_goes_on()
+        self._time.go_on()
         return ""
 
     def step(self, count: str = "1") -> str:
@@ -216,7 +206,7 @@ class TerminalMonitor(Part, Visitor):
         set_guest_debug(self._monitor.boot.vcpus[cpu].vcpu, control)
         self._stepping, self._stepped = cpu, False
         self._steps_left -= 1
-        self._time_goes_on()
+        self._time.go_on()
 
     def _end_step(self) -> None:
         """The CPU has executed an instruction; or it is halted, and something else has been typed."""

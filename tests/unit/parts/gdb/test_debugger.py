@@ -139,7 +139,6 @@ class Rig:
             cast(Any, self.link),
             cast(Any, SimpleNamespace(check_extension=lambda number: capabilities[number])),
             [],
-            [],
             2,
             self.decision,
             cast(Any, self.standstill),
