@@ -10,7 +10,6 @@ import click
 
 from kvmbox.cli.options import SANDBOX, as_in_run, takes
 from kvmbox.errors import StartError
-from kvmbox.host.open_files import allow_enough
 from kvmbox.host.unix_socket import listen_at
 from kvmbox.run.option import Option
 from kvmbox.run.values import parse_rtc_base
@@ -50,22 +49,11 @@ def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandb
       14   kvmbox or its output failed
     """
     from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
-    from kvmbox.tools.qtest.server import Terminated, end_on_sigterm
 
-    def on_standard_descriptors(_cleanup: ExitStack) -> Client:
-        return Client(0, 1, is_socket=False)
+    def connect(cleanup: ExitStack) -> Client:
+        return Client(0, 1, is_socket=False) if path is None else _accept(path, cleanup)
 
-    def on_socket(cleanup: ExitStack) -> Client:
-        assert path is not None
-        return _accept(path, cleanup)
-
-    allow_enough()
-    options = QtestOptions(parse_rtc_base(rtc_base), memory, sandbox, uart_pace)
-    try:
-        end_on_sigterm()
-        run_server(options, on_standard_descriptors if path is None else on_socket)
-    except Terminated:
-        pass
+    run_server(QtestOptions(parse_rtc_base(rtc_base), memory, sandbox, uart_pace), connect)
     return 0
 
 

@@ -22,7 +22,6 @@ from kvmbox import layout
 from kvmbox.cli import main
 from kvmbox.cli.messages import say
 from kvmbox.errors import StartError, UsageError
-from kvmbox.host.open_files import allow_enough
 from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.run.values import parse_rtc_base, parse_size
 
@@ -41,35 +40,19 @@ OBEYED: Final = {
 }
 """Options with a value that counts."""
 
-ACCEPTED_WITH_VALUE: Final = {
-    "-M",
-    "-accel",
-    "-audio",
-    "-audiodev",
-    "-boot",
-    "-cpu",
-    "-display",
-    "-machine",
-    "-monitor",
-    "-name",
-    "-net",
-    "-nic",
-    "-run-with",
-    "-smp",
-    "-trace",
-    "-vga",
-}
+ACCEPTED_WITH_VALUE: Final = frozenset(
+    (  # noqa: SIM905 - a line each otherwise
+        "-M -accel -audio -audiodev -boot -cpu -display -machine -monitor -name -net -nic -run-with -smp "
+        "-trace -vga"
+    ).split()
+)
 """Options with a value that changes nothing here."""
 
-ACCEPTED: Final = {
-    "-S",
-    "-no-reboot",
-    "-no-shutdown",
-    "-no-user-config",
-    "-nodefaults",
-    "-nographic",
-    "-only-migratable",
-}
+ACCEPTED: Final = frozenset(
+    (  # noqa: SIM905 - a line each otherwise
+        "-S -no-reboot -no-shutdown -no-user-config -nodefaults -nographic -only-migratable"
+    ).split()
+)
 """Options without a value that change nothing here."""
 
 SERIAL_NOWHERE: Final = {"null", "none"}
@@ -182,7 +165,6 @@ class _QemuCommand(click.Command):
 def command(words: list[str]) -> int:
     """Serve to the end of the client, SIGTERM, or `quit` over QMP; returns the exit status."""
     from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
-    from kvmbox.tools.qtest.server import Terminated, end_on_sigterm
 
     arguments = parse_arguments(words)
     missing = [name for name in arguments.monitors if name not in arguments.chardevs]
@@ -200,12 +182,7 @@ def command(words: list[str]) -> int:
     def monitors(cleanup: ExitStack, machine: Machine) -> list[Connection]:
         return [_monitor(arguments.chardevs[name], machine, cleanup) for name in arguments.monitors]
 
-    try:
-        end_on_sigterm()
-        allow_enough()
-        run_server(options, connect, monitors)
-    except Terminated:
-        pass
+    run_server(options, connect, monitors)
     return 0
 
 

@@ -13,13 +13,14 @@ from kvmbox import layout
 from kvmbox.board import MMIO_UART, BoardOptions
 from kvmbox.board_extras import whole_board
 from kvmbox.errors import DeviceProcessError
+from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.patience import printable
 from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.machine import Machine
 from kvmbox.tools.qtest.sandbox import open_sandbox
-from kvmbox.tools.qtest.server import Connection, LineReader, Terminated, send_to, serve
+from kvmbox.tools.qtest.server import Connection, LineReader, Terminated, end_on_sigterm, send_to, serve
 from kvmbox.tools.qtest.session import IrqWatch, Session
 
 SERIAL_PORTS = ("COM1", "COM2", MMIO_UART)
@@ -52,11 +53,14 @@ def run_server(
     connect: Callable[[ExitStack], Client],
     more: Callable[[ExitStack, Machine], list[Connection]] | None = None,
 ) -> None:
-    """Serve one client to its end. `connect` gets it once the devices are ready, `more` adds connections.
+    """Serve one client to its end, or to SIGTERM. `connect` gets it once the devices are ready, `more` adds
+    connections.
 
     Both may leave what they opened to the stack. Raises what `server.serve` raises, but for Terminated.
     """
     try:
+        end_on_sigterm()
+        allow_enough()
         with ExitStack() as cleanup:
             sandbox = cleanup.enter_context(open_sandbox(options.sandbox))
             memory = GuestMemory(options.memory_size)
