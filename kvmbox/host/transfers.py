@@ -71,21 +71,6 @@ class BytesStore:
         """There is no stabler storage."""
 
 
-class ReadOnlyStore:
-    """Bytes in the VMM's memory that nobody changes. Behind their end there are zeros."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, offset: int, size: int) -> bytes:
-        """See Store."""
-        return self._data[offset : offset + size].ljust(size, b"\0")
-
-    def write(self, offset: int, data: bytes) -> None:
-        """See Store. Always refused."""
-        raise OSError(errno.EROFS, "the resource is read-only")
-
-
 class FileStore:
     """An open file. Its descriptor is used by one thread at a time, and is the caller's to close."""
 
