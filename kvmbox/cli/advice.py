@@ -6,15 +6,7 @@ import errno
 import sys
 from typing import Final
 
-from kvmbox.errors import (
-    KvmboxError,
-    KvmError,
-    RecordingError,
-    SandboxError,
-    SnapshotFileError,
-    StartError,
-    UsageError,
-)
+from kvmbox import errors
 
 _OF_SYSTEM_CALLS: Final = {
     errno.ENOENT: "check the path: there is no such file or directory",
@@ -33,18 +25,18 @@ _OF_SYSTEM_CALLS: Final = {
 }
 
 _OF_KINDS: Final = (
-    (UsageError, "try '{} --help'"),
-    (RecordingError, "record the run again: 'kvmbox run GUEST --record FILE'"),
-    (SnapshotFileError, "take the snapshot again: 'kvmbox run GUEST --snapshot-when TEXT=FILE'"),
-    ((KvmError, SandboxError), "'kvmbox doctor' checks this host"),
-    (StartError, "try '{} --help'"),
+    (errors.UsageError, "try '{} --help'"),
+    (errors.RecordingError, "record the run again: 'kvmbox run GUEST --record FILE'"),
+    (errors.SnapshotFileError, "take the snapshot again: 'kvmbox run GUEST --snapshot-when TEXT=FILE'"),
+    ((errors.KvmError, errors.SandboxError), "'kvmbox doctor' checks this host"),
+    (errors.StartError, "try '{} --help'"),
 )
 
 
-def advice(error: KvmboxError) -> str | None:
+def advice(error: errors.KvmboxError) -> str | None:
     """What to do about it, if something helps."""
     cause = error.__cause__
     words = next((words for kind, words in _OF_KINDS if isinstance(error, kind)), None)
-    if isinstance(cause, OSError) and not isinstance(error, KvmError | SandboxError):
+    if isinstance(cause, OSError) and not isinstance(error, errors.KvmError | errors.SandboxError):
         words = _OF_SYSTEM_CALLS.get(cause.errno or 0, words)
     return words and words.format(" ".join(("kvmbox", *filter(str.isalpha, sys.argv[1:2]))))

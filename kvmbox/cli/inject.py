@@ -9,28 +9,21 @@ import click
 from kvmbox import board
 from kvmbox.board import BoardOptions, DeviceSpec, by_type
 from kvmbox.board_extras import whole_board
-from kvmbox.parts.inject.faults import (
-    ANY,
-    CHANCE,
-    DELAY,
-    EACH,
-    FAULTS,
-    LATE,
-    MODELS,
-    SPAN,
-    STEP,
-    disk_target,
-    faults_of,
-    net_target,
-)
+from kvmbox.parts.inject import faults
 
 VALUES: Final = (
-    (CHANCE, "a probability from 0 to 1; each event is hit or not, and the same ones in each run"),
-    (LATE, "a probability, and how late: 0.1@20 by 20 accesses of the guest, 0.1@2ms by 2 ms of guest time"),
-    (SPAN, "how long: 20 events (busy: reads of LSR, vanish: accesses), 2ms of guest time, or forever"),
-    (STEP, "seconds with a sign: +3600, -86400"),
-    (EACH, "every Nth read or write of a disk"),
-    (DELAY, "milliseconds of the host, while the guest runs"),
+    (faults.CHANCE, "a probability from 0 to 1; each event is hit or not, and the same ones in each run"),
+    (
+        faults.LATE,
+        "a probability, and how late: 0.1@20 by 20 accesses of the guest, 0.1@2ms by 2 ms of guest time",
+    ),
+    (
+        faults.SPAN,
+        "how long: 20 events (busy: reads of LSR, vanish: accesses), 2ms of guest time, or forever",
+    ),
+    (faults.STEP, "seconds with a sign: +3600, -86400"),
+    (faults.EACH, "every Nth read or write of a disk"),
+    (faults.DELAY, "milliseconds of the host, while the guest runs"),
 )
 
 MODIFIERS: Final = (
@@ -45,15 +38,15 @@ def every_device() -> list[DeviceSpec]:
     devices = whole_board(
         BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True)
     )
-    return [*devices, disk_target("disk0"), disk_target("cd0"), net_target("net0")]
+    return [*devices, faults.disk_target("disk0"), faults.disk_target("cd0"), faults.net_target("net0")]
 
 
 def list_faults() -> None:
     """Print the table of the faults, and which devices there are."""
     lines = ["--inject DEVICE:FAULT=VALUE[,FAULT=VALUE...][,seed=N][,after=N][,at=TIME]", ""]
     lines.append("Faults, each with an example:")
-    for fault in FAULTS.values():
-        whose = "" if fault.of == ANY else f" ({MODELS.get(fault.of, fault.of)})"
+    for fault in faults.FAULTS.values():
+        whose = "" if fault.of == faults.ANY else f" ({faults.MODELS.get(fault.of, fault.of)})"
         lines.append(f"  {fault.name + '=' + fault.takes:<22} {fault.text}{whose}")
         lines.append(f"  {'':<22}   --inject {fault.example}")
     for title, rows in (("Values", VALUES), ("Beside them", MODIFIERS)):
@@ -73,5 +66,10 @@ def words(incomplete: str) -> list[str]:
         return [word if word == "help" else f"{word}:" for word in known if word.startswith(name)]
     done, comma, last = rest.rpartition(",")
     meant = [device for device in devices if name in (device.name, device.device_type)]
-    names = [*dict.fromkeys(fault for device in meant for fault in faults_of(device)), "seed", "after", "at"]
+    names = [
+        *dict.fromkeys(fault for device in meant for fault in faults.faults_of(device)),
+        "seed",
+        "after",
+        "at",
+    ]
     return [f"{name}:{done}{comma}{word}=" for word in names if word.startswith(last)] if meant else []

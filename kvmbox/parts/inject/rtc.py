@@ -15,19 +15,8 @@ import threading
 from typing import Final
 
 from kvmbox.bus import BusDevice
+from kvmbox.devices import rtc_registers as reg
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
-from kvmbox.devices.rtc_registers import (
-    B_SET,
-    CENTURY,
-    DATE_OF_MONTH,
-    DAY_OF_WEEK,
-    HOURS,
-    MINUTES,
-    MONTH,
-    REGISTER_B,
-    SECONDS,
-    YEAR,
-)
 from kvmbox.devices.rtc_time_bytes import decode_day_of_week, decode_time, encode_time
 from kvmbox.parts.inject.faults import JUMP
 from kvmbox.parts.inject.state import DeviceFaults
@@ -36,7 +25,16 @@ INDEX: Final = 0
 DATA: Final = 1
 """The two registers of the device: which register of the chip is meant, and that register."""
 
-TIME: Final = (SECONDS, MINUTES, HOURS, DAY_OF_WEEK, DATE_OF_MONTH, MONTH, YEAR, CENTURY)
+TIME: Final = (
+    reg.SECONDS,
+    reg.MINUTES,
+    reg.HOURS,
+    reg.DAY_OF_WEEK,
+    reg.DATE_OF_MONTH,
+    reg.MONTH,
+    reg.YEAR,
+    reg.CENTURY,
+)
 
 
 class FaultyRtc:
@@ -71,19 +69,19 @@ class FaultyRtc:
             self._device.write(INDEX, 1, self._index)
 
     def _jump(self, seconds: int) -> None:
-        register_b = self._get(REGISTER_B)
-        self._set(REGISTER_B, register_b | B_SET)
+        register_b = self._get(reg.REGISTER_B)
+        self._set(reg.REGISTER_B, register_b | reg.B_SET)
         # All that the two functions look at. Every byte has a meaning, whatever the guest has written there.
         registers = bytearray(128)
         for register in TIME:
             registers[register] = self._get(register)
-        registers[REGISTER_B] = register_b
+        registers[reg.REGISTER_B] = register_b
         before = decode_time(registers)
         shift = decode_day_of_week(registers) - weekday_from_days(before // SECONDS_PER_DAY)
         encode_time(registers, before + seconds, shift)
         for register in TIME:
             self._set(register, registers[register])
-        self._set(REGISTER_B, register_b)
+        self._set(reg.REGISTER_B, register_b)
 
     def _get(self, register: int) -> int:
         self._device.write(INDEX, 1, register)

@@ -16,23 +16,11 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.bus import BusDevice
-from kvmbox.devices.uart_registers import (
-    LCR,
-    LCR_DLAB,
-    LSR,
-    LSR_BI,
-    LSR_DR,
-    LSR_ERRORS,
-    LSR_FE,
-    LSR_OE,
-    LSR_PE,
-    LSR_TRANSMITTER,
-    RBR,
-)
+from kvmbox.devices import uart_registers as reg
 from kvmbox.parts.inject.faults import BREAK, BUSY, FRAMING, OVERRUN, PARITY
 from kvmbox.parts.inject.state import DeviceFaults
 
-OF_A_BYTE: Final = ((PARITY, LSR_PE), (FRAMING, LSR_FE), (BREAK, LSR_BI))
+OF_A_BYTE: Final = ((PARITY, reg.LSR_PE), (FRAMING, reg.LSR_FE), (BREAK, reg.LSR_BI))
 """The faults of a byte that is not lost, and what LSR shows then."""
 
 
@@ -50,9 +38,9 @@ class FaultyUart:
     def read(self, offset: int, size: int) -> int:
         """What the guest reads."""
         value = self._device.read(offset, size)
-        if offset == LSR:
+        if offset == reg.LSR:
             return self._line_status(value)
-        if offset == RBR:
+        if offset == reg.RBR:
             self._is_new = True
             if self._is_break and not self._shows_divisor:
                 self._is_break, value = False, 0
@@ -60,24 +48,24 @@ class FaultyUart:
 
     def _line_status(self, value: int) -> int:
         faults = self._faults
-        if not value & LSR_DR:
+        if not value & reg.LSR_DR:
             self._is_new = True
         elif self._is_new:
             self._is_new = False
             if faults.has((OVERRUN,)) and not self._shows_divisor and faults.happens(OVERRUN):
-                self._device.read(RBR, 1)
+                self._device.read(reg.RBR, 1)
                 self._is_new = True
-                value = value & LSR_ERRORS | self._device.read(LSR, 1) | LSR_OE
+                value = value & reg.LSR_ERRORS | self._device.read(reg.LSR, 1) | reg.LSR_OE
             else:
                 for fault, bit in OF_A_BYTE:
                     if faults.happens(fault):
                         value |= bit
-                        self._is_break = self._is_break or bit == LSR_BI
+                        self._is_break = self._is_break or bit == reg.LSR_BI
         if faults.lasts(BUSY):
-            value &= ~LSR_TRANSMITTER
+            value &= ~reg.LSR_TRANSMITTER
         return value
 
     @property
     def _shows_divisor(self) -> bool:
         """Whether the registers of the data are those of the divisor now (8.1, bit 7)."""
-        return bool(self._device.read(LCR, 1) & LCR_DLAB)
+        return bool(self._device.read(reg.LCR, 1) & reg.LCR_DLAB)

@@ -14,18 +14,7 @@ from typing import Final
 
 from kvmbox.tools.bench import plan
 from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
-from kvmbox.tools.bench.plan import (
-    FLOOR,
-    IO_JOBS,
-    IPCS,
-    MAIN,
-    NONE,
-    PRIMARY,
-    QEMU,
-    START_PREFIX,
-    Row,
-    isolated,
-)
+from kvmbox.tools.bench.plan import Row
 from kvmbox.tools.bench.report import Table, number, ratio_text
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate, differences, median
@@ -39,7 +28,7 @@ FEW: Final = 3
 
 def _short(name: str) -> str:
     """A configuration as the head of a column."""
-    return "QEMU" if name == QEMU else name.removeprefix("pure/").removeprefix("process/filter/")
+    return "QEMU" if name == plan.QEMU else name.removeprefix("pure/").removeprefix("process/filter/")
 
 
 def _marked(estimate: Estimate | None) -> str:
@@ -66,10 +55,10 @@ def _measured(results: Results, names: Iterable[str], rows: Iterable[Row]) -> li
 
 
 def _answers(
-    results: Results, names: Iterable[str], title: str, accesses: Mapping[str, str] = PRIMARY
+    results: Results, names: Iterable[str], title: str, accesses: Mapping[str, str] = plan.PRIMARY
 ) -> Table | None:
     rows = _rows(results, accesses)
-    base = QEMU if _measured(results, [QEMU], rows) else NONE
+    base = plan.QEMU if _measured(results, [plan.QEMU], rows) else plan.NONE
     columns = [name for name in _measured(results, names, rows) if name != base]
     lines = []
     for row in rows:
@@ -81,14 +70,14 @@ def _answers(
             lines.append((accesses[row.name], number(value.median, row.unit), *ratios))
     if not lines:
         return None
-    what = "QEMU's time" if base == QEMU else "the time without isolation"
+    what = "QEMU's time" if base == plan.QEMU else "the time without isolation"
     heads = ("access", f"{_short(base)}, time", *map(_short, columns))
     return Table(f"{title}, as multiples of {what}", heads, tuple(lines), remarks=False)
 
 
 def answer_table(results: Results) -> Table | None:
     """The RFC's question: a line for each kind of access, a column for each ipc; None without a ratio."""
-    return _answers(results, MAIN, "the cost of isolation")
+    return _answers(results, plan.MAIN, "the cost of isolation")
 
 
 def added_table(results: Results) -> Table | None:
@@ -96,15 +85,15 @@ def added_table(results: Results) -> Table | None:
 
     A negative number is an access that mostly does not exit.
     """
-    rows = _rows(results, PRIMARY)
-    columns = _measured(results, (*MAIN, QEMU), rows)
+    rows = _rows(results, plan.PRIMARY)
+    columns = _measured(results, (*plan.MAIN, plan.QEMU), rows)
     lines = []
     for row in rows:
-        floor = results.series(row.name, FLOOR)
+        floor = results.series(row.name, plan.FLOOR)
         found = [differences(results.series(row.name, name), floor) for name in columns]
         if any(found):
             texts = ("—" if not one else f"{median(one) / 1000:.2f}" for one in found)
-            lines.append((PRIMARY[row.name], *texts))
+            lines.append((plan.PRIMARY[row.name], *texts))
     if not lines:
         return None
     heads = ("access, µs", *map(_short, columns))
@@ -113,19 +102,19 @@ def added_table(results: Results) -> Table | None:
 
 def pure_table(results: Results) -> Table | None:
     """The same with the hot path in pure Python; None if that was not measured."""
-    return _answers(results, map(plan.pure, MAIN), "the same in pure Python")
+    return _answers(results, map(plan.pure, plan.MAIN), "the same in pure Python")
 
 
 def io_table(results: Results) -> Table | None:
     """Disks and networks, as multiples of QEMU; None if that was not measured."""
-    rows = {row.name: row.title for row in results.rows if row.job in IO_JOBS}
-    return _answers(results, MAIN, "disks and networks", rows)
+    rows = {row.name: row.title for row in results.rows if row.job in plan.IO_JOBS}
+    return _answers(results, plan.MAIN, "disks and networks", rows)
 
 
 def busy_table(results: Results) -> Table | None:
     """What company costs: ratios to QEMU with the same company, and to oneself alone."""
     rows = [row for row in results.rows if row.job == "crowd"]
-    columns = _measured(results, (*MAIN, QEMU), rows)
+    columns = _measured(results, (*plan.MAIN, plan.QEMU), rows)
     if len(rows) < 2 or not columns:
         return None
     lines = []
@@ -133,7 +122,7 @@ def busy_table(results: Results) -> Table | None:
         texts = []
         for name in columns:
             alone = _marked(ratio(results, row.name, name, row.reference or row.name, name))
-            peer = "" if name == QEMU else _marked(ratio(results, row.name, name, row.name, QEMU))
+            peer = "" if name == plan.QEMU else _marked(ratio(results, row.name, name, row.name, plan.QEMU))
             texts.append(f"{peer} ({alone})".strip())
         lines.append((row.title.removeprefix("IN from LSR, "), *texts))
     heads = ("read of the line status register", *map(_short, columns))
@@ -146,9 +135,10 @@ def resource_table(results: Results) -> Table | None:
     rows = [
         row
         for row in results.rows
-        if row.job not in ("accesses", "native", "crowd", *IO_JOBS) and not row.name.startswith(START_PREFIX)
+        if row.job not in ("accesses", "native", "crowd", *plan.IO_JOBS)
+        and not row.name.startswith(plan.START_PREFIX)
     ]
-    columns = _measured(results, (*MAIN, QEMU), rows)
+    columns = _measured(results, (*plan.MAIN, plan.QEMU), rows)
     lines = []
     for row in rows:
         medians = _medians(results, row)
@@ -164,25 +154,30 @@ def resource_table(results: Results) -> Table | None:
 def choice_table(results: Results) -> Table | None:
     """What each other choice costs by itself, for one write over each ipc."""
     pairs = {
-        "a process, not a thread": (isolated, "thread/{}".format),
-        "`filter`, not `off`": (isolated, "process/off/{}".format),
-        "`strict`, not `filter`": ("process/strict/{}".format, isolated),
-        "`per-device`, not `process`": ("per-device/filter/{}".format, isolated),
-        "pure Python, not compiled": (lambda ipc: plan.pure(isolated(ipc)), isolated),
+        "a process, not a thread": (plan.isolated, "thread/{}".format),
+        "`filter`, not `off`": (plan.isolated, "process/off/{}".format),
+        "`strict`, not `filter`": ("process/strict/{}".format, plan.isolated),
+        "`per-device`, not `process`": ("per-device/filter/{}".format, plan.isolated),
+        "pure Python, not compiled": (lambda ipc: plan.pure(plan.isolated(ipc)), plan.isolated),
     }
     lines = []
     for what, (one, other) in pairs.items():
-        ratios = [ratio(results, ROW, one(ipc), ROW, other(ipc)) for ipc in IPCS]
+        ratios = [ratio(results, ROW, one(ipc), ROW, other(ipc)) for ipc in plan.IPCS]
         if any(ratios):
             lines.append((what, *map(_marked, ratios)))
-    heads = ("choice", *IPCS)
+    heads = ("choice", *plan.IPCS)
     return Table("what each choice costs", heads, tuple(lines), remarks=False) if lines else None
 
 
 def overview_table(results: Results) -> Table | None:
     """Medians of all rows in the main configurations, a column each; None if there is little to see."""
-    shown = [one for name in (FLOOR, *MAIN, QEMU) for one in results.configurations if one.name == name]
-    rows = [row for row in results.rows if not row.name.startswith(START_PREFIX)]
+    shown = [
+        one
+        for name in (plan.FLOOR, *plan.MAIN, plan.QEMU)
+        for one in results.configurations
+        if one.name == name
+    ]
+    rows = [row for row in results.rows if not row.name.startswith(plan.START_PREFIX)]
     lines = []
     for row in rows:
         found = [cell(results, row, one) for one in shown]
@@ -198,7 +193,7 @@ def _overview_cell(one: Cell) -> str:
     if one.value is None:
         return "—"
     text = number(one.value.median, one.row.unit)
-    if one.to_none is None or one.configuration.name in (NONE, FLOOR):
+    if one.to_none is None or one.configuration.name in (plan.NONE, plan.FLOOR):
         return text
     return f"{text} ({ratio_text(one.to_none)})"
 

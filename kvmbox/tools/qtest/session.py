@@ -11,21 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.tools.qtest import protocol
-from kvmbox.tools.qtest.protocol import (
-    BlockRead,
-    BlockWrite,
-    ClockSet,
-    ClockStep,
-    Endianness,
-    InterceptIrqs,
-    MemoryRead,
-    MemoryWrite,
-    Memset,
-    PortRead,
-    PortWrite,
-    Request,
-    RequestError,
-)
+from kvmbox.tools.qtest.protocol import Request, RequestError
 
 if TYPE_CHECKING:
     from kvmbox.tools.qtest.machine import Machine
@@ -82,27 +68,27 @@ class Session:
     def _answer(self, request: Request) -> bytes:
         machine = self._machine
         match request:
-            case PortRead(port, size):
+            case protocol.PortRead(port, size):
                 return protocol.ok_port(machine.read_port(port, size))
-            case PortWrite(port, size, value):
+            case protocol.PortWrite(port, size, value):
                 machine.write_port(port, size, value)
-            case ClockStep(amount):
+            case protocol.ClockStep(amount):
                 return self._clock_step(amount)
-            case ClockSet(time):
+            case protocol.ClockSet(time):
                 return self._clock_set(time)
-            case MemoryRead(address, size):
+            case protocol.MemoryRead(address, size):
                 return protocol.ok_memory(int.from_bytes(machine.read_memory(address, size), "little"))
-            case MemoryWrite(address, size, value):
+            case protocol.MemoryWrite(address, size, value):
                 machine.write_memory(address, value.to_bytes(size, "little"))
-            case BlockRead(address, size, base64_text):
+            case protocol.BlockRead(address, size, base64_text):
                 return protocol.ok_block(machine.read_memory(address, size), base64_text=base64_text)
-            case BlockWrite(address, data):
+            case protocol.BlockWrite(address, data):
                 machine.write_memory(address, data)
-            case Memset(address, size, value):
+            case protocol.Memset(address, size, value):
                 machine.fill_memory(address, size, value)
-            case InterceptIrqs():
+            case protocol.InterceptIrqs():
                 self._irqs.enabled = machine.watched = True
-            case Endianness():
+            case protocol.Endianness():
                 return protocol.LITTLE
         return protocol.OK
 

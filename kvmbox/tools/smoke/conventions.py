@@ -118,55 +118,40 @@ def _by_console(
     return judge
 
 
+_LK_LINES: Final = (("pass", guest_reports.LK_PASS), ("fail", guest_reports.LK_FAIL))
+
+# The formatter would give each cell a line of its own.
+# fmt: off
 CONVENTIONS: Final[dict[str, Convention]] = {
     "kvmbox": Convention(
         "a clean stop (0), or what `status` names; with `expect` and without `status`: the texts alone",
-        _by_status(0),
-        takes_status=True,
-    ),
+        _by_status(0), takes_status=True),
     "kvm-unit-tests": Convention(
-        "debug-exit: 1 passes, 77 skips, all else fails, a clean stop too", _kvm_unit_tests
-    ),
+        "debug-exit: 1 passes, 77 skips, all else fails, a clean stop too", _kvm_unit_tests),
     "bootimage": Convention(
         "debug-exit: one success status (33, or what `status` names); all else fails, 0 too",
-        _by_status(33),
-        takes_status=True,
-    ),
+        _by_status(33), takes_status=True),
     "solo5": Convention(
         "Solo5 and Unikraft: 83 by port 0x501 means that the unikernel ended itself; add `expect`",
-        _by_status(83),
-        takes_status=True,
-    ),
+        _by_status(83), takes_status=True),
     "sotest": Convention(
         "Cyberus guest-tests: the lines SOTEST ... BEGIN N, SUCCESS, FAIL, SKIP, END",
         _by_console(lambda _test, console: guest_reports.judge_sotest(console)),
-        reads_console=True,
-        stop_all=(guest_reports.SOTEST_END,),
-    ),
+        reads_console=True, stop_all=(guest_reports.SOTEST_END,)),
     "tap": Convention(
         "TAP 13 or 14 on the console: a plan, as many test points, none `not ok` unless it is a TODO",
-        _by_console(
-            lambda _test, console: guest_reports.judge_tap(console),
-            # A plan may come first: the guest that crashes behind its last point may have had more to do.
-            outweighed_by=frozenset({Verdict.ERROR, Verdict.CRASH}),
-        ),
-        reads_console=True,
-        stop_any=(guest_reports.TAP_BAIL,),
-    ),
+        # A plan may come first: the guest that crashes behind its last point may have had more to do.
+        _by_console(lambda _test, console: guest_reports.judge_tap(console),
+                    outweighed_by=frozenset({Verdict.ERROR, Verdict.CRASH})),
+        reads_console=True, stop_any=(guest_reports.TAP_BAIL,)),
     "lk": Convention(
         "lk's unit tests: `SUCCESS!  All test cases passed`",
-        _by_console(
-            lambda _test, console: guest_reports.judge_lines(
-                console, (("pass", guest_reports.LK_PASS), ("fail", guest_reports.LK_FAIL))
-            )
-        ),
-        reads_console=True,
-        stop_any=(guest_reports.LK_PASS, guest_reports.LK_FAIL),
-    ),
+        _by_console(lambda _test, console: guest_reports.judge_lines(console, _LK_LINES)),
+        reads_console=True, stop_any=(guest_reports.LK_PASS, guest_reports.LK_FAIL)),
     PATTERN: Convention(
         "own verdict lines: `pass_line`, `fail_line`, `skip_line`; the first one that is printed decides",
         _by_console(lambda test, console: guest_reports.judge_lines(console, test.verdict_lines)),
-        reads_console=True,
-    ),
+        reads_console=True),
 }
+# fmt: on
 """By name, as `convention` in a suite names them."""

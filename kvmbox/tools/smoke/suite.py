@@ -33,6 +33,11 @@ _KEYS: Final = {
     "snapshot-when": "when",
 }
 """Keys that have another name than their option."""
+SAME_IN_TEST: Final = (
+    *("timeout", "expect", "fail_on", "dialogue", "groups", "skip", "needs", "tolerate", "retries"),
+    "allow_flaky",
+)
+"""Keys that are fields of a `Test`."""
 NO_CHECK: Final[Callable[[Test], None]] = lambda _test: None  # noqa: E731 - a default
 
 
@@ -210,21 +215,12 @@ class _Reader:
             image=image if start is not None else self.find_image(os.path.dirname(self.file), image),
             origin=Origin(self.file, line),
             options=self._options(at, values),
-            timeout=values.get("timeout", DEFAULT_TIMEOUT_S),
-            convention=values.get("convention", "pattern" if lines else "kvmbox"),
+            convention=values.get("convention", PATTERN if lines else "kvmbox"),
             statuses=values.get("status", ()),
-            expect=values.get("expect", ()),
-            fail_on=values.get("fail_on", ()),
             verdict_lines=lines,
-            dialogue=values.get("dialogue", ()),
-            groups=values.get("groups", ()),
-            skip=values.get("skip"),
-            needs=values.get("needs", ()),
             checks=values.get("check", ()),
-            tolerate=values.get("tolerate"),
-            retries=values.get("retries", 0),
-            allow_flaky=values.get("allow_flaky", False),
             start=start,
+            **{key: values[key] for key in SAME_IN_TEST if key in values},
         )
 
     def _options(self, at: Path, values: dict[str, Any]) -> dict[str, Any]:
