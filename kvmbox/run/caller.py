@@ -28,6 +28,7 @@ from kvmbox.sandbox.vmm import Confinement
 if TYPE_CHECKING:
     from kvmbox.host.destination import Pending
     from kvmbox.host.start_timeout import StartDeadline, StartTimeout
+    from kvmbox.run.config import RunConfig
 
     Starting: TypeAlias = "StartDeadline | StartTimeout | Untimed"
 
@@ -71,24 +72,17 @@ class Caller:
         """
 
     def confine(
-        self,
-        pool: DevicePool,
-        *,
-        without: int,
-        require: int,
-        readable: Sequence[str] = (),
-        accepts: bool = False,
-        disks: bool = False,
+        self, pool: DevicePool, config: RunConfig, *, readable: Sequence[str], accepts: bool, disks: bool
     ) -> Confinement | None:
         """Confine the process, if it is to be. It can still read what is in the directories `readable`. If it
         `accepts`, a client may connect to its socket then; with `disks`, it can read and write those.
 
-        SandboxError if a layer of `require` cannot be had.
+        SandboxError if a layer that is required cannot be had.
         """
-        del pool, without, readable, accepts, disks
-        if require & layers.VMM:
+        del pool, readable, accepts, disks
+        if required := config.require & layers.VMM:
             raise SandboxError(
-                f"sandbox layer missing: {', '.join(layers.names(require & layers.VMM))}",
+                f"sandbox layer missing: {', '.join(layers.names(required))}",
                 hint="only the kvmbox command confines its own process, not a program that uses it",
             )
         return None
@@ -146,22 +140,15 @@ class ProcessOwner(Caller):
         self.terminal.enter()
 
     def confine(
-        self,
-        pool: DevicePool,
-        *,
-        without: int,
-        require: int,
-        readable: Sequence[str] = (),
-        accepts: bool = False,
-        disks: bool = False,
+        self, pool: DevicePool, config: RunConfig, *, readable: Sequence[str], accepts: bool, disks: bool
     ) -> Confinement:
         """See Caller; there is no way back."""
         spawner = pool.spawner
         return vmm.confine_main(
             keep=spawner.capabilities_needed(moves_processes=pool.spin is not None) if spawner else 0,
             spawner_pidfd=spawner.pin() if spawner else None,
-            without=without,
-            require=require,
+            without=config.design.without,
+            require=config.require,
             tracebacks=self._tracebacks,
             readable=readable,
             accepts=accepts,

@@ -286,11 +286,10 @@ def _settling(machine: Standing) -> Settling:
 
 def _confine(machine: Standing, parts: Parts, caller: Caller, timeline: Timeline) -> None:
     """Confine the process, if it is to be, and start the threads: they inherit what confines it."""
-    config, loop = machine.config, machine.loop
+    loop = machine.loop
     loop.confinement = caller.confine(
         machine.devices.pool,
-        without=config.design.without,
-        require=config.require,
+        machine.config,
         readable=parts.readable,
         accepts=parts.accepts,
         disks=parts.has_disks,

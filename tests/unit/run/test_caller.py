@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,10 @@ def _process() -> Iterator[None]:
     yield
     sys.setswitchinterval(interval)
     signal.signal(KICK_SIGNAL, kick)
+
+
+def requiring(mask: int) -> Any:
+    return SimpleNamespace(require=mask)
 
 
 def handlers() -> list[object]:
@@ -64,9 +70,10 @@ def test_start_without_a_timeout_touches_nothing(kind: type[Caller]) -> None:
 
 def test_program_is_not_confined_and_cannot_require_it() -> None:
     pool = DevicePool(Design(NONE))
-    assert Caller().confine(pool, without=0, require=layers.SECCOMP) is None
+    needs: dict[str, Any] = {"readable": (), "accepts": False, "disks": False}
+    assert Caller().confine(pool, requiring(layers.SECCOMP), **needs) is None
     with pytest.raises(SandboxError, match="sandbox layer missing: vmm-seccomp"):
-        Caller().confine(pool, without=0, require=layers.VMM_SECCOMP | layers.SECCOMP)
+        Caller().confine(pool, requiring(layers.VMM_SECCOMP | layers.SECCOMP), **needs)
 
 
 @pytest.mark.usefixtures("_process")
