@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kvmbox.tools.smoke.executor import Executor
     from kvmbox.tools.smoke.history import History
     from kvmbox.tools.smoke.model import Test
+    from kvmbox.tools.smoke.reporter import Plan
     from kvmbox.tools.smoke.summary import Summary
 
 MOST_JOBS: Final = 1024
@@ -105,32 +106,7 @@ EXAMPLES: Final = (
 )
 @click.argument("suites", nargs=-1, metavar="SUITE...")
 @takes(*SECTIONS)
-def command(
-    suites: tuple[str, ...],
-    jobs: int,
-    dask: str | None,
-    groups: tuple[str, ...],
-    filters: tuple[str, ...],
-    timeout: float | None,
-    fail_fast: bool,
-    repeat: int,
-    shard: str | None,
-    failed: bool,
-    history_path: str | None,
-    convention: str | None,
-    list_only: bool,
-    tap: str | None,
-    junit: str | None,
-    json_path: str | None,
-    jsonl: str | None,
-    markdown: str | None,
-    html: str | None,
-    logs: str | None,
-    record: bool,
-    core: bool,
-    plain: bool,
-    quiet: bool,
-) -> int:
+def command(suites: tuple[str, ...], **options: Any) -> int:
     """Boot the tests of each SUITE on /dev/kvm, and say what became of each.
 
     SUITE is a suite file (.toml), a unittests.cfg of kvm-unit-tests, a folder or glob of images, an image, or
@@ -146,74 +122,94 @@ def command(
       16   nothing is proven: no test passed, and none failed
       130  ended by a signal; the reports tell what was run until then
     """
-    from kvmbox.cli.smoke_reports import REPORTS, Told, open_reporters
     from kvmbox.tools.smoke import host
-    from kvmbox.tools.smoke.artefacts import Artefacts
     from kvmbox.tools.smoke.collect import collect
-    from kvmbox.tools.smoke.conventions import CONVENTIONS, PATTERN
-    from kvmbox.tools.smoke.engine import Engine
-    from kvmbox.tools.smoke.reporter import Plan
-    from kvmbox.tools.smoke.schedule import Shard, failures_first, select, take_shard
-    from kvmbox.tools.smoke.session import Session
     from kvmbox.tools.smoke.text import printable
+
+    _refuse(suites, options)
+    collected = collect(suites, convention=options["convention"])
+    history, history_file = _history(options["history_path"], suites)
+    plan = _plan(collected.tests, options, history)
+    if options["list_only"]:
+        for test in plan.tests:
+            click.echo(printable(plan.label(test) + _note(test)))
+        return 0
+    if options["dask"] is None:
+        host.check_kvm()
+    allow_enough()
+    summary = _run(plan, options, history, (collected.files, history_file))
+    _remember(history_file, options["history_path"], history, summary)
+    return summary.status
+
+
+def _refuse(suites: Sequence[str], options: Mapping[str, Any]) -> None:
+    """UsageError where options contradict each other."""
+    from kvmbox.tools.smoke.conventions import CONVENTIONS, PATTERN
 
     if not suites:
         raise UsageError("kvmbox smoke needs a SUITE", hint="for example: kvmbox smoke hello32 hello64")
-    if convention is not None and (convention not in CONVENTIONS or convention == PATTERN):
-        known = ", ".join(name for name in CONVENTIONS if name != PATTERN)
-        raise UsageError(f"--convention '{convention}' is none of {known}")
-    for option, wanted in (("--record", record), ("--core", core)):
-        if wanted and logs is None:
-            raise UsageError(f"{option} needs --logs", hint="name the folder for what is kept of failures")
-        if wanted and dask is not None:
+    known = [name for name in CONVENTIONS if name != PATTERN]
+    if options["convention"] not in (None, *known):
+        raise UsageError(f"--convention '{options['convention']}' is none of {', '.join(known)}")
+    for name in ("record", "core"):
+        if options[name] and options["logs"] is None:
+            raise UsageError(f"--{name} needs --logs", hint="name the folder for what is kept of failures")
+        if options[name] and options["dask"] is not None:
             raise UsageError(
-                f"{option} does not go with --dask", hint="run the test on the host that boots it"
+                f"--{name} does not go with --dask", hint="run the test on the host that boots it"
             )
-    if dask is not None and is_typed("jobs"):
+    if options["dask"] is not None and is_typed("jobs"):
         raise UsageError("--jobs does not go with --dask", hint="its workers have threads: --nthreads")
-    collected = collect(suites, convention=convention)
-    tests = select(collected.tests, groups, filters)
-    history, history_file = _history(history_path, suites)
+
+
+def _plan(found: Sequence[Test], options: Mapping[str, Any], history: History) -> Plan:
+    """Which of the tests run, and in which order. Raises UsageError."""
+    from kvmbox.tools.smoke.reporter import Plan
+    from kvmbox.tools.smoke.schedule import Shard, failures_first, select, take_shard
+
+    tests, shard = select(found, options["groups"], options["filters"]), options["shard"]
     if shard is not None:
         # Durations from this machine alone would make parts that do not fit those of the others.
-        tests = take_shard(tests, Shard.parse(shard), history.seconds if history_path is not None else {})
-    if failed:
+        shared = history.seconds if options["history_path"] is not None else {}
+        tests = take_shard(tests, Shard.parse(shard), shared)
+    if options["failed"]:
         tests = failures_first(tests, history.failed)
-    plan = Plan(tuple(tests), repeat, jobs, shard, len(collected.tests) - len(tests))
-    if list_only:
-        for test in tests:
-            click.echo(printable(plan.label(test) + _note(test)))
-        return 0
-    if dask is None:
-        host.check_kvm()
-    allow_enough()
-    runner, skip = _executor(jobs, dask)
+    return Plan(tuple(tests), options["repeat"], options["jobs"], shard, len(found) - len(tests))
+
+
+def _run(
+    plan: Plan, options: Mapping[str, Any], history: History, files: tuple[Sequence[str], str | None]
+) -> Summary:
+    """Run the tests, and write the reports. `files` were read, and is to keep the history."""
+    from kvmbox.cli.smoke_reports import REPORTS, Told, open_reporters
+    from kvmbox.tools.smoke.artefacts import Artefacts
+    from kvmbox.tools.smoke.engine import Engine
+    from kvmbox.tools.smoke.session import Session
+
+    timeout, logs, record, core = (options[name] for name in ("timeout", "logs", "record", "core"))
+    runner, skip = _executor(options["jobs"], options["dask"])
     # From here on a signal is answered in order: every report is complete, whenever it comes.
     early.raising = False
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
-    paths = tap, junit, json_path, jsonl, markdown, html
+    reports = {flag: options[name] for flag, name in REPORTS.items()}
     with ExitStack() as stack:
         with runner as executor:
             plan = plan.replaced(slots=executor.slots)
-            files = collected.files, history_file
-            told = Told(plain, quiet, timeout, tests, history.verdicts)
-            reporters = open_reporters(stack, dict(zip(REPORTS, paths, strict=True)), *files, told)
-            artefacts = Artefacts(logs, record=record, core=core) if logs is not None else None
+            told = Told(options["plain"], options["quiet"], timeout, plan.tests, history.verdicts)
             summary = Engine(
-                Session(plan.tests, repeat=plan.repeat, fail_fast=fail_fast, skip=skip),
+                Session(plan.tests, repeat=plan.repeat, fail_fast=options["fail_fast"], skip=skip),
                 executor,
-                reporters,
+                open_reporters(stack, reports, *files, told),
                 plan=plan,
                 timeout=timeout,
-                artefacts=artefacts,
+                artefacts=None if logs is None else Artefacts(logs, record=record, core=core),
                 interrupted=lambda: bool(early.received),
                 durations=history.seconds,
             ).run()
         # The reports have told the status: a signal that comes now does not change it.
         early.answered = True
-    _remember(history_file, history_path, history, summary)
-    return summary.status
+    return summary
 
 
 def _note(test: Test) -> str:

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from kvmbox.tools.smoke.reporter import Reporter
 
 
-REPORTS: Final = ("--tap", "--junit", "--json", "--jsonl", "--markdown", "--html")
-"""The options that name the file of a report."""
+REPORTS: Final = {
+    f"--{name.removesuffix('_path')}": name
+    for name in ("tap", "junit", "json_path", "jsonl", "markdown", "html")
+}
+"""The options that name the file of a report, and their names as parameters."""
 
 
 class Told(Value):
