@@ -62,7 +62,6 @@ DRIVER: Final = 2
 DRIVER_OK: Final = 4
 FEATURES_OK: Final = 8
 NEEDS_RESET: Final = 64
-FAILED_BY_DRIVER: Final = 128
 
 USED_BUFFER: Final = 1  # of InterruptStatus
 CONFIG_CHANGE: Final = 2

@@ -126,7 +126,6 @@ def number_of(mode: VideoMode) -> int:
     return _NUMBERS.get(mode, _UNNUMBERED)
 
 
-OEM: Final = b"kvmbox"
 _CONTROL: Final = Struct("<4sHIIIHHIII")
 _VERSION: Final = 0x0300
 _DAC_SWITCHES: Final = 1 << 0

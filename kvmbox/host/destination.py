@@ -1,7 +1,7 @@
 """Files that appear whole or not at all, also if who writes them may open and rename nothing any more.
 
 A `Destination` is a file beside the wanted one, with another name. It is opened before the VMM confines
-itself. When all is written, a `Commit` gives it the wanted name; whoever reads under that name finds the old
+itself. When all is written, `commit` gives it the wanted name; whoever reads under that name finds the old
 file or the new one, and never a part.
 
 A confined VMM has no right to rename (docs/adr/confinement.md), and gets none for this: with it, a guest that
@@ -16,7 +16,7 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
@@ -28,9 +28,6 @@ _IGNORED: Final = (
     signal.SIGALRM,
 )
 """Signals for the whole group of processes, or for the VMM: the committer ends when the VMM has."""
-
-Commit = Callable[[int], None]
-"""Gives the destination of a number its name. Raises OSError."""
 
 
 class Pending(Protocol):

@@ -51,11 +51,7 @@ def look_at(vcpu: Vcpu, ioapic: uapi.kvm_ioapic_state) -> Sleep:
     if state == uapi.KVM_MP_STATE_HALTED:
         if _may_leave_halt(vcpu, ioapic):
             return Sleep(halted=True)
-        return Sleep(
-            halted=True,
-            reason="hlt with interrupts off",
-            hint=END_CLEANLY,
-        )
+        return Sleep(halted=True, reason="hlt with interrupts off", hint=END_CLEANLY)
     if state in _WAITS_FOR_SIPI and not may_start(ioapic):
         return Sleep(
             halted=False,
