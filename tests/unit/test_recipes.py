@@ -146,6 +146,7 @@ def test_pipeline_of_an_example_uses_what_there_is(path: Path) -> None:
         job = pipeline["boot"]
         assert job["extends"] in read_yaml(TEMPLATE)
         suites, options = job["variables"]["SMOKE_SUITES"], job["variables"]["SMOKE_OPTIONS"]
+        assert job["variables"]["KVMBOX_INSTALL"]
         (kept,) = pipeline["build"]["artifacts"]["paths"]
         suite = tomllib.loads((example / "suite.toml").read_text(encoding="utf-8"))
         assert kept == suite["defaults"]["image"]  # what one job builds, the next one boots
