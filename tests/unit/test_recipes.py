@@ -260,6 +260,25 @@ def test_wheel_without_a_compiler_takes_what_the_sources_have_built(
     assert data["tag"].startswith("py3-none-")
 
 
+def test_compiled_wheel_does_not_say_that_it_is_pure(
+    hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where purelib and platlib are two folders, an installer would put libraries into the wrong one."""
+    monkeypatch.delenv("KVMBOX_PURE", raising=False)
+    for path in (*hook.built, tmp_path / "tools/build_accelerator.py"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for folder in ("guests", "launcher"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "Makefile").write_text("all:\n", encoding="utf-8")
+    data: dict[str, Any] = {"artifacts": []}
+    hook.initialize("editable", data)
+    assert data["tag"].endswith("-linux_x86_64")
+    assert data["pure_python"] is False
+    (library,) = data["artifacts"]
+    assert library.startswith("kvmbox/*/*.cpython-")
+
+
 def test_source_distribution_includes_the_recipes_and_what_is_built() -> None:
     target = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]
     included = target["include"]
