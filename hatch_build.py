@@ -43,6 +43,7 @@ class GuestBuildHook(BuildHookInterface[Any]):
         build_data["tag"] = TAG
         if self._compile():
             build_data["tag"] = COMPILED_TAG
+            build_data["pure_python"] = False  # libraries go to platlib, which may be another folder
             build_data["artifacts"].append(f"kvmbox/*/*{sysconfig.get_config_var('EXT_SUFFIX')}")
         if not all(map(shutil.which, ("cc", "make"))) and all(map(self._is_there, BUILT)):
             self.app.display_warning(

@@ -6,6 +6,7 @@ python tools/man_pages.py DIRECTORY      # kvmbox and its dependencies can be im
 from __future__ import annotations
 
 import os
+import re
 import sys
 from inspect import signature
 from pathlib import Path
@@ -32,6 +33,16 @@ def write(directory: Path) -> None:
     # A date would make each build another one. click-man 0.4, which Debian 13 has, takes none.
     dated = {"date": " "} if "date" in signature(write_man_pages).parameters else {}
     write_man_pages("kvmbox", eager, version=__version__, target_dir=str(directory), **dated)
+    for page in directory.iterdir():
+        page.write_text(mended(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def mended(page: str) -> str:
+    """What click-man writes, with the lines of a help text as they are behind \\b, and as text if they begin
+    with ', which would be a request of roff.
+    """
+    page = re.sub("^'", r"\\(aq", page, flags=re.MULTILINE)
+    return re.sub("^\b\n((?:[^.].*\n)+)", r".nf\n\1.fi\n", page, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":

@@ -382,7 +382,7 @@ cdef class StreamEnd(End):
 
     cdef public int requests
     cdef public int replies
-    cdef int error
+    cdef int failed_with
     cdef Py_ssize_t size
     cdef uint8_t frame[4097]  # one more than a frame may have, so that a longer one shows
 
@@ -391,7 +391,7 @@ cdef class StreamEnd(End):
         if self.requests < 0:
             return UNUSED
         cdef const void *sent = asked
-        self.error = 0
+        self.failed_with = 0
         self.size = 0
         self.body_bytes = 0
         if self.more_bytes:
@@ -403,14 +403,14 @@ cdef class StreamEnd(End):
             if done >= 0:
                 break
             if errno != EINTR:  # the signal of a kick, or one that only the main thread handles
-                self.error = errno
+                self.failed_with = errno
                 return UNFINISHED
         while True:
             done = read(self.replies, self.frame, sizeof(self.frame))
             if done >= 0:
                 break
             if errno != EINTR:
-                self.error = errno
+                self.failed_with = errno
                 return UNFINISHED
         self.size = done
         if <size_t>done < HEADER_BYTES:
@@ -426,8 +426,8 @@ cdef class StreamEnd(End):
 
     def received(self):
         """The frame that the last exchange has read. Raises OSError if it could not send or read."""
-        if self.error:
-            raise OSError(self.error, _text_of(self.error))
+        if self.failed_with:
+            raise OSError(self.failed_with, _text_of(self.failed_with))
         return (<char *>self.frame)[: self.size]
 
 

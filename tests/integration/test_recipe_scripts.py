@@ -146,3 +146,13 @@ def test_template_script_runs_the_suites_of_the_variables(
     report = cases_in(runner.checkout / job["artifacts"]["reports"]["junit"])
     assert status in (None, ran.returncode), ran.stderr
     assert len(report) == (1 if shard else 3)
+
+
+def test_template_installs_nothing_that_nobody_has_named(runner: Runner) -> None:
+    job = read_yaml("ci-templates/gitlab-kvmbox.yml")[".kvmbox-smoke"]
+    first, *_ = job["before_script"]
+    ran = runner.run(f"{first}\necho goes on", **job["variables"])
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "KVMBOX_INSTALL" in ran.stderr
+    named = job["variables"] | {"KVMBOX_INSTALL": "git+https://host/owner/kvmbox@v1"}
+    assert runner.run(f"{first}\necho goes on", **named).stdout == "goes on\n"

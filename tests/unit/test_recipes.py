@@ -146,6 +146,7 @@ def test_pipeline_of_an_example_uses_what_there_is(path: Path) -> None:
         job = pipeline["boot"]
         assert job["extends"] in read_yaml(TEMPLATE)
         suites, options = job["variables"]["SMOKE_SUITES"], job["variables"]["SMOKE_OPTIONS"]
+        assert job["variables"]["KVMBOX_INSTALL"]
         (kept,) = pipeline["build"]["artifacts"]["paths"]
         suite = tomllib.loads((example / "suite.toml").read_text(encoding="utf-8"))
         assert kept == suite["defaults"]["image"]  # what one job builds, the next one boots
@@ -257,6 +258,25 @@ def test_wheel_without_a_compiler_takes_what_the_sources_have_built(
     data: dict[str, Any] = {}
     hook.initialize("editable", data)
     assert data["tag"].startswith("py3-none-")
+
+
+def test_compiled_wheel_does_not_say_that_it_is_pure(
+    hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where purelib and platlib are two folders, an installer would put libraries into the wrong one."""
+    monkeypatch.delenv("KVMBOX_PURE", raising=False)
+    for path in (*hook.built, tmp_path / "tools/build_accelerator.py"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for folder in ("guests", "launcher"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "Makefile").write_text("all:\n", encoding="utf-8")
+    data: dict[str, Any] = {"artifacts": []}
+    hook.initialize("editable", data)
+    assert data["tag"].endswith("-linux_x86_64")
+    assert data["pure_python"] is False
+    (library,) = data["artifacts"]
+    assert library.startswith("kvmbox/*/*.cpython-")
 
 
 def test_source_distribution_includes_the_recipes_and_what_is_built() -> None:

@@ -21,5 +21,8 @@ def test_every_command_has_a_page_and_two_builds_are_equal(tmp_path: Path) -> No
     run = pages[0]["kvmbox-run.1"]
     assert r"kvmbox\-run \- boot a guest" in run
     assert r"\fB\-\-memory\fP SIZE" in run
+    assert "\n\\(aqvmm-vcpu', and the same" in pages[0]["kvmbox-policy.1"]
+    assert "\n.nf\nExit status:\n  0    shown;" in pages[0]["kvmbox-policy.1"]
+    assert not any(line.startswith("'") for page in pages[0].values() for line in page.splitlines())
     for name in main.COMMANDS:
         assert f"kvmbox-{name}(1)" in pages[0]["kvmbox.1"]
