@@ -26,7 +26,7 @@ union reg {
 
 struct frame {
     uint16_t gs, fs, es, ds;
-    union reg di, si, bp, sp, b, d, c, a; /* as PUSHAD stores them; sp is not restored */
+    union reg di, si, bp, sp, b, d, c, a; /* as PUSHAD stores them, but for sp */
     uint32_t scratch;                     /* 0 at the call, kept while the service waits */
     uint16_t vector, ip, cs, flags;
 };
@@ -88,7 +88,7 @@ struct parameters {
 _Static_assert(offsetof(struct parameters, drive) == 40 && sizeof(struct drive) == 32, "as the VMM packs them");
 _Static_assert(offsetof(struct parameters, map) == 680 && sizeof(struct range) == 24, "as the VMM packs them");
 _Static_assert(sizeof(struct specification) == SPECIFICATION_SIZE, "as the specification has it");
-_Static_assert(sizeof(struct frame) == 52, "as entry.S copies it");
+_Static_assert(sizeof(struct frame) == 52, "as entry.S fills it");
 
 extern const struct parameters parameters;
 

@@ -6,7 +6,6 @@
 #define BDA_TICKS 0x6c
 #define BDA_MIDNIGHT 0x70
 #define WAIT 1
-#define FRAME_WORDS 26 /* struct frame of bios.h */
 #define STACK_SIZE 2048
 
     .code16
@@ -62,52 +61,69 @@ vector_stubs:
     .set    vector, vector + 1
     .endr
 
-/* All services. The caller's registers are copied to `frame`, and back when the service is done: its stack may be
- * anywhere, and C code wants SS = DS. A service that waits leaves nothing behind on this side. */
+/* All services. The caller's registers are moved to `frame`, and back when the service is done: its stack may be
+ * anywhere, and C code wants SS = DS. It may be small, too: beyond those of the interrupt itself, 10 bytes of it are
+ * used, as words, which wrap where SP does. A service that waits leaves nothing behind on this side. */
+    .macro  restore_registers
+    mov     frame + 0, %gs
+    mov     frame + 2, %fs
+    mov     frame + 4, %es
+    movl    frame + 8, %edi
+    movl    frame + 12, %esi
+    movl    frame + 16, %ebp
+    movl    frame + 24, %ebx
+    movl    frame + 28, %edx
+    movl    frame + 32, %ecx
+    movl    frame + 36, %eax
+    mov     frame + 6, %ds
+    .endm
+
 service:
-    pushl   $0                      /* scratch */
+    pushw   $0                      /* scratch */
+    pushw   $0
 again:
-    pushal
     pushw   %ds
-    pushw   %es
-    pushw   %fs
-    pushw   %gs
+    pushw   $SEGMENT
+    popw    %ds
+    popw    frame + 6
     cld
-    mov     $SEGMENT, %ax
+    mov     %gs, frame + 0
+    mov     %fs, frame + 2
+    mov     %es, frame + 4
+    movl    %edi, frame + 8
+    movl    %esi, frame + 12
+    movl    %ebp, frame + 16
+    movl    %ebx, frame + 24
+    movl    %edx, frame + 28
+    movl    %ecx, frame + 32
+    movl    %eax, frame + 36
+    popw    frame + 40
+    popw    frame + 42
+    popw    frame + 44              /* vector */
+    popw    frame + 46              /* IP, CS, flags */
+    popw    frame + 48
+    popw    frame + 50
+    movl    %esp, caller
+    mov     %ss, caller + 4
+    mov     %ds, %ax
     mov     %ax, %es
-    mov     %ss, %ax
-    mov     %ax, %ds
-    mov     %sp, %si
-    mov     $frame, %di
-    mov     $FRAME_WORDS, %cx
-    rep movsw
-    mov     %ax, %es:caller + 4
-    mov     %esp, %es:caller
-    mov     %es, %ax
-    mov     %ax, %ds
     mov     %ax, %ss
     mov     $stack_top, %esp
     pushl   $frame
     calll   dispatch
-    mov     %al, action
     lssl    caller, %esp
-    mov     %ss, %ax
-    mov     %ax, %es
-    mov     %sp, %di
-    mov     $frame, %si
-    mov     $FRAME_WORDS, %cx
-    rep movsw
-    cmpb    $WAIT, action
-    popw    %gs
-    popw    %fs
-    popw    %es
-    popw    %ds
+    pushw   frame + 50
+    pushw   frame + 48
+    pushw   frame + 46
+    cmp     $WAIT, %al
     je      wait
-    popal
-    add     $6, %sp                 /* scratch and vector */
+    restore_registers
     iretw
 wait:
-    popal
+    pushw   frame + 44
+    pushw   frame + 42
+    pushw   frame + 40
+    restore_registers
     sti
     hlt
     cli
@@ -298,14 +314,12 @@ parameters:                         /* struct parameters of bios.h */
 
     .bss
     .balign 4
-frame:
-    .space  2 * FRAME_WORDS
+frame:                              /* struct frame of bios.h */
+    .space  52
 caller:
     .space  6                       /* SP, SS */
 callers_gdt:
     .space  6
-action:
-    .space  1
     .balign 16
     .space  STACK_SIZE
 stack_top:
