@@ -97,7 +97,7 @@ def test_picture_of_a_guest_without_a_disk_goes_to_a_file(
 
 def test_picture_that_nobody_is_shown_is_told_of(images: dict[str, Path]) -> None:
     _, _, messages = run_to_end(Run(images["planar"]))
-    assert messages.startswith("kvmbox: the screen shows a picture of 640 x 480 pixels; '--picture FILE' ")
+    assert messages.startswith("kvmbox: a picture of 640 x 480 pixels: '--screen live', '--vnc ")
 
 
 def test_png_has_the_pixels(images: dict[str, Path]) -> None:

@@ -124,7 +124,7 @@ def test_graphics_that_are_not_shown_are_told_in_one_line(images: Images) -> Non
     code = out(0x3CE, 0x06 | 0x05 << 8, 2) * 2 + SHUTDOWN + IDLE
     status, output, messages = run_to_end(images.run(code))
     assert (status, output) == (0, b"")
-    assert messages.startswith("kvmbox: the screen shows a picture of 640 x 400 pixels; '--picture FILE' ")
+    assert messages.startswith("kvmbox: a picture of 640 x 400 pixels: '--screen live', '--vnc ")
     assert messages.count("\n") == 1
 
 

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 _Model = TypeVar("_Model", "VgaText", "VbeDispi")
 
 _GRAPHICS: Final = "the guest has switched its VGA to a mode that is neither text nor graphics"
-_PICTURE: Final = "the screen shows a picture of {} x {} pixels; '--picture FILE' writes it to a file"
-
+_PICTURE: Final = "a picture of {} x {} pixels: '--screen live', '--vnc :5900' or '--picture FILE' shows it"
 _COLORS: Final = "the screen has colours and no text; '--picture FILE' writes it to a file"
 
 
