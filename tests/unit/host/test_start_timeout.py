@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 from kvmbox.errors import SandboxError, StartTimeoutError
 from kvmbox.host import start_timeout as module
 from kvmbox.host.start_timeout import StartDeadline, StartTimeout
+from kvmbox.lean import signal
 
 LONG_AGO = 0
 FAR = 3600.0
