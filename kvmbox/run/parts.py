@@ -9,6 +9,7 @@ guest has come to a bad end, and the monitor, when a person wants it.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -55,9 +56,9 @@ def prepare_report(config: RunConfig, *, emulated: bool) -> None:
     whose backend has `emulated` the guest's kernel: instructions that it does not know are its most frequent
     end.
     """
-    import binascii  # noqa: F401
-    import math  # noqa: F401
-    import zlib  # noqa: F401 - pyelftools does
+    # pyelftools needs zlib, and `inspect`, which needs _opcode from Python 3.13 on.
+    for name in ("binascii", "math", "zlib", *["_opcode"][: sys.version_info >= (3, 13)]):
+        __import__(name)
 
     if emulated or config.symbols or os.isatty(2):
         from kvmbox.explain.capstone import library

@@ -82,6 +82,27 @@ def test_run_loaded_by_is_able_to_find_one() -> None:
     assert loaded_by("import tomllib")
 
 
+def test_report_needs_no_shared_object_that_a_confined_vmm_could_not_load() -> None:
+    code = """
+import sys
+from importlib.machinery import ExtensionFileLoader
+import kvmbox.cli.entry, kvmbox.cli.boot, kvmbox.run.run
+from kvmbox.run.parts import prepare_report
+
+class Config:
+    symbols = ()
+
+def refuse(self, spec):
+    raise ImportError(f"{spec.name}: failed to map segment from shared object")
+
+prepare_report(Config, emulated=False)
+ExtensionFileLoader.create_module = refuse
+from elftools.elf.elffile import ELFFile
+import kvmbox.parts.crash_report.part, kvmbox.parts.crash_report.text, kvmbox.explain.lines
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.kvm
 @pytest.mark.parametrize("guest", ["hello32", "hello64", "real16"])
 def test_run_without_pyelftools_and_libseccomp_boots(guest: str, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -29,6 +33,7 @@ PIPELINES: Final = sorted(
     for example in EXAMPLES
     for path in (*example.glob(".github/workflows/*.yml"), *example.glob(".gitlab-ci.yml"))
 )
+EXAMPLES_WORKFLOWS: Final = [path for path in PIPELINES if path.name != ".gitlab-ci.yml"]
 
 
 def path_id(path: Path) -> str:
@@ -179,6 +184,25 @@ def test_runner_of_cargo_names_options_that_exist() -> None:
     program, command, *words = config["target"]["x86_64-unknown-none"]["runner"]
     assert (program, command) == ("kvmbox", "run")
     assert {word for word in words if word.startswith("-")} <= options_of("run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "paths"),
+    [
+        ("github-workflows", [*ROOT.glob(".github/workflows/*.yml"), *EXAMPLES_WORKFLOWS]),
+        ("github-actions", [ACTION]),
+        ("gitlab-ci", [TEMPLATE, *(path for path in PIPELINES if path not in EXAMPLES_WORKFLOWS)]),
+        ("readthedocs", [ROOT / ".readthedocs.yaml"]),
+    ],
+)
+def test_recipes_fit_the_schemas_of_those_who_read_them(kind: str, paths: list[Path]) -> None:
+    """check-jsonschema has these schemas in it."""
+    program = shutil.which("check-jsonschema", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("check-jsonschema is not installed")
+    command = [program, "--builtin-schema", f"vendor.{kind}", *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- The container and the page ----------------------------------------------------------------------------

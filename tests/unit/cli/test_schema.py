@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -90,3 +94,26 @@ def test_what_kvmbox_refuses_is_refused(kind: str, text: str) -> None:
 )
 def test_what_kvmbox_accepts_is_valid(kind: str, text: str) -> None:
     assert refused(kind, text) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("taplo", ("check",)),  # what editors use: it finds the schema by the first line of the suite
+        ("check-jsonschema", ("--schemafile", "suite.schema.json")),
+    ],
+)
+def test_other_programs_accept_and_refuse_what_kvmbox_does(
+    program: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    (tmp_path / "suite.schema.json").write_text(json.dumps(schema.of("suite")), encoding="utf-8")
+    for key, status in (("memory", 0), ("memroy", 1)):
+        text = f"#:schema suite.schema.json\n[[test]]\nimage = 'a'\n{key} = '1M'\n"
+        (tmp_path / "suite.toml").write_text(text, encoding="utf-8")
+        command = [path, *arguments, "suite.toml"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert ("memroy" in done.stdout + done.stderr) == (status == 1)
