@@ -22,7 +22,10 @@ _OF_SYSTEM_CALLS: Final = {
     errno.EMFILE: "raise the limit of open files: 'ulimit -n'",
     errno.ENOMEM: "make memory free, or raise its limit: 'ulimit -v'",
     errno.ENXIO: "start its reader first",
+    errno.EAGAIN: "the limit of processes may be reached: look at ulimit -u and at pids.max of the cgroup",
 }
+_OF_ALL_KINDS: Final = (errno.EMFILE, errno.ENOMEM, errno.EAGAIN)
+"""Limits of this process, which no check of the host sees."""
 
 _OF_KINDS: Final = (
     (errors.UsageError, "try '{} --help'"),
@@ -37,6 +40,7 @@ def advice(error: errors.KvmboxError) -> str | None:
     """What to do about it, if something helps."""
     cause = error.__cause__
     words = next((words for kind, words in _OF_KINDS if isinstance(error, kind)), None)
-    if isinstance(cause, OSError) and not isinstance(error, errors.KvmError | errors.SandboxError):
+    of_host = isinstance(error, errors.KvmError | errors.SandboxError)
+    if isinstance(cause, OSError) and (not of_host or cause.errno in _OF_ALL_KINDS):
         words = _OF_SYSTEM_CALLS.get(cause.errno or 0, words)
     return words and words.format(" ".join(("kvmbox", *filter(str.isalpha, sys.argv[1:2]))))

@@ -2,11 +2,12 @@
 
 Each pair of options runs once, with a way and an end that change from pair to pair. The whole matrix, some
 2,700 runs, takes ten minutes or more: KVMBOX_ALL_VERDICTS=1. `tests/unit/test_verdict_matrix.py` has all of
-it with fakes.
+it with fakes. Each run has an option beside that judges nothing, another one from run to run.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +30,7 @@ from tests.support.real_mode import (
     show,
 )
 from tests.support.runs import Images, Run, error_lines, run_to_end
-from tests.support.verdict_model import ENDS, TEXT, TIMED_OUT, WAYS, Cell, cells, model, pairs
+from tests.support.verdict_model import ENDS, EXIT_STATUS, TEXT, TIMED_OUT, WAYS, Cell, cells, model, pairs
 
 pytestmark = [pytest.mark.kvm, pytest.mark.thorough]
 
@@ -57,6 +58,14 @@ END: Final = {
     "spin": SPIN,
     "reset": RESET_8042,
 }
+COMPANIONS: Final = (
+    *("--pci=on", "--net=loop", "--net=none,on=e1000", "--rng", "--disk={}/disk.img", "--cdrom={}/disk.img"),
+    *("--disk={}/disk.img,on=virtio", "--cpus=2", "--testdev", "--bios=builtin", "--keyboard=console"),
+    *("--serial=COM2=file:{}/com2", "--serial-overflow=drop", "--vnc=unix:{}/vnc"),
+    *("--sandbox=none", "--sandbox=per-device", "--ipc=shm", "--on-device-crash=restart"),
+    *("--record={}/a.rec", "--profile={}/a.folded", "--core={}/a.core", "--html={}/a.html", "--report=full"),
+)
+"""What judges nothing. {} is the directory of the run."""
 
 
 def guest_of(way: str, end: str) -> bytes:
@@ -97,15 +106,23 @@ def disagreement(number: int, cell: Cell, guest: Path, directory: Path) -> str |
     """What a run of the cell does otherwise than the model, or None."""
     own = directory / str(number)
     own.mkdir()
+    (own / "disk.img").write_bytes(bytes(1 << 16))
+    companion = COMPANIONS[number % len(COMPANIONS)]
+    beside = companion.format(own), f"--json={own / 'a.json'}"
     try:
-        status, _, messages = run_to_end(Run("--boot", "real", *arguments_of(cell, own), guest))
+        status, _, messages = run_to_end(Run("--boot", "real", *beside, *arguments_of(cell, own), guest))
     except AssertionError as error:  # of the whole matrix, all that is wrong is to be told
-        return f"{cell}: {error}"
+        return f"{cell}, {companion}: {error}"
     snapshot = (own / "a.snap").exists()
     wanted = model(cell)
-    if status == wanted.status and wanted.snapshot in (None, snapshot):
+    lines = error_lines(messages)
+    told = json.loads((own / "a.json").read_text(encoding="utf-8"))
+    right = [line for line in lines if told["reason"] in line]
+    # Of a success and of a guest's own status there is no line.
+    agrees = told["status"] == status and len(lines) == len(right) == (status not in (0, EXIT_STATUS))
+    if agrees and status == wanted.status and wanted.snapshot in (None, snapshot):
         return None
-    return f"{cell}: {status}, snapshot {snapshot}, wanted {wanted}: {error_lines(messages)}"
+    return f"{cell}, {companion}: {status}, snapshot {snapshot}, wanted {wanted}: {told['reason']} {lines}"
 
 
 def chosen() -> list[Cell]:

@@ -15,6 +15,7 @@ from kvmbox.errors import (
     KvmboxError,
     KvmError,
     RecordingError,
+    SandboxError,
     StartError,
     UsageError,
 )
@@ -35,6 +36,8 @@ def caused(error: KvmboxError, number: int) -> KvmboxError:
         (caused(RecordingError("x"), errno.EISDIR), "name a file"),
         (caused(StartError("x"), errno.EPROTO), "try 'kvmbox trace --help'"),
         (caused(KvmError("x"), errno.ENOENT), "kvmbox doctor"),
+        (caused(SandboxError("x"), errno.EAGAIN), "ulimit -u"),
+        (caused(StartError("x"), errno.EAGAIN), "ulimit -u"),
         (DeviceProcessError("uart", "died"), None),
     ],
 )
