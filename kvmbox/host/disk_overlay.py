@@ -48,7 +48,7 @@ class Overlay:
         with self._writing:
             new = sum(number not in self._clusters for number in numbers)
             if self.used + new * CLUSTER > self._limit:
-                raise OSError(errno.ENOSPC, "the overlay of the disk is full")
+                raise OSError(errno.ENOSPC, "--disk-overlay is full")
             position = 0
             for number in numbers:
                 start = offset + position - number * CLUSTER

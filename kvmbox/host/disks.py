@@ -109,7 +109,7 @@ class DiskStore:
         self._sector = CD_SECTOR if request.is_cd else SECTOR
         self._read = 0
         self._written = 0
-        self._refused = 0
+        self._refused = dict[str, int]()  # how many writes failed, and why
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`. Waits for them. Raises OSError."""
@@ -154,8 +154,9 @@ class DiskStore:
                 self._overlay.write(offset, data)
             else:
                 self._source.write(offset, data)
-        except OSError:
-            self._refused += 1
+        except OSError as error:
+            why = str(error.strerror)
+            self._refused[why] = self._refused.get(why, 0) + 1
             raise
         self._written += len(data)
 
@@ -198,8 +199,7 @@ class DiskStore:
             words.append(
                 f"{self._written // self._sector} written to {'memory' if self.writes_now else 'the file'}"
             )
-        if self._refused:
-            words.append(f"{self._refused} write{'s' * (self._refused != 1)} failed")
+        words += [f"{n} write{'s' * (n != 1)} failed ({why})" for why, n in self._refused.items()]
         line = ", ".join(words)
         if self._written and self.writes_now:
             line += ": the file is as it was"

@@ -94,7 +94,7 @@ def test_disk_that_is_read_only_refuses_the_guest_s_writes(disk: Path) -> None:
 def test_overlay_is_bounded(disk: Path) -> None:
     status, output, messages = run(disk, "--disk-overlay", "1")
     assert (status, output.splitlines()[-1]) == (3, b"not ok the disk reports an error")
-    assert "1 write failed" in messages
+    assert "1 write failed (--disk-overlay is full)" in messages
 
 
 @pytest.mark.parametrize("ipc", first_per_commit(["shm", "pipe", "socketpair"]))
