@@ -51,7 +51,7 @@ class Bundle:
     ) -> None:
         """`identity` is the inode and time of the file, `start` where code begins in it."""
         self._identity = identity
-        self._start = start
+        self.start = start
         self.entries = entries
         self._groups = groups
 
@@ -72,9 +72,11 @@ class Bundle:
     def load(self, group: str) -> None:
         """Load the modules of a group, if no source of them is another one by now."""
         specs = [spec for spec in map(self.find_spec, self._groups[group]) if spec is not None]
-        content = self._mapped() if len(specs) == len(self._groups[group]) else None
-        if content is None:
+        file = self.opened() if len(specs) == len(self._groups[group]) else None
+        if file is None:
             return  # each is loaded when it is imported
+        content = mmap.mmap(file, 0, prot=mmap.PROT_READ)
+        os.close(file)
         fresh = {spec.name: module_from_spec(spec) for spec in specs if spec.name not in sys.modules}
         with content, memoryview(content) as view:
             for name, module in fresh.items():
@@ -84,31 +86,28 @@ class Bundle:
                     sys.modules.setdefault(package, fresh[package])
                 if sys.modules.setdefault(name, module) is module:
                     start, length = self.entries[name][-2:]
-                    start += self._start
+                    start += self.start
                     exec(marshal.loads(view[start : start + length]), module.__dict__)  # noqa: S102, S302
                     setattr(sys.modules[package], short, module)
 
-    def _mapped(self) -> mmap.mmap | None:
-        """The file, if it can be mapped, and is the one that it was."""
-        try:
-            with open(BUNDLE, "rb", buffering=0) as file:
-                if _identity(file.fileno()) == self._identity:
-                    return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        except (OSError, ValueError):
-            pass
-        return None
-
-    def code(self, start: int, length: int) -> bytes | None:
-        """What is there in the file; None if the file cannot be read, or is another one by now."""
-        # Opened each time: a descriptor or a mapping would have to be kept out of the jail.
+    def opened(self) -> int | None:
+        """A descriptor of the file; None if it cannot be read, or is another one by now."""
         try:
             file = os.open(BUNDLE, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
+        if _identity(file) == self._identity:
+            return file
+        os.close(file)
+        return None
+
+    def code(self, start: int, length: int) -> bytes | None:
+        """What is there in the file; None as `opened`."""
+        file = self.opened()  # each time: a descriptor would have to be kept out of the jail
+        if file is None:
+            return None
         try:
-            if _identity(file) != self._identity:
-                return None
-            os.lseek(file, self._start + start, os.SEEK_SET)  # pread is not for a confined VMM
+            os.lseek(file, self.start + start, os.SEEK_SET)  # pread is not for a confined VMM
             return os.read(file, length)
         finally:
             os.close(file)

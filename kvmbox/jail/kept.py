@@ -1,12 +1,13 @@
 """Modules whose code is in memory: device processes, which can open no file, load what they need of it.
 
-The spawner loads no model. It reads the code of all models from the bundle of bytecode (`kvmbox.bytecode`),
+The spawner loads no model. It maps the code of all models in the bundle of bytecode (`kvmbox.bytecode`),
 and a device process loads its own. So the spawner starts earlier, and a device process has fewer pages of its
 own. Without a bundle that fits, the spawner loads them all.
 """
 
 from __future__ import annotations
 
+import ctypes
 import marshal
 import os
 import sys
@@ -17,13 +18,20 @@ from kvmbox.bytecode import Bundle, is_source_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Final
+
+
+# <asm-generic/mman-common.h>
+PROT_READ: Final = 1
+MAP_PRIVATE: Final = 2
+MAP_FAILED: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Kept:
     """Finds and loads modules whose code is in memory."""
 
-    def __init__(self, codes: bytes, places: dict[str, tuple[int, int]]) -> None:
-        """`places` are the start and the end of the code of each module in `codes`."""
+    def __init__(self, codes: memoryview, places: dict[str, slice]) -> None:
+        """`places` are those of the code of each module in `codes`."""
         self._codes = codes
         self._places = places
 
@@ -36,8 +44,7 @@ class Kept:
 
     def exec_module(self, module: ModuleType) -> None:
         """Run its code."""
-        start, end = self._places[module.__name__]
-        exec(marshal.loads(self._codes[start:end]), module.__dict__)  # noqa: S102, S302 - as a .pyc
+        exec(marshal.loads(self._codes[self._places[module.__name__]]), module.__dict__)  # noqa: S102, S302
 
 
 def keep(prefix: str) -> bool:
@@ -54,15 +61,28 @@ def keep(prefix: str) -> bool:
         return False
     if modules - wanted.keys() - {f"{prefix}__init__"}:
         return False
-    # One read: the modules of a package are side by side in the bundle.
-    first = min(start for *_, start, _ in wanted.values())
-    codes = bundle.code(first, max(start + length for *_, start, length in wanted.values()) - first)
-    if codes is None:
+    file = bundle.opened()
+    if file is None:
         return False
     places = {
-        name: (start - first, start - first + length)
+        name: slice(bundle.start + start, bundle.start + start + length)
         for name, (*_, start, length) in wanted.items()
         if name not in sys.modules
     }
+    # The pages of the file, which all processes share, and not a copy.
+    codes = _mapped(file, max(place.stop for place in places.values()))
+    os.close(file)
     sys.meta_path.insert(0, Kept(codes, places))
     return True
+
+
+def _mapped(descriptor: int, length: int) -> memoryview:
+    """The first `length` bytes of a file, for good. Module `mmap` would keep a descriptor. Raises OSError."""
+    mmap = ctypes.CDLL(None, use_errno=True).mmap
+    mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *3 * (ctypes.c_int,), ctypes.c_long)
+    mmap.restype = ctypes.c_size_t
+    address = mmap(None, length, PROT_READ, MAP_PRIVATE, descriptor, 0)
+    if address == MAP_FAILED:
+        raise OSError(ctypes.get_errno(), "mmap")
+    # SAFETY: `length` bytes are mapped there, to be read, and nothing unmaps them.
+    return memoryview((ctypes.c_char * length).from_address(address)).cast("B").toreadonly()
