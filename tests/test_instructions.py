@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvmbox.tools.bench.replay_script import ACCESSES
 from tools import instructions
 
 
@@ -15,11 +16,11 @@ def test_counts_are_read_in_the_order_of_the_marks(tmp_path: Path) -> None:
 
 
 def test_table_has_what_an_access_takes_more_if_it_is_made_more_often() -> None:
-    rows = len(instructions.IPCS) * len(instructions.ACCESSES)
+    rows = len(instructions.IPCS) * len(ACCESSES)
     found = [9, 5000, 9, 5000 + 250 * instructions.TIMES] * rows
 
     first, *lines = instructions.table(found)
 
     assert first.split()[-3:] == list(instructions.IPCS)
     assert {tuple(line.split()[-3:]) for line in lines} == {("250", "250", "250")}
-    assert len(lines) == len(instructions.ACCESSES)
+    assert len(lines) == len(ACCESSES)

@@ -13,7 +13,7 @@ from kvmbox import layout  # noqa: F401 - so do some this
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
     from kvmbox.devices.model import DeviceModel
@@ -53,6 +53,13 @@ MODELS: Final[Mapping[str, str]] = {
 }
 """By name: the module here, and the class."""
 
+USUAL: Final[Mapping[str, Sequence[str]]] = {
+    "uart": ("uart_16550a",),
+    "pit": ("pit_8254",),
+    "debug": ("debugcon", "pvpanic", "reset_control"),
+}
+"""By the type of a device process that starts with every run: a model of each module that it needs."""
+
 BY_TEXT: Final = "E1000"
 """A device process gets the text of its module."""
 
@@ -68,6 +75,12 @@ def model_class(name: str) -> Callable[..., DeviceModel]:
 def build_model(name: str, parameters: Mapping[str, int | bytes]) -> DeviceModel:
     """The model `name`; KeyError for an unknown name, TypeError for an unknown parameter."""
     return model_class(name)(**parameters)
+
+
+def load_usual(device_type: str) -> None:
+    """Load the models that a device process will want, before it is told so."""
+    for name in USUAL.get(device_type, ()):
+        model_class(name)
 
 
 def load_all() -> None:

@@ -306,6 +306,7 @@ def _be_device(
             passing.send(report, frames.pack(frames.FAILED, identifier, payload=_reason(error)))
             raise
         if order.seccomp != linux.SECCOMP_MODE_STRICT:  # there a collection cannot give memory back
+            catalog.load_usual(order.device_type)  # nobody waits for that yet
             gc.enable()
         status = entry(CHANNEL_FD, *arguments) or 0
     finally:  # the entry has said what it could of an exception; see jail.server

@@ -24,9 +24,11 @@ from kvmbox.board import (
     StopPanic,
     StopValue,
     Suspend,
+    by_type,
+    pc_board,
 )
 from kvmbox.board_extras import whole_board
-from kvmbox.devices.catalog import build_model
+from kvmbox.devices.catalog import MODELS, USUAL, build_model
 from kvmbox.firmware.fw_cfg import FwCfgItem
 
 
@@ -50,6 +52,18 @@ def board(
 
 def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
     return {address for each in ranges for address in range(each.first, each.first + each.count)}
+
+
+def test_device_processes_of_each_run_load_their_modules_ahead() -> None:
+    board = pc_board(BoardOptions(("COM1",), 0, 128 * layout.MIB))
+    wanted = {
+        name: {MODELS[device.model].partition(":")[0] for device in devices}
+        for name, devices in by_type(board).items()
+        if not all(device.on_demand for device in devices)
+    }
+
+    found = {name: {MODELS[model].partition(":")[0] for model in models} for name, models in USUAL.items()}
+    assert found == wanted
 
 
 def test_board_has_each_device_once_and_no_address_twice() -> None:
