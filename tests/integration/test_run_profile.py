@@ -139,8 +139,9 @@ def test_statistics_tell_which_function_makes_the_exits(image: Path, pure: bool,
     assert first["place"].startswith("poll+0x")
     assert first["share"] > 0.9
     assert f"% in 0x03fd size 1 {first['place']}" in " ".join(ended.stderr.split())
-    # What the look at them has cost is not among them: 40 rounds of 400 reads and a write, and the end.
-    assert found["exits"] == 40 * 401 + 1
+    # What the look at them has cost is not among them: 40 rounds of 400 reads and a write, and the end. KVM
+    # coalesces the writes after some of them.
+    assert 40 * 400 + 1 < found["exits"] <= 40 * 401 + 1
 
 
 @pytest.mark.kvm
