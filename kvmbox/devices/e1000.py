@@ -628,7 +628,7 @@ class E1000(ModelBase):
         for number, (size, address, behind) in enumerate(OFFER.iter_unpack(data[:whole])):
             ends_early = len(self._effects) > _MOST_EFFECTS
             if ends_early:
-                self._effects.append(InputRoom(len(self._waiting)))
+                self._effects.append(InputRoom(len(self._waiting) or 1))
                 break
             if not self._live[RECEIVED]:
                 break

@@ -56,13 +56,16 @@ ANY_LANDLOCK: Final = 1000
 """A limit on the Landlock ABI that is none."""
 
 NS_PER_MS: Final = 1_000_000
-READY_TIMEOUT_NS: Final = 5_000 * NS_PER_MS
+READY_TIMEOUT_NS: Final = 20_000 * NS_PER_MS
+"""One that dies is known at once. This is for slow hosts: emulated, labelled and busy took more than 5 s."""
+
 CLOSE_TIMEOUT_NS: Final = 1_000 * NS_PER_MS
 EXIT_GRACE_NS: Final = 100 * NS_PER_MS
 """How long `close` lets device processes go by themselves, their channels being closed."""
 
-KILL_PATIENCE_NS: Final = 250 * NS_PER_MS
-"""How long the spawner may take to kill a device process, which takes it some 50 µs."""
+KILL_PATIENCE_NS: Final = 2_000 * NS_PER_MS
+"""How long the spawner may take to kill a device process, which takes it 50 µs, and longer where it waits
+for a CPU of an emulated host."""
 
 MOST_DESCRIPTORS: Final = 1024
 """`pin` limits open files to that, or to the limit that there is: a table of a million would be memory."""

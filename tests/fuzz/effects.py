@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from kvmbox import board, layout
@@ -19,8 +20,8 @@ from kvmbox.remote import aperture
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.follow_up import Application
 from kvmbox.remote.grants import Grants, Rise, bind, rise_slack
-from kvmbox.remote.guest_memory import Submit
-from kvmbox.wire import effect_kinds, effects, media_effects, pci_effects, protocol
+from kvmbox.remote.guest_memory import Submit, settled
+from kvmbox.wire import blocks, chains, effect_kinds, effects, media_effects, pci_effects, protocol
 from kvmbox.wire.protocol import FrameError
 from tests.fuzz.lives import random_request
 from tests.support.dice import Dice
@@ -50,12 +51,13 @@ def number(dice: Dice, bits: int) -> int:
 def effect_bytes(dice: Dice, kinds: Sequence[Any]) -> bytes:
     """One effect as it travels, mostly one of these and well-formed."""
     kind: Any = dice.some(kinds if kinds and dice.byte() < 200 else KINDS)
-    pin = number(dice, 8) if kind.has_pin else 0
-    level = dice.byte() % (kind.most_level + 1)
-    argument = number(dice, 32) if kind.has_argument else 0
+    most_pin, most_level, most_argument = kind._most
+    pin = number(dice, 8) if most_pin else 0
+    level = dice.byte() % (most_level + 1)
+    argument = number(dice, 32) if most_argument else 0
     tail = b""
     if kind.has_ranges:
-        pin %= 5
+        pin %= dice.some((5, 40))
         tail = b"".join(effect_kinds.RANGE.pack(number(dice, 64), number(dice, 32)) for _ in range(pin))
     elif kind.has_data:
         tail = dice.randbytes(dice.some((0, 1, 16, 4000)))
@@ -118,6 +120,9 @@ class Asker:
         self.sent: list[int] = []
         self.fabric.attach((lambda address, _data: self.sent.append(address)) if dice.byte() < 240 else None)
         self.asked = [Asked.of(spec, self.host) for spec in specs]
+        for one in self.asked:
+            if one.grants.media is not None:
+                one.grants.media.guarded_by(Lock())
 
     def ask(self, dice: Dice) -> None:
         """One effect, in the reply to any request."""
@@ -130,7 +135,13 @@ class Asker:
         assert effects.encode_effects(pairs) + rest == frame
         assert effects.encode_effects_of(pairs[0][0], [pairs[0][1]]) + rest == frame
         effect = pairs[0][1]
+        assert effects.encode_effects_of(0, [effect] * 2) == effects.encode_effects([(0, effect)] * 2)
         sent = random_request(dice, [asked.spec], 1, 1)
+        try:
+            reply = effects.encode_reply(sent, number(dice, 64) or None, 0, pairs * dice.some((1, 300)))
+            assert reply.endswith(frame[: len(frame) - len(rest)])
+        except FrameError:
+            pass
         found = asked.grants.check(0, effect, sent.encode())
         if found is None:
             return
@@ -148,6 +159,8 @@ class Asker:
         assert rise_slack(number(dice, 64), 0, list(grants.rises.values())) >= 0
         if grants.media is not None and dice.byte() < 30:
             grants.media.forget()
+        settles: tuple[Any, ...] = (None, lambda _status: True, lambda _status: False, lambda _status: [])
+        assert len(settled(0, 1, dice.byte() & 3, dice.some(settles))) < 2
         ports, mmio = self.host.buses.ports, self.host.buses.mmio
         assert ports.find(0x20) is None
         assert mmio.find(0) is None
@@ -174,27 +187,86 @@ def ask_for_anything(dice: Dice, specs: Sequence[DeviceSpec] = ()) -> None:
 
 def greet_anybody(dice: Dice) -> None:
     """The frames of the protocol: what decodes is what encodes, and boards survive the wire."""
-    data = dice.rest()
+    way, data = dice.byte(), dice.rest()
     try:
         request = protocol.decode_request(data)
         assert request.encode()[:3] == data[:3]
+        assert request == protocol.decode_request(data)
+        assert request != data
     except FrameError:
         pass
+    told = protocol.Request(protocol.COMPLETE, payload=data[: way % 32])
+    try:
+        assert len(protocol.completions(told)) == 1 + len(told.payload) // 8
+    except FrameError:
+        assert len(told.payload) % 8
     try:
         models = protocol.decode_board(data)
     except ValueError:
         models = [(one.model, dict(one.parameters)) for one in by_type(BOARD)["pci"]]
-    assert protocol.decode_board(protocol.encode_board(models)) == models
+    if way == 0:
+        models.append(("more", {"more": bytes(protocol.MAX_BOARD)}))
+    try:
+        assert protocol.decode_board(protocol.encode_board(models)) == models
+        assert len(protocol.hello_requests(models)) > 0
+    except FrameError:
+        assert way == 0
+    _put_together(data)
+    _use_block(data)
+    _tell_chains(data)
+
+
+def _put_together(data: bytes) -> None:
+    """Parts come one after the other, or are refused; what is too long is never sent."""
     parts = protocol.Parts("hello", 10_000)
     whole, left = data * 40, Dice(data)
     for part in range(4):
-        piece = whole[part * protocol.MAX_PAYLOAD :][: protocol.MAX_PAYLOAD]
+        piece = whole[part * protocol.MAX_PAYLOAD :][: protocol.MAX_PAYLOAD + left.byte() // 250]
         try:
+            protocol.Request(protocol.HELLO, payload=piece).encode()
             total = left.some((len(whole), len(whole), left.number(2)))
             found = parts.add(part if left.byte() < 200 else left.byte() % 3, total, piece)
         except FrameError:
             return
         assert found is None or len(found) == total
+
+
+def _use_block(data: bytes) -> None:
+    """A block says of itself what it reads; of a reply, what was made of it, which is some of it."""
+    dice = Dice(data)
+    kind, size, way = dice.some(tuple(blocks.BLOCKS)), dice.byte() % 10, dice.byte()
+    value, offset, payload = dice.number(dice.byte() % 9), dice.number(dice.byte() % 9), dice.rest()
+    value, payload = value * (way & 1), payload[: 16 * (way >> 1 & 3)] if way < 200 else payload
+    try:
+        block = blocks.Block(protocol.Request(kind, 0, size, 1, 1, value, offset, payload))
+    except FrameError:
+        return
+    assert 0 < block.count * block.width <= blocks.MAX_STRING
+    made = 1 + way % block.count
+    single = block.single(made - 1)
+    assert single.kind == (protocol.READ if block.reads else protocol.WRITE)
+    assert single.offset == block.register(made - 1)
+    has_effects = bool(way & 8) or made < block.count
+    read = bytes(made * block.width) if block.reads else b""
+    told = block.reply(made, read, has_effects=has_effects)
+    assert block.outcome(*told, has_effects=has_effects) == (made, read)
+    lie = (0, 0, value << 8, 1)[way >> 4 & 3], (value.to_bytes(8, "little") + payload)[: way >> 3]
+    try:
+        found, read = block.outcome(*lie, has_effects=has_effects)
+        assert 0 < found <= block.count
+        assert len(read) == (found * block.width if block.reads else 0)
+    except FrameError:
+        pass
+
+
+def _tell_chains(data: bytes) -> None:
+    """Chains come as they were sent, or are refused."""
+    try:
+        found = chains.decode_chains(data)
+        assert chains.encode_chains(found) == data
+        chains.encode_chains(found * (chains.MAX_CHAINS + 1))
+    except FrameError:
+        pass
 
 
 TARGETS: Final[dict[str, Callable[[Dice], None]]] = {

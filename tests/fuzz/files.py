@@ -36,8 +36,9 @@ from kvmbox.host.disk_overlay import Overlay
 from kvmbox.host.disks import DiskRequest, open_disk
 from kvmbox.host.memory_runs import BLOCK
 from kvmbox.kvm import uapi
+from kvmbox.memory import GuestMemory
 from kvmbox.parts.record import format as fmt
-from kvmbox.parts.snapshot import cpu_state
+from kvmbox.parts.snapshot import cpu_state, ram
 from kvmbox.parts.snapshot.description import RUNS, VIDEO, DeviceFacts, decode, device_section, encode
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.parts.snapshot.layout import Header, Section, decode_header, decode_runs
@@ -213,6 +214,9 @@ def use_disk(dice: Dice, store: Any) -> None:
                 store.write(offset + (dice.byte() > 250), bytes(size))
             case 4:
                 store.flush()
+                assert store.changed in (False, True)
+                store.hear(dice.randbytes(dice.byte() % 9))
+                store.read(*dice.some(((-SECTOR, SECTOR), (0, -SECTOR), (0, SECTOR))))
                 if store.file_now(offset, size) >= 0:
                     store.was_read(size)
             case 5:
@@ -373,18 +377,31 @@ AREA: Final = layout.PAGE_SIZE
 """Where guest memory is in a file."""
 BLOCKS: Final = {0: bytes(0x1000) + b"hello", MEMORY_SIZE // BLOCK - 1: bytes(BLOCK - 5) + b"world"}
 """The blocks that are not zero."""
+
+
+def _dispi(*registers: tuple[int, int]) -> bytes:
+    """The state of a display interface whose registers were written so."""
+    dispi = VbeDispi()
+    for index, value in registers:
+        dispi.write(0, 0, 2, index)
+        dispi.write(0, 2, 2, value)
+    return dispi.snapshot()
+
+
 STATES: Final[tuple[bytes, ...]] = (
-    VbeDispi().snapshot(),
+    _dispi(),
+    _dispi((0, 0xB0C5), (1, 640), (2, 480), (3, 8), (4, 1), (5, 3)),
     VbeDispi().snapshot()[:-1],
-    struct.pack("<4sHB10H", b"VBE\x01", 4, 0, 0xB0C5, 640, 480, 8, 1, 3, 640, 1024, 0, 0),
 )
-"""Of a display interface: as at the start, damaged, and with a frame buffer."""
+"""Of a display interface: as at the start, with a bank in the window, and damaged."""
 
 
 def snapshot_file(dice: Dice) -> Iterator[tuple[int, bytes]]:
     """The pieces of a snapshot of a small machine, with their places: some is wrong, or nothing."""
     runs = [[first, 1, checksum(data.ljust(BLOCK, b"\0"))] for first, data in BLOCKS.items()]
     wrong = dice.byte() % 16
+    if wrong == 9:  # not the last one
+        runs.pop()
     if wrong == 1:
         runs[dice.byte() & 1][dice.byte() % 3] = dice.some((0, 1, 2, 255, 256, dice.number(4)))
     blobs = {RUNS: b"".join(struct.pack("<III", *run) for run in runs) + bytes(wrong == 2), **SECTIONS}
@@ -409,10 +426,10 @@ def snapshot_file(dice: Dice) -> Iterator[tuple[int, bytes]]:
         if wrong == 6
         else header.encode(checksum(header.fields())),
     )
-    for first, data in BLOCKS.items():
+    for first, data in list(BLOCKS.items())[: len(runs)]:
         yield AREA + first * BLOCK, edited(dice, data)[:BLOCK] if wrong == 7 else data
     if wrong == 8:
-        yield AREA + dice.number(4) % MEMORY_SIZE, b"\1"
+        yield AREA + dice.number(4) % MEMORY_SIZE, dice.some((b"\0", b"\1"))
 
 
 def read_snapshot(dice: Dice) -> None:
@@ -430,12 +447,24 @@ def read_snapshot(dice: Dice) -> None:
         with file:
             for name in file.sections:
                 refused(partial(file.section, name))
-            if dice.byte() > 245:
-                os.truncate(path, dice.some((AREA, AREA + BLOCK // 2)))
             memory = refused(file.memory)
             if memory is not None:
                 assert memory.read(0x1000, 5) == b"hello"
                 memory.close()
+                shorten(dice, file)
+
+
+def shorten(dice: Dice, file: SnapshotFile) -> None:
+    """Its owner makes a good snapshot shorter, after its description was read."""
+    runs = decode_runs(file.section(RUNS), MEMORY_SIZE)
+    size = dice.some((AREA, AREA + BLOCK // 2, AREA + BLOCK, AREA + MEMORY_SIZE))
+    os.truncate(file.path, size)
+    memory = GuestMemory(MEMORY_SIZE)
+    try:
+        refused(partial(ram.read, memory, runs, file.descriptor))
+        assert memory.read(0, 5) == bytes(5)
+    finally:
+        memory.close()
 
 
 # --- Recordings -------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any, Final
 
 from kvmbox.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
-from kvmbox.errors import DeviceProcessError, GivenUpError
+from kvmbox.errors import DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.jail.server import DeviceServer, error_frame
 from kvmbox.layout import PAGE_SIZE
-from kvmbox.parts.restart.recovery import POISONED, Restart
+from kvmbox.parts.restart.recovery import POISONED, AllOnes, Restart
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import greet, hello_of
@@ -30,6 +30,8 @@ BOARD: Final = by_type(
 )
 TYPES: Final = tuple(sorted(BOARD))
 MAX_STEP_NS: Final = 3_000_000
+MOST_TOLD: Final = 1000
+"""Characters of the reason to give up."""
 
 
 def random_request(dice: Dice, devices: list[DeviceSpec], sequence: int, now: int) -> Request:
@@ -50,7 +52,7 @@ def random_request(dice: Dice, devices: list[DeviceSpec], sequence: int, now: in
     if way < 0.84 and coalesced:
         value = dice.randrange(8) << 32 | dice.getrandbits(8)
         return Request(protocol.INDEXED_READ, device, size, sequence, now, value, offset)
-    payload = dice.randbytes(dice.choice((1, 3, 20, 300)))
+    payload = dice.randbytes(dice.choice((1, 3, 20, 300, MAX_PAYLOAD)))
     if way < 0.88:
         return Request(protocol.RECEIVE, device, 0, sequence, now, 0, 0, payload)
     if way < 0.9 and coalesced:
@@ -66,7 +68,7 @@ def random_request(dice: Dice, devices: list[DeviceSpec], sequence: int, now: in
 def spoil(dice: Dice, frame: bytes, reply: bytes) -> bytes:
     """A reply that nobody may believe."""
     fields: list[int] = list(HEADER.unpack_from(reply))
-    match dice.randrange(8):
+    match dice.randrange(9):
         case 0:
             raise GoneError
         case 1:
@@ -89,6 +91,11 @@ def spoil(dice: Dice, frame: bytes, reply: bytes) -> bytes:
             fields[3] = (fields[3] + 1 + dice.randrange(200)) & 0xFF
             if fields[0] == protocol.SNAPSHOT | protocol.REPLY:
                 raise GoneError  # a snapshot's payload may look like effects
+        case _:  # of another length, which is told: what is read, or made, is less or more than all
+            if fields[3]:
+                raise GoneError  # with effects, less is good
+            payload = dice.randbytes((fields[8] + dice.randrange(1, 40)) % 48)
+            return HEADER.pack(*fields[:8], len(payload)) + payload
     return HEADER.pack(*fields) + reply[HEADER.size :]
 
 
@@ -120,18 +127,30 @@ def use_block(dice: Dice, device: int, offset: int) -> Callable[[Channel], bytes
     """An access of several bytes, or of several values, which is one request; what it reads."""
     size, count = dice.some((1, 2, 4)), 1 + dice.byte() % 40
     data = dice.randbytes(size * count)
+    way = dice.byte()
+    slices = 1 if way & 8 else None  # by the main thread, or by the vCPU thread
+    is_enough = bool(way & 16)
 
     def write_wide(channel: Channel) -> bytes:
-        channel.write_wide(device, offset, data[:8])
+        channel.write_wide(device, offset, data[:8], slices)
         return b""
 
-    match dice.byte() % 4:
-        case 0:
-            return lambda channel: channel.read_string(device, offset, size, count)
-        case 1:
-            return lambda channel: channel.write_string(device, offset, size, data).to_bytes(4, "little")
-        case 2:
+    def write_list(channel: Channel) -> bytes:
+        word = request_word(protocol.WRITE_LIST, device, 8)
+        channel.access(word, int.from_bytes(data[:4], "little"), int.from_bytes(data[-8:], "little"), 0)
+        return b""
+
+    match way % 8:
+        case 0 | 1:
+            return lambda channel: channel.read_string(device, offset, size, count, until=lambda: is_enough)
+        case 2 | 3:
+            return lambda channel: channel.write_string(
+                device, offset, size, data, slices, until=lambda: is_enough
+            ).to_bytes(4, "little")
+        case 4 | 5:
             return write_wide
+        case 6:
+            return write_list
     word = request_word(protocol.READ_WIDE, device, max(2, size))
     limit = (1 << 8 * max(2, size)) - 1
     return lambda channel: channel.access(word, offset, 0, limit).to_bytes(8, "little")
@@ -241,6 +260,98 @@ class LivesTarget:
             )
         if host.ram.read(0, PAGE_SIZE) != twin_host.ram.read(0, PAGE_SIZE):
             raise Fault(f"{request.encode().hex()}: memory differs")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class LossesTarget:
+    """A device process that breaks for good: nobody can replace it, or it becomes a missing device."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.frames = self.accepted = 0
+        self._channel: Channel | None = None
+
+    def _begin(self, dice: Any) -> Channel:
+        self._dice = dice
+        self._devices = BOARD[dice.choice(TYPES)]
+        self._now = self._sequence = 0
+        self._is_missing = False
+        self._is_spared = dice.byte() & 1 == 1
+        way = dice.byte()
+        self._likely, self._is_poor = dice.choice((0.05, 0.5)), way & 2 == 2
+        host = self._host = NotingHost()
+        survival = (
+            AllOnes(self._lost) if way & 1 else self._parts.recovery(self._devices, self, journal_limit=20)
+        )
+        life = Life(self._reply, self._parts.server)
+        channel = self._channel = Channel(
+            "fuzzed",
+            life,
+            [bind(device, host) for device in self._devices],
+            now=lambda: self._now,
+            survival=survival,
+        )
+        greet(channel, self._devices)
+        return channel
+
+    def _reply(self, frame: bytes, reply: bytes) -> bytes:
+        if frame[0] == protocol.HELLO and self._is_spared:
+            return reply
+        return spoil(self._dice, frame, reply) if self._dice.random() < self._likely else reply
+
+    def _lost(self, error: DeviceProcessError) -> None:
+        if self._is_missing or not str(error).isprintable():
+            raise Fault(f"lost: {error}")
+        self._is_missing = True
+        self._host.log.clear()
+
+    # What Recovery asks of its pool.
+
+    def replace(self, _name: str, _error: DeviceProcessError) -> Life:
+        if self._dice.random() < 0.3:
+            raise SandboxError("there are too many processes")
+        return Life(self._reply, self._parts.server)
+
+    def pause_time(self) -> None:
+        pass
+
+    def resume_time(self) -> None:
+        pass
+
+    def restarted(self, restart: Restart) -> None:
+        pass
+
+    def take_from_budget(self) -> bool:
+        return not self._is_poor or bool(self._dice.random() < 0.6)
+
+    def step(self, liar: Liar) -> None:
+        """One request. Raises Fault."""
+        dice: Any = liar.dice
+        self.frames += 1
+        try:
+            channel = self._channel or self._begin(dice)
+            self._ask(dice, channel)
+        except GivenUpError as error:
+            if not str(error).isprintable() or len(str(error)) > MOST_TOLD:
+                raise Fault(f"gave up: {error!r}") from error
+            self._channel = None
+
+    def _ask(self, dice: Any, channel: Channel) -> None:
+        self._now += dice.randrange(MAX_STEP_NS)
+        self._sequence += 1
+        request = random_request(dice, self._devices, self._sequence, self._now)
+        if dice.byte() < 40:
+            use_block(dice, request.device, request.offset % 16)(channel)
+            return
+        was_missing = self._is_missing
+        value = send(channel, request, (1 << 64) - 1)
+        if was_missing and request.kind == protocol.READ and value != (1 << 8 * request.size) - 1:
+            raise Fault(f"a missing device gave {value:#x}")
+        if was_missing and self._host.log:
+            raise Fault(f"a missing device did {self._host.log}")
+        self.accepted += not self._is_missing
 
     def close(self) -> None:
         """Nothing is open."""

@@ -85,6 +85,8 @@ class Memory(FlatMemory):
         self._dice = dice
         self.accesses = 0
         self.is_racing = False
+        self.index_at = 0
+        """Where the index of the available ring is."""
         self.seen: list[tuple[int, int, int]] = []
         """(address, length, flags) of everything that was read in this case and may be a descriptor."""
 
@@ -95,7 +97,9 @@ class Memory(FlatMemory):
         data = super().read(address, size)
         if size % DESCRIPTOR == 0:
             self.seen += [one[:3] for one in struct.iter_unpack("<QIHH", data)]
-        if self.is_racing and self._dice.byte() < 16:
+        if self.is_racing and self._dice.byte() < 8:
+            self.poke(self.index_at, "H", self._dice.number(2))
+        elif self.is_racing and self._dice.byte() < 16:
             place = self._dice.some((0x1000, *TABLES)) + DESCRIPTOR * self._dice.randrange(8)
             describe(self, self._dice, place, is_evil=True)
         return data
@@ -127,10 +131,14 @@ class Store(BytesStore):
 
 
 class Wire(BytesStore):
-    """A medium of packets, which loses them, and never fails."""
+    """A medium of packets, which loses them, and never fails. The guest may feed it meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(bytes(SIZE))
+        self.feed: Callable[[], object] = int
 
     def write(self, offset: int, data: bytes) -> None:
-        pass
+        self.feed()
 
     def has_buffers(self) -> None:
         """The guest has made chains available for packets."""
@@ -148,10 +156,11 @@ class Rings:
         """Whether its queues are where it began with them."""
         self.store = Store()
         self.medium = MediumAccess(Medium("disk", SIZE, writable=True), self.store, self._submit)
-        self.wire = Wire(bytes(SIZE))
+        self.wire = Wire()
         wire = MediumAccess(Medium("wire", SIZE, writable=True), self.wire, self._submit)
         self.media = {0: self.medium, 1: wire}
         self.errands: list[tuple[int, Callable[[], int], Any]] = []
+        self.visits: list[Any] = []
         self.trace: list[object] = []
         self.chains = self.dead = self.granted = 0
         self.handles = [0]
@@ -163,7 +172,8 @@ class Rings:
         return len(self.errands) < 4
 
     def _come_by(self, settle: Any) -> bool:
-        return self._submit(0, lambda: 0, settle)
+        self.visits.append(settle)
+        return len(self.visits) < 4
 
     def play(self) -> None:
         """All of it."""
@@ -173,6 +183,8 @@ class Rings:
             memory.is_racing = first & 6 == 6
         size = dice.some((1, 2, 4, 8, 16))
         self.driver = Driver(memory, size, index=0 if first & 8 else dice.some((0, 0xFFFE, dice.number(2))))
+        if not self.is_real:
+            memory.index_at = self.driver.areas[1] + 2
         for number in range(min(size, 8)):
             describe(memory, dice, self.driver.descriptors + DESCRIPTOR * number, is_evil=bool(first & 1))
         for table in TABLES[: first >> 4 & 3]:
@@ -213,6 +225,8 @@ class Rings:
             case 6 if self.errands:
                 _, work, settle = self.errands.pop(0)
                 self._follow(settle(work()) if settle else [])
+            case 6 if self.visits:
+                self._follow(self.visits.pop(0)(0))
             case 7:
                 self.store.waits, self.store.fails = bool(dice.byte() & 1), dice.byte() % 4 == 0
             case 8:
@@ -227,22 +241,27 @@ class Rings:
             case 11 if dice.byte() < 20:
                 queues.forget()
                 self.errands.clear()
+                self.visits.clear()
                 self.trace.append(queues.next_request(False))
             case 12:
                 self._connect(dice.byte() % 3, dice.byte() & 1)
             case _:
-                self._apply(self._effect())
+                self._apply(*[self._effect() for _ in range(1 + dice.byte() % 3)])
 
     def _connect(self, index: int, to_guest: int) -> None:
         """Let packets move without the process, and one come."""
         dice = self.dice
         header, count_at = dice.some((0, 10, 12, 64, 65)), dice.some((0, 10, 62))
-        self._apply(Walk(index, 1 + dice.byte() % 64))
+        self.wire.feed = (lambda: self.driver.offer(0)) if dice.byte() < 30 else int
+        if dice.byte() < 230:
+            self._apply(Walk(index, 1 + dice.byte() % 64))
         self._apply(
             Connect(index, to_guest, int(dice.byte() < 250), header, count_at, dice.some((0, 1, 4, 65)))
         )
         self._follow(self.queues.notified(index))
-        self.trace.append(self.queues.put(self.wire, bytes([0xA5]) * (1 + dice.number(2) % 1600)))
+        store = dice.some((self.wire, self.wire, self.store))
+        self.trace.append(self.queues.is_connected(store))
+        self.trace.append(self.queues.put(store, bytes([0xA5]) * (1 + dice.number(2) % 1600)))
 
     def _restore(self) -> None:
         """Be as the state says, or as one that is damaged."""
@@ -254,6 +273,7 @@ class Rings:
         if is_damaged:
             at = self.dice.number(2) % len(state)
             state[at : at + self.dice.byte() % 3] = self.dice.randbytes(1)
+        self.visits.clear()
         try:
             self._follow(self.queues.restore(0, bytes(state), self.media.get))
             self.is_judged &= not is_damaged
@@ -263,12 +283,15 @@ class Rings:
             self.trace.append("refused")
             self._follow(self.queues.restore(0, good, self.media.get))
 
-    def _apply(self, effect: Effect) -> None:
-        application = self.queues.check(0, effect, self.media.get)
-        if application is not None:
-            self.granted += 1
-            found = application[0](*application[1])
-            self._follow(found if isinstance(found, list) else [])
+    def _apply(self, *effects: Effect) -> None:
+        """What one reply asks for: checked, then done, then answered."""
+        found = [self.queues.check(0, one, self.media.get) for one in effects]
+        asked: list[Any] = []
+        for application in found:
+            if application is not None:
+                self.granted += 1
+                asked += application[0](*application[1]) or ()
+        self._follow(asked)
 
     def _follow(self, asked: Sequence[Any]) -> None:
         """Make the requests that follow, as many as one request may cause."""
@@ -290,7 +313,7 @@ class Rings:
         size = dice.some((1, 16, 100, 512, 4064, 0xFFFF_FFFF, dice.byte()))
         to_guest, place = dice.byte() & 1, dice.some((0, 512, dice.byte()))
         offset = dice.some((0, dice.number(2), SIZE - 1, 1 << 63))
-        resource = dice.byte() == 7
+        resource = max(0, dice.byte() - 253)
         match dice.byte() % 6:
             case 0:
                 return ChainRead(handle, skip, size)

@@ -28,7 +28,8 @@ from tests.fuzz.table import TABLE
 CORPUS: Final = Path(__file__).parent / "corpus"
 PACKAGE: Final = Path(__file__).parents[2] / "kvmbox"
 PAGE: Final = PACKAGE.parent / "docs/threat-model.md"
-LATER: Final = "no input has taken it in that time: rare values, or several at once"
+LIST: Final = Path(__file__).parent / "unreached.txt"
+UNKNOWN: Final = "no input has taken it yet: rare values, or several at once"
 
 
 class Report(NamedTuple):
@@ -61,11 +62,11 @@ class Report(NamedTuple):
 
 
 def reason_of(outcome: str) -> str:
-    """Why no input takes an outcome, or an empty text."""
+    """Why no input takes an outcome, or `UNKNOWN`."""
     for reason, patterns in REASONS.items():
         if any(fnmatchcase(outcome, pattern) for pattern in patterns):
             return reason
-    return ""
+    return UNKNOWN
 
 
 def corpus_of(name: str) -> list[bytes]:
@@ -136,21 +137,32 @@ def page_of(reports: Sequence[Report]) -> str:
         f"| {', '.join(one.name for one in reports if not one.outcomes)} | compiled code | not counted |",
     ]
     lines += ["", "| why not all | branches of each target |", "|---|---|"]
-    missed: dict[str, list[str]] = {}
+    missed = {why: Counter[str]() for why in (*REASONS, UNKNOWN)}
     for one in reports:
-        why = Counter(filter(None, (reason_of(name) for name, _, _ in one.unreached)))
-        for reason, number in why.items():
-            missed.setdefault(reason, []).append(f"{one.name} {number}")
-    lines += [f"| {reason} | {', '.join(where)} |" for reason, where in missed.items()]
-    lines.append(f"| {LATER} | all others |")
+        for name, _, _ in one.unreached:
+            missed[reason_of(name)][one.name] += 1
+    for why, found in missed.items():
+        if found:
+            lines.append(f"| {why} | {', '.join(f'{name} {number}' for name, number in found.items())} |")
     return "\n".join(lines)
 
 
+def list_of(reports: Sequence[Report]) -> str:
+    """Each branch that was not reached, by target and reason."""
+    lines: list[str] = []
+    for one in reports:
+        for why in sorted({reason_of(name) for name, _, _ in one.unreached}):
+            lines.append(f"{one.name}: {why}")
+            lines += [f"    {name}" for name, _, _ in one.unreached if reason_of(name) == why]
+    return "\n".join([*lines, ""])
+
+
 def write_page(reports: Sequence[Report]) -> None:
-    """Write the table into the documentation."""
+    """Write the table into the documentation, and the list beside the targets."""
     before, begin, rest = PAGE.read_text().partition("<!-- fuzzing: begin -->")
     _, end, after = rest.partition("<!-- fuzzing: end -->")
     PAGE.write_text(f"{before}{begin}\n{page_of(reports)}\n{end}{after}")
+    LIST.write_text(list_of(reports))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", choices=TABLE, action="append", help="only this one; may be repeated")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at a time")
     parser.add_argument("--keep", action="store_true", help="write the corpora anew, minimised")
-    parser.add_argument("--unreached", action="store_true", help="list what no input has reached")
+    parser.add_argument("--unreached", action="store_true", help="list what no input has reached, and why")
     parser.add_argument("--page", action="store_true", help="write the table into the documentation")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -185,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if report.fault:
             print(f"FAULT: {report.name}: {report.fault}", flush=True)
         for name, _, line in report.unreached if options.unreached else ():
-            print(f"    {line:>5} {name}")
+            print(f"    {line:>5} {name}\n          {reason_of(name)}")
     if options.page:
         write_page(reports)
     return int(any(report.fault for report in reports))

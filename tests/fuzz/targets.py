@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import select
+from contextlib import suppress
 from select import PIPE_BUF
 from typing import Final
 
@@ -18,7 +19,7 @@ from kvmbox.remote.kinds import channel_kind
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport
 from kvmbox.remote.transport import Link, Transport, Waits
-from kvmbox.remote.transports import make_link
+from kvmbox.remote.transports import TRANSPORTS, make_link
 from kvmbox.wire import page_layout
 from kvmbox.wire.protocol import MAX_PAYLOAD
 from tests.fuzz.frames import Liar
@@ -30,15 +31,19 @@ from tests.support.judge import (
     HEADER,
     MAX_FRAME,
     NOW,
+    WRITE_RUN,
     Ask,
     Verdict,
     grants,
     judge,
+    refuse,
     send,
 )
 from tests.support.log import Calls
 
 NEVER: Final = "is hung: "
+BY_VCPU: Final = (*ACCESSES, WRITE_RUN)
+"""The requests that the vCPU thread makes."""
 
 
 class Fault(Exception):
@@ -62,7 +67,7 @@ class Target:
         sequence = self._sequence + 1
         frame = liar.reply(ask, sequence)
         expected = self.expect(ask, sequence, frame)
-        if expected.error == NEVER and ask.kind in ACCESSES:
+        if expected.error == NEVER and ask.kind in BY_VCPU:
             return  # the vCPU thread waits until the main thread ends it: there is no such thread here
         self._sequence = sequence
         self.frames += 1
@@ -105,6 +110,12 @@ class Target:
         )
         if wrong:
             raise Fault(f"{ask}, {frame.hex()}: expected {expected}, got {text!r}, applied {self.log}")
+        try:
+            send(self.channel, ask)
+        except DeviceProcessError as again:
+            if again is error:
+                return
+        raise Fault(f"{ask}, {frame.hex()}: answered after {error}")
 
     def expect(self, ask: Ask, sequence: int, frame: bytes) -> Verdict:
         """What has to come of it."""
@@ -234,27 +245,33 @@ class RealTarget(Target):
         super().__init__(parts)
         self._ipc = ipc
         self._link: Link
+        self._way = 0
         self._open()
 
     def _open(self) -> None:
-        self._link = make_link(self._ipc)
         self._sequence = 0
-        # The compiled one where kvmbox runs it, unless a bug is planted in the channel.
-        kind = channel_kind() if self.parts.channel is Channel else self.parts.channel
+        # The compiled one where kvmbox runs it, unless a bug is planted in the channel, or now and then.
+        is_pure = self.parts.channel is not Channel or self._way & 1
+        self._link = TRANSPORTS[self._ipc].connect([], None) if is_pure else make_link(self._ipc)
+        kind = self.parts.channel if is_pure else channel_kind()
         self.channel = kind("fuzzed", self._link, grants(self.log), now=lambda: NOW, slice_ms=1)
 
     def expect(self, ask: Ask, sequence: int, frame: bytes) -> Verdict:
-        if not frame and self._ipc != "shm":
-            # No bytes: a packet of a socket, nothing at all in a pipe.
-            how = BROKEN if self._ipc == "socketpair" else NEVER
-            return Verdict(0, b"", [], how)
-        if self._ipc == "pipe":
-            return judge(ask, sequence, frame[:PIPE_BUF])
+        if self._is_full and ask.kind not in BY_VCPU:
+            return refuse(BROKEN)  # it answers what it has not read
+        nothing = GONE if self._has_ended else NEVER
         page = self._link.page
-        if page is None:
-            return judge(ask, sequence, frame)
-        place = 8 * page_layout.REPLY_WORD
-        return judge_page(ask, sequence, frame, int.from_bytes(page[place : place + 8], "little"), NEVER)
+        if page is not None:
+            place = 8 * page_layout.REPLY_WORD
+            last = int.from_bytes(page[place : place + 8], "little")
+            return judge_page(ask, sequence, frame, last, nothing)
+        if not frame:
+            # No bytes: a packet of a socket, or nothing at all.
+            how = (
+                BROKEN if self._ipc == "socketpair" and not (self._has_ended or self._is_silent) else nothing
+            )
+            return Verdict(0, b"", [], how)
+        return judge(ask, sequence, frame[:PIPE_BUF] if self._ipc == "pipe" else frame)
 
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:
         """The reply lies there before it is asked for; where there is none, the main thread asks."""
@@ -262,13 +279,48 @@ class RealTarget(Target):
         if page is not None:
             with memoryview(page) as view:
                 put(view, filled(frame))
-        elif frame or self._ipc == "socketpair":
+        elif frame or (self._ipc == "socketpair" and not self._is_silent):
             os.write(self._link.device[-1], frame if self._ipc == "socketpair" else frame[:PIPE_BUF])
+        if self._is_full and ask.kind not in BY_VCPU:
+            self._fill()
+        if self._has_ended:
+            self._close_device(1 if self._way & 64 and self._ipc == "pipe" else None)
+        if ask.kind == WRITE_RUN:
+            self.channel.transact(ask.kind, ask.device, 3, b"")
+            return 0, b""
         return send(self.channel, ask)
 
+    @property
+    def _is_silent(self) -> bool:
+        return self._way & 2 == 2
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the process has ended, with the request unread."""
+        return self._way & 12 == 12
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether earlier requests lie there unread."""
+        return self._way & 48 == 48 and not self._has_ended and self._ipc != "shm"
+
+    def _fill(self) -> None:
+        descriptor = self._link.vmm[0]
+        os.set_blocking(descriptor, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(descriptor, bytes(HEADER.size))
+        os.set_blocking(descriptor, True)
+
     def step(self, liar: Liar) -> None:
+        way = liar.dice.randrange(256)
+        if (way ^ self._way) & 1:
+            self._way = way
+            self._drop()
+            self._open()
+        self._way = way
         super().step(liar)
-        if self.channel.failure is not None:
+        if self.channel.failure is not None or self._has_ended:
             self._drop()
             self._open()
         else:
@@ -281,10 +333,17 @@ class RealTarget(Target):
         while poll.poll(0):
             os.read(requests, 1 << 16)
 
+    def _close_device(self, number: int | None = None) -> None:
+        """Close the process's end, or as many of its descriptors."""
+        device = self._link.device
+        self._link = self._link.replaced(device=device[number:] if number else ())
+        for descriptor in device[:number]:
+            os.close(descriptor)
+
     def _drop(self) -> None:
         self.channel.close()
-        for descriptor in self._link.device:
-            os.close(descriptor)
+        self.channel.close()  # again: nothing happens
+        self._close_device()
 
     def close(self) -> None:
         self._drop()

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from fnmatch import fnmatch, fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from tests.fuzz import branches, descriptors, models, rings, run, vmm, windows
 from tests.fuzz.engine import Campaign, Found, bounded, pack, try_blindly, unpack
 from tests.fuzz.frames import Liar
 from tests.fuzz.plants import PLANTS
+from tests.fuzz.reasons import REASONS
 from tests.fuzz.table import LEAST, TABLE
 from tests.support import model_rig
 from tests.support.dice import Dice
@@ -45,6 +47,21 @@ def test_corpus_finds_nothing_and_reaches_what_it_should(name: str) -> None:
     assert report.fault == ""
     assert report.executions == len(run.corpus_of(name))
     assert report.share >= LEAST.get(name, 95)
+
+
+def test_each_reason_is_of_an_outcome_that_there_is() -> None:
+    patterns = {pattern for row in TABLE.values() for pattern in row.files}
+    names = [
+        one.name
+        for path in sorted(run.PACKAGE.rglob("*.py"))
+        if any(fnmatch(file := str(path.relative_to(run.PACKAGE)), pattern) for pattern in patterns)
+        for one in branches.outcomes_in(file, path.read_text(encoding="utf-8"))
+    ]
+    wanted = [pattern for found in REASONS.values() for pattern in found]
+    assert [pattern for pattern in wanted if not any(fnmatchcase(name, pattern) for name in names)] == []
+    listed = [line.strip() for line in run.LIST.read_text().splitlines() if line.startswith(" ")]
+    stale = [name for name in listed if name not in names]
+    assert len(stale) < len(listed) // 4, f"{stale}: python -m tests.fuzz.run --seconds 0 --page"
 
 
 def test_each_corpus_is_that_of_a_target() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tests.fuzz.coalesced import RingTarget
 from tests.fuzz.frames import Liar
-from tests.fuzz.lives import LivesTarget, SnapshotTarget
+from tests.fuzz.lives import LivesTarget, LossesTarget, SnapshotTarget
 from tests.fuzz.plants import SOUND, Parts
 from tests.fuzz.targets import RealTarget, SharedTarget, StreamTarget
 from tests.support.dice import Dice
@@ -16,6 +16,7 @@ MADE: Final[dict[str, Callable[[Parts], Any]]] = {
     "stream": StreamTarget,
     "shared": SharedTarget,
     "lives": LivesTarget,
+    "losses": LossesTarget,
     "model-snapshots": SnapshotTarget,
     "coalesced": RingTarget,
     "socketpair": lambda parts: RealTarget(parts, "socketpair"),

@@ -8,8 +8,10 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from kvmbox.devices.e1000 import OFFER
 from kvmbox.devices.model import BEYOND_END, DONE, FAILED, MOVED, NO_SPACE
 from kvmbox.devices.qcow2 import DATA, MAP, MAP_FRAME, OPEN, OPEN_FRAME
+from kvmbox.layout import VGA_LATE_WRITES
 from tests.support.dice import Dice
 from tests.support.model_variants import REQUEST_BLOCKS
 from tests.support.qcow2_images import qcow2
@@ -219,7 +221,7 @@ def vga_program(tape: Dice) -> list[Step]:
             count = tape.some((1, 2, 40, 70))
             return [Step(tape.some(("read", "write")), 0, at, tape.some((1, 2, 4)), v)] * count
         case 10:
-            return [Step("write", 0, 1 << 24, 8, (tape.number(2) << 4 | tape.byte() % 8) << 32 | v)]
+            return late_writes(tape)
         case 0:  # the ports in use
             return program((0x12, v), (0x24 - 0x20 * (w & 1), v % 32), (0x25 - 0x20 * (w & 1), w))
         case 1:
@@ -234,6 +236,20 @@ def vga_program(tape: Dice) -> list[Step]:
             return [*program((0x17, v)), *[Step("read", 0, 0x19)] * (w % 7), Step("read", 0, 0x17)]
         case _:
             return [Step("read", v * 100_000, 0x2A - 0x20 * (w & 1)), Step("read", 0, 0x10, 4)]
+
+
+def late_writes(tape: Dice) -> list[Step]:
+    """Writes to the VGA that come late, as one: to the window, or anywhere; often of few values."""
+    v, size, at = tape.byte(), tape.some((1, 2, 2, 4)), tape.some((0xA0000, 0xA0000, 0xB0000, 0xB8000))
+    words = []
+    for number in range(1 + tape.byte() % 90):
+        place = tape.number(2) << 4 | tape.byte() % 8 if v > 240 else (at + number * size) << 4 | size
+        words.append(place << 32 | tape.some((0x0720, v, v * 0x0101)))
+    data = struct.pack(f"<{len(words)}Q", *words)
+    if len(words) == 1:
+        return [Step("write", 0, VGA_LATE_WRITES, 8, words[0])]
+    setting = program((0x14, 4), (0x15, 6), (0x1E, 5), (0x1F, 0), (0x1E, 6), (0x1F, 5 if v & 1 else v & 14))
+    return [*(setting if v & 2 else ()), Step("string", 0, VGA_LATE_WRITES, 8, data=data)]
 
 
 ANSWERS: Final = (DONE, DONE, DONE, MOVED, MOVED, MOVED, FAILED, BEYOND_END, NO_SPACE)
@@ -316,10 +332,20 @@ def _virtio_queue(index: int, size: int) -> list[Step]:
     return [Step("write", 0, register, 4, value) for register, value in registers]
 
 
+def _eeprom_bits(address: int, skipped: int) -> list[Step]:
+    """A word of the EEPROM, bit by bit: what selects it, the address behind its code, and what comes back."""
+    bits = [0] * (skipped % 3) + [1, 1, 0] + [address >> bit & 1 for bit in range(5, -1, -1)]
+    pins = [2, *[2 | bit << 2 | clock for bit in bits for clock in (0, 1)]]
+    steps = [Step("write", 0, 0x10, 4, value) for value in pins]
+    for _ in range(1 + skipped % 18):
+        steps += [Step("read", 0, 0x10, 4), *[Step("write", 0, 0x10, 4, 2 | clock) for clock in (1, 0)]]
+    return steps
+
+
 def e1000_program(tape: Dice) -> list[Step]:
     v, w, index = tape.byte(), tape.byte(), tape.byte() % 2
     ring = (0x2800, 0x3800)[index]
-    match tape.byte() % 6:
+    match tape.byte() % 10:
         case 0:  # as a driver begins, more or less
             areas = [
                 Step("write", 0, ring + place, 4, value) for place, value in ((0, v << 4), (8, 128 + w * 64))
@@ -327,15 +353,27 @@ def e1000_program(tape: Dice) -> list[Step]:
             return [*areas, Step("write", 0, (0x100, 0x400)[index], 4, 2 | w << 3 | v << 16)]
         case 1 | 2:
             return [Step("write", 0, ring + 0x18, 4, v % 16)]
-        case 3:
-            offers = [struct.pack("<H6s", 10 * tape.byte(), bytes((v & 1,)) * 6) for _ in range(w % 17)]
-            return [Step("receive", 0, data=b"".join(offers))]
-        case 4:
+        case 3 | 4:
+            address = bytes((v & 1,)) * 6 if w < 200 else b"\xff" * 6
+            behind = struct.pack(">HH", tape.some((0x8100, 0x0800)), tape.byte())
+            offers = [OFFER.pack(tape.some((10, 70)) * tape.byte(), address, behind) for _ in range(w % 30)]
+            return [Step("receive", 0, data=b"".join(offers) + bytes(v % 16 // 15))]
+        case 5:
             register = (0x14, 0x20, 0x10, 0xC4, 0xC8, 0xD0, 0xD8)[v % 7]
             return [
                 Step("write", 0, register, 4, tape.number(4)),
                 Step("read", 0, (register, 0xC0)[w & 1], 4),
             ]
+        case 6:
+            return _eeprom_bits(v, w)
+        case 7:  # what is counted, by its own address or through the window of addresses
+            place = 0x4000 + v % 64 * 4 if w < 200 else tape.number(4)
+            window = [Step("write", 0, 0x20000, 4, place), Step("read", 0, 0x20004, 4)]
+            return [Step("read", 0, place, 4)] if w & 1 else window
+        case 8:  # tags and what is filtered by them; the PHY, whose register 0 resets it or loops
+            tags = [(0x0, 1 << 30), (0x38, 0x8100), (0x100, 2 | (w & 3) << 18 | (v & 1) << 15 | (v & 4) << 1)]
+            phy = [(0x20, 1 << 26 | 1 << 21 | tape.some((0x8000, 0x4000, 0x0200, v)))]
+            return [Step("write", 0, place, 4, value) for place, value in (tags if v < 200 else phy)]
         case _:
             registers = (0x0, 0x100, 0x400, ring + 0x10, 0x5400 + v // 8 * 4, 0x20000, 0x20004)
             return [Step("write", 0, registers[v % 7], (4, 8)[w & 1], tape.number(4) & ~(w << 20))]

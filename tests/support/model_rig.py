@@ -196,7 +196,9 @@ class DescriptorGuest(VirtioGuest):
             self.last += 1
             size = (60, 14, 1514, 0, 9, 0xFFFF)[self.last % 6]
             half = (
-                size | (0x0B, 0x00, 0x29, 0x2D, 0x01, 0x04, 0x20)[self.last % 7] << 24 | self.last % 2 << 20
+                size
+                | (0x0B, 0x00, 0x29, 0x2D, 0x01, 0x04, 0x20, 0x4B)[self.last % 8] << 24
+                | self.last % 2 << 20
             )
             is_none = self.last % 11 == 10
             if index == RECEIVED:
@@ -297,6 +299,14 @@ class Rig:
                 written = len(step.data)
                 if take is not None and step.data:
                     take(self.now, step.offset, step.data)
+            case "string":  # as many requests as the model makes of it
+                data = step.data
+                while data:
+                    made = self.model.write_string(self.now, step.offset, step.size, data)  # type: ignore[attr-defined]
+                    assert 0 < made <= len(data) // step.size
+                    data = data[made * step.size :]
+                    if data:
+                        self.check_effects(self.model.take_effects(), is_write=True, written=step.size)
             case "damaged input":
                 take = getattr(self.model, "receive_damaged", None)
                 self.trace.append(0 if take is None else take(self.now, step.value & 0xFF, step.offset))
@@ -318,7 +328,7 @@ class Rig:
         self.seen = max(self.seen, self.now)
         effects = self.model.take_effects()
         self.check_announced(effects)
-        self.check_effects(effects, is_write=step.kind in ("write", "run"), written=written)
+        self.check_effects(effects, is_write=step.kind in ("write", "run", "string"), written=written)
         effects += self.follow_up(effects)
         assert self.model.take_effects() == []
         deadline = self.model.next_deadline()

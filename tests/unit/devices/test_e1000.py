@@ -498,6 +498,15 @@ def test_frame_is_received_as_long_as_rctl_allows_it(control: int, most: int) ->
     assert used[:-1] == [ChainUsed(handle, size | nic.DD) for handle in range(1, needed)]
 
 
+def test_frames_that_one_reply_has_no_room_for_are_wanted_again_without_a_buffer_too() -> None:
+    model = started()
+    give(model, *[2048] * 13)
+
+    accepted, effects = offer(model, *[(60, MAC)] * 14)
+    assert accepted == 13
+    assert InputRoom(1) in effects
+
+
 def test_buffer_that_is_no_memory_takes_its_part_and_says_so() -> None:
     model = started()
     give(model, 0, 2048)

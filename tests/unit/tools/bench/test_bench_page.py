@@ -15,7 +15,7 @@ from kvmbox.tools.bench.results import Results, load
 
 PROJECT = Path(__file__).parents[4]
 DATA = PROJECT / "docs/performance.json"
-PAGE = PROJECT / "docs/performance.md"
+PAGES = [PROJECT / "docs/performance.md", PROJECT / "docs/rfc-answer.md"]
 
 
 @pytest.fixture
@@ -70,14 +70,15 @@ def test_results_without_qemu_are_refused(results: Results) -> None:
         page.filled("p.md", "<!-- bench: answer -->\n<!-- bench: end -->\n", results)
 
 
-def test_page_of_the_project_has_the_numbers_of_its_data() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    again = page.filled(str(PAGE), text, load(str(DATA)))
-    assert again == text, f"kvmbox bench --load {DATA} --page {PAGE}"
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_page_of_the_project_has_the_numbers_of_its_data(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    again = page.filled(str(path), text, load(str(DATA)))
+    assert again == text, f"kvmbox bench --load {DATA} --page {path}"
 
 
-def test_page_of_the_project_has_every_table_once_but_the_largest() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+def test_pages_of_the_project_have_every_table_once_but_the_largest() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in PAGES)
     wanted = {page.HEADING, *TABLES} - {"overview", "pure", "disks"}
     assert {name: text.count(f"{page.BEGIN}{name} -->") for name in wanted} == dict.fromkeys(wanted, 1)
 
