@@ -60,8 +60,8 @@ def _status_of(error: BaseException, debug: bool) -> int:
     if isinstance(error, KvmboxError):
         hint = error.hint
         if not hint:
-            # A confined VMM, or one without memory, may not be able to load it.
-            with suppress(ImportError, OSError, MemoryError):
+            # A confined VMM, or one without memory, may not be able to load it, or its bytecode is damaged.
+            with suppress(Exception):
                 from kvmbox.cli.advice import advice
 
                 hint = advice(error)

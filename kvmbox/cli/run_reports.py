@@ -51,11 +51,11 @@ class RunReports:
             ending = Ending(error.exit_status, str(error), error.hint, "", "")
         self._write(ending, {"status": ending.status, "reason": ending.reason}, wall)
 
-    def write(self, result: RunResult, wall: int) -> HostOutputError | None:
-        """How the run ended. Returns what makes a failure of it, if something does."""
-        return self._write(result, result.as_json(wall), wall)
+    def write(self, result: RunResult, wall: int) -> None:
+        """How the run ended. HostOutputError if that makes a failure of it."""
+        self._write(result, result.as_json(wall), wall)
 
-    def _write(self, ending: Ending, data: dict[str, Any], wall: int) -> HostOutputError | None:
+    def _write(self, ending: Ending, data: dict[str, Any], wall: int) -> None:
         lost: list[HostOutputError] = []
         succeeded = ending.status == CLEAN or bool(ending.status & 1)
         try:
@@ -71,7 +71,8 @@ class RunReports:
         decisive = lost.pop(0) if lost and succeeded else None
         for other in lost:
             note(str(other))
-        return decisive
+        if decisive is not None:
+            raise decisive
 
     def _write_page(self, ending: Ending, wall: int) -> None:
         if self._page is not None:

@@ -33,6 +33,9 @@ from kvmbox.tools.warm.result import WarmResult, pack_order
 RENEW_AFTER: Final = 1000
 """How many boots a template serves."""
 
+MOST_SECONDS: Final = 1e9
+"""Nobody waits for a boot that may take so long."""
+
 
 class WarmPool:
     """A pool of warm workers. A context manager; any thread may call its methods."""
@@ -72,11 +75,8 @@ class WarmPool:
         UsageError if the options cannot be sent to another process, RuntimeError if the pool is closed.
         """
         _refuse_streams(options)
-        timeout = options.get("timeout")
         order = pack_order(options, [(_pattern(one), answer) for one, answer in dialogue], os.getcwd())
-        job = Job(
-            order, timeout if isinstance(timeout, int | float) else None, spawns=_wants_plain_spawner(options)
-        )
+        job = Job(order, bounded(options.get("timeout")), spawns=_wants_plain_spawner(options))
         self._queue.put(job)
         self._dispatcher.wake()
         return job.future
@@ -102,6 +102,11 @@ class WarmPool:
         except BaseException:  # Ctrl-C while the last boots are waited for
             self.close(cancel=True)
             raise
+
+
+def bounded(timeout: object) -> float | None:
+    """The time-out of a boot as far as the pool minds it. `Machine` refuses what is none."""
+    return timeout if isinstance(timeout, int | float) and 0 < timeout < MOST_SECONDS else None
 
 
 def _wants_plain_spawner(options: Mapping[str, Any]) -> bool:

@@ -67,3 +67,14 @@ def test_error_is_told_where_the_hint_cannot_be_loaded(
     monkeypatch.setitem(sys.modules, "kvmbox.cli.advice", None)
     assert ends_with(UsageError("no")) == 2
     assert capfd.readouterr().err == "kvmbox: error: no\n"
+
+
+def test_error_is_told_where_making_the_hint_fails(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def advice(_error: KvmboxError) -> str:
+        raise EOFError("marshal data too short")
+
+    monkeypatch.setattr("kvmbox.cli.advice.advice", advice)
+    assert ends_with(StartError("no")) == 4
+    assert capfd.readouterr().err == "kvmbox: error: no\n"

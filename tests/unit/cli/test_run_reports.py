@@ -24,7 +24,11 @@ class Result(Ending):
 
 def write(reports: RunReports, status: int) -> HostOutputError | None:
     reports.open()
-    return reports.write(cast(Any, Result(status, "it ended", None, "", "")), 5)
+    try:
+        reports.write(cast(Any, Result(status, "it ended", None, "", "")), 5)
+    except HostOutputError as error:
+        return error
+    return None
 
 
 def data_of(path: Path) -> dict[str, Any]:

@@ -427,6 +427,13 @@ def test_interrupted_run_does_not_take_the_former_exit_for_a_new_one(rig: Rig) -
     assert len(rig.uart.accesses) == 1
 
 
+def test_first_cpu_that_never_runs_does_not_try_for_ever(rig: Rig) -> None:
+    for _ in range(2000):
+        rig.step(lambda: -errno.EAGAIN)
+    with pytest.raises(UnknownExitError, match="KVM_RUN failed: Resource temporarily unavailable"):
+        rig.loop.run()
+
+
 @pytest.mark.parametrize("number", [errno.EFAULT, errno.ENOEXEC, errno.EIO])
 def test_failure_of_kvm_is_an_unknown_exit_with_its_words(rig: Rig, number: int) -> None:
     rig.step(lambda: -number)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from kvmbox.tools.warm.jobs import Job, JobQueue
+from kvmbox.tools.warm.pool import bounded
 
 
 def _queue(*orders: bytes) -> tuple[JobQueue, list[Job]]:
@@ -72,3 +75,20 @@ def test_failed_jobs_say_why() -> None:
     for job in jobs:
         result = job.future.result(timeout=0)
         assert (result.status, result.reason, result.hint, result.lost) == (14, "no reason", "a hint", True)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "minded"),
+    [
+        (5, 5),
+        (0.5, 0.5),
+        (1e300, None),
+        (math.inf, None),
+        (math.nan, None),
+        (-1, None),
+        ("5", None),
+        (None, None),
+    ],
+)
+def test_pool_minds_a_time_out_that_can_come(timeout: object, minded: float | None) -> None:
+    assert bounded(timeout) == minded
