@@ -359,3 +359,30 @@ def test_any_part_of_a_chain_is_filled_and_nothing_else(image: Path, number: int
             assert memory.read(0x8000, 0x4000) == expected, (sizes, skip, size)
     store.close()
     memory.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_part_beyond_a_chain_ends_the_process_and_moves_nothing(image: Path, number: int) -> None:
+    """Each part that ends behind the last byte, wherever it begins: of three bytes and the status."""
+    models: list[Serving] = []
+
+    def build(_name: str, parameters: dict[str, Any]) -> Serving:
+        models.append(Serving(**parameters))
+        return models[-1]
+
+    beyond = [(skip, size) for skip in range(7) for size in range(1, 7) if skip + size > 4]
+    for skip, size in [*beyond, ((1 << 64) - 1, 2), (1, 1 << 20)]:
+        store = open_disk(DiskRequest(str(image)), overlay_bytes=1 << 20)
+        memory = RealMemory(BYTES)
+        server = partial(DeviceServer, build=build)
+        spec = board_extras.virtio_blk(0, Medium("disk", len(CONTENT)))
+        rig = VirtioRig(spec, store, half=built_halves()[number], memory=memory, link=DirectLink(server))
+        driver = rig.start(size=4)
+        driver.chain((0x8000, 3, WRITE), (0xB000, 1, WRITE))
+        driver.offer(0)
+        models[-1].asked = skip, size, 3
+        with pytest.raises(DeviceProcessError):
+            rig.notify()
+        assert memory.read(0x8000, 0x4000) == bytes(0x4000), (skip, size)
+        store.close()
+        memory.close()
