@@ -219,6 +219,7 @@ _GOOD: Final = ((0x4074, 0x40D0), (0x4080, 0x40D4))  # GPRC, TPR; GPTC, TPT
 _BYTES: Final = ((0x4088, 0x40C0), (0x4090, 0x40C8))  # GORC, TOR; GOTC, TOT
 _BROADCASTS, _MULTICASTS, _NO_BUFFER, _SEGMENTED = 0x4078, 0x407C, 0x40A0, 0x40F8
 _OVERSIZE: Final = (0x40AC, 0x4040)  # ROC, RLEC
+_MISSED: Final = 0x4010  # MPC
 _HIGH_HALVES: Final = frozenset(one + 4 for pair in _BYTES for one in pair)
 _LOW_HALVES: Final = frozenset(one for pair in _BYTES for one in pair)
 
@@ -644,7 +645,9 @@ class E1000(ModelBase):
                     if self._has_all:
                         causes |= RXO
                         self._add_to(_NO_BUFFER, 1)
-                    break
+                    if not self._is_filled:
+                        break
+                    self._add_to(_MISSED, 1)  # larger than all buffers of the ring: it would wait for ever
             accepted += OFFER.size
         if causes & RXT0 and self._free(RECEIVED) <= self._entries(RECEIVED) >> self._threshold:
             causes |= RXDMT0
@@ -659,6 +662,11 @@ class E1000(ModelBase):
         """Whether all descriptors that the guest has given are here: no further one is on its way."""
         given = min(self._free(RECEIVED), self._entries(RECEIVED) - 1)
         return len(self._waiting) >= min(given, MOST_CHAINS)
+
+    @property
+    def _is_filled(self) -> bool:
+        """Whether as many descriptors are here as ever can be."""
+        return len(self._waiting) >= min(self._entries(RECEIVED) - 1, MOST_CHAINS)
 
     @property
     def _threshold(self) -> int:

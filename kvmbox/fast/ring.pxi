@@ -27,7 +27,7 @@ cdef struct Zone:
     PyObject *core      # its ChannelCore, or NULL where Python delivers
     PyObject *source    # the SourceCore of its pin 0, while writes that exit may be posted; otherwise NULL
     bint may_post       # writes that exit may be posted, and raise nothing
-    uint64_t posted     # so many were
+    uint64_t posted     # so many were since the ring was empty
 
 
 cdef class RingCore:
@@ -54,7 +54,7 @@ cdef class RingCore:
         """`lock` is the lock of the ring; all else is as there. `pairs` are ports whose writes Python delivers. Zones beyond MOST_ZONES are left to Python."""
         self.entries, self.entry_words, self.byte_to_port = entries, entry_size // 8, byte_to_port
         self.mutex, self.carries, self.owned, self.owed_at = lock, carries, zones, NOWHERE
-        self.most_posted = most_posted
+        self.most_posted, self.owed = most_posted, &self.table[0]
         for port, (device, register) in zones.items():
             if self.zones < MOST_ZONES:
                 self.table[self.zones] = Zone(port, register, 0, 0, 0, <PyObject *>device, NULL, NULL, False, 0)
@@ -111,6 +111,7 @@ cdef class RingCore:
                 finished = True
                 given = self.finish(zone.core, &it)
             if given:
+                self.owed_at = NOWHERE
                 # Not before the answer, as in `run.coalescing`.
                 store_half(<uint32_t *>indices, <uint32_t>last)
                 self.writes += count
@@ -173,7 +174,7 @@ cdef class RingCore:
             posted = True
         PyThread_release_lock((<ChannelCore>zone.core).mutex.lock)
         if posted and zone.may_post:
-            zone.posted += 1
+            zone.posted = 1 if first == last else zone.posted + 1
             if zone.posted == self.most_posted:
                 self.tell_busy(zone.port)
         return posted
@@ -215,6 +216,7 @@ cdef class RingCore:
             taken = zone != NULL and device == zone.device and not zone.may_post
             if taken:
                 value[0] = zone.offset << 32 | (entry[2] & 0xFF)
+                self.owed_at = NOWHERE
                 store_half(<uint32_t *>indices, <uint32_t>last)
                 self.writes += 1
                 zone.carried += 1
@@ -316,6 +318,8 @@ cdef class RingCore:
                 store_half(<uint32_t *>indices, <uint32_t>first)
                 if found == MADE:
                     break
+            if found != LEFT:
+                self.owed_at = NOWHERE
         PyThread_release_lock(self.mutex.lock)
         if finished:
             self.leave_room()

@@ -78,7 +78,7 @@ RUN, PAIRS, ROW = range(3)
 """How writes are given to a device: a run to one port, pairs to two, or one to each of several."""
 
 MOST_POSTED: Final = 16
-"""Writes to a port, in a row of exits, behind which KVM had better coalesce it."""
+"""Writes to a port that have exited while the ring never was empty: then KVM had better coalesce it."""
 
 MOST_IN_ROW: Final = 8
 """What one request has room for."""
@@ -139,7 +139,9 @@ class CoalescedRing:
         """Called by the vCPU thread when compiled code has put `MOST_POSTED` writes to a port here."""
         self._carries = carries
         self.owing: tuple[DeviceProxy, int, int] | None = None
-        """Device, register and place in the ring of a read that was given and that the device must get."""
+        """Device, register and place in the ring of a read that was given and that the device must get. None
+        when the ring gets empty: behind as many writes as it has places, the place would be the same.
+        """
         self._window: LateList | None = None
         self._lock: Any = lock or threading.Lock()
         self._failure: Exception | None = None  # of the write that `first` points to
@@ -182,6 +184,7 @@ class CoalescedRing:
                 ((port, _, byte),) = self._runs(first, first + 1)
                 proxy, register = self._zones[port]
                 if proxy is device and port not in self._alone:
+                    self.owing = None
                     self._words32[2 * RING_WORD] = last
                     self.writes += 1
                     proxy.count(False, 1)

@@ -92,7 +92,7 @@ class Option(Value):
         """What a run keeps of a parameter of `Machine`. Raises UsageError."""
         try:
             return self._taken(value)
-        except (TypeError, AttributeError, UnicodeError) as error:  # a program passes anything
+        except (TypeError, AttributeError, ValueError) as error:  # a program passes anything
             raise UsageError(f"{self.spelling}: {value!r} is no {self.annotation}") from error
 
     def _taken(self, value: Any) -> Any:
@@ -118,7 +118,10 @@ class Option(Value):
         return os.fspath(value) if is_text or isinstance(value, os.PathLike) else value
 
     def _check_bounds(self, value: int) -> None:
+        from operator import index
+
         assert self.bounds is not None
+        index(value)
         least, most = self.bounds
         if most is not None and not least <= value <= most:
             raise UsageError(f"{self.spelling} {value} is not between {least} and {most}")

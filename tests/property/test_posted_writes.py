@@ -273,3 +273,13 @@ def test_kvm_does_not_coalesce_a_port_whose_writes_interrupt() -> None:
     machine = Machine(HALVES[1])
     machine.play([*DRIVER, *FIFO * 4])
     assert machine.vm.coalesced == 0
+
+
+@pytest.mark.parametrize("count", range(164, 176))
+def test_read_that_a_write_has_followed_is_not_made_a_ring_later(count: int) -> None:
+    """A ring has room for 169 writes, and as many places: behind 170 the newest one is in the same place."""
+    begin = [("out", IER, 0), ("in", IIR), *POLLED * 4, ("in", IIR)]
+    more = [*[("out", THR, 0x2E)] * 100, ("in", IIR), *[("out", THR, 0x2E)] * (count - 100), ("in", IIR)]
+    steps = [*begin, *more, ("in", LSR), ("input", 0x41), ("in", LSR)]
+    prompt, posted = (Machine(half).play(steps) for half in HALVES)
+    assert posted == prompt

@@ -465,6 +465,17 @@ def test_frame_for_more_buffers_than_there_are_waits_for_them() -> None:
     assert offer(model, (600, MAC))[0] == 1
 
 
+def test_frame_that_all_buffers_cannot_hold_is_missed_and_the_next_one_comes() -> None:
+    model = started(STRIP | LONG)
+    write(model, (RDBAL + TAIL, ENTRIES - 1))
+    give(model, *[256] * (ENTRIES - 1))
+    accepted, effects = offer(model, (256 * (ENTRIES - 1) + 1, MAC), (100, MAC))
+    assert accepted == 2
+    assert read(model, 0x4010) == 1  # MPC
+    assert read(model, 0x40A0) == 1  # RNBC
+    assert [one.handle for one in effects if isinstance(one, ChainUsed)] == [1]
+
+
 def test_frame_for_buffers_that_are_on_their_way_overruns_nothing() -> None:
     model = started()
     give(model, 256, 256)

@@ -301,6 +301,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     [
         *(("memory", 4096.0), ("serial_limit", b"1"), ("rtc_base", 1.5), ("timeout", [])),
         *(("success_status", "43"), ("restart_budget", "3"), ("entry", 7)),
+        *(("success_status", 1.5), ("restart_budget", float("nan")), ("gdb", "1" * 5000)),
         *(("cpu", None), ("append", 7), ("record", 7), ("expect", "\ud800")),
         *(("gdb", 1234), ("vnc", 5900), ("inject", [None]), ("expect_picture", 7)),
     ],
