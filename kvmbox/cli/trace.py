@@ -59,14 +59,15 @@ def command(
     if html == json_path == STDOUT:
         raise UsageError("--html and --json are both on stdout", hint="name a file for one")
     paths = (("--chrome", chrome_path), ("--html", html), ("--json", json_path))
-    written = [(option, path) for option, path in paths if path and (path != STDOUT or path is chrome_path)]
+    written = [(option, path) for option, path in paths if path and path != STDOUT]
     refuse_shared(written, [("the recording", file)])
     with recording(file, until, device) as (reader, bound, choice):
         json_file = open_output(json_path)
         page_file = open_output(html, "--html")
         if chrome_path is not None:
             count = _export(reader, bound, choice, chrome_path)
-            click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")
+            with for_people(chrome_path):
+                click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")
             return 0
         summary, page = _summary(file, reader, bound, choice, draws=html is not None)
         with for_people(STDOUT if STDOUT in (html, json_path) else None):
@@ -97,7 +98,8 @@ def _export(reader: RecordingReader, until: Until, choice: DeviceChoice, path: s
     from kvmbox.tools.replay.chrome import export
 
     try:
-        with os.fdopen(open_for_writing(path), "w", encoding="utf-8") as out:
+        descriptor = os.dup(1) if path == STDOUT else open_for_writing(path)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             return export(until.take(reader.records()), reader.channels, choice, out)
     except OSError as error:
         raise KvmboxError(f"cannot write the trace '{path}': {reason(error)}") from error

@@ -280,6 +280,16 @@ def test_chrome_trace_is_json_that_has_every_record(small: Path, tmp_path: Path)
     assert numbers == set(range(len(small_machine().records)))
 
 
+def test_chrome_trace_on_stdout_is_alone_there(small: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*KVMBOX, "trace", "--chrome", "-", small], cwd=tmp_path, capture_output=True, check=True
+    )
+
+    assert json.loads(done.stdout)["traceEvents"]
+    assert b"records written to -" in done.stderr
+    assert not (tmp_path / "-").exists()
+
+
 def test_chrome_trace_that_cannot_be_written_is_one_line(small: Path, tmp_path: Path) -> None:
     done = kvmbox("trace", "--chrome", tmp_path, small)
 
