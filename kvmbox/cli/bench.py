@@ -86,7 +86,7 @@ def command(
     Exit status:
       0    measured; a configuration that failed is marked in the tables
       2    usage error, or FILE was not written by --json
-      4    nothing could be measured
+      4    nothing could be measured, or FILE cannot be read
       14   the output could not be written
       130  interrupted; the results so far are shown
     """
@@ -254,26 +254,31 @@ def _show(results: Results, markdown: bool, *, each_row: bool) -> None:
 def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
     from kvmbox.tools.bench import report as reports
 
-    if markdown or not _has_rich():
+    console = None
+    if not markdown and _has_rich():
+        from rich.console import Console
+
+        console = Console()
+    # A file or a pipe is as wide as a table.
+    if console is None or not console.is_terminal:
         for table in tables:
             click.echo(reports.markdown(table) if markdown else reports.plain(table))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        # A file or a pipe: lines are not to be broken.
-        console = Console(width=160)
     for table in tables:
         names = max((len(line[0]) for line in table.lines), default=0)
         shown = RichTable(box=SIMPLE_HEAD)
         for index, name in enumerate(table.columns):
             left = table.is_left(index)
             shown.add_column(
-                name, justify="left" if left else "right", no_wrap=left, min_width=names if index == 0 else 0
+                name,
+                justify="left" if left else "right",
+                no_wrap=left,
+                min_width=names if index == 0 else 0,
+                overflow="fold",  # no figure is cut
             )
         for line in table.lines:
             shown.add_row(*(Text(text) for text in line))

@@ -61,8 +61,8 @@ def test_command_that_gets_a_directory_asks_for_a_file(
         (("trace", "FIFO"), 4),
         (("replay", "FIFO"), 4),
         (("replay", "--dump", "FIFO"), 4),
-        (("bench", "--load", "FIFO"), 2),
-        (("bench", "--compare", "FIFO", "FIFO"), 2),
+        (("bench", "--load", "FIFO"), 4),
+        (("bench", "--compare", "FIFO", "FIFO"), 4),
     ],
 )
 def test_commands_do_not_wait_at_a_fifo_that_they_are_to_read(

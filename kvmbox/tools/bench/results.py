@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
-from kvmbox.errors import UsageError
+from kvmbox.errors import StartError, UsageError
 from kvmbox.regular import open_regular
 from kvmbox.tools.bench.plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
 
@@ -255,12 +255,12 @@ def _no_constant(name: str) -> float:
 
 
 def load(path: str) -> Results:
-    """The results in the file `path`. UsageError, in one line, if it cannot be read or is not one."""
+    """The results in the file `path`. StartError if it cannot be read, UsageError if it is not one."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             text = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise UsageError(f"cannot read '{path}': {error.strerror}") from error
+        raise StartError(f"cannot read '{path}': {error.strerror}") from error
     try:
         if len(text) > MAX_FILE:
             raise _Wrong(f"it is larger than {MAX_FILE} bytes")

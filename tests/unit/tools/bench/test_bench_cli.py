@@ -58,8 +58,6 @@ MEASURING = [
         (["--page", "/dev/null", "--peer", "qemu"], "--page: cannot read '/dev/null'"),
         (["--cpus", "0"], "--cpus"),
         (["--compare", "one"], "--compare"),
-        (["--compare", "/no/such/old", "/no/such/new"], "cannot read '/no/such/old'"),
-        (["--load", "/no/such/file"], "cannot read '/no/such/file'"),
         (["surplus"], "surplus"),
         *(
             (["--load", "/no/such/file", *vain], f"--load measures no guest: {vain[0]} would")
@@ -92,6 +90,23 @@ def test_wrong_option_gives_2_and_names_the_fault(
 ) -> None:
     assert run_command(["bench", *arguments]) == 2
     assert words in error_of(capsys)
+
+
+@pytest.mark.parametrize("arguments", [["--compare", "/no/such", "new"], ["--load", "/no/such"]])
+def test_file_that_is_missing_gives_4(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["bench", *arguments]) == 4
+    assert "cannot read '/no/such'" in error_of(capsys)
+
+
+def test_tables_in_a_pipe_have_each_figure_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run_command(["bench", "--load", str(Path(__file__).parents[4] / "docs/performance.json")]) == 0
+    out = capsys.readouterr().out
+    assert "hlt_latency_p99 " in out
+    assert "…" not in out
+    assert not any(line.endswith(" ") for line in out.splitlines())
 
 
 @pytest.mark.usefixtures("fake_host")
