@@ -175,11 +175,18 @@ def test_run_expects_a_picture_that_may_differ_and_a_text(images: dict[str, Path
     assert (status, "no such text" in messages) == (12, True)
 
 
-@pytest.mark.parametrize("value", ["", "x.png,within=2", "x.png,within=x", "/no/such.png"])
+@pytest.mark.parametrize("value", ["", "x.png,within=2", "x.png,within=x"])
 def test_picture_that_cannot_be_expected_is_refused(value: str) -> None:
     status, output, messages = run_to_end(Run("hello32", "--expect-picture", value))
     assert (status, output) == (2, b"")
     assert "picture" in messages
+
+
+def test_run_does_not_start_without_the_picture_that_it_expects() -> None:
+    pytest.importorskip("PIL.Image")
+    status, output, messages = run_to_end(Run("hello32", "--expect-picture", "/no/such.png"))
+    assert (status, output) == (4, b"")
+    assert "picture '/no/such.png'" in messages
 
 
 def test_suite_expects_a_picture(images: dict[str, Path], wanted: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from operator import sub
 from struct import Struct
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.errors import StartError, UsageError
 from kvmbox.lean import Value
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -84,7 +84,7 @@ class Picture(Value):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Picture:
-        """The picture in an image file. Raises UsageError, also without kvmbox[screen]."""
+        """The picture in an image file. StartError; UsageError without kvmbox[screen]."""
         try:
             from PIL import Image
         except ImportError as error:
@@ -95,9 +95,9 @@ class Picture(Value):
             with Image.open(path) as image:
                 return cls(*image.size, image.convert("RGB").tobytes())
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise UsageError(
+            raise StartError(
                 f"cannot read the picture '{os.fspath(path)}': {getattr(error, 'strerror', None) or error}",
-                hint="it is a PNG file, or another that Pillow reads",
+                hint="name a PNG file, or another that Pillow reads",
             ) from error
 
     def png(self) -> bytes:

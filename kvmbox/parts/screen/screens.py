@@ -53,7 +53,7 @@ def expect_similar(
     """Look until the picture differs from `similar_to`, a file or a picture, by `within` at most; returns it.
 
     `within` is from 0, equal, to 1: see `Picture.difference`. `region` is x, y, width and height of the part
-    that counts. Raises ExpectError as `expect`, and UsageError for a file that is no picture.
+    that counts. Raises ExpectError as `expect`, and StartError for a file that is no picture.
     """
     if not 0 <= within <= 1:
         raise UsageError(f"within={within} is not from 0 to 1", hint="0 is equal, 1 is anything")

@@ -32,7 +32,7 @@ def parse(value: str | os.PathLike[str]) -> WantedPicture:
 
 
 class Watch:
-    """Compares what is on the screen with the file, which is read now. Raises UsageError."""
+    """Compares what is on the screen with the file, which is read now. Raises StartError."""
 
     def __init__(self, wanted: WantedPicture) -> None:
         self.sign = f"the picture '{wanted.path}'".encode("utf-8", "replace")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.errors import StartError, UsageError
 from kvmbox.parts.screen.mode import MODE_3
 from kvmbox.parts.screen.picture import MOST_PNG, Picture
 from kvmbox.parts.screen.screen import Screen
@@ -81,7 +81,7 @@ def test_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path.write_bytes(DOTS.png())
     assert Picture.load(path) == DOTS
     path.write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"cannot read the picture '.*dots.png'"):
+    with pytest.raises(StartError, match=r"cannot read the picture '.*dots.png'"):
         Picture.load(path)
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(StartError, match="No such file"):
         Picture.load(tmp_path / "nothing")
