@@ -75,8 +75,9 @@ class BootSource(Value):
             if config.guest != config.bios_file:
                 from kvmbox.boot.linux_for_firmware import kernel_for_firmware
 
+                bios = _decompressed(files.image(config.bios_file))
                 for_firmware = kernel_for_firmware(image, command_line, initrd, config.memory_size)
-                image, command_line, initrd = _decompressed(files.image(config.bios_file)), None, None
+                image, command_line, initrd = bios, None, None
             boot = "firmware"
         choice = choose(image, boot, bios=config.bios)
         way = choice.way
@@ -103,8 +104,7 @@ class BootSource(Value):
             bios=config.bios,
             bios_rom=bundled.bios_rom() if has_bios else b"",
         )
-        takes_bios = has_bios or way.name in ("multiboot", "multiboot2")
-        if config.bios is not None and not takes_bios and way.name != "firmware":
+        if config.bios and not has_bios and way.name not in ("multiboot", "multiboot2", "firmware"):
             raise UsageError(
                 f"--bios {config.bios} has no meaning for what is booted as '{way.name}'",
                 hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",

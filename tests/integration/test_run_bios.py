@@ -41,6 +41,12 @@ def print_text(text: bytes) -> bytes:
     return b"".join(bytes((0xB8, character, 0x0E, 0xCD, 0x10)) for character in text)
 
 
+def test_firmware_that_is_missing_is_named_before_what_it_would_not_start() -> None:
+    status, output, messages = run_to_end(Run("hello64", "--bios", "/no/such"))
+    assert (status, output) == (4, b"")
+    assert error_lines(messages) == ["kvmbox: error: cannot read '/no/such': no such file"]
+
+
 @pytest.fixture
 def sectors(tmp_path: Path) -> Images:
     return Images(tmp_path)
