@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
 from kvmbox.cli.documents import DOCUMENTS
 from kvmbox.cli.options import JSON, takes
 from kvmbox.cli.output_files import for_people, open_output, write_data
+from kvmbox.regular import refusal
 from kvmbox.run.option import Option
 
 
@@ -56,7 +58,7 @@ def command(schema: str | None, json_path: str | None) -> int:
         return 0
     json_file = open_output(json_path)
     found = defaults.find()
-    lines = [f"passed over, because it belongs to another user: {path}" for path in found.passed_over]
+    lines = [f"passed over, because {_why(path)}: {path}" for path in found.passed_over]
     lines.append(found.path or f"no {defaults.NAME} and no [tool.kvmbox] here or above")
     group = click.Context(cli, resilient_parsing=True)
     commands: dict[str, dict[str, object]] = {}
@@ -77,3 +79,14 @@ def command(schema: str | None, json_path: str | None) -> int:
     data = {"path": found.path, "passed_over": list(found.passed_over), "commands": commands}
     write_data(json_path, json_file, data)
     return 0
+
+
+def _why(path: str) -> str:
+    """Why a file does not count."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "it cannot be read"
+    if status.st_uid not in (0, os.geteuid()):
+        return "it belongs to another user"
+    return refusal(status) or "it cannot be read"

@@ -149,9 +149,14 @@ def test_file_of_another_user_is_not_even_read(directory: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_passed_over(directory: Path, make: Callable[[Path], None]) -> None:
+def test_what_is_no_file_is_passed_over(
+    directory: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     make(directory / "kvmbox.toml")
     assert str(directory / "kvmbox.toml") in defaults.find().passed_over
+    assert main.run_command(["config"]) == 0
+    assert "passed over, because it is a " in (out := capsys.readouterr().out)
+    assert "another user" not in out
 
 
 def test_fifo_that_somebody_writes_to_is_passed_over(directory: Path) -> None:
