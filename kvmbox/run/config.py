@@ -246,9 +246,9 @@ def design_of(
 
 
 def _check_live(config: RunConfig) -> None:
-    if config.console is not None or not os.isatty(1):
+    if config.console is not None or not os.isatty(1) or os.environ.get("TERM") == "dumb":
         raise UsageError(
-            "--screen live needs a terminal on stdout",
+            "--screen live needs a terminal on stdout that is not dumb",
             hint="--screen end prints the text when the run ends",
         )
     if config.serial_limit is not None:

@@ -240,8 +240,13 @@ def test_terminal_that_goes_away_ends_the_run(images: Images) -> None:
 
 
 def run_live(terminal: Terminal, images: Images, code: bytes, *arguments: str) -> Run:
-    options = {"stdin": terminal.slave, "stdout": terminal.slave, "start_new_session": True}
+    options: dict[str, Any] = {"stdin": terminal.slave, "stdout": terminal.slave, "start_new_session": True}
     return images.run(code, "--screen", "live", *arguments, command=COMMAND, **options)
+
+
+@pytest.fixture(autouse=True)
+def _term(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
 
 
 def test_screen_is_drawn_as_it_changes_and_stays(images: Images, terminal: Terminal) -> None:
@@ -284,11 +289,19 @@ def test_text_of_the_bios_is_drawn_and_not_printed_beside_that(images: Images, t
         assert terminal.screen.seen.split(b"A")[0].endswith(b"\x1b[?7l")
 
 
-def test_live_without_a_terminal_is_a_usage_error(images: Images, terminal: Terminal) -> None:
+def test_live_without_a_terminal_is_a_usage_error(
+    images: Images, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = "kvmbox: error: --screen live needs a terminal on stdout that is not dumb"
     with images.run(SHUTDOWN, "--screen", "live") as run:
         assert run.status() == 2
-        assert error_lines(run.messages) == ["kvmbox: error: --screen live needs a terminal on stdout"]
+        assert error_lines(run.messages) == [needed]
         assert "hint: --screen end" in run.messages
+    with monkeypatch.context() as patch:
+        patch.setenv("TERM", "dumb")
+        with run_live(terminal, images, SHUTDOWN) as run:
+            assert run.status() == 2
+            assert error_lines(run.messages) == [needed]
     with run_live(terminal, images, SHUTDOWN, "--serial-limit", "1M") as run:
         assert run.status() == 2
         assert "--screen live contradicts --serial-limit" in run.messages
