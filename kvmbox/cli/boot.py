@@ -126,10 +126,12 @@ def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
     if options.get("stats"):
         from kvmbox.run.statistics_text import format_net, format_stats
 
-        say(
-            "\n".join([format_stats(result.statistics, wall), *map(format_net, result.facts.get("nets", ()))])
-        )
+        nets = map(format_net, result.facts.get("nets", ()))
+        say("\n".join([format_stats(result.statistics, wall), *nets]))
         say(f"outcome                  {result.reason} (status {result.status})")
+    ports = ",".join(options.get("serial", ())).upper()
+    if "=STDIO" in ports and "COM1=" not in ports and result.statistics.bytes_out.get("COM1"):
+        note("COM1 printed, and nobody got it: another port is on stdio; --serial COM1=file:PATH keeps it")
     if result.failed:
         report(result.reason, result.hint)
         if text := result.crash_report if options.get("report") == "full" else result.summary:

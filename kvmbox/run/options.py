@@ -92,7 +92,7 @@ SECTIONS: Final = (
                "Give the guest the image FILE as a disk. overlay: what the guest writes is lost at the end. "
                "write: it goes to FILE. readonly: it is refused. May be repeated.", flag="--disk",
                kind=REPEATED, metavar="FILE[,overlay|write|readonly][,format=FORMAT][,on=ide|virtio]"
-               "[,serial=TEXT]", parse="kvmbox.parts.disk.requests:disk",
+               "[,serial=TEXT][,backing=FILE]", parse="kvmbox.parts.disk.requests:disk",
                type="Several[str | os.PathLike[str] | DiskRequest]", marks=IMAGE | SUITE, file=READ,
                part="disk"),
         Option("cdroms", "Give the guest the ISO image FILE as a CD. May be repeated.", flag="--cdrom",

@@ -156,6 +156,16 @@ def test_com2_on_stdio_gets_what_is_typed(images: Images) -> None:
         assert run.output == b"!"
 
 
+def test_com1_that_printed_for_nobody_is_told_of(images: Images) -> None:
+    told = "kvmbox: COM1 printed, and nobody got it"
+    for code, options, lost in (
+        (say(b"lost"), ("--serial", "COM2=stdio"), True),
+        (say(b"shown", COM2), ("--serial", "COM2=stdio"), False),
+        (say(b"lost"), ("--serial", "com1=null", "--serial", "COM2=stdio"), False),
+    ):
+        assert run_to_end(images.run(code + SHUTDOWN, *options))[2].startswith(told) == lost
+
+
 def open_pty(run: Run) -> int:
     """The pseudo-terminal that the run has announced, opened."""
     run.stderr.until(b"COM2 is /dev/")
