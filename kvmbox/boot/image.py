@@ -83,8 +83,7 @@ class Module(Value):
 
 def read_image(path: str, *, max_size: int = MAX_FILE_SIZE) -> GuestImage:
     """The image in the file at `path`, at most `max_size` bytes long; ImageError if it cannot be had."""
-    missing = "check the path; `kvmbox guests` lists bundled guests"
-    return GuestImage(path, _read_file(path, max_size, missing=missing))
+    return GuestImage(path, _read_file(path, max_size, is_guest=True))
 
 
 def read_head(path: str) -> GuestImage | None:
@@ -109,7 +108,7 @@ def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
     if words is not None:
         raise ImageError(
             f"cannot read '{printable(path)}': {words}",
-            hint="name an image file; copy it to a file first if it comes from a pipe",
+            hint="name a file in it" if "directory" in words else "copy it to a file first, and name that",
         )
     if status.st_size > max_size:
         raise ImageError(
@@ -119,8 +118,8 @@ def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
         )
 
 
-def _read_file(path: str, max_size: int, *, missing: str = "check the path") -> bytes:
-    """`missing` is the hint where there is no such file."""
+def _read_file(path: str, max_size: int, *, is_guest: bool = False) -> bytes:
+    """`is_guest`: the name could be that of a bundled guest."""
     try:
         # Opening a device may already do something (rewind a tape, arm a watchdog), so look first; the
         # descriptor is looked at again, because the name may mean something else by then. O_NONBLOCK
@@ -132,10 +131,10 @@ def _read_file(path: str, max_size: int, *, missing: str = "check the path") -> 
             _check_file(path, status, max_size)
             return _read_exactly(path, file.fileno(), status.st_size)
     except FileNotFoundError as error:
-        raise ImageError(
-            f"cannot read '{printable(path)}': no such file",
-            hint=missing,
-        ) from error
+        from kvmbox.boot.missing import advice
+
+        hint = advice(path) if is_guest else "check the path"
+        raise ImageError(f"cannot read '{printable(path)}': no such file", hint=hint) from error
     except PermissionError as error:
         raise ImageError(
             f"cannot read '{printable(path)}': permission denied",
@@ -144,9 +143,7 @@ def _read_file(path: str, max_size: int, *, missing: str = "check the path") -> 
     except OSError as error:
         raise ImageError(f"cannot read '{printable(path)}': {error.strerror}") from error
     except ValueError as error:  # a NUL in the path; nothing else here raises it
-        raise ImageError(
-            f"cannot read '{printable(path)}': the path holds a NUL or cannot be encoded"
-        ) from error
+        raise ImageError(f"cannot read '{printable(path)}': it has a NUL or cannot be encoded") from error
 
 
 def _read_exactly(path: str, descriptor: int, size: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
-from kvmbox.errors import KvmboxError, StartError
+from kvmbox.errors import HostOutputError, KvmboxError, StartError
 from kvmbox.host import early
 from kvmbox.lean import signal
 
@@ -83,8 +83,7 @@ def _status_of(error: BaseException, debug: bool) -> int:
 
 def _status_of_system_call(error: OSError, debug: bool) -> int:
     if error.filename == STDOUT:
-        report(f"cannot write to stdout: {error.strerror}")
-        return FAILED
+        return _stdout_lost(error)
     if isinstance(error, FileNotFoundError) and not _has_directory():
         report("the working directory was removed", "cd to another directory first")
         return StartError.exit_status
@@ -93,6 +92,12 @@ def _status_of_system_call(error: OSError, debug: bool) -> int:
         f"a system call failed{where}: {error.strerror or error}", None if debug else "--debug shows where"
     )
     return FAILED
+
+
+def _stdout_lost(error: OSError) -> int:
+    lost = HostOutputError(f"cannot write to stdout: {error.strerror}")
+    lost.__cause__ = error
+    return _status_of(lost, debug=False)
 
 
 def _has_directory() -> bool:
@@ -144,8 +149,7 @@ def flush(status: int) -> int:
     except OSError as error:
         early.breakable = False  # no signal interrupts the failure from here on
         if not status:
-            report(f"cannot write to stdout: {error.strerror}")
-            return FAILED
+            return _stdout_lost(error)
     finally:
         early.breakable = False
     return status

@@ -12,7 +12,7 @@ import click
 from kvmbox import __version__
 from kvmbox.cli import settings
 from kvmbox.cli.ending import end_with, guarded
-from kvmbox.cli.messages import FAILED, INTERRUPTED, USAGE, report
+from kvmbox.cli.messages import FAILED, INTERRUPTED, USAGE, report, say
 from kvmbox.cli.quick import COMPLETION_VARIABLE
 from kvmbox.host import early
 
@@ -117,7 +117,11 @@ def _status_of(error: BaseException, arguments: list[str]) -> int | None:
         # click's own answer to a broken pipe is exit(1), which here would be a status of the guest.
         report("cannot write to stdout: nobody reads it any more")
         return FAILED
-    return INTERRUPTED if isinstance(error, click.Abort) else None
+    if isinstance(error, click.Abort):
+        if arguments[:1] in (["audit"], ["qtest"]):
+            say("kvmbox: interrupted")
+        return INTERRUPTED
+    return None
 
 
 def _message_and_hint(error: click.UsageError, arguments: list[str]) -> tuple[str, str]:
@@ -127,6 +131,13 @@ def _message_and_hint(error: click.UsageError, arguments: list[str]) -> tuple[st
         if (found := advice(arguments)) is not None:
             word, hint = found
             return f"No such option '{word}'.", hint
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        del error.possibilities[1:]  # click would sort them by name
+    if error.ctx is not None and error.ctx.command is cli:
+        from difflib import get_close_matches
+
+        if close := get_close_matches(arguments[0], COMMANDS, 1):
+            return error.format_message(), f"did you mean 'kvmbox {close[0]}'? 'kvmbox --help' lists commands"
     return " ".join(error.format_message().split()), f"try 'kvmbox {_command_of(error, arguments)}--help'"
 
 

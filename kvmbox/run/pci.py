@@ -33,7 +33,7 @@ def completed(board: list[DeviceSpec], choice: PciChoice) -> tuple[list[DeviceSp
     """A board that needs a bus, or is to have one, with that; and what firmware tells. Raises UsageError."""
     if choice == "off":
         needing = next(device.name for device in board if device.pci is not None)
-        raise UsageError(f"--pci off contradicts {needing}, which is on PCI")
+        raise UsageError(f"--pci off contradicts {needing}, which is on PCI", hint="drop '--pci off'")
     board = with_pci(board)
     return board, interrupts_of(board)
 

@@ -347,7 +347,7 @@ def _judged(
     timeline: Timeline,
 ) -> RunResult:
     """The result of a run that has ended with `outcome`. `lost` is why output was lost, if it was."""
-    losses = [Lost(lost)] if lost is not None else []
+    losses = [Lost(lost, hint="make room there" if "No space" in lost else None)] if lost else []
     losses += [one for one in findings if isinstance(one, Lost)]
     judged = _against(outcome, [one for one in findings if isinstance(one, Unmet)], losses)
     for one in losses:

@@ -18,4 +18,4 @@ class Timeline:
 
     def latest(self) -> str:
         """The stage that was done last, in words."""
-        return next(reversed(self.stages), "nothing")
+        return next(reversed(self.stages), "the command line was read")

@@ -128,6 +128,12 @@ def test_bus_that_is_off_has_no_devices_and_none_is_there_unasked() -> None:
         assert (run.returncode, run.stdout) == (0, b"no PCI\n"), run.stderr
 
 
+def test_device_that_needs_the_bus_that_is_off_is_refused() -> None:
+    run = kvmbox("run", "--pci", "off", "--net", "none,on=e1000", "pci")
+    assert run.returncode == 2
+    assert run.stderr.endswith(b"which is on PCI\nhint: drop '--pci off'\n")
+
+
 def test_more_functions_than_there_is_room_for_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(bytes(4096))

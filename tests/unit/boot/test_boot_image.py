@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.boot import read_image, read_module
+from kvmbox.boot import bundled, read_image, read_module
 from kvmbox.errors import ImageError
 
 
@@ -147,3 +147,24 @@ def test_read_image_that_shrinks_meanwhile_is_refused(
 
     with pytest.raises(ImageError, match="shrank from 5 to 2"):
         read_image(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("-", "kvmbox reads no image from stdin: copy it to a file first"),
+        ("hello46", "did you mean 'hello64'? `kvmbox guests` lists bundled guests"),
+        ("no/such/kernel", "check the path; `kvmbox guests` lists bundled guests"),
+        (".", "name a file in it"),
+        ("/dev/null", "copy it to a file first, and name that"),
+    ],
+)
+def test_image_that_is_none_gets_a_hint_that_fits(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundled, "runs", lambda: [{"guest": "hello64", "proves": "it"}])
+    monkeypatch.setattr(bundled, "find", lambda name: f"{name}.elf")
+    with pytest.raises(ImageError) as caught:
+        read_image(name)
+    assert caught.value.hint == hint

@@ -96,6 +96,30 @@ def test_interruption_gives_130_in_silence(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("name", "told"), [("audit", True), ("qtest", True), ("run", False)])
+def test_interruption_is_told_where_no_guest_was_to_run(
+    name: str, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_with(monkeypatch, raising(click.Abort()), name) == 130
+    assert capsys.readouterr().err == ("kvmbox: interrupted\n" if told else "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("rnu",), "No such command 'rnu'.\nhint: did you mean 'kvmbox run'?"),
+        (("--run",), "hint: did you mean 'kvmbox run'?"),
+        (("frobnicate",), "No such command 'frobnicate'.\nhint: try 'kvmbox --help'\n"),
+        (("run", "--memroy", "1M", "hello64"), "option '--memroy'. Did you mean '--memory'?\n"),
+    ],
+)
+def test_what_was_meant_is_named(
+    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(list(arguments)) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_hint_is_a_line_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +168,11 @@ def test_threads_that_cannot_be_had_are_no_bug(
 def test_stdout_that_takes_nothing_is_named_once(arguments: list[str], buffered: str) -> None:
     entry = "from kvmbox.cli.entry import entry_point; entry_point()"
     for path, mode, reason in (
-        ("/dev/full", os.O_WRONLY, "No space left on device"),
+        (
+            "/dev/full",
+            os.O_WRONLY,
+            "No space left on device\nhint: make room on the disk, or choose another directory",
+        ),
         (os.devnull, os.O_RDONLY, "Bad file descriptor"),
     ):
         descriptor = os.open(path, mode)
@@ -229,7 +257,7 @@ def test_failure_of_the_last_flush_cannot_be_interrupted_any_more(monkeypatch: p
 
     reported: list[tuple[bool, str]] = []
     monkeypatch.setattr("sys.stdout", Full())
-    monkeypatch.setattr(ending, "report", lambda text: reported.append((early.breakable, text)))
+    monkeypatch.setattr(ending, "report", lambda text, _hint: reported.append((early.breakable, text)))
     assert ending.flush(0) == messages.FAILED
     assert reported == [(False, "cannot write to stdout: No space left on device")]
 
