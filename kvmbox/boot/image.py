@@ -103,19 +103,18 @@ def read_module(path: str, arguments: str = "", *, max_size: int = MAX_FILE_SIZE
     return Module(os.path.basename(path), _read_file(path, max_size), arguments)
 
 
+def _unread(path: str, why: str, hint: str | None = None) -> ImageError:
+    return ImageError(f"cannot read '{printable(path)}': {why}", hint=hint)
+
+
 def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
     words = refusal(status)
     if words is not None:
-        raise ImageError(
-            f"cannot read '{printable(path)}': {words}",
-            hint="name a file in it" if "directory" in words else "copy it to a file first, and name that",
-        )
+        hint = "name a file in it" if "directory" in words else "copy it to a file first, and name that"
+        raise _unread(path, words, hint)
     if status.st_size > max_size:
-        raise ImageError(
-            f"cannot read '{printable(path)}': its {status.st_size} bytes are more than"
-            f" the {max_size} allowed",
-            hint="strip debug information from the image, or split the module",
-        )
+        why = f"its {status.st_size} bytes are more than the {max_size} allowed"
+        raise _unread(path, why, "strip debug information from the image, or split the module")
 
 
 def _read_file(path: str, max_size: int, *, is_guest: bool = False) -> bytes:
@@ -133,17 +132,14 @@ def _read_file(path: str, max_size: int, *, is_guest: bool = False) -> bytes:
     except FileNotFoundError as error:
         from kvmbox.boot.missing import advice
 
-        hint = advice(path) if is_guest else "check the path"
-        raise ImageError(f"cannot read '{printable(path)}': no such file", hint=hint) from error
+        raise _unread(path, "no such file", advice(path) if is_guest else "check the path") from error
     except PermissionError as error:
-        raise ImageError(
-            f"cannot read '{printable(path)}': permission denied",
-            hint="make the file readable and its directories searchable for this user",
-        ) from error
+        hint = "make the file readable and its directories searchable for this user"
+        raise _unread(path, "permission denied", hint) from error
     except OSError as error:
-        raise ImageError(f"cannot read '{printable(path)}': {error.strerror}") from error
+        raise _unread(path, str(error.strerror)) from error
     except ValueError as error:  # a NUL in the path; nothing else here raises it
-        raise ImageError(f"cannot read '{printable(path)}': it has a NUL or cannot be encoded") from error
+        raise _unread(path, "the path holds a NUL or cannot be encoded") from error
 
 
 def _read_exactly(path: str, descriptor: int, size: int) -> bytes:
@@ -153,10 +149,8 @@ def _read_exactly(path: str, descriptor: int, size: int) -> bytes:
     while missing:
         block = os.read(descriptor, missing)
         if not block:
-            raise ImageError(
-                f"cannot read '{printable(path)}': it shrank from {size} to {size - missing} bytes meanwhile",
-                hint="wait until the build has finished writing it",
-            )
+            why = f"it shrank from {size} to {size - missing} bytes meanwhile"
+            raise _unread(path, why, "wait until the build has finished writing it")
         blocks.append(block)
         missing -= len(block)
     return b"".join(blocks)
