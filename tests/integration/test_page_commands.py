@@ -105,10 +105,12 @@ def test_commands_of_a_page_are_right(page: str, folder: Path, monkeypatch: pyte
         if any(word in command for word in ONLY_READ):
             start = START.search(command)
             assert start is not None
-            parsed = cli.get_command(click.Context(cli), start[1])
+            # Not without the group's settings: a command keeps the names of its help option.
+            group = click.Context(cli, **cli.context_settings)
+            parsed = cli.get_command(group, start[1])
             assert parsed is not None
             words, *_redirections = re.split(" [<>]", command[start.end() :])
-            parsed.make_context(start[1], shlex.split(words))
+            parsed.make_context(start[1], shlex.split(words), parent=group)
             continue
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
