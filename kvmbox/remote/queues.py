@@ -614,12 +614,13 @@ class DeviceQueues:
         for tag, _, is_moved in self._told:
             if is_moved and tag in self._live:
                 self._live[tag].moving = True
-        self._reads = deque(reader.take(_READ) for _ in range(reads))
-        for handle, skip, size in self._reads:
+        wanted = deque(reader.take(_READ) for _ in range(reads))
+        for handle, skip, size in wanted:
             live = self._live.get(handle)
             if live is None or skip + size > live.readable or size > MAX_PAYLOAD:
                 raise ValueError(f"a read of chain {handle}")
             live.reading = True
+        self._reads = wanted
         for index in range(rings):
             chains, to_guest, resource, header, count_at = reader.take(CONNECTION)
             if chains:

@@ -15,6 +15,7 @@ from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import greet, hello_of
 from kvmbox.remote.survival import Survival
+from kvmbox.run.coalescing import ENTRIES
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
 from tests.fuzz.frames import Liar
@@ -56,7 +57,7 @@ def random_request(dice: Dice, devices: list[DeviceSpec], sequence: int, now: in
     if way < 0.88:
         return Request(protocol.RECEIVE, device, 0, sequence, now, 0, 0, payload)
     if way < 0.9 and coalesced:
-        return Request(protocol.WRITE_RUN, device, 0, sequence, now, 0, offset, payload)
+        return Request(protocol.WRITE_RUN, device, 0, sequence, now, 0, offset, payload[: ENTRIES - 1])
     if way < 0.91:
         return Request(protocol.RESET, 0, 0, sequence, now)
     return Request(protocol.ADVANCE, 0, 0, sequence, now)

@@ -572,6 +572,20 @@ def test_state_with_a_chain_that_is_not_ram_is_refused(disk: Disk) -> None:
         disk.queues.restore(0, bytes(state))
 
 
+def test_state_with_a_read_of_a_chain_that_there_is_not_is_refused(disk: Disk) -> None:
+    handle = in_hand(disk)
+    application = disk.grants.check(0, ChainRead(handle, 1, 7), WRITE_SENT)
+    assert application is not None
+    application[0](*application[1])  # and nobody sends what it asked for
+    state = bytearray(disk.queues.state())
+    place = state.index(struct.pack("<III", handle, 1, 7))
+    state[place] ^= 0x55
+
+    for _ in range(2):  # the first one leaves nothing behind
+        with pytest.raises(ValueError, match="a read of chain"):
+            disk.queues.restore(0, bytes(state))
+
+
 # --- A process that is taken over ---------------------------------------------------------------------------
 
 
