@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.errors import StartError, UsageError
 from kvmbox.tools.bench.plan import choose
 from kvmbox.tools.bench.results import MAX_FILE, Results, load
 
@@ -67,7 +67,7 @@ def test_file_of_another_program_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot read '.*none\.json': No such file"):
+    with pytest.raises(StartError, match=r"cannot read '.*none\.json': No such file"):
         load(str(tmp_path / "none.json"))
 
 
