@@ -552,7 +552,9 @@ class DeviceQueues:
     def state(self) -> bytes:
         """Everything, when no transfer is under way."""
         lives = {handle: live for handle, live in self._live.items() if not live.is_taken_back}
-        counts = len(self._rings), len(lives), len(self._told), len(self._reads)
+        # Of a chain that the guest has taken back only a hostile device reads: it gets no answer.
+        reads = [one for one in self._reads if one[0] in lives]
+        counts = len(self._rings), len(lives), len(self._told), len(reads)
         parts = [_STATE.pack(_MAGIC, self._last, self.interrupts.status, *counts)]
         parts += [self._notes.state(), self.walks.state()]
         for ring in self._rings:
@@ -564,7 +566,7 @@ class DeviceQueues:
             parts.append(_LIVE.pack(handle, live.index, live.parts.head, count, len(ranges) - count))
             parts += [_RANGE.pack(*one) for one in ranges]
         parts += [_TOLD.pack(*one) for one in self._told]
-        parts += [_READ.pack(*one) for one in self._reads]
+        parts += [_READ.pack(*one) for one in reads]
         none = bytes(CONNECTION.size)
         found = [self._connections.get(index) for index in range(self.grant.count)]
         parts += [none if one is None else one.state() for one in found]

@@ -250,7 +250,10 @@ def _use_block(data: bytes) -> None:
     read = bytes(made * block.width) if block.reads else b""
     told = block.reply(made, read, has_effects=has_effects)
     assert block.outcome(*told, has_effects=has_effects) == (made, read)
-    lie = (0, 0, value << 8, 1)[way >> 4 & 3], (value.to_bytes(8, "little") + payload)[: way >> 3]
+    lie = (
+        (0, 0, value << 8 & (1 << 64) - 1, 1)[way >> 4 & 3],
+        (value.to_bytes(8, "little") + payload)[: way >> 3],
+    )
     try:
         found, read = block.outcome(*lie, has_effects=has_effects)
         assert 0 < found <= block.count

@@ -572,6 +572,16 @@ def test_state_with_a_chain_that_is_not_ram_is_refused(disk: Disk) -> None:
         disk.queues.restore(0, bytes(state))
 
 
+def test_state_leaves_out_a_read_of_a_chain_that_was_taken_back(disk: Disk) -> None:
+    handle = in_hand(disk)
+    disk.queues.note(mmio.QUEUE_READY, 0)  # the device says nothing of it
+    application = disk.grants.check(0, ChainRead(handle, 0, 4), WRITE_SENT)
+    assert application is not None
+    application[0](*application[1])
+
+    disk.queues.restore(0, disk.queues.state())
+
+
 def test_state_with_a_read_of_a_chain_that_there_is_not_is_refused(disk: Disk) -> None:
     handle = in_hand(disk)
     application = disk.grants.check(0, ChainRead(handle, 1, 7), WRITE_SENT)
