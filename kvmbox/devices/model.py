@@ -357,7 +357,7 @@ def first_behind_late_writes(nanoseconds: int) -> int:
 
     The model gets such a read only if no late write follows it: it makes no difference otherwise.
     """
-    return min(nanoseconds // 1000, 50_000) << 2 | 2
+    return steady_for(nanoseconds) | 2
 
 
 class MemoryModel(DeviceModel, Protocol):

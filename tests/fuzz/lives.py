@@ -167,7 +167,20 @@ def some_memory(dice: Dice) -> bytes:
     return b"".join([word.to_bytes(4, "big") for word in words]) * (PAGE_SIZE // 64)
 
 
-class LivesTarget:
+class Timeless:
+    """What `Recovery` asks of its pool, where no time passes and nobody looks on."""
+
+    def pause_time(self) -> None:
+        pass
+
+    def resume_time(self) -> None:
+        pass
+
+    def restarted(self, restart: Restart) -> None:
+        pass
+
+
+class LivesTarget(Timeless):
     """A device process that breaks all the time, and its guest, who has a twin whose process never does."""
 
     def __init__(self, parts: Parts) -> None:
@@ -217,15 +230,6 @@ class LivesTarget:
             raise Fault(f"said {error}")
         return Life(self._reply, self._parts.server)
 
-    def pause_time(self) -> None:
-        pass
-
-    def resume_time(self) -> None:
-        pass
-
-    def restarted(self, restart: Restart) -> None:
-        pass
-
     def take_from_budget(self) -> bool:
         return True
 
@@ -266,7 +270,7 @@ class LivesTarget:
         """Nothing is open."""
 
 
-class LossesTarget:
+class LossesTarget(Timeless):
     """A device process that breaks for good: nobody can replace it, or it becomes a missing device."""
 
     def __init__(self, parts: Parts) -> None:
@@ -314,15 +318,6 @@ class LossesTarget:
         if self._dice.random() < 0.3:
             raise SandboxError("there are too many processes")
         return Life(self._reply, self._parts.server)
-
-    def pause_time(self) -> None:
-        pass
-
-    def resume_time(self) -> None:
-        pass
-
-    def restarted(self, restart: Restart) -> None:
-        pass
 
     def take_from_budget(self) -> bool:
         return not self._is_poor or bool(self._dice.random() < 0.6)

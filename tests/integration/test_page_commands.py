@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ import kvmbox
 from kvmbox.cli.main import COMMANDS, cli
 from tests.support.patience import patience
 from tests.support.real_mode import SHUTDOWN, say
-from tests.support.runs import ENTRY
+from tests.support.runs import command_in
 
 pytestmark = [
     pytest.mark.thorough,
@@ -87,12 +86,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "System.map").write_text("0000000000100000 T _start\n", encoding="utf-8")
     (tmp_path / "suite.toml").write_text(SUITE, encoding="utf-8")
     (tmp_path / "kvmbox.toml").write_text(f"[run]\ntimeout = {patience(60):g}\n", encoding="utf-8")
-    bin_directory = tmp_path / "env/bin"
-    bin_directory.mkdir(parents=True)
-    shim = bin_directory / "kvmbox"
-    python = shlex.quote(sys.executable)
-    shim.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {python} -c "{ENTRY}" "$@"\n')
-    shim.chmod(0o755)
+    command_in(tmp_path / "env/bin")
     return tmp_path
 
 

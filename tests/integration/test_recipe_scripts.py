@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +12,7 @@ import pytest
 import yaml
 
 from tests.support.junit_xml import read_junit
-from tests.support.runs import ENTRY
+from tests.support.runs import command_in
 
 pytestmark = [
     pytest.mark.kvm,
@@ -44,16 +42,6 @@ def read_yaml(name: str) -> Any:
 def cases_in(report: Path) -> list[str]:
     """The names of the test cases in a JUnit file."""
     return [case.attrib["name"] for case in read_junit(report.read_text(encoding="utf-8")).iter("testcase")]
-
-
-def command_in(directory: Path) -> Path:
-    """A file `kvmbox` that runs the sources."""
-    directory.mkdir(parents=True)
-    shim = directory / "kvmbox"
-    python = shlex.quote(sys.executable)
-    shim.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {python} -c "{ENTRY}" "$@"\n')
-    shim.chmod(0o755)
-    return shim
 
 
 class Runner:

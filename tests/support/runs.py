@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -140,3 +141,13 @@ def run_to_end(run: Run) -> tuple[int, bytes, str]:
     with run:
         status = run.status()
         return status, run.output, run.messages
+
+
+def command_in(directory: Path) -> Path:
+    """A file `kvmbox` that runs the sources."""
+    directory.mkdir(parents=True)
+    shim = directory / "kvmbox"
+    python, sources = shlex.quote(sys.executable), shlex.quote(str(Path(__file__).parents[2]))
+    shim.write_text(f'#!/bin/sh\nPYTHONPATH={sources} exec {python} -c "{ENTRY}" "$@"\n')
+    shim.chmod(0o755)
+    return shim
