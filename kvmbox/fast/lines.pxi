@@ -11,6 +11,9 @@ cdef struct kvm_irq_level:
 cdef uint64_t NO_RISE = <uint64_t>-1
 cdef int64_t NEVER = -1, UNKNOWN = -2
 
+# How much earlier than a rise the thread may be woken, in ns: what a host that is not busy needs to wake it.
+cdef int64_t MOST_EARLY = 30000
+
 
 cdef class SourceCore:
     """The compiled half of `host.interrupts.Source`."""
@@ -44,7 +47,8 @@ cdef class SourceCore:
 cdef class RouterCore:
     """The compiled half of `host.interrupts.InterruptRouter`: the thread that raises announced lines.
 
-    The thread sleeps in the read of a timer, which is set to the first announced rise. Then it takes the lock
+    The thread sleeps in the read of a timer, which is set to the first announced rise, less the time that the
+    host lately took to wake the thread: it spins until the rise if that was quicker. Then it takes the lock
     of the channel, so that no request is on its way that may take the announcement back, looks again, and
     raises the line under the lock of the lines. Nobody waits long for anything that holds one of the locks,
     except for a device process that does not answer; the watchdog ends that.
@@ -53,9 +57,11 @@ cdef class RouterCore:
     cdef Clock clock
     cdef Lock lines
     cdef Lock arming        # covers `armed` and the setting of the timer
-    cdef int64_t armed      # the host's time that the timer is set to; NEVER, UNKNOWN
+    cdef int64_t armed      # the host's time of the rise that the timer is set for; NEVER, UNKNOWN
+    cdef int64_t early      # how much earlier the timer expires, in ns; the thread's, but for reads in `arm`
     cdef bint stopping
     cdef int timer
+    cdef int cpu            # of `run`, or -1
     cdef int controllers    # the descriptor of the virtual machine, or -1; under `lines`
     cdef unsigned long irq_line
     cdef list owned
@@ -63,7 +69,7 @@ cdef class RouterCore:
     cdef size_t count
 
     def __cinit__(self, *_, **__):
-        self.controllers = self.timer = -1
+        self.controllers = self.timer = self.cpu = -1
         self.armed = UNKNOWN
         self.owned = []
 
@@ -113,8 +119,8 @@ cdef class RouterCore:
             PyThread_release_lock(self.lines.lock)
         self.pure_change(source, int(level), coalesced)
 
-    def watch(self, sources, int timer):
-        """The sources that may be announced, for good, and the timer to read."""
+    def watch(self, sources, int timer, int cpu):
+        """The sources that may be announced, for good, the timer to read, and the CPU of `run`, or -1."""
         self.owned = list(sources)
         self.sources = <PyObject **>PyMem_Malloc((len(self.owned) + 1) * sizeof(PyObject *))
         if self.sources == NULL:
@@ -123,7 +129,7 @@ cdef class RouterCore:
             if not isinstance(source, SourceCore):
                 raise TypeError("a source in pure Python")
             self.sources[index] = <PyObject *>source
-        self.timer = timer
+        self.timer, self.cpu = timer, cpu
         self.count = len(self.owned)
         self.rearm()
 
@@ -160,10 +166,23 @@ cdef class RouterCore:
         if host != self.armed:
             self.armed = host
             if host != NEVER:
+                host = max(host - self.early, <int64_t>1)
                 setting.it_value.tv_sec = host // 1000000000
                 setting.it_value.tv_nsec = host % 1000000000
             timerfd_settime(self.timer, TFD_TIMER_ABSTIME, &setting, NULL)
         PyThread_release_lock(self.arming.lock)
+
+    def step_aside(self):
+        """See InterruptRouter."""
+        cdef cpu_set_t allowed, others
+        if not self.count or not 0 <= self.cpu < CPU_SETSIZE:
+            return
+        with nogil:  # on a CPU that others use it takes a while
+            if sched_getaffinity(0, sizeof(allowed), &allowed) == 0 and CPU_ISSET(self.cpu, &allowed):
+                others = allowed
+                CPU_CLR(self.cpu, &others)
+                if CPU_COUNT(&others) and sched_setaffinity(0, sizeof(others), &others) == 0:
+                    sched_setaffinity(0, sizeof(allowed), &allowed)
 
     def stop(self):
         """End `run`, now or when it begins, after a last look at all sources."""
@@ -186,6 +205,7 @@ cdef class RouterCore:
                 if errno != EINTR:
                     return errno
                 continue
+            self.meet()
             for index in range(self.count):
                 # SAFETY: `owned` holds the source, and the source holds the lock.
                 self.look_at(<SourceCore>self.sources[index])
@@ -195,6 +215,21 @@ cdef class RouterCore:
             self.armed = UNKNOWN
             PyThread_release_lock(self.arming.lock)
             self.arm()
+
+    cdef void meet(self) noexcept nogil:
+        """Wait for the rise that the timer was set for, and learn how long the host takes to wake the thread."""
+        cdef int64_t rise, took
+        PyThread_acquire_lock(self.arming.lock, 1)
+        rise = self.armed
+        PyThread_release_lock(self.arming.lock)
+        if rise <= MOST_EARLY or self.stopping:
+            return
+        took = host_time() - (rise - self.early)
+        if took < 0:
+            return  # set anew since: the timer will expire once more
+        while host_time() < rise:
+            relax()
+        self.early += (min(took, MOST_EARLY) - self.early) // 8
 
     cdef void look_at(self, SourceCore source) noexcept nogil:
         """Raise the line of `source`, if its time has come."""

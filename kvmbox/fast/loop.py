@@ -140,7 +140,7 @@ class CompiledRouter(RouterCore, InterruptRouter):
     def start(self, *, cpu: int | None, confine: Callable[[], None]) -> None:
         """See InterruptRouter."""
         assert self._timer is not None
-        self.watch(self._announcers, self._timer.descriptor)
+        self.watch(self._announcers, self._timer.descriptor, -1 if cpu is None else cpu)
         thread = threading.Thread(target=self._raise_lines, args=(cpu, confine), name="lines", daemon=True)
         start_thread(thread, "the thread that raises interrupt lines")
         self._thread = thread

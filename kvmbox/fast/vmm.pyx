@@ -61,6 +61,16 @@ cdef extern from "<sys/timerfd.h>" nogil:
     int TFD_TIMER_ABSTIME
     int timerfd_settime(int descriptor, int flags, const itimerspec *new, itimerspec *old)
 
+cdef extern from "<sched.h>" nogil:
+    ctypedef struct cpu_set_t:
+        pass
+    int CPU_SETSIZE
+    int CPU_COUNT(const cpu_set_t *mask)
+    bint CPU_ISSET(size_t cpu, const cpu_set_t *mask)
+    void CPU_CLR(size_t cpu, cpu_set_t *mask)
+    int sched_getaffinity(int thread, size_t size, cpu_set_t *mask)
+    int sched_setaffinity(int thread, size_t size, const cpu_set_t *mask)
+
 cdef extern from "volatile.h" nogil:
     uint64_t load(const uint64_t *place)
     void store(uint64_t *place, uint64_t value)
@@ -178,6 +188,12 @@ cdef class Lock:
         self.release()
 
 
+cdef inline int64_t host_time() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
 cdef class Clock:
     """The compiled half of `host.clock.GuestClock`."""
 
@@ -190,21 +206,17 @@ cdef class Clock:
 
     cdef uint64_t time(self) noexcept nogil:
         """Guest time of a clock that runs. (One that is being held now gave a time that is as good.)"""
-        cdef timespec now
         cdef int64_t base, limit, time
         while True:
             limit = <int64_t>load(<uint64_t *>&self._limit)  # before the base: see GuestClock
             base = <int64_t>load(<uint64_t *>&self._base)
-            clock_gettime(CLOCK_MONOTONIC, &now)
-            time = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec - base
+            time = host_time() - base
             if <int64_t>load(<uint64_t *>&self._base) == base:
                 return <uint64_t>min(time, limit)
 
     cdef bint is_past(self, int64_t host) noexcept nogil:
         """Whether that time of the host has come."""
-        cdef timespec now
-        clock_gettime(CLOCK_MONOTONIC, &now)
-        return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec >= host
+        return host_time() >= host
 
 
 # --- The transports --------------------------------------------------------------------------------------

@@ -297,5 +297,10 @@ class InterruptRouter:
     def rearm(self) -> None:
         """Announcements have changed, or the clock was released or held."""
 
+    def step_aside(self) -> None:
+        """Move the calling thread, which has some work to do, off the CPU of the thread that raises announced
+        lines, if one is announced and there is another CPU. It may come back at once.
+        """
+
     def close(self) -> None:
         """End the thread. Idempotent."""

@@ -340,7 +340,7 @@ class MainLoop:
             self._lend(0.0)
             try:
                 if (length := self.watch.slice_over()) is not None:
-                    self._slice(length, feeding, pool)
+                    self._slice(length, feeding, devices)
                 self._handle(poll, events, feeding)
                 self.watch.finish_look(too_late=self.ends.are_near)
                 feeding.feed()
@@ -350,13 +350,14 @@ class MainLoop:
             except DeviceProcessError as error:
                 self.ends.device_failed(error)
 
-    def _slice(self, length: int, feeding: Feeding, pool: DevicePool) -> None:
+    def _slice(self, length: int, feeding: Feeding, devices: Devices) -> None:
         """A slice of this length, in ms, is over."""
+        devices.router.step_aside()
         feeding.try_again()
         hung = self.watch.check(length)
         if hung is not None:
             self.ends.device_failed(hung)
-            pool.kill(hung.device_type)
+            devices.pool.kill(hung.device_type)
 
     def _lend(self, milliseconds: float) -> None:
         """Let guest time run while the main thread sleeps for so long, or until the first deadline."""

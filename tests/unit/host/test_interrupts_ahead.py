@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,8 +171,8 @@ class Threaded(Rig):
         self.clock.release()
         self.confined: list[str] = []
 
-    def start(self) -> None:
-        self.router.start(cpu=None, confine=lambda: self.confined.append("yes"))
+    def start(self, cpu: int | None = None) -> None:
+        self.router.start(cpu=cpu, confine=lambda: self.confined.append("yes"))
 
     def finish(self) -> tuple[int, int]:
         self.router.close()
@@ -209,6 +211,58 @@ def test_thread_raises_nothing_before_its_time(threaded: Threaded) -> None:
     threaded.start()
     threaded.timer.announce(threaded.clock.now() + HOUR)
     assert threaded.finish() == (0, 0)
+
+
+def test_thread_that_wakes_early_waits_for_the_rise(threaded: Threaded) -> None:
+    threaded.start()
+    for count in range(1, 50):  # it learns how long the host takes to wake it
+        rise = threaded.clock.now() + 200_000
+        with threaded.lock:
+            threaded.timer.announce(rise)
+        threaded.router.rearm()
+        while threaded.timer.at != NO_RISE:
+            os.sched_yield()
+        assert threaded.clock.now() >= rise
+        threaded.timer(1, 0)
+        threaded.timer(0, 0)
+        assert threaded.counts() == (count, 0)
+
+
+@pytest.fixture
+def allowed() -> Iterator[set[int]]:
+    """The CPUs of this thread, which the test may change."""
+    found = os.sched_getaffinity(0)
+    yield found
+    os.sched_setaffinity(0, found)
+
+
+def _cpu_of_this_thread() -> int:
+    """proc_pid_stat(5): field 39."""
+    return int(Path("/proc/thread-self/stat").read_text().rpartition(")")[2].split()[36])
+
+
+def test_work_steps_aside_from_the_cpu_of_the_thread(threaded: Threaded, allowed: set[int]) -> None:
+    if len(allowed) == 1:
+        pytest.skip("one CPU")
+    cpu = min(allowed)
+    threaded.start(cpu)
+
+    def steps_aside() -> bool:
+        os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, allowed)
+        threaded.router.step_aside()
+        assert os.sched_getaffinity(0) == allowed
+        return _cpu_of_this_thread() != cpu
+
+    assert any(steps_aside() for _ in range(100))  # the scheduler may bring it back
+
+
+def test_work_that_has_one_cpu_stays(threaded: Threaded, allowed: set[int]) -> None:
+    cpu = min(allowed)
+    threaded.start(cpu)
+    os.sched_setaffinity(0, {cpu})
+    threaded.router.step_aside()
+    assert os.sched_getaffinity(0) == {cpu}
 
 
 def test_thread_raises_nothing_while_the_clock_stands_still(threaded: Threaded) -> None:
