@@ -89,7 +89,7 @@ class Judge(Decision):
 
     # --- What is to be judged -----------------------------------------------------------------------------
 
-    def attend(self, hold: Callable[[], None], *, paced: Collection[str] = ()) -> None:
+    def connect(self, hold: Callable[[], None], *, paced: Collection[str] = ()) -> None:
         """From now on `hold` hears when an event is held, on any thread. `paced` are the ports that transmit
         later than the guest writes.
         """

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from kvmbox.choice import why_not_built
-from kvmbox.host.early import END_SIGNALS
+from kvmbox.host.early_signals import END_SIGNALS
 
 if TYPE_CHECKING:
     from tests.support.halves import Half

@@ -56,7 +56,7 @@ RINGS: Final = (
     {"judge"},
     {"outcome", "text_search"},
     {"errors"},
-    {"regular", "symbol_file"},
+    {"regular_file", "symbol_file"},
     {"lean", "bytecode"},
 )
 """Packages and top-level modules from the top down: a module imports its own ring and lower ones."""
@@ -142,7 +142,7 @@ MAY_LEAVE: Final = {
     "kvmbox.jail.spawner": {"os._exit"},
     "kvmbox.host.destination": {"os._exit"},
     # A signal that asks for the end of a command; in a run the third one, when two have not brought it.
-    "kvmbox.host.early": {"KeyboardInterrupt"},
+    "kvmbox.host.early_signals": {"KeyboardInterrupt"},
     "kvmbox.host.signals": {"KeyboardInterrupt"},
     "kvmbox.run.run": {"KeyboardInterrupt"},
     # Forked children again. One that is interrupted before its guest runs has a result all the same.

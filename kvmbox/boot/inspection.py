@@ -21,7 +21,7 @@ from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import firmware_tables
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 
 _HEAD: Final = 1024
 LARGE: Final = 64 * layout.MIB
@@ -91,7 +91,7 @@ def inspect_file(path: str, memory: GuestMemory, boot: str = AUTO) -> Inspection
 def _inspect_large(path: str) -> Inspection | None:
     """What a large file is. None if it is small, or may be a kernel, or cannot be read."""
     try:
-        descriptor = open_regular(path)
+        descriptor = open_regular_file(path)
     except (OSError, ValueError):
         return None  # who reads it as an image says why
     try:

@@ -64,7 +64,7 @@ class Multiboot2:
         sections = None
         if loaded.elf_bits:
             sections = plan_sections(image, loaded.elf_bits, *behind(segments, modules, context.memory))
-        told = information(
+        content = information(
             context,
             modules,
             sections,
@@ -72,7 +72,7 @@ class Multiboot2:
             mode=header.mode,
             load_base=None if header.relocatable is None else loaded.base,
         )
-        room = max(DEFAULT_INFO_SIZE, aligned(len(told), layout.PAGE_SIZE))
+        room = max(DEFAULT_INFO_SIZE, aligned(len(content), layout.PAGE_SIZE))
         area = place_area(image, ranges_of(segments), room)
         bios = bios_services(context, segments, linear=header.mode is not None)
         return BootPlan(
@@ -82,7 +82,7 @@ class Multiboot2:
             segments,
             (
                 gdt(area),
-                (area.info, told),
+                (area.info, content),
                 *module_writes(context.all_modules, modules),
                 *(sections.writes if sections is not None else ()),
                 *bios,

@@ -12,7 +12,7 @@ from kvmbox.cli.options import IPC, SECCOMP, output, takes, transport
 from kvmbox.cli.output_files import for_people, open_output, write_output
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FLAG, REPEATED, Option
 
@@ -116,7 +116,7 @@ def command(
 
 def _heed_signals(_progress: str) -> None:
     """A signal that came while Python ran a destructor: its KeyboardInterrupt was dropped, not the note."""
-    if early.received:
+    if early_signals.received:
         raise KeyboardInterrupt
 
 

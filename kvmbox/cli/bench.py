@@ -203,12 +203,12 @@ def _progress() -> Iterator[Any]:
         return
     if not _has_rich():
 
-        def tell(step: Step) -> None:
+        def show(step: Step) -> None:
             sys.stderr.write(f"\r\x1b[K{_describe(step)}")
             sys.stderr.flush()
 
         try:
-            yield tell
+            yield show
         finally:
             sys.stderr.write("\r\x1b[K")
         return

@@ -10,7 +10,7 @@ from kvmbox import bytecode
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import note, report, say
 from kvmbox.errors import KvmboxError, UsageError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
@@ -66,7 +66,7 @@ def carry_out(line: Line) -> int:
             reports.open()
         result = machine.run_here(caller, timeline, started=bytecode.loaded)
     except (KvmboxError, KeyboardInterrupt) as error:
-        early.raising = False  # this is how it ends, whatever signal comes now
+        early_signals.raising = False  # this is how it ends, whatever signal comes now
         if reports is not None:
             reports.fail(error, time.monotonic_ns() - timeline.started)
         raise
@@ -76,7 +76,7 @@ def carry_out(line: Line) -> int:
         if reports is not None:
             reports.write(result, wall)
     finally:
-        _tell(result, wall, line.values)
+        _print_ending(result, wall, line.values)
     return result.status
 
 
@@ -122,7 +122,7 @@ def _watch(machine: Machine) -> int:
     return boot_again(arguments, [path for _, path in machine.config.files_read], note)
 
 
-def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
+def _print_ending(result: RunResult, wall: int, options: dict[str, Any]) -> None:
     if options.get("stats"):
         from kvmbox.run.statistics_text import format_net, format_stats
 

@@ -10,7 +10,7 @@ import click
 from kvmbox.cli.documents import DOCUMENTS
 from kvmbox.cli.options import JSON, takes
 from kvmbox.cli.output_files import for_people, open_output, write_data
-from kvmbox.regular import refusal
+from kvmbox.regular_file import refusal
 from kvmbox.run.option import Option
 
 

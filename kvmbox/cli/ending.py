@@ -15,7 +15,7 @@ from typing import NoReturn
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
 from kvmbox.errors import HostOutputError, KvmboxError, StartError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.lean import signal
 
 
@@ -33,16 +33,16 @@ def guarded(
     """
     try:
         try:
-            early.raising = raising
+            early_signals.raising = raising
             status = work()
             sys.stdout.flush()
-            early.raising = False
-            if not early.answered:
-                early.check()
+            early_signals.raising = False
+            if not early_signals.answered:
+                early_signals.check()
             return status if isinstance(status, int) else 0
         finally:
             # What ends the command is decided. No call before this statement: Python runs handlers in calls.
-            early.raising = False
+            early_signals.raising = False
     except BaseException as error:  # noqa: BLE001 - the outermost handler: a bug is status 14, not 1
         found = known(error)
         return _status_of(error, debug) if found is None else found
@@ -128,8 +128,8 @@ def end_with(work: Callable[[], int]) -> NoReturn:
         if status != INTERRUPTED:
             status = flush(status)
         # Handlers of commands, too, have had their say.
-        signal.pthread_sigmask(signal.SIG_BLOCK, early.END_SIGNALS)
-        for end in early.exit_callbacks:
+        signal.pthread_sigmask(signal.SIG_BLOCK, early_signals.END_SIGNALS)
+        for end in early_signals.exit_callbacks:
             end()
     except KeyboardInterrupt:
         # A failure that is decided stays, as in `flush`.
@@ -141,15 +141,15 @@ def end_with(work: Callable[[], int]) -> NoReturn:
 
 def flush(status: int) -> int:
     """Write out what the command left in stdout's buffer; returns the status that this makes of `status`."""
-    early.breakable = True
+    early_signals.breakable = True
     try:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return status or INTERRUPTED
     except OSError as error:
-        early.breakable = False  # no signal interrupts the failure from here on
+        early_signals.breakable = False  # no signal interrupts the failure from here on
         if not status:
             return _stdout_lost(error)
     finally:
-        early.breakable = False
+        early_signals.breakable = False
     return status

@@ -13,7 +13,7 @@ import sys
 
 from kvmbox import bytecode
 from kvmbox.cli.descriptors import open_standard_descriptors
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.lean import signal
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ def entry_point(parent: int | None = None) -> NoReturn:
                 if _has_plain_design(sys.argv[1:]):
                     prestart.OWN.reserve()
         work = _work()
-        early.check()
+        early_signals.check()
     except BaseException as error:  # noqa: BLE001 - Python's own answer is status 1, as if from the guest
         _leave(error)
     work()
@@ -113,7 +113,7 @@ def system_x86_64() -> NoReturn:
         _begin()
         from kvmbox.cli import system_x86_64 as program
 
-        early.check()
+        early_signals.check()
     except BaseException as error:  # noqa: BLE001 - as above
         _leave(error)
     program.entry_point()
@@ -121,7 +121,7 @@ def system_x86_64() -> NoReturn:
 
 def _begin() -> None:
     """What comes first of all."""
-    early.listen()
+    early_signals.listen()
     open_standard_descriptors()
     bytecode.use()
     _name_process()
@@ -142,7 +142,7 @@ def _name_process() -> None:
 def _leave(error: BaseException) -> NoReturn:
     """End before there is a command: interrupted, or not even imported; said with what there is by then."""
     try:
-        for end in early.exit_callbacks:
+        for end in early_signals.exit_callbacks:
             end()
         if isinstance(error, KeyboardInterrupt):
             os._exit(INTERRUPTED)

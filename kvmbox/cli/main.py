@@ -14,7 +14,7 @@ from kvmbox.cli import settings
 from kvmbox.cli.ending import end_with, guarded
 from kvmbox.cli.messages import FAILED, INTERRUPTED, USAGE, report, say
 from kvmbox.cli.quick import COMPLETION_VARIABLE
-from kvmbox.host import early
+from kvmbox.host import early_signals
 
 SECTIONS: Final = {
     "Guests": {
@@ -65,8 +65,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"kvmbox.cli.{cmd_name}").command
-        early.raising = True
-        early.check()
+        early_signals.raising = True
+        early_signals.check()
         settings.apply(ctx, command, cmd_name, COMMANDS)
         return command
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Final
 
-from kvmbox.host import early
+from kvmbox.host import early_signals
 
 FAILED: Final = 14
 INTERRUPTED: Final = 130
@@ -23,17 +23,17 @@ def say(text: str) -> None:
     main_thread = threading.current_thread() is threading.main_thread()
     try:
         if main_thread:  # what another thread stored here could outlast the main thread's own write
-            early.breakable = True
+            early_signals.breakable = True
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError:
         return
     except KeyboardInterrupt:
-        if early.raising:
+        if early_signals.raising:
             raise
     finally:
         if main_thread:
-            early.breakable = False
+            early_signals.breakable = False
 
 
 def note(text: str) -> None:

@@ -46,10 +46,10 @@ def command(file: str, top: int, json_path: str | None) -> int:
 def _content(path: str) -> bytes:
     """The bytes of a regular file. Raises StartError."""
     from kvmbox.parts.profile.formats import MOST_BYTES
-    from kvmbox.regular import open_regular
+    from kvmbox.regular_file import open_regular_file
 
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with os.fdopen(open_regular_file(path), "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise StartError(f"cannot read the profile '{path}': {error.strerror}") from error

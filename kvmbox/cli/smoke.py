@@ -16,7 +16,7 @@ from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import is_typed
 from kvmbox.errors import KvmError, UsageError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FILE, FLAG, REPEATED, Option, Section
 
@@ -181,34 +181,34 @@ def _run(
     plan: Plan, options: Mapping[str, Any], history: History, files: tuple[Sequence[str], str | None]
 ) -> Summary:
     """Run the tests, and write the reports. `files` were read, and is to keep the history."""
-    from kvmbox.cli.smoke_reports import REPORTS, Told, open_reporters
+    from kvmbox.cli.smoke_reports import REPORTS, ReportContext, open_reporters
     from kvmbox.tools.smoke.artefacts import Artefacts
     from kvmbox.tools.smoke.engine import Engine
-    from kvmbox.tools.smoke.session import Session
+    from kvmbox.tools.smoke.progress import Progress
 
     timeout, logs, record, core = (options[name] for name in ("timeout", "logs", "record", "core"))
     runner, skip = _executor(options["jobs"], options["dask"])
     # From here on a signal is answered in order: every report is complete, whenever it comes.
-    early.raising = False
+    early_signals.raising = False
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
     reports = {flag: options[name] for flag, name in REPORTS.items()}
     with ExitStack() as stack:
         with runner as executor:
             plan = plan.replaced(slots=executor.slots)
-            told = Told(options["plain"], options["quiet"], timeout, plan.tests, history.verdicts)
+            context = ReportContext(options["plain"], options["quiet"], timeout, plan.tests, history.verdicts)
             summary = Engine(
-                Session(plan.tests, repeat=plan.repeat, fail_fast=options["fail_fast"], skip=skip),
+                Progress(plan.tests, repeat=plan.repeat, fail_fast=options["fail_fast"], skip=skip),
                 executor,
-                open_reporters(stack, reports, *files, told),
+                open_reporters(stack, reports, *files, context),
                 plan=plan,
                 timeout=timeout,
                 artefacts=None if logs is None else Artefacts(logs, record=record, core=core),
-                interrupted=lambda: bool(early.received),
+                interrupted=lambda: bool(early_signals.received),
                 durations=history.seconds,
             ).run()
         # The reports have told the status: a signal that comes now does not change it.
-        early.answered = True
+        early_signals.answered = True
     return summary
 
 

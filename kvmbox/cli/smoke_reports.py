@@ -16,7 +16,7 @@ from kvmbox import __version__
 from kvmbox.cli.messages import say
 from kvmbox.cli.output_files import SCHEMA
 from kvmbox.errors import UsageError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ REPORTS: Final = {
 """The options that name the file of a report, and their names as parameters."""
 
 
-class Told(Value):
+class ReportContext(Value):
     """What reports have to know of a session: `before` are the verdicts of the last one, by key."""
 
     plain: bool
@@ -46,7 +46,7 @@ def open_reporters(
     reports: Mapping[str, str | None],
     read: Sequence[str],
     history_file: str | None,
-    told: Told,
+    context: ReportContext,
 ) -> list[Reporter]:
     """Every reporter that is asked for, its file open; `stack` closes them."""
     from kvmbox.host.distinct import refuse_shared
@@ -62,7 +62,7 @@ def open_reporters(
     page = os.environ.get("GITHUB_STEP_SUMMARY") if in_actions else None
     written = [(option, path) for option, path in wanted if path != STDOUT]
     written += [("--history", history_file)] if history_file is not None else []
-    images = [("an image", test.image) for test in told.tests]
+    images = [("an image", test.image) for test in context.tests]
     refuse_shared(written, [*(("a suite", path) for path in read), *images])
 
     def writer(option: str, path: str) -> Callable[[str], None]:
@@ -77,7 +77,7 @@ def open_reporters(
 
         # A report has what guests print, and the runner reads this stdout.
         stack.enter_context(without_commands(_print, secrets.token_hex(16)))
-    make = for_programs({"schema": SCHEMA, "kvmbox": __version__}, _again(told.timeout), told.before)
+    make = for_programs({"schema": SCHEMA, "kvmbox": __version__}, _again(context.timeout), context.before)
     found = [make[option](writer(option, path)) for option, path in wanted]
     if page:
         file = ReportFile("GITHUB_STEP_SUMMARY", page, append=True)
@@ -89,16 +89,16 @@ def open_reporters(
     if in_actions:
         show = for_people
         for_people = lambda line: show(harmless(line))  # noqa: E731
-    reporter = _for_people(for_people, told, live=not told.plain and not on_stdout and not in_actions)
+    reporter = _for_people(for_people, context, live=not context.plain and not on_stdout and not in_actions)
     stack.callback(reporter.close)
     found.insert(0, reporter)
     return found
 
 
-def _for_people(write: Callable[[str], None], told: Told, *, live: bool) -> Reporter:
+def _for_people(write: Callable[[str], None], context: ReportContext, *, live: bool) -> Reporter:
     from kvmbox.tools.smoke.report_plain import PlainReporter
 
-    command_of, quiet = _again(told.timeout), told.quiet
+    command_of, quiet = _again(context.timeout), context.quiet
     if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         from importlib.util import find_spec
 
@@ -127,8 +127,8 @@ def _is_file(stream: TextIO) -> bool:
 
 def _print(text: str) -> None:
     """Text on stdout, now. Three signals end a write that nobody reads."""
-    early.breakable = True
+    early_signals.breakable = True
     try:
         click.echo(text, nl=False)
     finally:
-        early.breakable = False
+        early_signals.breakable = False

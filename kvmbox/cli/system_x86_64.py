@@ -26,7 +26,7 @@ from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.run.values import parse_rtc_base, parse_size
 
 if TYPE_CHECKING:
-    from kvmbox.tools.qtest.machine import Machine
+    from kvmbox.tools.qtest.bare_machine import BareMachine
     from kvmbox.tools.qtest.serve import Client
     from kvmbox.tools.qtest.server import Connection
 
@@ -179,7 +179,7 @@ def command(words: list[str]) -> int:
         descriptor = _connect(arguments.qtest.removeprefix("unix:"), cleanup).fileno()
         return Client(descriptor, descriptor, is_socket=True, log=log)
 
-    def monitors(cleanup: ExitStack, machine: Machine) -> list[Connection]:
+    def monitors(cleanup: ExitStack, machine: BareMachine) -> list[Connection]:
         return [_monitor(arguments.chardevs[name], machine, cleanup) for name in arguments.monitors]
 
     run_server(options, connect, monitors)
@@ -198,7 +198,7 @@ def _connect(path: str, cleanup: ExitStack) -> socket.socket:
     return connection
 
 
-def _monitor(path: str, machine: Machine, cleanup: ExitStack) -> Connection:
+def _monitor(path: str, machine: BareMachine, cleanup: ExitStack) -> Connection:
     from kvmbox.tools.qtest.outbox import Outbox
     from kvmbox.tools.qtest.qmp import QmpServer
     from kvmbox.tools.qtest.server import Connection

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from kvmbox.errors import KvmboxError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.host.child_command import child_command
 
 LOOK_MS: Final = 200
@@ -75,7 +75,7 @@ class Child:
         os.close(self._pidfd)
 
 
-def look(paths: Sequence[str]) -> State:
+def states_of(paths: Sequence[str]) -> State:
     """What tells a file from another version of itself, for each path; None where there is none."""
     found: list[tuple[int, int, int] | None] = []
     for path in paths:
@@ -93,7 +93,7 @@ def watch(
     boot: Callable[[], Boot],
     say: Callable[[str], None],
     *,
-    state_of: Callable[[Sequence[str]], State] = look,
+    state_of: Callable[[Sequence[str]], State] = states_of,
     pause: Callable[[int], None],
 ) -> int:
     """Boot, and boot again at each change of `paths`, until a boot is interrupted; returns its status.
@@ -135,16 +135,16 @@ def boot_again(arguments: Sequence[str], paths: Sequence[str], say: Callable[[st
     def boot() -> Child:
         for child in children:
             child.close()
-        early.raising = False  # a child that is not in the list yet would be left behind
+        early_signals.raising = False  # a child that is not in the list yet would be left behind
         children[:] = [Child([one for one in arguments if one != "--watch"])]
-        early.raising = True
-        early.check()
+        early_signals.raising = True
+        early_signals.check()
         return children[0]
 
     try:
         return watch(paths, boot, say, pause=lambda milliseconds: time.sleep(milliseconds / 1000))
     except KeyboardInterrupt:
-        early.raising = False
+        early_signals.raising = False
         for child in children:
             child.end()
         raise

@@ -104,7 +104,7 @@ Disassemble = Callable[[bytes, int], str | None]
 """The name of the first instruction in code of 16, 32 or 64 bits; None without a disassembler."""
 
 
-class Told(Value):
+class Diagnosis(Value):
     """What to tell: the error in a line, and a hint."""
 
     reason: str
@@ -126,7 +126,7 @@ def refused_instruction(
     pvm: bool,
     astray: bool = False,
     disassemble: Disassemble = lambda _code, _bits: None,
-) -> Told | None:
+) -> Diagnosis | None:
     """What an emulation failure means; None for any other internal error.
 
     `at_rip` are the bytes at RIP, for a KVM that does not tell them. With `pvm`, kernel-mode code is emulated
@@ -142,7 +142,7 @@ def refused_instruction(
     refused = mnemonic or name or "the instruction"
     what = f"KVM internal error {found.suberror}: KVM's emulator does not know {refused}"
     if pvm and name is not None and name not in _UNCOMMON and not astray:
-        return Told(
+        return Diagnosis(
             f"{what}: a limit of this host's KVM backend, not of the guest; {shown}", _way_around(name)
         )
     if not pvm:
@@ -151,7 +151,7 @@ def refused_instruction(
         hint = _NO_NAME
     else:
         hint = _NOT_COMMON
-    return Told(f"{what}, {shown}", hint)
+    return Diagnosis(f"{what}, {shown}", hint)
 
 
 def family(code: bytes, bits: int) -> str | None:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from kvmbox.lean import Value
 
-Told = Mapping[str, Any]
+Fields = Mapping[str, Any]
 """Fields of a platform that are known later than the others."""
-NOTHING: Final[Told] = {}
+NOTHING: Final[Fields] = {}
 
 
 class Platform(Value):
@@ -30,7 +30,7 @@ class Platform(Value):
     virtio: tuple[tuple[int, int], ...] = ()
     pci: tuple[tuple[int, int], ...] | None = None
 
-    def told(self, fields: Told) -> Platform:
+    def with_fields(self, fields: Fields) -> Platform:
         """The same, with other fields."""
         return Platform(**{**self.as_dict(), **fields}) if fields else self
 

@@ -107,9 +107,9 @@ class Capture:
 
     def _not_seen(self, wanted: re.Pattern[bytes], when: str) -> ExpectError:
         output = bytes(self._kept)
-        told = repr(output[-TAIL_SIZE:])[1:] if output else "nothing"
+        shown = repr(output[-TAIL_SIZE:])[1:] if output else "nothing"
         return ExpectError(
-            f"{repr(wanted.pattern)[1:]} was not seen {when}; the output ends with {told}", output=output
+            f"{repr(wanted.pattern)[1:]} was not seen {when}; the output ends with {shown}", output=output
         )
 
     # --- The machine's side -------------------------------------------------------------------------------

@@ -173,21 +173,21 @@ class Console:
         from kvmbox.host.keyboard import on_console
 
         self.inputs.append(
-            on_console(keyboard, STDIN, self._escapes(), self._say, partial(self._heard, KEYBOARD))
+            on_console(keyboard, STDIN, self._escapes(), self._say, partial(self._was_typed, KEYBOARD))
         )
 
     def _open_typed(self, typed: Typed, unit: int = 1) -> None:
         """What a program sends there is an input from its first byte on."""
         port = InputPort(KEYBOARD, -1, pending=typed.pending, unit=unit)
 
-        def heard(count: int) -> None:
+        def sent(count: int) -> None:
             if port not in self.inputs:
                 self.inputs.append(port)
-            self._heard(KEYBOARD, count)
+            self._was_typed(KEYBOARD, count)
 
-        typed.connect(heard)
+        typed.connect(sent)
 
-    def _heard(self, port_name: str, count: int) -> None:
+    def _was_typed(self, port_name: str, count: int) -> None:
         """A program has typed so many bytes for a port. On any thread."""
         self._count_in(port_name, count)
         self._wake()
@@ -227,7 +227,7 @@ class Console:
             self._console_ports.add(spec.port)
         elif spec.port != DEBUGCON and not self._types_on_keyboard(capture):
             self.inputs.append(InputPort(spec.port, -1, pending=capture.typed.pending))
-            capture.typed.connect(lambda count: self._heard(spec.port, count))
+            capture.typed.connect(lambda count: self._was_typed(spec.port, count))
         return self._console_stream(capture)
 
     def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:

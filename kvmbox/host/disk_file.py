@@ -57,7 +57,7 @@ class DiskFile:
         """Bytes of the disk."""
         self.oddity = f"its last sector has {self._end % sector} bytes" if self._end % sector else ""
         """What is odd about the file, in words."""
-        self._tells_what_is_in_memory = True
+        self._can_read_now = True
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`. Waits for them. Raises OSError."""
@@ -74,7 +74,7 @@ class DiskFile:
 
     def read_now(self, offset: int, size: int) -> bytes | None:
         """The same if nothing has to be waited for, or else None. Raises OSError."""
-        if not self._tells_what_is_in_memory:
+        if not self._can_read_now:
             return None
         data = bytearray(size)
         wanted = memoryview(data)[: max(0, self._end - offset)]
@@ -85,14 +85,14 @@ class DiskFile:
         except OSError as error:
             if error.errno not in _NOT_SUPPORTED:
                 raise
-            self._tells_what_is_in_memory = False
+            self._can_read_now = False
             return None
         # Fewer bytes: the rest is not in memory, or the file has become shorter. `read` finds out.
         return bytes(data) if count == len(wanted) else None
 
     def descriptor_now(self, end: int) -> int:
         """The descriptor, if the file tells what is in memory, and has bytes up to `end`; otherwise -1."""
-        return self.descriptor if self._tells_what_is_in_memory and end <= self._end else -1
+        return self.descriptor if self._can_read_now and end <= self._end else -1
 
     def write(self, offset: int, data: bytes) -> None:
         """Store bytes from `offset`. Raises OSError."""

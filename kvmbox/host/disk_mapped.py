@@ -48,7 +48,7 @@ class MappedFile:
         self.size = int.from_bytes(file.read(_SIZE_AT, 8), "big")
         """Bytes of the disk."""
         self._send: Send | None = None
-        self._heard = b""
+        self._answer = b""
         self._dialogue = threading.Lock()
         self._cluster = 0
         self._kept: dict[int, int] = {}
@@ -66,7 +66,7 @@ class MappedFile:
 
     def hear(self, data: bytes) -> None:
         """Host output of the process. Only the end of it is an answer."""
-        self._heard = data
+        self._answer = data
 
     def connect(self, send: Send) -> None:
         """Have the process open the image: before the first read. Raises StartError, DeviceProcessError."""
@@ -179,9 +179,9 @@ class MappedFile:
 
     def _ask(self, frame: bytes) -> bytes:
         assert self._send is not None
-        self._heard = b""
+        self._answer = b""
         self._send(frame)
-        return self._heard
+        return self._answer
 
     def _question(self, frame: bytes, read: _Read) -> bytes | None:
         """The answer; None if `read` does not have what the process wants to see. Raises _Refused."""

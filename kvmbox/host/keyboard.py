@@ -46,12 +46,12 @@ class KeyboardPort(InputPort):
         if not self._changes and self.pending:
             typed = bytes(self.pending)
             del self.pending[: len(typed)]
-            told = self._reader.dropped
+            had_dropped = self._reader.dropped
             self._changes += self._reader.feed(typed)
             if self._reader.events:
                 self._mouse.send(bytes(self._reader.events))
                 self._reader.events.clear()
-            if self._reader.dropped and not told:
+            if self._reader.dropped and not had_dropped:
                 self._say("the keyboard has no key for some of what is typed: that is dropped")
         return bytes(self._changes[:size])
 
@@ -65,13 +65,13 @@ def on_console(
     stdin: int,
     escapes: EscapeParser | None,
     say: Callable[[str], None],
-    heard: Callable[[int], None],
+    notify: Callable[[int], None],
 ) -> KeyboardPort:
-    """The port of a keyboard that the console types on. `heard` hears how much a program has sent there."""
-    spec.keys.connect(heard)
+    """The port of a keyboard that the console types on. `notify` learns how much a program has sent there."""
+    spec.keys.connect(notify)
     if spec.console is None:
         return KeyboardPort(stdin, spec, escapes=escapes, say=say)
     typed = spec.console.typed
     port = KeyboardPort(-1, spec, pending=typed.pending, say=say)
-    typed.connect(heard)
+    typed.connect(notify)
     return port

@@ -15,8 +15,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from kvmbox.host import early
-from kvmbox.host.early import END_SIGNALS, IMPATIENCE
+from kvmbox.host import early_signals
+from kvmbox.host.early_signals import END_SIGNALS, IMPATIENCE
 from kvmbox.lean import signal
 
 
@@ -91,13 +91,13 @@ class SignalHandlers:
                 self._take(number, self._end)
         self._take(signal.SIGTSTP, self._stop)
         self._take(signal.SIGCONT, self._continue)
-        before = early.hand_over()
+        before = early_signals.hand_over()
         if before:
             self.ended_by = before[0]
             self._count += len(before)
 
     def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-        if early.is_ours(number):
+        if early_signals.is_ours(number):
             self._found[number] = signal.signal(number, handler)
 
     def restore(self) -> None:
@@ -126,7 +126,7 @@ class SignalHandlers:
             return
         # The user waits for a write that nobody takes, or for something that should have ended and has not.
         # Once the outcome is decided, only such a write is left, and the status stays as it is.
-        if early.breakable:
+        if early_signals.breakable:
             raise KeyboardInterrupt
         if not self._gave_up and self._give_up():
             self._gave_up = True

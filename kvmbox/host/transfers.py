@@ -238,13 +238,13 @@ class TransferThread:
                 lambda: not self._working and not self._waiting, timeout=QUIET_SECONDS
             )
 
-    def settle_all(self, tell: Callable[[], bool]) -> bool:
-        """Settle, and `tell` the devices, until these have heard of all. False if it does not end: they may
-        ask for more when they hear of something.
+    def settle_all(self, complete: Callable[[], bool]) -> bool:
+        """Settle, and have `complete` report to the devices, until nothing is left. False if it does not end:
+        devices may ask for more when they hear of something.
         """
         give_up = time.monotonic() + QUIET_SECONDS
         while self.settle():
-            if not tell():
+            if not complete():
                 return True
             if time.monotonic() > give_up:
                 break

@@ -27,25 +27,25 @@ class Typed:
         self.pending = bytearray()
         """What the guest has not taken: the main loop takes from its front."""
         self._lock = threading.Lock()
-        self._heard: Callable[[int], None] | None = None
+        self._notify: Callable[[int], None] | None = None
         self._sent = 0  # before there was a machine
 
     def send(self, data: bytes) -> None:
         """Type `data`. Never waits, also before the start."""
         with self._lock:
             self.pending += data
-            heard = self._heard
-            if heard is None:
+            notify = self._notify
+            if notify is None:
                 self._sent += len(data)
-        if heard is not None:
-            heard(len(data))
+        if notify is not None:
+            notify(len(data))
 
-    def connect(self, heard: Callable[[int], None]) -> None:
-        """There is a device now. `heard` is called with the number of bytes sent, by whichever thread
+    def connect(self, notify: Callable[[int], None]) -> None:
+        """There is a device now. `notify` is called with the number of bytes sent, by whichever thread
         sends.
         """
         with self._lock:
-            self._heard = heard
+            self._notify = notify
             sent = self._sent
         if sent:
-            heard(sent)
+            notify(sent)

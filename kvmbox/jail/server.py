@@ -153,8 +153,10 @@ class DeviceServer:
                 data = request.payload if request.value >> 32 == DONE else None
                 self._memory_model(request).memory(request.now, request.value & 0xFFFF_FFFF, data)
             case protocol.COMPLETE:
-                for told in protocol.completions(request):
-                    self._memory_model(request).complete(request.now, told & 0xFFFF_FFFF, told >> 32)
+                for completion in protocol.completions(request):
+                    self._memory_model(request).complete(
+                        request.now, completion & 0xFFFF_FFFF, completion >> 32
+                    )
             case protocol.WRITE_RUN:
                 model = self.models[request.device]
                 write_run = getattr(model, "write_run", None)
@@ -297,19 +299,19 @@ class DeviceServer:
     def _add_routes(
         self, kind: int, device: int, model: DeviceModel, call: Callable[..., int | None]
     ) -> None:
-        told = getattr(model, "steady", None) if kind != WRITE else None
+        steady = getattr(model, "steady", None) if kind != WRITE else None
         for size in ACCESS_SIZES:
-            route = kind, call, size, device, model.next_deadline, model.take_effects, told
+            route = kind, call, size, device, model.next_deadline, model.take_effects, steady
             self.routes[request_word(kind, device, size)] = route
 
     def _add_complete_routes(self, device: int, model: Any) -> None:
         """COMPLETE of one tag, which follows each transfer, and the read that it comes with."""
 
-        def complete(now: int, _offset: int, _size: int, told: int) -> None:
-            model.complete(now, told & 0xFFFF_FFFF, told >> 32)
+        def complete(now: int, _offset: int, _size: int, completion: int) -> None:
+            model.complete(now, completion & 0xFFFF_FFFF, completion >> 32)
 
-        def completed_read(now: int, offset: int, size: int, told: int) -> int:
-            model.complete(now, told & 0xFFFF_FFFF, told >> 32)
+        def completed_read(now: int, offset: int, size: int, completion: int) -> int:
+            model.complete(now, completion & 0xFFFF_FFFF, completion >> 32)
             value: int = model.read(now, offset, size)
             return value
 
@@ -368,8 +370,8 @@ class DeviceServer:
         for kind, like, call in kinds:
             for size in range(2, ACCESS_SIZES[-1] + 1):
                 # To who takes the route it is a read or a write that takes a little longer.
-                told = steady_wide if steady is not never_steady and like == READ else None
-                route = like, call, size, device, model.next_deadline, take_begun, told
+                steady_call = steady_wide if steady is not never_steady and like == READ else None
+                route = like, call, size, device, model.next_deadline, take_begun, steady_call
                 self.routes[request_word(kind, device, size)] = route
 
     def _replay(self, frames: bytes) -> int:

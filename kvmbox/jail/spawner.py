@@ -104,7 +104,9 @@ class Spawner:
         self._without = without
         self._pid = os.getpid()
         self._devices: dict[int, _Device] = {}  # by pid
-        self._early: set[int] = set()  # messengers that were reaped before their device process told of them
+        self._reaped_first: set[int] = (
+            set()
+        )  # messengers that were reaped before their device process told of them
         self._stopping = False
         self._poller = select.poll()
         self._signals = linux.signal_descriptor(linux.SIGCHLD)
@@ -123,7 +125,7 @@ class Spawner:
                 elif descriptor == self._signals:
                     os.read(self._signals, 16 * linux.SIGNALFD_SIGINFO_SIZE)
                 else:
-                    self._hear(descriptor)
+                    self._receive_report(descriptor)
             if not self._reap() and self._stopping:
                 return
 
@@ -145,7 +147,7 @@ class Spawner:
     def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: list[int]) -> None:
         entry, device_type, bpf = frames.unpack_spawn(payload)
         if not any(device.report >= 0 for device in self._devices.values()):
-            self._early.clear()  # nobody will tell of these: their device processes have died, too
+            self._reaped_first.clear()  # nobody will tell of these: their device processes have died, too
         report, device_report = passing.socket_pair()
         user = None
         if self._first_id is not None:
@@ -187,7 +189,7 @@ class Spawner:
         passing.send(CONTROL_FD, frames.pack(frames.PROCESS, identifier, pid), [pidfd])
         os.close(pidfd)
 
-    def _hear(self, report: int) -> None:
+    def _receive_report(self, report: int) -> None:
         """Take one message, or the end of file, from a device process's report socket."""
         for device in self._devices.values():
             if device.report == report:
@@ -208,8 +210,8 @@ class Spawner:
                 device.listener = descriptors[0] if descriptors else -1
             elif kind == frames.MESSENGER:
                 device.messenger = number
-                if number in self._early:
-                    self._early.remove(number)
+                if number in self._reaped_first:
+                    self._reaped_first.remove(number)
                     self._has_no_messenger(device)
             else:
                 passing.send(CONTROL_FD, frame)
@@ -250,7 +252,7 @@ class Spawner:
             if device.messenger == pid:
                 self._has_no_messenger(device)
                 return
-        self._early.add(pid)
+        self._reaped_first.add(pid)
 
     def _has_no_messenger(self, device: _Device) -> None:
         """The messenger of `device` is dead. If that was not the end of its work, the end comes by us."""
@@ -376,8 +378,8 @@ def main(
         spawner = Spawner(entries, title, applied, isolation, landlock_limit, seccomp, without)
         gc.freeze()  # no collection writes into the pages that the children share
         missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
-        told = (frames.STAGED_TOO if isolation.staged else 0) | (frames.OWNED if isolation.owned else 0)
-        passing.send(CONTROL_FD, frames.pack(frames.HELLO, told, frames.VERSION, applied, missing))
+        flags = (frames.STAGED_TOO if isolation.staged else 0) | (frames.OWNED if isolation.owned else 0)
+        passing.send(CONTROL_FD, frames.pack(frames.HELLO, flags, frames.VERSION, applied, missing))
         spawner.serve()
         status = 0
     except BaseException as error:  # noqa: BLE001 - reported to the VMM, then the process ends

@@ -12,7 +12,7 @@ import contextlib
 from typing import Final
 
 from kvmbox.errors import SandboxError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER
 from kvmbox.remote.spawner_client import SpawnerClient
 
@@ -36,7 +36,7 @@ class Prestart:
         """Start a spawner for filtered device processes with every layer. If that fails, `take` says why."""
         with contextlib.suppress(SandboxError):
             self._waiting.append(self.kind.start())
-            early.exit_callbacks.append(self.drop)
+            early_signals.exit_callbacks.append(self.drop)
 
     def reserve(self) -> None:
         """Order the device processes of a plain run from the spawner that waits, if there is one. If that

@@ -14,7 +14,7 @@ from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem
-from kvmbox.firmware.platform import NO_DRIVES, NOTHING, Further, Platform, Told
+from kvmbox.firmware.platform import NO_DRIVES, NOTHING, Fields, Further, Platform
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
@@ -33,8 +33,8 @@ class BootSource(Value):
     `disk` is the image that the BIOS shows as a disk, or as a CD (`is_cd`), if it does. `fw_cfg` has the
     kernel that firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names
     another way to boot, or is empty. `serves_drives` says that what is booted, and is no disk, may ask the
-    BIOS for drives. `load_beside` loads the image beside `further` drives of the BIOS, on a machine that is
-    as `told`: fields of `Platform`.
+    BIOS for drives. `load_beside` loads the image beside `further` drives of the BIOS, on a platform with
+    these `fields`.
     """
 
     load: Callable[[GuestMemory], BootPlan]
@@ -44,23 +44,23 @@ class BootSource(Value):
     symbols: tuple[SymbolFile, ...] = ()
     hint: str = ""
     is_cd: bool = False
-    load_beside: Callable[[Further, Told, GuestMemory], BootPlan] | None = None
+    load_beside: Callable[[Further, Fields, GuestMemory], BootPlan] | None = None
     further: Further = NO_DRIVES
-    told: Told = NOTHING
+    fields: Fields = NOTHING
     serves_drives: bool = False
 
     def beside(self, further: Further) -> BootSource:
         """The same, with `further` drives of the BIOS."""
-        return self._loading(further, self.told)
+        return self._loading(further, self.fields)
 
-    def telling(self, **fields: object) -> BootSource:
+    def on_platform(self, **fields: object) -> BootSource:
         """The same, on a platform with these fields."""
-        return self._loading(self.further, {**self.told, **fields})
+        return self._loading(self.further, {**self.fields, **fields})
 
-    def _loading(self, further: Further, told: Told) -> BootSource:
+    def _loading(self, further: Further, fields: Fields) -> BootSource:
         assert self.load_beside is not None
-        load = partial(self.load_beside, further, told)
-        return BootSource(**self.as_dict() | {"load": load, "further": further, "told": told})
+        load = partial(self.load_beside, further, fields)
+        return BootSource(**self.as_dict() | {"load": load, "further": further, "fields": fields})
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
@@ -129,11 +129,11 @@ def _load(
     options: BootOptions,
     platform: Platform,
     further: Further,
-    told: Told,
+    fields: Fields,
     memory: GuestMemory,
 ) -> BootPlan:
     options = BootOptions(**options.as_dict() | {"further": further})
-    return load_image(image, memory, options, platform.told(told))
+    return load_image(image, memory, options, platform.with_fields(fields))
 
 
 def _image(config: RunConfig, files: HostFiles) -> GuestImage:

@@ -240,12 +240,12 @@ class Shims(Protocol):
         self,
         now: Callable[[], int],
         processes: Iterable[tuple[str, DeviceSpec]],
-        tell: DeadlineChanged,
+        announce: DeadlineChanged,
         /,
     ) -> DeadlineChanged:
         """Guest time is `now`, and `processes` are the devices, each with the name of its process.
 
-        Returns what hears of the deadlines of processes, and tells `tell`.
+        Returns what hears of the deadlines of processes, and calls `announce` with them.
         """
         ...
 
@@ -356,15 +356,15 @@ class Devices:
         grants = {device.name: bind(device, shims.host_of(device, host)) for device in self.board}
         return grants, deadline_changed
 
-    def tell_transfers(self) -> bool:
+    def complete_transfers(self) -> bool:
         """Send COMPLETE for what is done; whether anything was. By the main thread. Raises
         DeviceProcessError.
         """
         if self.transfers is None:
             return False
-        from kvmbox.run.moving import tell_transfers
+        from kvmbox.run.moving import complete_transfers
 
-        return tell_transfers(self.transfers, self.pool)
+        return complete_transfers(self.transfers, self.pool)
 
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)

@@ -47,11 +47,13 @@ class _Port:
 
 
 class LateWrites:
-    """The ports of one machine whose writes may be late at times. `attach` and `tend` by the main thread."""
+    """The ports of one machine whose writes may be late at times. The main thread calls `attach` and
+    `slice_over`.
+    """
 
     def __init__(self) -> None:
         self._ports: list[_Port] = []
-        self._told: dict[int, int] = {}  # by port that always exits: whether its writes might be late
+        self._allowed: dict[int, int] = {}  # by port that always exits: whether its writes might be late
         self._lock = threading.Lock()  # taken last: a thread with it takes no other
         self._vm: Vm | None = None
         self._ring: CoalescedRing | None = None
@@ -66,7 +68,7 @@ class LateWrites:
 
     def note(self, port: int) -> Callable[[int], None]:
         """As `add` for a port whose writes all exit: a snapshot has to know what the device has said."""
-        return lambda allowed: self._told.update({port: allowed})
+        return lambda allowed: self._allowed.update({port: allowed})
 
     def attach(self, vm: Vm, ring: CoalescedRing | None, forbidden: Collection[int] = ()) -> None:
         """A virtual machine was built, with its ring, or with none where every write exits. Its devices are
@@ -74,7 +76,7 @@ class LateWrites:
         """
         with self._lock:
             self._vm, self._ring = vm if ring is not None else None, ring
-            self._told = {} if ring is not None else dict.fromkeys(forbidden, 0)
+            self._allowed = {} if ring is not None else dict.fromkeys(forbidden, 0)
             for port in self._ports:
                 port.allowed = port.number not in forbidden
                 port.coalesced, port.revoked, port.exits = False, False, 0
@@ -86,7 +88,7 @@ class LateWrites:
     def forbidden(self) -> tuple[int, ...]:
         """The ports whose writes must not be late now."""
         with self._lock:
-            exact = (port for port, allowed in self._told.items() if allowed != 1)
+            exact = (port for port, allowed in self._allowed.items() if allowed != 1)
             return tuple({*exact, *(port.number for port in self._ports if not port.allowed)})
 
     def detach(self) -> None:
@@ -94,7 +96,7 @@ class LateWrites:
         with self._lock:
             self._vm = self._ring = None
 
-    def tend(self, exits: Callable[[], Mapping[int, int]]) -> None:
+    def slice_over(self, exits: Callable[[], Mapping[int, int]]) -> None:
         """A slice is over. `exits` counts exits by packed (direction, size, port) word. Raises KvmError."""
         if all(port.coalesced for port in self._ports):
             return

@@ -26,7 +26,7 @@ from kvmbox.remote.survival import LossPolicy
 from kvmbox.run.boot import Boot
 from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.ends import Ends
-from kvmbox.run.feeding import Feeding
+from kvmbox.run.inputs import Inputs
 from kvmbox.run.kinds import loop_kind
 from kvmbox.run.routes import ExitTotals
 from kvmbox.run.standstill import Standstill
@@ -330,9 +330,9 @@ class MainLoop:
         poll.register(timers.descriptor, select.POLLIN)
         pool.watch(poll)
         self.standstill.watch(poll)
-        feeding = Feeding(self._console, pool, poll, devices.router.assert_again)
+        inputs = Inputs(self._console, pool, poll, devices.router.assert_again)
         while not self._must_end() and not self.ends.are_near and not until():
-            feeding.watch()
+            inputs.watch()
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
             sleep = 0.0 if any(port.can_send for port in self._console.inputs) else self._sleep_ms(devices)
             self._lend(sleep)
@@ -340,20 +340,20 @@ class MainLoop:
             self._lend(0.0)
             try:
                 if (length := self.watch.slice_over()) is not None:
-                    self._slice(length, feeding, devices)
-                self._handle(poll, events, feeding)
-                self.watch.finish_look(too_late=self.ends.are_near)
-                feeding.feed()
-                devices.tell_transfers()
+                    self._slice(length, inputs, devices)
+                self._handle(poll, events, inputs)
+                self.watch.finish_examination(too_late=self.ends.are_near)
+                inputs.feed()
+                devices.complete_transfers()
                 self._stand_still(devices)
                 pool.tend(poll, self._say)
             except DeviceProcessError as error:
                 self.ends.device_failed(error)
 
-    def _slice(self, length: int, feeding: Feeding, devices: Devices) -> None:
+    def _slice(self, length: int, inputs: Inputs, devices: Devices) -> None:
         """A slice of this length, in ms, is over."""
         devices.router.step_aside()
-        feeding.try_again()
+        inputs.try_again()
         hung = self.watch.check(length)
         if hung is not None:
             self.ends.device_failed(hung)
@@ -375,7 +375,7 @@ class MainLoop:
             wakes.append(now + visit)
         return max(0.0, min(wakes) - now) * 1000
 
-    def _handle(self, poll: select.poll, events: list[tuple[int, int]], feeding: Feeding) -> None:
+    def _handle(self, poll: select.poll, events: list[tuple[int, int]], inputs: Inputs) -> None:
         assert self._timers is not None
         for descriptor, mask in events:
             if descriptor == self.wakeup.read_end:
@@ -383,13 +383,13 @@ class MainLoop:
             elif descriptor == self._timers.descriptor:
                 self._timers.clear()
                 self.watch.deadlines_expired()
-            elif not self.standstill.handle(descriptor) and not feeding.handle(descriptor, mask):
+            elif not self.standstill.handle(descriptor) and not inputs.handle(descriptor, mask):
                 if not mask & select.POLLIN:
                     # The listener of a dead process hangs up for ever; how it died comes from the spawner.
                     poll.unregister(descriptor)
-                self._look_for_deaths()
+                self._check_for_deaths()
 
-    def _look_for_deaths(self) -> None:
+    def _check_for_deaths(self) -> None:
         """Whether a device process is dead, or about to be. Raises its error, where that ends the run."""
         assert self._devices is not None
         error = self._devices.pool.check()

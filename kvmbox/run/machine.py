@@ -126,7 +126,7 @@ class Machine:
         self._started = False
         self._result: RunResult | None = None
         self._error: BaseException | None = None
-        self._error_told = False
+        self._error_reported = False
 
     def __repr__(self) -> str:
         state = "runs" if self.running else "has ended" if self._ended.is_set() else "not started"
@@ -253,7 +253,7 @@ class Machine:
     ) -> None:
         self.stop()
         # What made kvmbox itself fail must not get lost if nobody waits for the result.
-        if error is None and not self._error_told:
+        if error is None and not self._error_reported:
             self._raise_error()
 
     @property
@@ -398,7 +398,7 @@ class Machine:
             self.config,
             caller,
             judge=self._judge,
-            say=self._tell,
+            say=self._report,
             started=started,
             settled=settled,
             timeline=timeline,
@@ -406,7 +406,7 @@ class Machine:
         )
         return self._result
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         self.messages.append(line)
         if self._say is not None:
             self._say(line)
@@ -419,7 +419,7 @@ class Machine:
 
     def _raise_error(self) -> None:
         if self._error is not None:
-            self._error_told = True
+            self._error_reported = True
             raise self._error
 
 

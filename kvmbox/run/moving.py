@@ -29,7 +29,7 @@ class Mover:
     """See the module. `transfers`, `medium` and `queues` are those of `remote.grants.Host`."""
 
     def __init__(self, ram: GuestMemory, stores: Mapping[str, Store], wake: Callable[[], None]) -> None:
-        """`stores` are the resources by name; `wake` makes the main thread call `tell_transfers`."""
+        """`stores` are the resources by name; `wake` makes the main thread call `complete_transfers`."""
         self.thread: TransferThread | None = None
         """The thread, if there is one."""
         self._ram = ram
@@ -87,13 +87,13 @@ class Mover:
         return queues_of(grant, self._ram, come_by, kind(DeviceQueues, "queues", "CompiledQueues"))
 
 
-def tell_transfers(thread: TransferThread, pool: DevicePool) -> bool:
+def complete_transfers(thread: TransferThread, pool: DevicePool) -> bool:
     """Send COMPLETE for what is done; whether anything was. By the main thread. Raises DeviceProcessError."""
-    told = thread.take_done()
-    for done in told:
+    finished = thread.take_done()
+    for done in finished:
         for device_type, index, device in pool.places():
             if device.name == done.device:
                 pool.channel(device_type).serve(
                     partial(settled, index, done.tag, done.status, done.settle), REPLY_SLICES
                 )
-    return bool(told)
+    return bool(finished)

@@ -62,7 +62,7 @@ MAX_PROBE_MS: Final = 3200
 class Chores(Value):
     """To be done at the end of a slice: pause the vCPUs and look at them; probe the device processes."""
 
-    look: bool
+    examine: bool
     probe: bool
 
 
@@ -106,8 +106,8 @@ class Pace:
         # Output that has no room keeps the machine busy, but a vCPU beside it may be halted for ever.
         self._look_in = LOOK_MS if moved else self._look_in - milliseconds
         self._probe_in -= milliseconds
-        look, probe = self._look_in <= 0, self._probe_in <= 0
-        if look:
+        examine, probe = self._look_in <= 0, self._probe_in <= 0
+        if examine:
             if self._quiet_ms:
                 self._look_every = min(2 * self._look_every, MAX_LOOK_MS) if halted else LOOK_MS
             self._look_in = self._look_every
@@ -115,4 +115,4 @@ class Pace:
             if self._quiet_ms:
                 self._probe_every = min(2 * self._probe_every, MAX_PROBE_MS)
             self._probe_in = self._probe_every
-        return Chores(look, probe)
+        return Chores(examine, probe)

@@ -72,12 +72,12 @@ class Unmet(Value):
 
 
 class Lost(Value):
-    """What the part was to give the user could not be had, for a `reason` of the host, which the user was
-    `told` already or not. `hint` says what helps.
+    """What the part was to give the user could not be had, for a `reason` of the host, which was `announced`
+    to the user already or not. `hint` says what helps.
     """
 
     reason: str
-    told: bool = False
+    announced: bool = False
     hint: str | None = None
 
 
@@ -147,7 +147,7 @@ class Opening:
             from kvmbox.board_extras import place_virtio, virtio_places
 
             self.board += place_virtio(devices, self.board)
-            self.source = self.source.telling(virtio=virtio_places(self.board))
+            self.source = self.source.on_platform(virtio=virtio_places(self.board))
 
     def complete(self, of_pc: Sequence[DeviceSpec]) -> None:
         """The board has the devices of the parts, and now those of the PC. Raises UsageError."""
@@ -156,7 +156,7 @@ class Opening:
             from kvmbox.run import pci
 
             self.board, interrupts = pci.completed(self.board, self.pci)
-            self.source = self.source.telling(pci=interrupts)
+            self.source = self.source.on_platform(pci=interrupts)
 
     def prepare_pictures(self) -> None:
         """Load what draws text, if it is installed: a confined VMM loads no shared object."""

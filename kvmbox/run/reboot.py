@@ -96,12 +96,12 @@ def boot_until_end(
             factory.memory.clear()
             guest = factory.build()
             continue
-        from kvmbox.run.suspend import sleep_until_woken, tell_wake_up, waking_plan
+        from kvmbox.run.suspend import report_wake_up, sleep_until_woken, waking_plan
 
         if not sleep_until_woken(suspension, devices, judge, main_loop.sleep):
             return
         _reset(devices, factory.memory)
-        tell_wake_up(suspension, devices)
+        report_wake_up(suspension, devices)
         plan = waking_plan(factory.memory, guest.boot)
         if isinstance(plan, Outcome):
             judge.ends(plan)

@@ -280,7 +280,7 @@ def _settling(machine: Standing) -> Settling:
 
     settling = loop.settling = Settling(machine.judge, steps)
     loop.standstill.admit(settling)
-    machine.judge.attend(hold, paced=tuple(config.serial) if config.uart_pace else ())
+    machine.judge.connect(hold, paced=tuple(config.serial) if config.uart_pace else ())
     return settling
 
 
@@ -351,7 +351,7 @@ def _judged(
     losses += [one for one in findings if isinstance(one, Lost)]
     judged = _against(outcome, [one for one in findings if isinstance(one, Unmet)], losses)
     for one in losses:
-        if not one.told and judged.reason != one.reason:
+        if not one.announced and judged.reason != one.reason:
             machine.say(one.reason)
     draft = Draft(judged)
     opened.parts.report(draft)

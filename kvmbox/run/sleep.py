@@ -3,7 +3,7 @@
 HLT does not exit, so the main loop has to examine whether the guest can ever continue. One vCPU can wake
 another. If the main loop examined the vCPUs one after the other, it could miss this: the second vCPU could
 wake the first after the examination of the first, and fall asleep before its own. So all vCPUs are paused
-first, and then their states belong together (`look_at_all`). A vCPU that waits for a device process does not
+first, and then their states belong together (`examine_all`). A vCPU that waits for a device process does not
 pause. In this case the guest is awake.
 """
 
@@ -45,7 +45,7 @@ class Sleep(Value):
     hint: str = ""
 
 
-def look_at(vcpu: Vcpu, ioapic: uapi.kvm_ioapic_state) -> Sleep:
+def sleep_of(vcpu: Vcpu, ioapic: uapi.kvm_ioapic_state) -> Sleep:
     """Examine a paused vCPU. Raises KvmError."""
     state = vcpu.get_mp_state()
     if state == uapi.KVM_MP_STATE_HALTED:
@@ -70,7 +70,7 @@ def _may_leave_halt(vcpu: Vcpu, ioapic: uapi.kvm_ioapic_state) -> bool:
     return may_wake_halted(ioapic, vcpu.get_lapic(), nmi_blocked=bool(events.nmi.masked))
 
 
-class Look(Value):
+class SleepReport(Value):
     """What a look at all vCPUs has found. `halted`: each of them is in HLT. `outcome`: the guest's end, if
     all of them sleep and nothing is left that could wake one.
     """
@@ -79,18 +79,18 @@ class Look(Value):
     outcome: Outcome | None
 
 
-def look_at_all(
+def examine_all(
     threads: Sequence[VcpuThread], ioapic: uapi.kvm_ioapic_state, read_memory: ReadMemory
-) -> Look:
+) -> SleepReport:
     """Examine the paused vCPUs of a machine. Raises KvmError."""
-    sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
+    sleeps = [sleep_of(thread.vcpu, ioapic) for thread in threads]
     outcome = None
     if all(sleep.reason for sleep in sleeps):
         from kvmbox.run.vcpu_report import report_beside, vcpu_report
 
         report = report_beside if len(threads) > 1 else vcpu_report
         outcome = _end(sleeps, [report(thread.vcpu, read_memory) for thread in threads])
-    return Look(all(sleep.halted for sleep in sleeps), outcome)
+    return SleepReport(all(sleep.halted for sleep in sleeps), outcome)
 
 
 def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:

@@ -101,11 +101,11 @@ def _starts(stats: RunStats) -> Iterator[str]:
         yield _line(stage, f"+{_ms(at - before)} ms (at {_ms(at)})")
         before = at
     for name, start in stats.on_demand.items():
-        told = "not needed"
+        text = "not needed"
         if start is not None:
             how = "failed after" if start["failed"] else "started in"
-            told = f"{how} {_ms(start['took'])} ms (at {_ms(start['at'])})"
-        yield _line(f"process of {name}", told)
+            text = f"{how} {_ms(start['took'])} ms (at {_ms(start['at'])})"
+        yield _line(f"process of {name}", text)
 
 
 def _faults(stats: RunStats) -> Iterator[str]:
@@ -118,8 +118,8 @@ def _hot_path(stats: RunStats) -> Iterator[str]:
     if spins := stats.spins:
         yield _line("right to spin", f"{spins['granted']} granted, {spins['revoked']} revoked")
     if restarts := stats.restarts:
-        told = ", ".join(f"{name} {count}" for name, count in restarts["by_type"].items())
-        yield _line("restarts", f"{told or 'none'}; {restarts['budget']} left")
+        text = ", ".join(f"{name} {count}" for name, count in restarts["by_type"].items())
+        yield _line("restarts", f"{text or 'none'}; {restarts['budget']} left")
         if took := sorted(restarts["durations"]):
             median, longest = _ms(took[len(took) // 2]), _ms(took[-1])
             again = f"{restarts['replayed']} requests again"

@@ -67,7 +67,7 @@ def sleep_until_woken(
     return sleep(woken)
 
 
-def tell_wake_up(suspension: Suspension, devices: Devices) -> None:
+def report_wake_up(suspension: Suspension, devices: Devices) -> None:
     """Tell the device that asked why the machine has been woken. Raises DeviceProcessError."""
     for device_type, index, device in devices.pool.places():
         if device.name == suspension.device:

@@ -118,7 +118,7 @@ class VcpuLoop:
         self._vcpu = vcpu
         self._enter: Callable[[], int] = vcpu.enter
         if ports.watch(self.routes.outdate) | mmio.watch(self.routes.outdate):
-            self._enter = self._enter_and_look
+            self._enter = self._enter_and_recheck
         self._reporter = partial(_new_reporter, vcpu, read_memory, is_pvm, name)
         self._exit_filter = exit_filter
         self._decide = decide
@@ -229,7 +229,7 @@ class VcpuLoop:
         if number != errno.EAGAIN or stuck:
             raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
 
-    def _enter_and_look(self) -> int:
+    def _enter_and_recheck(self) -> int:
         """Enter the guest of a machine whose buses may change meanwhile."""
         result: int = self._vcpu.enter()
         if self.routes.stale:
@@ -237,20 +237,20 @@ class VcpuLoop:
         return result
 
     def _enter_and_announce(self) -> int:
-        result = self._enter_and_look()
+        result = self._enter_and_recheck()
         if result >= 0:
             self._control.announce()
         return result
 
     def _pay_attention(self, *, is_settled: bool) -> bool:
-        """Do what `attention` asks for: see `VcpuControl.attend`. Return whether the loop must end."""
+        """Do what `attention` asks for: see `VcpuControl.obey`. Return whether the loop must end."""
         # In this order: a request that comes after the clearing kicks again, one before it is seen now.
         self._vcpu.clear_kick()
         if is_settled and self._observed is not None:
             observed, self._observed = self._observed, None
             self.routes.interruptions -= 1  # KVM_RUN has returned for the observer alone
             self._control.show(observed)
-        return self._control.attend(None if is_settled else self._settle)
+        return self._control.obey(None if is_settled else self._settle)
 
     def _settle(self) -> None:
         # The next KVM_RUN completes the exit, and returns before any guest code (api.rst, 5).

@@ -13,7 +13,7 @@ from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 
 if TYPE_CHECKING:
-    from kvmbox.explain.diagnosis import Told
+    from kvmbox.explain.diagnosis import Diagnosis
 
 CODE_BYTES: Final = 16
 """How many bytes of code a report shows."""
@@ -98,7 +98,7 @@ class Reporter(Value):
         report = vcpu_report(self.vcpu, self.read_memory)
         return report if self.name is None else f"{self.name}\n{report}"
 
-    def _refused(self, found: exits.InternalErrorExit) -> Told | None:
+    def _refused(self, found: exits.InternalErrorExit) -> Diagnosis | None:
         from kvmbox.explain.diagnosis import bios_call, refused_instruction
         from kvmbox.explain.disassembly import mnemonic_of
 

@@ -143,7 +143,7 @@ class VcpuControl:
 
     # --- The vCPU's own thread ----------------------------------------------------------------------------
 
-    def attend(self, settle: Callable[[], None] | None) -> bool:
+    def obey(self, settle: Callable[[], None] | None) -> bool:
         """Do what `attention` asks for: stand still until `resume`. Return whether the vCPU is to leave.
 
         A vCPU stands, and is observed, only when KVM has completed the instruction of the last exit, so that

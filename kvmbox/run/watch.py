@@ -134,7 +134,7 @@ class Watch:
 
     def _make_chores(self, milliseconds: int, *, busy: bool) -> None:
         channels = self._devices.pool.channels
-        self._devices.late.tend(lambda: port_exits(thread.loop.routes for thread in self._vcpus))
+        self._devices.late.slice_over(lambda: port_exits(thread.loop.routes for thread in self._vcpus))
         waiting = any(channel.waiting for channel in channels)
         chores = self._pace.passed(
             milliseconds,
@@ -142,7 +142,7 @@ class Watch:
             busy=self._console.congested or waiting or busy,
             halted=self._halted,
         )
-        if chores.look and not self._standstill.is_held:
+        if chores.examine and not self._standstill.is_held:
             self._looking = True
             for thread in self._vcpus:
                 thread.pause()
@@ -189,7 +189,7 @@ class Watch:
 
     # --- Looks --------------------------------------------------------------------------------------------
 
-    def finish_look(self, *, too_late: bool) -> None:
+    def finish_examination(self, *, too_late: bool) -> None:
         """If all vCPUs have paused for a look: look, and end the guest if nothing can wake it. It is
         `too_late` if a vCPU has ended.
         """
@@ -199,14 +199,14 @@ class Watch:
         try:
             if not too_late and not self._standstill.is_held:
                 guest = boot.guest
-                from kvmbox.run.sleep import look_at_all
+                from kvmbox.run.sleep import examine_all
                 from kvmbox.run.sound_sleep import SoundSleep
 
-                look = look_at_all(boot.vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
-                self._halted = look.halted
-                self._sleep = SoundSleep(self._devices, boot) if look.halted else None
-                if look.outcome is not None and not self._standstill.stops(look.outcome):
-                    self._judge.ends(look.outcome)
+                found = examine_all(boot.vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
+                self._halted = found.halted
+                self._sleep = SoundSleep(self._devices, boot) if found.halted else None
+                if found.outcome is not None and not self._standstill.stops(found.outcome):
+                    self._judge.ends(found.outcome)
         finally:
             self._resume_all()
 

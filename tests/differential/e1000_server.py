@@ -15,7 +15,7 @@ from kvmbox.cli.main import entry_point
 from kvmbox.memory import GuestMemory
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.channel import Channel
-from kvmbox.tools.qtest import machine, serve
+from kvmbox.tools.qtest import bare_machine, serve
 from kvmbox.tools.qtest.host import QtestHost
 
 MAC: Final = "02:6b:76:00:00:01"
@@ -31,7 +31,7 @@ class Host(QtestHost):
         return PORT.hear if stream == PORT.name else super().output(stream)
 
 
-class Machine(machine.Machine):
+class Machine(bare_machine.BareMachine):
     """See the module."""
 
     def __init__(
@@ -40,14 +40,14 @@ class Machine(machine.Machine):
         super().__init__(board, memory, irq_changed, {PORT.name: PORT})
 
     def connect(self, channel: Channel, devices: Sequence[DeviceSpec]) -> None:
-        """See qtest's Machine."""
+        """See `BareMachine`."""
         super().connect(channel, devices)
         for index, device in enumerate(devices):
             if device.name == DEVICE.name:
                 self.place = channel, index
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """See qtest's Machine."""
+        """See `BareMachine`."""
         super().write_memory(address, data)
         if PORT.incoming:
             PORT.has_room = True
@@ -62,8 +62,8 @@ def board(options: BoardOptions) -> list[DeviceSpec]:
 if __name__ == "__main__":
     for module, name, ours in (
         (serve, "whole_board", board),
-        (serve, "Machine", Machine),
-        (machine, "QtestHost", Host),
+        (serve, "BareMachine", Machine),
+        (bare_machine, "QtestHost", Host),
     ):
         setattr(module, name, ours)
     entry_point()

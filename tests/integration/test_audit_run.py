@@ -28,11 +28,11 @@ from kvmbox.remote.spawner_client import SpawnerClient
 from kvmbox.remote.transports import IPC_CHOICES
 from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
-from kvmbox.tools.audit import session as session_module
+from kvmbox.tools.audit import trial as trial_module
 from kvmbox.tools.audit.audit import EVERY_LAYER, Finding, Options, Report, run_audit
 from kvmbox.tools.audit.forgeries import FORGERIES
 from kvmbox.tools.audit.probes import OF_VMM
-from kvmbox.tools.audit.result import Ended, Verdict
+from kvmbox.tools.audit.result import Ended, ProbeVerdict
 from kvmbox.tools.audit.stand_in import THREADS
 from tests.support.selection import first_per_commit
 
@@ -41,7 +41,12 @@ ON_DESCRIPTORS = ("other-descriptors", "flood", "rewrite-page", "execve")
 """The probes for which it matters how the channel is made."""
 
 OF_EACH_KIND = ("read-passwd", "memory", "mmap-exec", "kill", "connect-inet", "fork-bomb", "flood")
-HARMLESS_VERDICTS = {Verdict.CONTAINED, Verdict.OPEN, Verdict.IMPOSSIBLE, Verdict.INAPPLICABLE}
+HARMLESS_VERDICTS = {
+    ProbeVerdict.CONTAINED,
+    ProbeVerdict.OPEN,
+    ProbeVerdict.IMPOSSIBLE,
+    ProbeVerdict.INAPPLICABLE,
+}
 
 needs_no_filter = pytest.mark.skipif(
     seccomp_mode() != 0, reason="strict mode cannot be entered where a filter is in force already"
@@ -54,12 +59,12 @@ def audit(**options: Any) -> Report:
     return run_audit(Options(types=("uart",), **options))
 
 
-def verdicts(report: Report) -> dict[str, Verdict]:
+def verdicts(report: Report) -> dict[str, ProbeVerdict]:
     return {one.probe.name: one.verdict for one in report.probes}
 
 
 def escaped(report: Report) -> set[str]:
-    return {name for name, verdict in verdicts(report).items() if verdict is Verdict.ESCAPED}
+    return {name for name, verdict in verdicts(report).items() if verdict is ProbeVerdict.ESCAPED}
 
 
 def stoppers(report: Report) -> dict[str, list[str]]:
@@ -94,8 +99,8 @@ def test_audit_of_strict_mode_finds_nothing_that_gets_out_and_no_clock() -> None
     report = audit(seccomp=SECCOMP_MODE_STRICT)
 
     assert {name for name, verdict in verdicts(report).items() if verdict not in HARMLESS_VERDICTS} == set()
-    assert verdicts(report)["rdtsc"] is Verdict.CONTAINED
-    assert verdicts(report)["clock"] is Verdict.CONTAINED
+    assert verdicts(report)["rdtsc"] is ProbeVerdict.CONTAINED
+    assert verdicts(report)["clock"] is ProbeVerdict.CONTAINED
     assert report.status == 0
 
 
@@ -116,7 +121,7 @@ def test_disk_that_is_taken_over_is_refused_by_name(seccomp: int) -> None:
     found = disks(seccomp=seccomp)
 
     assert {name: finding.verdict for name, finding in found.items()} == dict.fromkeys(
-        FORGERIES, Verdict.CONTAINED
+        FORGERIES, ProbeVerdict.CONTAINED
     )
     for name, finding in found.items():
         effect = type(FORGERIES[name].replies[-1][-1][1]).__name__
@@ -143,14 +148,17 @@ def test_hole_in_what_disks_are_granted_is_found(
 ) -> None:
     monkeypatch.setattr(kind, method, lambda *_place, **_way: True)
     found = disks("ide")
-    assert {name for name, finding in found.items() if finding.verdict is Verdict.ESCAPED} == opened
+    assert {name for name, finding in found.items() if finding.verdict is ProbeVerdict.ESCAPED} == opened
 
 
 def test_audit_says_that_time_is_not_hidden_by_a_filter_and_cpu_time_by_nothing() -> None:
     found = verdicts(audit())
 
-    assert found["rdtsc"] is found["clock"] is Verdict.INAPPLICABLE
-    assert found["burn-cpu"] in (Verdict.OPEN, Verdict.CONTAINED)  # the latter in a cgroup with a quota
+    assert found["rdtsc"] is found["clock"] is ProbeVerdict.INAPPLICABLE
+    assert found["burn-cpu"] in (
+        ProbeVerdict.OPEN,
+        ProbeVerdict.CONTAINED,
+    )  # the latter in a cgroup with a quota
 
 
 @pytest.mark.root
@@ -204,7 +212,7 @@ def test_audit_without_seccomp_names_the_layer_behind_it() -> None:
     assert {"mmap-exec", "mprotect-exec"} <= escaped(report)
     for one in report.probes:
         for finding in one.findings.values():
-            if finding.verdict is Verdict.CONTAINED and finding.result.ended is not Ended.REFUSED:
+            if finding.verdict is ProbeVerdict.CONTAINED and finding.result.ended is not Ended.REFUSED:
                 assert finding.stopped_by, one.probe.name
 
 
@@ -258,18 +266,18 @@ def test_threads_of_the_vmm_let_nothing_out_and_every_probe_of_theirs_is_real() 
         for thread, finding in one.findings.items():
             control = one.control_of(thread)
             assert control is not None
-            if finding.verdict is Verdict.CONTAINED:
+            if finding.verdict is ProbeVerdict.CONTAINED:
                 assert control.effective
                 assert finding.stopped_by
             else:
-                assert finding.verdict is Verdict.IMPOSSIBLE, (one.probe.name, thread)
+                assert finding.verdict is ProbeVerdict.IMPOSSIBLE, (one.probe.name, thread)
     if os.geteuid() == 0:
         # A user namespace can be had by a process with one thread only.
         impossible = {
             (one.probe.name, thread)
             for one in report.probes
             for thread, finding in one.findings.items()
-            if finding.verdict is Verdict.IMPOSSIBLE
+            if finding.verdict is ProbeVerdict.IMPOSSIBLE
         }
         assert impossible <= {("unshare", "vmm-vcpu")}
 
@@ -324,7 +332,7 @@ def test_layer_that_is_silently_not_applied_is_found(monkeypatch: pytest.MonkeyP
         def start(cls, *, without: int = 0, **options: Any) -> SpawnerClient:
             return SpawnerClient.start(without=without | layers.RLIMITS, **options)
 
-    monkeypatch.setattr(session_module, "SpawnerClient", Careless)
+    monkeypatch.setattr(trial_module, "SpawnerClient", Careless)
     report = run_audit(Options(types=("pit",), probes=("memory", "fork", "read-passwd")))
 
     assert escaped(report) == {"memory"}

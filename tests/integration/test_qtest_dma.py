@@ -9,7 +9,7 @@ import pytest
 from kvmbox.errors import ProtocolError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.memory import GuestMemory
-from kvmbox.tools.qtest.machine import Machine
+from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.sandbox import open_sandbox
 from tests.support.dma import (
     ADDRESS,
@@ -41,7 +41,7 @@ class Rig:
     """A machine with the probe alone on it."""
 
     def __init__(
-        self, machine: Machine, memory: GuestMemory, disk: bytearray, irqs: list[tuple[int, int]]
+        self, machine: BareMachine, memory: GuestMemory, disk: bytearray, irqs: list[tuple[int, int]]
     ) -> None:
         self.machine = machine
         self.memory = memory
@@ -77,7 +77,7 @@ def rigs(kind: str, way: bytes | None) -> Iterator[Rig]:
         irqs: list[tuple[int, int]] = []
         disk = bytearray(DISK)
         stores = {"disk": BytesStore(disk), "rom": BytesStore(bytes(4096))}
-        machine = Machine(board, memory, lambda line, level: irqs.append((line, level)), stores)
+        machine = BareMachine(board, memory, lambda line, level: irqs.append((line, level)), stores)
         sandbox.connect(machine, board)
         yield Rig(machine, memory, disk, irqs)
         memory.close()

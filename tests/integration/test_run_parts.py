@@ -112,13 +112,16 @@ def test_error_at_the_end_is_a_loss_and_the_other_part_ends(bench: Bench) -> Non
 
 @pytest.mark.parametrize("told", [True, False])
 def test_what_did_not_come_counts_more_than_a_loss_which_is_said_unless_it_was(
-    bench: Bench, told: bool
+    bench: Bench, announced: bool
 ) -> None:
-    bench.at |= {"profile ended": Lost(FULL, told=told), "record ended": Unmet("it had printed 'x'")}
+    bench.at |= {
+        "profile ended": Lost(FULL, announced=announced),
+        "record ended": Unmet("it had printed 'x'"),
+    }
     result, said = bench.run()
     assert (result.status, result.reason) == (12, f"{CLEAN_END}, before it had printed 'x'")
     assert result.failed
-    assert said == ([] if told else [FULL])
+    assert said == ([] if announced else [FULL])
 
 
 def test_first_of_two_losses_is_the_reason_and_the_other_one_is_said(bench: Bench) -> None:

@@ -21,7 +21,7 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import HostFacts, Times
 from kvmbox.parts.snapshot.file import SnapshotFile
-from kvmbox.parts.snapshot.restore import Start
+from kvmbox.parts.snapshot.restore import SnapshotOrigin
 from kvmbox.run.builder import GuestVm
 from kvmbox.run.processors import Processors
 from tests.support.patience import patience
@@ -57,7 +57,7 @@ def set_register(vcpu: Vcpu, register: int, value: int) -> None:
     vcpu.set_lapic(uapi.kvm_lapic_state.from_buffer_copy(data))
 
 
-def saved(kvm: Kvm, guest: Any) -> Start:
+def saved(kvm: Kvm, guest: Any) -> SnapshotOrigin:
     """A snapshot of the machine, without a file."""
     xsave_size, vcpu = guest.vm.xsave_size(), guest.vcpus[0]
     state = cpu_state.capture(vcpu, kvm.msr_indices(), xsave_size=xsave_size, sregs2=True)
@@ -68,7 +68,7 @@ def saved(kvm: Kvm, guest: Any) -> Start:
         pics=tuple(bytes(guest.vm.get_irqchip(chip)) for chip in uapi.KVM_IRQCHIPS),
     )
     file = SimpleNamespace(description=description, section=lambda _name: cpu_state.encode(state))
-    return Start(cast(SnapshotFile, file))
+    return SnapshotOrigin(cast(SnapshotFile, file))
 
 
 def test_edge_that_was_delivered_is_not_seen_again_and_the_next_one_is() -> None:

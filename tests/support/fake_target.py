@@ -72,5 +72,5 @@ class FakeTarget:
         self.done.append(("monitor", cpu, *words))
         return "COM1\n" * 5000 if words == ["devices"] else ""
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         self.said.append(text)

@@ -57,8 +57,10 @@ def a_result(
     test = a_test(name, **values)
     if not verdict.has_run:
         return TestResult(test, verdict, reason)
-    told = Attempt(observation or seen(), Judgement(verdict, reason))
-    return TestResult(test, verdict, reason, told, 1, int(verdict is Verdict.PASS), told.observation.seconds)
+    decisive = Attempt(observation or seen(), Judgement(verdict, reason))
+    return TestResult(
+        test, verdict, reason, decisive, 1, int(verdict is Verdict.PASS), decisive.observation.seconds
+    )
 
 
 def a_summary(results: Sequence[TestResult], **values: Any) -> Summary:
@@ -72,8 +74,8 @@ def tell(reporter: Reporter, results: Sequence[TestResult], **summary: Any) -> S
     for result in results:
         if result.verdict.has_run:
             reporter.boot(result.test)
-            assert result.told is not None
-            reporter.attempt(result.test, result.told)
+            assert result.decisive is not None
+            reporter.attempt(result.test, result.decisive)
         reporter.tick([result.test], 3.0)
         reporter.result(result)
     made = a_summary(results, **summary)

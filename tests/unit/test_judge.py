@@ -33,8 +33,8 @@ class Bench:
         self.shown = b""
         self.held = 0
 
-    def attend(self, *paced: str) -> None:
-        self.judge.attend(self.hold, paced=paced)
+    def connect(self, *paced: str) -> None:
+        self.judge.connect(self.hold, paced=paced)
 
     def hold(self) -> None:
         self.held += 1
@@ -112,7 +112,7 @@ def test_screen_before_the_guest_goes_on_is_no_news() -> None:
 def test_end_waits_for_the_screen() -> None:
     for screen, status in ((b"", UNEXPECTED), (b"ok", CLEAN), (b"ok BUG", UNEXPECTED)):
         bench = Bench((b"ok",), (b"BUG",))
-        bench.attend()
+        bench.connect()
         bench.judge.ends(STOP)
         assert (bench.held, bench.judge.is_unsettled, bench.status) == (1, True, None)
         bench.judge.look(screen)
@@ -122,7 +122,7 @@ def test_end_waits_for_the_screen() -> None:
 
 def test_end_of_a_run_without_texts_waits_for_nothing() -> None:
     bench = Bench()
-    bench.attend("COM1")
+    bench.connect("COM1")
     bench.judge.ends(STOP)
     assert (bench.held, bench.status) == (0, CLEAN)
 
@@ -130,7 +130,7 @@ def test_end_of_a_run_without_texts_waits_for_nothing() -> None:
 def test_what_a_paced_uart_still_held_was_written_before() -> None:
     for fatal in (b"", b"BUG"):
         bench = Bench((b"ok",), (b"BUG",))
-        bench.attend("COM1")
+        bench.connect("COM1")
         bench.printed(fatal, "debugcon")
         bench.judge.ends(STOP)
         bench.printed(b"not this", "debugcon")
@@ -142,14 +142,14 @@ def test_what_a_paced_uart_still_held_was_written_before() -> None:
 
 def test_text_of_a_paced_uart_waits_for_nothing() -> None:
     bench = Bench((b"ok",))
-    bench.attend("COM1")
+    bench.connect("COM1")
     bench.printed(b"ok")
     assert (bench.held, bench.status) == (0, CLEAN)
 
 
 def test_output_behind_the_end_that_is_held_does_not_belong_to_the_run() -> None:
     bench = Bench((b"ok",))
-    bench.attend()
+    bench.connect()
     bench.judge.ends(STOP)
     bench.printed(b"ok")
     bench.judge.settle()
@@ -159,7 +159,7 @@ def test_output_behind_the_end_that_is_held_does_not_belong_to_the_run() -> None
 def test_reset_goes_on_when_nothing_was_decided_before_it() -> None:
     for screen, resets, status in ((b"", 1, None), (b"ok", 0, CLEAN)):
         bench = Bench((b"ok",))
-        bench.attend()
+        bench.connect()
         done: list[int] = []
         bench.judge.leaves(partial(done.append, 1))
         assert done == []
@@ -173,7 +173,7 @@ def test_reset_goes_on_when_nothing_was_decided_before_it() -> None:
 @pytest.mark.parametrize("status", [DEVICE_FAILED, KVMBOX_FAILED, TIMED_OUT, INTERRUPTED])
 def test_what_kvmbox_decides_is_decided_at_once(status: int) -> None:
     bench = Bench((b"ok",))
-    bench.attend()
+    bench.connect()
     bench.judge.ends(STOP)
     bench.judge.decide(Outcome(status, "kvmbox's own"))
     bench.judge.look(b"ok")
@@ -188,7 +188,7 @@ def test_what_kvmbox_decides_is_decided_at_once(status: int) -> None:
 def test_work_of_a_trigger_is_done_before_the_same_byte_decides() -> None:
     for expect, fail_on, status in (((b"ok",), (), CLEAN), ((), (b"k",), UNEXPECTED)):
         bench = Bench(expect, fail_on)
-        bench.attend()
+        bench.connect()
         bench.judge.watch(b"ok", bench.judge.begin_work)
         bench.printed(b"ok more")
         assert (bench.held, bench.status, bench.shown) == (1, None, b"ok")
@@ -243,7 +243,7 @@ def test_trigger_is_called_once_and_not_behind_the_end() -> None:
 
 def test_no_trigger_is_called_when_the_machine_is_gone() -> None:
     bench = Bench()
-    bench.attend()
+    bench.connect()
     bench.judge.watch(b"here", lambda: Outcome(CLEAN, "stopped"))
     bench.judge.ends(Outcome(GUEST_CRASHED, "triple fault"), gone=True)
     bench.judge.look(b"here")
@@ -253,7 +253,7 @@ def test_no_trigger_is_called_when_the_machine_is_gone() -> None:
 
 def test_stop_whose_work_a_crash_makes_impossible_is_none() -> None:
     bench = Bench()
-    bench.attend()
+    bench.connect()
     stop = Outcome(CLEAN, "written")
 
     def work() -> Outcome:

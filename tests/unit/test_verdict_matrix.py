@@ -64,7 +64,7 @@ class FakeMachine:
         self.left_boot = False
         if options.snapshot_when is not None:
             self.judge.watch(options.snapshot_when, self.want)
-        self.judge.attend(lambda: None, paced=(port,) if cell.way == PACED else ())
+        self.judge.connect(lambda: None, paced=(port,) if cell.way == PACED else ())
 
     def want(self) -> Outcome | None:
         self.judge.begin_work()

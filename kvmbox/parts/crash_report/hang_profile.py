@@ -19,14 +19,14 @@ INTERVAL: Final = 0.01
 SHOWN: Final = 4
 
 
-class Profile:
+class HangProfile:
     """The samples of each vCPU, by its number."""
 
     def __init__(self) -> None:
         self.samples: dict[int, list[Sample]] = {}
 
     @classmethod
-    def of(cls, threads: Sequence[VcpuThread], *, pause: Callable[[float], None] = time.sleep) -> Profile:
+    def of(cls, threads: Sequence[VcpuThread], *, pause: Callable[[float], None] = time.sleep) -> HangProfile:
         """The profile of vCPUs that still run."""
         profile = cls()
         for _ in range(SAMPLES if any(thread.is_alive for thread in threads) else 0):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvmbox.outcome import CLEAN, UNEXPECTED, Outcome
-from kvmbox.parts.crash_report.aftermath import Aftermath, examine, last_lines_of, no_source
-from kvmbox.parts.crash_report.hang_profile import Profile
+from kvmbox.parts.crash_report.examination import Examination, examine, last_lines_of, no_source
+from kvmbox.parts.crash_report.hang_profile import HangProfile
 from kvmbox.parts.crash_report.source_tree import SourceTree
 from kvmbox.run.part import Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
@@ -28,8 +28,8 @@ class CrashReport(Part, Visitor):
         self._tree: SourceTree | None = None
         self._symbols: Sequence[SymbolFile] = ()
         self._console: Console | None = None
-        self._profile: Profile | None = None
-        self._found = Aftermath()
+        self._profile: HangProfile | None = None
+        self._found = Examination()
 
     def open(self, _opening: Opening) -> None:
         """See `Part`."""
@@ -44,7 +44,7 @@ class CrashReport(Part, Visitor):
 
     def timed_out(self, boot: Boot) -> None:
         """See `Visitor`."""
-        self._profile = Profile.of(boot.vcpus)
+        self._profile = HangProfile.of(boot.vcpus)
 
     def boot_ends(self, boot: Boot, end: Outcome | None) -> None:
         """See `Visitor`."""

@@ -119,8 +119,8 @@ class Disks(Part):
         places = placed(at_ide, [drive.on_ide() for drive in cds])
         opening.board += ide_board(places)
         if at_ide:  # the CMOS RAM tells of them
-            told = pack("<4Q", *(0 if one is None or one.is_cd else one.sectors for one in places))
-            opening.board.append(rtc(opening.config.rtc_base, opening.config.memory_size, disks=told))
+            sizes = pack("<4Q", *(0 if one is None or one.is_cd else one.sectors for one in places))
+            opening.board.append(rtc(opening.config.rtc_base, opening.config.memory_size, disks=sizes))
         virtio = [drive for drive in disks if drive.request.on != "ide"]
         opening.place_virtio([drive.on_virtio(number) for number, drive in enumerate(virtio)])
         if booted is not None or opening.source.serves_drives:
@@ -169,8 +169,8 @@ def _show_in_bios(opening: Opening, booted: Drive | None, disks: list[Drive], cd
         opening.stores[BOOT_DISK] = PaddedStore(booted.store)
         unit = BootDrive(BOOT_DISK, unit_sectors(opening.source.disk.size), booted.store.writable)
         opening.drives = (unit, *opening.drives)
-    told = Further(*(tuple(drive.sectors for drive in drives) for drives in further))
-    opening.source = opening.source.beside(told)
+    others = Further(*(tuple(drive.sectors for drive in drives) for drives in further))
+    opening.source = opening.source.beside(others)
 
 
 def _send(channel: Channel, index: int, data: bytes) -> None:

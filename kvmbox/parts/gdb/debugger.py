@@ -118,9 +118,9 @@ class Debugger(Visitor):
         self._present = 0
         self._seen: dict[int, Registers] = {}
         self._controls: dict[int, tuple[object, ...]] = {}
-        self._told_of_the_end = False
+        self._end_reported = False
         """Whether the client knows that the guest is halted for ever, and has not changed it since."""
-        self._told_of_user_code = False
+        self._user_code_reported = False
         if link.has_client:
             self._session = Session(self)
             self._asked = SIGTRAP
@@ -146,7 +146,7 @@ class Debugger(Visitor):
         """See `Visitor`: whoever looks at memory behind this one finds no breakpoints."""
         if self._time.stands:
             self._asked = SIGTRAP  # and stands in the next boot, too
-        self._guest, self._but, self._told_of_the_end = None, (None, None), False
+        self._guest, self._but, self._end_reported = None, (None, None), False
         self._end_standing()
         if self._points is not None:
             self._points.lift()
@@ -203,9 +203,9 @@ class Debugger(Visitor):
 
     def stops(self, end: Outcome) -> bool:
         """See `Visitor`: the client is told of a guest that is halted for ever before the run ends."""
-        if self._session is None or self._leaves or self._told_of_the_end:
+        if self._session is None or self._leaves or self._end_reported:
             return False
-        self._told_of_the_end = True
+        self._end_reported = True
         self._stops[self._present] = Stop(self._present, SIGABRT, text=end.reason)
         self._standstill.call()
         return True
@@ -450,7 +450,7 @@ class Debugger(Visitor):
     def set_registers(self, cpu: int, registers: Registers) -> None:
         """See Target."""
         self._seen.pop(cpu, None)
-        self._told_of_the_end = False
+        self._end_reported = False
         vcpu = self._vcpu(cpu)
         try:
             if registers.changed & GENERAL:
@@ -506,8 +506,8 @@ class Debugger(Visitor):
         """PVM executes code at CPL 3 natively, and nothing stops it there. Raises RefusedError."""
         if cpu.cpl == 3:
             raise RefusedError("this host's KVM (PVM) stops no code at CPL 3")
-        if cpu.long_mode and not self._told_of_user_code:
-            self._told_of_user_code = True
+        if cpu.long_mode and not self._user_code_reported:
+            self._user_code_reported = True
             self._say(
                 "--gdb: this host's KVM (PVM) stops no code at CPL 3: "
                 "a breakpoint there is missed, or ends in the guest's own #BP"
@@ -570,6 +570,6 @@ class Debugger(Visitor):
         except MonitorError as error:
             return f"{error}\nthe words are\n{usage(WORDS.values(), 'monitor ')}"
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """See Target."""
         self._say(text)

@@ -103,7 +103,7 @@ class Target(Protocol):
     def monitor(self, cpu: int, words: list[str]) -> str:
         """What a word of `run.monitor` says, in lines of text."""
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Tell the person at the VMM."""
 
 
@@ -125,8 +125,8 @@ class Session:
         self._cpu = 0
         self._resume_cpu: int | None = None
         self._physical = False
-        self._told: set[str] = set()
-        self._has_heard = False  # whether anything has come
+        self._reported: set[str] = set()
+        self._has_input = False  # whether anything has come
         self.has_spoken = False
         """Whether the client has sent a packet: it is more than somebody who tries whether a port is open."""
         self.closed: str | None = None
@@ -136,9 +136,9 @@ class Session:
 
     def receive(self, data: bytes) -> bytes:
         """Take what the client has sent; returns what it is to be sent."""
-        if not self._has_heard and HTTP.match(data):
+        if not self._has_input and HTTP.match(data):
             self.closed = BROWSES
-        self._has_heard = True
+        self._has_input = True
         for event in self._parser.feed(data):
             if self.closed is not None:
                 break
@@ -300,9 +300,9 @@ class Session:
             yield
         except RefusedError as error:
             text = f"--gdb: {error}"
-            if text not in self._told and len(self._told) < MOST_WAITING:
-                self._told.add(text)
-                self._target.tell(text)
+            if text not in self._reported and len(self._reported) < MOST_WAITING:
+                self._reported.add(text)
+                self._target.notify(text)
             raise
 
     def _vcont(self, rest: bytes) -> None:

@@ -66,7 +66,7 @@ class Injection:
         self._lines: dict[str, list[FaultyLine]] = {}
         self._process_of: dict[str, str] = {}
         self._deadlines: dict[str, int] = {}  # by process, what its models want
-        self._tell: DeadlineChanged = _nobody_hears
+        self._announce: DeadlineChanged = _nobody_hears
 
     def add(self, spec: Spec) -> None:
         """Add faults while the guest runs. What is between a device and its guest stays as it was made.
@@ -88,15 +88,15 @@ class Injection:
         return [_without_shortcuts(one) if one.name in self._chosen else one for one in devices]
 
     def attach(
-        self, now: Callable[[], int], processes: Iterable[tuple[str, DeviceSpec]], tell: DeadlineChanged
+        self, now: Callable[[], int], processes: Iterable[tuple[str, DeviceSpec]], announce: DeadlineChanged
     ) -> DeadlineChanged:
         """Guest time is `now`. `processes` are the devices, each with the name of its process.
 
-        Returns what hears of the deadlines of processes, and tells `tell` of them: a delayed interrupt may be
-        earlier than what the models want.
+        Returns what learns the deadlines of processes, and calls `announce` with them: a delayed interrupt may
+        be earlier than what the models want.
         """
         self._process_of = {device.name: process for process, device in processes}
-        self._tell = tell
+        self._announce = announce
         self._now = now
         return self._deadline_changed
 
@@ -126,7 +126,7 @@ class Injection:
             return host
         lines = self._lines.setdefault(device.name, [])
         process = self._process_of[device.name]
-        return cast(Host, _FaultyHost(host, faults, lines, lambda: self._tell_deadline(process)))
+        return cast(Host, _FaultyHost(host, faults, lines, lambda: self._report_deadline(process)))
 
     def device_of(self, device: DeviceSpec, proxy: BusDevice) -> BusDevice:
         """What is put on the bus for `device`, whose proxy is `proxy`: that itself, if it has no faults."""
@@ -156,11 +156,11 @@ class Injection:
     def _deadline_changed(self, process: str, deadline: int, now: int) -> None:
         # Under the lock of the channel of `process`, as what follows.
         self._deadlines[process] = deadline
-        self._tell(process, min(deadline, self._first_rise(process)), now)
+        self._announce(process, min(deadline, self._first_rise(process)), now)
 
-    def _tell_deadline(self, process: str) -> None:
+    def _report_deadline(self, process: str) -> None:
         deadline = self._deadlines.get(process, NO_DEADLINE)
-        self._tell(process, min(deadline, self._first_rise(process)), 0)
+        self._announce(process, min(deadline, self._first_rise(process)), 0)
 
     def _first_rise(self, process: str) -> int:
         """When the first delayed interrupt of a process is due, or NO_DEADLINE."""

@@ -45,7 +45,7 @@ class Record(Part):
         del outcome
         assert self._recorder is not None
         problem = self._recorder.finish()
-        return None if problem is None else Lost(problem, told=True)
+        return None if problem is None else Lost(problem, announced=True)
 
     def close(self) -> None:
         """See `Part`."""

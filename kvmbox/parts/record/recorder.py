@@ -166,7 +166,7 @@ class Recorder:
                 self._end(EndReason.COMPLETE)
         except OSError as error:
             self.problem = f"the recording '{self.path}' is not whole: {error.strerror}"
-            self._tell(f"recording to '{self.path}' ended, the run goes on: {error.strerror}")
+            self._report(f"recording to '{self.path}' ended, the run goes on: {error.strerror}")
         finally:
             self.ended = True
             self._queue.clear()
@@ -190,12 +190,12 @@ class Recorder:
             if not self._write_batch(batch):
                 self._end(EndReason.LIMIT)
                 self.ended = True
-                self._tell(f"recording to '{self.path}' stopped at --record-limit, the run goes on")
+                self._report(f"recording to '{self.path}' stopped at --record-limit, the run goes on")
                 return False
             self._room.set()
         return not closing
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         # A stderr that is gone is no reason to lose the recording.
         with suppress(OSError):
             self._say(text)

@@ -316,11 +316,11 @@ class AllOnes(Survival):
     """After the loss of its process the channel answers like a missing device. Calls `tell` once."""
 
     def __init__(
-        self, tell: Callable[[DeviceProcessError], None], process: ProcessControl | None = None
+        self, report: Callable[[DeviceProcessError], None], process: ProcessControl | None = None
     ) -> None:
         super().__init__(process)
-        self._tell = tell
-        self._told = False
+        self._report = report
+        self._reported = False
         self._channel: Channel
 
     def attach(self, channel: object) -> None:
@@ -331,11 +331,11 @@ class AllOnes(Survival):
 
     def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
         """See Survival."""
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             # One that only lied must not be heard again: neither it nor what it left behind.
             if not isinstance(error, DeviceGoneError):
                 self.process.killer()(error)
             self._channel.disconnect()
-            self._tell(error)
+            self._report(error)
         return all_ones(sent)

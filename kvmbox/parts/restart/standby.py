@@ -92,7 +92,7 @@ class StandbyProcesses(LossPolicy):
         self._lost: dict[str, deque[tuple[DeviceProcess, DeviceProcessError]]] = {
             name: deque() for name in pool.members
         }
-        self._told: deque[Restart] = deque()
+        self._unreported: deque[Restart] = deque()
         self._number = 0
         self._unborn = 0  # how many standby processes in a row have died before they were jailed
 
@@ -139,7 +139,7 @@ class StandbyProcesses(LossPolicy):
             self.replayed += restart.replayed
             if len(self.durations) < SAMPLE:
                 self.durations.append(restart.duration)
-        self._told.append(restart)
+        self._unreported.append(restart)
         self._wake()
 
     def _ordered(self) -> tuple[DeviceProcess, Link]:
@@ -180,12 +180,12 @@ class StandbyProcesses(LossPolicy):
         """A line for each restart since the last call; `forget` as in `tend`. Those whose cause the spawner
         has not reported yet are left for later, unless `waits`: a slow spawner must not keep the main thread.
         """
-        while self._told:
-            restart = self._told[0]
+        while self._unreported:
+            restart = self._unreported[0]
             lost = list(self._lost[restart.device_type])[: restart.used]
             if not waits and not all(self._pool.knows_end(error, process) for process, error in lost):
                 return
-            self._told.popleft()
+            self._unreported.popleft()
             self._number += 1
             causes = []
             # Those that were to replace it and did not live to do so were lost after it.

@@ -115,7 +115,7 @@ class Taker:
             pass
         if config.of_part("virtio_console") is not None:
             raise SnapshotFileError("a virtio console is in no snapshot")
-        if devices.transfers is not None and not devices.transfers.settle_all(devices.tell_transfers):
+        if devices.transfers is not None and not devices.transfers.settle_all(devices.complete_transfers):
             raise SnapshotFileError("a transfer of a device does not end: its file does not answer")
         host = self._host_facts(guest)
         sections: dict[str, bytes] = {}

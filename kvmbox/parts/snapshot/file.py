@@ -26,7 +26,7 @@ from kvmbox.parts.snapshot.layout import (
     decode_runs,
 )
 from kvmbox.parts.snapshot.video import give_video, take_video
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 
 
 def write_snapshot(
@@ -77,7 +77,7 @@ class SnapshotFile:
 
     def _open(self) -> None:
         with self._named():
-            self.descriptor = open_regular(self.path)
+            self.descriptor = open_regular_file(self.path)
             data = self._read(0, HEADER_SIZE)
             size = os.fstat(self.descriptor).st_size
             self.header = decode_header(data, size, binascii.crc32(data[: HEADER_SIZE - CHECKSUM_SIZE]))

@@ -86,7 +86,7 @@ class TakesSnapshots(Part):
             return finish
 
         self._take = take
-        self._snapshots.attend(machine.loop.standstill.call, take)
+        self._snapshots.connect(machine.loop.standstill.call, take)
         machine.loop.standstill.admit(self._snapshots)
 
     def take(self, request: Request) -> Callable[[], None]:
@@ -125,7 +125,7 @@ class TakesSnapshots(Part):
             return Unmet(missing)
         for request in self._requests:
             if request.problem is not None:
-                return Lost(f"cannot write snapshot '{request.path}': {request.problem}", told=True)
+                return Lost(f"cannot write snapshot '{request.path}': {request.problem}", announced=True)
         return None
 
     def close(self) -> None:

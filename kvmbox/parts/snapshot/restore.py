@@ -1,6 +1,6 @@
 """A machine from a snapshot: which configuration it has, what the host must be, and the order of things.
 
-    start = Start(SnapshotFile(path))           # header and description are checked
+    start = SnapshotOrigin(SnapshotFile(path))           # header and description are checked
     memory = start.memory()              # read, and checked whole
     GuestVm(…, state=start)              # `apply`: host, CPUs, interrupt controllers, KVM's clock
     start.resume(devices)                # device states, lines, guest time
@@ -64,7 +64,7 @@ TSC_TOLERANCE_PPM: Final = 250
 _SAME_HOST: Final = "start the snapshot on the same kind of CPU and kernel, or take a new one"
 
 
-class Start(Origin):
+class SnapshotOrigin(Origin):
     """A snapshot that a machine starts from. All methods raise SnapshotFileError."""
 
     def __init__(self, file: SnapshotFile, *, catch_up: bool = False) -> None:
@@ -241,4 +241,4 @@ def _lines_of(port: PortText) -> PortLines:
     return port.name, port.text, port.history, port.shown, port.free, port.overlong
 
 
-ORIGIN = Start
+ORIGIN = SnapshotOrigin

@@ -116,7 +116,7 @@ class Snapshots(Visitor):
 
     # --- The main loop's ----------------------------------------------------------------------------------
 
-    def attend(self, stop: Callable[[], None], take: Take) -> None:
+    def connect(self, stop: Callable[[], None], take: Take) -> None:
         """`stop` asks all vCPUs to pause and wakes the main loop; `take` takes one snapshot of the machine,
         which stands still, and returns what is to be called when it goes on.
         """

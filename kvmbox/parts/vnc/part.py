@@ -145,9 +145,9 @@ class Vnc(Part, Visitor):
         self._link.drop()
         self._forget()
         if why:
-            self._told(why)
+            self._say(why)
 
-    def _told(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         assert self._machine is not None
         self._machine.say(line)
 

@@ -29,14 +29,14 @@ from kvmbox.tools.audit.probes import CATALOGUE, NOTHING, OF_VMM, Probe
 from kvmbox.tools.audit.result import (
     BAD,
     Ended,
+    ProbeVerdict,
     Result,
-    Verdict,
     direct_layers,
     stopped_by,
     without_dependents,
 )
 from kvmbox.tools.audit.scene import Scene
-from kvmbox.tools.audit.session import Conditions, Session
+from kvmbox.tools.audit.trial import Conditions, Trial
 
 EVERY_LAYER: Final = sum(layers.NAMES)
 ESCAPED_STATUS: Final = 12
@@ -76,7 +76,7 @@ class Finding(Value):
     """
 
     result: Result
-    verdict: Verdict
+    verdict: ProbeVerdict
     stopped_by: int
     together: bool = False
 
@@ -101,18 +101,18 @@ class ProbeReport:
         return self.thread_controls.get(target, self.control)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ProbeVerdict:
         """The worst of all device types."""
         found = {finding.verdict for finding in self.findings.values()}
-        return next((verdict for verdict in _WORST_FIRST if verdict in found), Verdict.INAPPLICABLE)
+        return next((verdict for verdict in _WORST_FIRST if verdict in found), ProbeVerdict.INAPPLICABLE)
 
 
 _WORST_FIRST: Final = (
-    Verdict.ESCAPED,
-    Verdict.UNCLEAR,
-    Verdict.OPEN,
-    Verdict.IMPOSSIBLE,
-    Verdict.CONTAINED,
+    ProbeVerdict.ESCAPED,
+    ProbeVerdict.UNCLEAR,
+    ProbeVerdict.OPEN,
+    ProbeVerdict.IMPOSSIBLE,
+    ProbeVerdict.CONTAINED,
 )
 
 
@@ -142,7 +142,7 @@ class Report:
             return 0
         return ESCAPED_STATUS if any(report.verdict in BAD for report in self.probes) else 0
 
-    def count(self, verdict: Verdict) -> int:
+    def count(self, verdict: ProbeVerdict) -> int:
         """How many probes have this verdict."""
         return sum(report.verdict is verdict for report in self.probes)
 
@@ -248,7 +248,7 @@ class _Audit:
     ) -> tuple[dict[str, Result], int]:
         """(results by probe, layers in force) of one session, whose payload is proved to work first."""
         bpf = self._options.bpf
-        with Session(conditions, device_type, self._scene, bpf=bpf) as session:
+        with Trial(conditions, device_type, self._scene, bpf=bpf) as session:
             results: dict[str, Result] = {}
             for probe, result in session.run([NOTHING, *probes]):
                 self._progress(f"{device_type}: {probe.name}")
@@ -362,17 +362,17 @@ class _Audit:
         return found
 
 
-def judge(probe: Probe, result: Result, control: Result | None, stoppers: int) -> Verdict:
+def judge(probe: Probe, result: Result, control: Result | None, stoppers: int) -> ProbeVerdict:
     """What `result` means, given the same probe's without any layer, and the layers that stopped it."""
     if result.effective:
-        return Verdict.ESCAPED if probe.open_reason is None else Verdict.OPEN
+        return ProbeVerdict.ESCAPED if probe.open_reason is None else ProbeVerdict.OPEN
     if result.ended in (Ended.SILENT, Ended.UNBEGUN):
-        return Verdict.UNCLEAR
+        return ProbeVerdict.UNCLEAR
     if control is not None and not control.effective:
-        return Verdict.IMPOSSIBLE
+        return ProbeVerdict.IMPOSSIBLE
     if result.ended in (Ended.KILLED, Ended.EXITED) and not stoppers:
-        return Verdict.UNCLEAR  # it broke down; that is nobody's merit
-    return Verdict.CONTAINED
+        return ProbeVerdict.UNCLEAR  # it broke down; that is nobody's merit
+    return ProbeVerdict.CONTAINED
 
 
 def _below(layer: int) -> int:

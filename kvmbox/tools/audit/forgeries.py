@@ -194,7 +194,7 @@ class Victim:
                 e1000_written(self.ram, DESCRIPTORS, USED, BUFFER) if device_type == E1000 else _WRITTEN
             ):
                 media.queues.note(register, value)
-        self.heard = 0
+        self.requests_seen = 0
         """How many requests the process was sent."""
         self._before = self._state()
 
@@ -220,9 +220,9 @@ class Victim:
         media = self.grants[0].media
         return () if media is None or media.queues is None else media.queues.notified(0)
 
-    def hear(self, sent: bytes, _reply: bytes) -> None:
+    def record(self, sent: bytes, _reply: bytes) -> None:
         """See `Channel.record`."""
-        self.heard += 1
+        self.requests_seen += 1
         request = protocol.decode_request(sent)
         if request.kind == protocol.COMPLETE and request.value >> 32 != DONE:
             self.refusals.append(request.value >> 32)

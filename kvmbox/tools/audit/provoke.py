@@ -128,10 +128,10 @@ def _careless_page(subject: Subject) -> tuple[bool, str]:
 def _disk(subject: Subject, forgery: Forgery) -> tuple[bool, str]:
     """Be a run's side of a disk, whose guest makes writes and notifies, and see what the effects do."""
     victim = Victim(forgery.device_type)
-    channel = Channel("audit", subject.give_away_link(), victim.grants, now=lambda: 0, record=victim.hear)
+    channel = Channel("audit", subject.give_away_link(), victim.grants, now=lambda: 0, record=victim.record)
     refused = ""
     try:
-        while victim.heard < len(forgery.replies):
+        while victim.requests_seen < len(forgery.replies):
             channel.access(protocol.request_word(protocol.WRITE, 0, 1), 0, 0, 0)
             channel.serve(victim.notified)
     except DeviceGoneError:

@@ -11,7 +11,7 @@ from kvmbox import __version__
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.tools.audit.audit import Finding, ProbeReport, Report
-from kvmbox.tools.audit.result import Ended, Result, Verdict
+from kvmbox.tools.audit.result import Ended, ProbeVerdict, Result
 
 SCHEMA_VERSION: Final = 1
 MODE_NAMES: Final = {
@@ -32,9 +32,9 @@ def ended(report: ProbeReport, finding: Finding, target: str = "") -> str:
     text = str(finding.result)
     if text == "came to nothing":
         text = probe.unsuccessful
-    if finding.verdict is Verdict.OPEN:
+    if finding.verdict is ProbeVerdict.OPEN:
         text += f": {probe.open_reason}"
-    if finding.verdict is Verdict.IMPOSSIBLE and control not in (None, finding.result):
+    if finding.verdict is ProbeVerdict.IMPOSSIBLE and control not in (None, finding.result):
         text += f"; without any layer: {control}"
     return text
 
@@ -47,7 +47,7 @@ def findings_table(report: Report) -> tuple[Row, list[Row]]:
         name, tries = one.probe.name, one.probe.tries
         if not one.findings:
             why = NOT_HIDDEN if one.probe.strict_only else "not a target of these"
-            rows.append((name, tries, Verdict.INAPPLICABLE.value, why, ""))
+            rows.append((name, tries, ProbeVerdict.INAPPLICABLE.value, why, ""))
             continue
         kinds: dict[Row, list[str]] = {}
         for device_type, finding in one.findings.items():
@@ -63,7 +63,7 @@ def findings_table(report: Report) -> tuple[Row, list[Row]]:
 def _verdict_word(report: Report, finding: Finding) -> str:
     if not report.options.control:
         return finding.verdict.value
-    return "effective" if finding.result.effective else Verdict.IMPOSSIBLE.value
+    return "effective" if finding.result.effective else ProbeVerdict.IMPOSSIBLE.value
 
 
 def matrix_table(report: Report) -> tuple[Row, list[Row]]:
@@ -123,7 +123,7 @@ def removals(report: Report) -> list[str]:
         found = [
             (one, one.removed[layer])
             for one in report.probes
-            if layer in one.removed and Verdict.CONTAINED in {f.verdict for f in one.findings.values()}
+            if layer in one.removed and ProbeVerdict.CONTAINED in {f.verdict for f in one.findings.values()}
         ]
         if not found:
             continue
@@ -143,7 +143,7 @@ def removals(report: Report) -> list[str]:
     return lines
 
 
-OPENED: Final = frozenset({Verdict.ESCAPED, Verdict.UNCLEAR})
+OPENED: Final = frozenset({ProbeVerdict.ESCAPED, ProbeVerdict.UNCLEAR})
 
 
 def summary(report: Report) -> str:
@@ -161,7 +161,7 @@ def summary(report: Report) -> str:
             f"{impossible} not possible here"
         )
     counts = ", ".join(
-        f"{report.count(verdict)} {verdict.value}" for verdict in Verdict if report.count(verdict)
+        f"{report.count(verdict)} {verdict.value}" for verdict in ProbeVerdict if report.count(verdict)
     )
     left_out = ""
     if options.without & ~report.layers:
@@ -206,7 +206,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "vmm_layers": layers.names(report.vmm_layers),
         "cannot_be_left_out": layers.names(report.kept),
         "status": report.status,
-        "counts": {verdict.value: report.count(verdict) for verdict in Verdict},
+        "counts": {verdict.value: report.count(verdict) for verdict in ProbeVerdict},
         "also_gone": {
             layers.NAMES[layer]: layers.names(gone) for layer, gone in report.also_gone.items() if gone
         },

@@ -82,7 +82,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-class Verdict(enum.Enum):
+class ProbeVerdict(enum.Enum):
     """What a result means. The values are those of the JSON report, and what tables show."""
 
     CONTAINED = "contained"
@@ -97,7 +97,7 @@ class Verdict(enum.Enum):
     """Neither success nor a layer's doing: nobody may call that contained."""
 
 
-BAD: Final = frozenset({Verdict.ESCAPED, Verdict.UNCLEAR})
+BAD: Final = frozenset({ProbeVerdict.ESCAPED, ProbeVerdict.UNCLEAR})
 """The verdicts that fail an audit."""
 
 # Errors that only a resource limit of the device process gives, by call where others can give it too.

@@ -17,7 +17,7 @@ from kvmbox.lean import Value
 from kvmbox.tools.bench import guest_output, memory, peer
 from kvmbox.tools.bench.child import Child, MeasurementError, end_all
 from kvmbox.tools.bench.plan import START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words
-from kvmbox.tools.bench.runner import Outcome
+from kvmbox.tools.bench.runner import StepResult
 
 KVMBOX: Final = (sys.executable, "-P", "-c", "from kvmbox.cli.entry import entry_point; entry_point()")
 FLOOR: Final = (
@@ -107,7 +107,7 @@ class Jobs(Value):
     timeout: float
     guest_cpus: int = 1
 
-    def measure(self, job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def measure(self, job: Job, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         """Make one measurement. What goes wrong with it is in the outcome."""
         try:
             match job:
@@ -126,7 +126,7 @@ class Jobs(Value):
                 case "crowd":
                     return self._crowd(configuration, rows)
         except MeasurementError as error:
-            return Outcome({}, str(error))
+            return StepResult({}, str(error))
 
     def _kvmbox(self, configuration: Configuration, *arguments: str, bound: bool = True) -> Child:
         # All bytes of both consoles: the rows print lines of equal characters, and QEMU shows each.
@@ -155,13 +155,13 @@ class Jobs(Value):
             command = peer.command(image, asked.split(), self.guest_cpus) + ["-vga", "std"] * shows
         return Child(command, timeout=self.timeout, cpu=self.cpu if bound else None)
 
-    def _accesses(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def _accesses(self, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         guest = NATIVE_GUEST if rows[0].job == "native" else GUEST
         asked = " ".join(words(rows, self.plan))
         shows = rows[0].job == "graphics"
         return self._finish(self._guest(configuration, asked, guest=guest, shows=shows), configuration, rows)
 
-    def _disk(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def _disk(self, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         """The host has the disk in memory. QEMU is not bound to one CPU: it reads by another thread."""
         virtio = rows[0].job == "virtio"
         asked = " ".join(words(rows, self.plan))
@@ -177,7 +177,7 @@ class Jobs(Value):
             arguments = (*COUNTED, "--disk", disk, "--append", asked, GUEST)
             return self._finish(self._kvmbox(configuration, *arguments), configuration, rows)
 
-    def _network(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def _network(self, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         """A program at the other end of a Unix socket sends back what it gets. QEMU as in `_disk`."""
         asked = " ".join(words(rows, self.plan))
         with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
@@ -193,7 +193,7 @@ class Jobs(Value):
                 arguments = (*COUNTED, "--net", net, "--append", asked, GUEST)
                 return self._finish(self._kvmbox(configuration, *arguments), configuration, rows)
 
-    def _finish(self, child: Child, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def _finish(self, child: Child, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         with child:
             status = child.finish()
         values = values_of(bytes(child.output), rows, self.tsc_khz)
@@ -201,17 +201,17 @@ class Jobs(Value):
         expected = peer.ENDED if configuration.kind == "qemu" else 0
         if status != expected or len(values) < len(rows):
             problem = child.reason(status) if status != expected else "no result"
-        return Outcome(values, problem)
+        return StepResult(values, problem)
 
-    def _start_of_qemu(self, configuration: Configuration, row: str, *, bound: bool) -> Outcome:
+    def _start_of_qemu(self, configuration: Configuration, row: str, *, bound: bool) -> StepResult:
         # QEMU has no port by which START_GUEST could end it; GUEST does as little, and has one.
         with self._guest(configuration, "bare=1", bound=bound) as child:
             status = child.finish()
             if status != peer.ENDED or child.ended is None:
-                return Outcome({}, child.reason(status))
-            return Outcome({row: child.ended - child.started})
+                return StepResult({}, child.reason(status))
+            return StepResult({row: child.ended - child.started})
 
-    def _start(self, configuration: Configuration) -> Outcome:
+    def _start(self, configuration: Configuration) -> StepResult:
         if configuration.kind == "qemu":
             return self._start_of_qemu(configuration, "start", bound=True)
         with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
@@ -219,16 +219,16 @@ class Jobs(Value):
             with self._kvmbox(configuration, "--json", path, "--no-exit-samples", START_GUEST) as child:
                 status = child.finish()
                 if status != 0 or child.ended is None:
-                    return Outcome({}, child.reason(status))
+                    return StepResult({}, child.reason(status))
                 wall = child.ended - child.started
             try:
                 with open(path, "rb") as file:
                     parts = stages(json.load(file), wall)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                return Outcome({"start": wall}, f"no stages: {error}")
-        return Outcome({"start": wall} | parts)
+                return StepResult({"start": wall}, f"no stages: {error}")
+        return StepResult({"start": wall} | parts)
 
-    def _boots(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def _boots(self, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         (row,) = rows
         if configuration.kind == "qemu":
             return self._start_of_qemu(configuration, row.name, bound=False)
@@ -244,15 +244,15 @@ class Jobs(Value):
             took = time.monotonic_ns() - begun
         for result in (first, *results):
             if result.status != 0:
-                return Outcome({}, result.reason)
-        return Outcome({row.name: took / WARM_BOOTS})
+                return StepResult({}, result.reason)
+        return StepResult({row.name: took / WARM_BOOTS})
 
-    def _memory(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def _memory(self, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         wanted = {row.name for row in rows}
         values: dict[str, float] = {}
         with self._guest(configuration, "hold", bound=False) as child:
             if not child.read_until(lambda: guest_output.HOLDING in child.output):
-                return Outcome({}, child.reason(child.finish()))
+                return StepResult({}, child.reason(child.finish()))
             pids = memory.family(child.pid)
             if "pss" in wanted:
                 values["pss"] = memory.pss(pids)
@@ -260,10 +260,10 @@ class Jobs(Value):
                 if "memory_alone" in wanted:
                     values["memory_alone"] = memory.alone(pids)
             except MeasurementError as error:
-                return Outcome(values, str(error))
-        return Outcome(values)
+                return StepResult(values, str(error))
+        return StepResult(values)
 
-    def _crowd(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def _crowd(self, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         """IN from LSR with company: `vms_N` are N such guests, `load_N` is one beside N busy loops."""
         values: dict[str, float] = {}
         for row in rows:
@@ -278,10 +278,10 @@ class Jobs(Value):
                 for child in guests:
                     outcome = self._finish(child, configuration, [row])
                     if outcome.problem:
-                        return Outcome(values, outcome.problem)
+                        return StepResult(values, outcome.problem)
                     slowest = max(slowest, outcome.values[row.name])
                 values[row.name] = slowest
-        return Outcome(values)
+        return StepResult(values)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import re
 from typing import Final
 
 from kvmbox.errors import HostOutputError, UsageError
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.bench import report
 from kvmbox.tools.bench.answer import TABLES
 from kvmbox.tools.bench.plan import QEMU
@@ -44,7 +44,7 @@ def check(path: str, text: str) -> None:
 def read(path: str) -> str:
     """The text of the page in the file `path`. Raises UsageError."""
     try:
-        with os.fdopen(open_regular(path), "r", encoding="utf-8") as file:
+        with os.fdopen(open_regular_file(path), "r", encoding="utf-8") as file:
             return file.read()
     except OSError as error:
         raise UsageError(f"--page: cannot read '{path}': {error.strerror}") from error

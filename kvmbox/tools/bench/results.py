@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from kvmbox.errors import StartError, UsageError
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.bench.plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
 
 SCHEMA: Final = "kvmbox-bench/2"
@@ -257,7 +257,7 @@ def _no_constant(name: str) -> float:
 def load(path: str) -> Results:
     """The results in the file `path`. StartError if it cannot be read, UsageError if it is not one."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with os.fdopen(open_regular_file(path), "rb") as file:
             text = file.read(MAX_FILE + 1)
     except OSError as error:
         raise StartError(f"cannot read '{path}': {error.strerror}") from error

@@ -19,14 +19,14 @@ from kvmbox.tools.bench.results import Results
 _T = TypeVar("_T")
 
 
-class Outcome(Value):
+class StepResult(Value):
     """What one measurement gave: row → value, and what went wrong, if anything."""
 
     values: Mapping[str, float] = MappingProxyType({})
     problem: str = ""
 
 
-Measure: TypeAlias = Callable[[Job, Configuration, Sequence[Row]], Outcome]
+Measure: TypeAlias = Callable[[Job, Configuration, Sequence[Row]], StepResult]
 
 
 class Step(Value):

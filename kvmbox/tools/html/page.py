@@ -59,9 +59,9 @@ def block(value: str) -> str:
     return f'<pre tabindex="0">{lines(value.rstrip())}</pre>\n'
 
 
-def facts(told: Mapping[str, str]) -> str:
+def facts(fields: Mapping[str, str]) -> str:
     """Names, and what is to be said of each."""
-    rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in told.items())
+    rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in fields.items())
     return f"<dl>{rows}</dl>\n"
 
 

@@ -53,7 +53,7 @@ class VgaWindow:
 
 
 OF_PCI = (layout.PCI_MEMORY, layout.PCI_MEMORY_END, False)
-"""Where registers of PCI functions may be, if there are some: see `Machine`."""
+"""Where registers of PCI functions may be, if there are some: see `BareMachine`."""
 
 
 class QtestHost:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from kvmbox import __version__
-from kvmbox.tools.qtest.machine import Machine
+from kvmbox.tools.qtest.bare_machine import BareMachine
 
 QEMU_DIALECT: Final = (10, 0, 0)
 MAX_COMMAND: Final = 1 << 16
@@ -94,7 +94,11 @@ class QmpServer:
     """One QMP client: a `server.Handler`. `send` takes what goes to the client."""
 
     def __init__(
-        self, machine: Machine, send: Callable[[bytes], None], *, wall_clock: Callable[[], float] = time.time
+        self,
+        machine: BareMachine,
+        send: Callable[[bytes], None],
+        *,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """`wall_clock` gives seconds since 1970, for the time stamps of events."""
         self._machine = machine

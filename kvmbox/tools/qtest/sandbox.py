@@ -1,7 +1,7 @@
 """Where the models of a qtest machine run: in jailed processes as those of a run, or in this process.
 
 with open_sandbox("process") as sandbox:      # first: the spawner must not inherit anything
-    machine = Machine(board, memory, ...)
+    machine = BareMachine(board, memory, ...)
     sandbox.connect(machine, board)           # from here the machine answers
     ...
     sandbox.check()                           # a process that died is named, also between requests
@@ -21,7 +21,7 @@ from kvmbox.remote.direct import direct_channels
 from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.watchdog import Watchdog
-from kvmbox.tools.qtest.machine import Machine
+from kvmbox.tools.qtest.bare_machine import BareMachine
 
 
 class Sandbox:
@@ -33,7 +33,7 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         """No process is left."""
 
-    def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
+    def connect(self, machine: BareMachine, board: Sequence[DeviceSpec]) -> None:
         """Start the models of `board` and give their channels to `machine`. Raises SandboxError."""
         channels = direct_channels(
             board, machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed
@@ -82,7 +82,7 @@ class ProcessSandbox(Sandbox):
         self._placement.close()
         os.sched_setaffinity(0, self._found_affinity)
 
-    def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
+    def connect(self, machine: BareMachine, board: Sequence[DeviceSpec]) -> None:
         """See Sandbox."""
         from kvmbox.sandbox.seccomp import device_filter
 

@@ -18,10 +18,10 @@ from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.patience import printable
 from kvmbox.tools.qtest import protocol
-from kvmbox.tools.qtest.machine import Machine
+from kvmbox.tools.qtest.bare_machine import BareMachine
+from kvmbox.tools.qtest.dialogue import Dialogue, IrqWatch
 from kvmbox.tools.qtest.sandbox import open_sandbox
 from kvmbox.tools.qtest.server import Connection, LineReader, Terminated, end_on_sigterm, send_to, serve
-from kvmbox.tools.qtest.session import IrqWatch, Session
 
 SERIAL_PORTS = ("COM1", "COM2", MMIO_UART)
 """Present on a qtest board: those with interrupt lines of their own."""
@@ -51,7 +51,7 @@ class Client(Value):
 def run_server(
     options: QtestOptions,
     connect: Callable[[ExitStack], Client],
-    more: Callable[[ExitStack, Machine], list[Connection]] | None = None,
+    more: Callable[[ExitStack, BareMachine], list[Connection]] | None = None,
 ) -> None:
     """Serve one client to its end, or to SIGTERM. `connect` gets it once the devices are ready, `more` adds
     connections.
@@ -74,13 +74,13 @@ def run_server(
                 )
             )
             irqs = IrqWatch()
-            machine = Machine(board, memory, irqs.changed)
+            machine = BareMachine(board, memory, irqs.changed)
             sandbox.connect(machine, board)
             client = connect(cleanup)
             send = send_to(client.output, is_socket=client.is_socket)
             if client.log is not None:
                 send = _logged(send, client.log, b"S")
-            session = Session(machine, irqs, send)
+            session = Dialogue(machine, irqs, send)
             handle: Callable[[bytes], None] = session.handle
             if client.log is not None:
                 handle = _logged(handle, client.log, b"R")

@@ -135,7 +135,7 @@ def serve(connections: Sequence[Connection], sandbox: Sandbox) -> None:
         poll.register(descriptor, select.POLLIN)
     sandbox.watch(poll)
     while True:
-        _look_at_outboxes(by_descriptor, poll)
+        _check_outboxes(by_descriptor, poll)
         for descriptor, _ in poll.poll():
             connection = by_descriptor.get(descriptor)
             if connection is None:
@@ -161,7 +161,7 @@ def serve(connections: Sequence[Connection], sandbox: Sandbox) -> None:
                 return
 
 
-def _look_at_outboxes(connections: dict[int, Connection], poll: select.poll) -> None:
+def _check_outboxes(connections: dict[int, Connection], poll: select.poll) -> None:
     """Wait for room where answers wait, and forget the clients that are gone or were dropped."""
     for descriptor, connection in tuple(connections.items()):
         if connection.outbox is None:

@@ -130,8 +130,8 @@ def _status(status: int) -> str:
 
 
 def _complete_text(request: Request) -> str:
-    told = [f"(tag {one & 0xFFFF_FFFF}): {_status(one >> 32)}" for one in protocol.completions(request)]
-    return f"complete {', '.join(told)}"
+    ended = [f"(tag {one & 0xFFFF_FFFF}): {_status(one >> 32)}" for one in protocol.completions(request)]
+    return f"complete {', '.join(ended)}"
 
 
 def _chains_text(request: Request) -> str:

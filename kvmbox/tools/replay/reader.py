@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 from kvmbox.errors import RecordingError
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import ChannelHeader, End, EndReason, Record, RequestCheck
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 
 READ_SIZE: Final = 1 << 16
 INFLATE_SIZE: Final = 1 << 20
@@ -19,7 +19,7 @@ INFLATE_SIZE: Final = 1 << 20
 
 
 @dataclass(slots=True)
-class Ending:
+class RecordingEnd:
     """How the recording ended, once it was read to its end: `end` is None if it was cut.
 
     `checked` is whether the checksum behind all of it was there, and right.
@@ -46,12 +46,12 @@ class RecordingReader:
     def __init__(self, path: str) -> None:
         """Open `path` and read its header. Raises RecordingError, whose text names the file."""
         self.path = path
-        self.ending: Ending | None = None
+        self.ending: RecordingEnd | None = None
         self.inject: tuple[str, ...] = ()
         """The faults between the devices and the guest, as `kvmbox run --inject` had them."""
         self._checked = True
         try:
-            self._file: BinaryIO = os.fdopen(open_regular(path), "rb")
+            self._file: BinaryIO = os.fdopen(open_regular_file(path), "rb")
         except OSError as error:
             raise RecordingError(f"cannot read the recording '{path}': {error.strerror}") from error
         try:
@@ -126,7 +126,7 @@ class RecordingReader:
             rest = data[position:]
         if rest and end is not None:
             raise RecordingError("bytes behind its end mark")
-        self.ending = Ending(number, end, self._checked)
+        self.ending = RecordingEnd(number, end, self._checked)
 
     def _inflate(self) -> Iterator[bytes]:
         stream = zlib.decompressobj()

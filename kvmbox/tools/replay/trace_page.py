@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.tools.html.page import block, page, table, text
+from kvmbox.tools.html.page import block, page, text
 from kvmbox.tools.replay.describe import moment, record_line
 from kvmbox.tools.replay.lanes import DEVICE, LINE, PROCESS, Key, Lanes
 from kvmbox.tools.replay.trace import Summary, device_name, headline, line_name, tables
@@ -81,8 +81,8 @@ def trace_page(name: str, summary: Summary, lanes: Lanes, kept: Kept) -> str:
     return page(f"kvmbox trace: {name}", "".join(body))
 
 
-def _table(name: str, told: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
-    titles, rows = told
+def _table(name: str, titled_rows: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
+    titles, rows = titled_rows
     if not rows:
         return ""
     more = len(rows) - MOST_ROWS

@@ -8,7 +8,7 @@ from kvmbox.host.typed import WAIT_SLICE_S
 from kvmbox.tools.smoke import host
 from kvmbox.tools.smoke.executor import Executor
 from kvmbox.tools.smoke.model import Test, TestResult
-from kvmbox.tools.smoke.session import Session
+from kvmbox.tools.smoke.progress import Progress
 from kvmbox.tools.smoke.verdict import boot_of
 
 
@@ -17,7 +17,7 @@ def run_test(test: Test, executor: Executor, *, timeout: float | None = None) ->
 
     Raises what the executor raises.
     """
-    session = Session([test], skip=host.why_skipped)
+    session = Progress([test], skip=host.why_skipped)
     while not session.finished:
         found = session.next()
         if isinstance(found, Test):

@@ -78,11 +78,11 @@ class Artefacts:
     def keep(self, result: TestResult, boot: Boot) -> TestResult:
         """Write what there is of a failure; the result with the files."""
         kept, _ = self._kept.pop(result.test.key, (None, None))
-        if not result.verdict.is_failure or result.told is None:
+        if not result.verdict.is_failure or result.decisive is None:
             if kept is not None:  # a failure that is tolerated, or a flaky test that may be
                 self.discard(kept)
             return result
-        seen = result.told.observation
+        seen = result.decisive.observation
         folder = os.path.join(self.folder, self._name(result.test))
         files = [os.path.join(folder, CONSOLE), os.path.join(folder, REPORT)]
         try:
@@ -93,7 +93,9 @@ class Artefacts:
                         os.replace(os.path.basename(path), name, src_dir_fd=root, dst_dir_fd=directory)
                         files.append(final)
                         seen = seen.replaced(messages=seen.messages.replace(path, final))
-                result = result.replaced(told=result.told.replaced(observation=seen), files=tuple(files))
+                result = result.replaced(
+                    decisive=result.decisive.replaced(observation=seen), files=tuple(files)
+                )
                 write_beside(CONSOLE, seen.output, directory=directory)
                 report = _report(result, boot).encode("utf-8", "backslashreplace")
                 write_beside(REPORT, report, directory=directory)
@@ -139,8 +141,8 @@ def _left_by(boot: Boot) -> list[tuple[str, str]]:
 
 
 def _report(result: TestResult, boot: Boot) -> str:
-    assert result.told is not None
-    seen = result.told.observation
+    assert result.decisive is not None
+    seen = result.decisive.observation
     lines = [
         f"test     {result.test.key}",
         f"from     {result.test.origin}",

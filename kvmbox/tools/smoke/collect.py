@@ -12,7 +12,7 @@ from kvmbox.boot import bundled
 from kvmbox.errors import UsageError
 from kvmbox.kvm.cpuid.model import parse_model
 from kvmbox.lean import Value
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.smoke.model import DEFAULT_TIMEOUT_S, Origin, Test
 from kvmbox.tools.smoke.suite import parse_suite, suite_name
 from kvmbox.tools.smoke.unittests_cfg import parse_unittests_cfg
@@ -98,7 +98,7 @@ def _is_image(path: str) -> bool:
     if ending:
         return ending in IMAGE_ENDINGS
     try:
-        with open(open_regular(path), "rb") as file:
+        with open(open_regular_file(path), "rb") as file:
             return file.read(len(_ELF)) == _ELF
     except OSError:
         return False
@@ -173,7 +173,7 @@ def check_options(test: Test) -> None:
 
 def _read(path: str) -> str:
     try:
-        with open(open_regular(path), "rb") as file:
+        with open(open_regular_file(path), "rb") as file:
             data = file.read(MOST_SUITE_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read the suite '{path}': {error.strerror}") from error

@@ -27,7 +27,7 @@ from kvmbox import __version__
 from kvmbox.boot import bundled
 from kvmbox.errors import StartError
 from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.smoke import dask_worker
 from kvmbox.tools.smoke.model import Boot, Observation, no_result
 from kvmbox.tools.smoke.remote_values import boot_data, observation_from, with_files
@@ -537,5 +537,5 @@ def _key(path: str, content: bytes) -> str:
 
 
 def _read(path: str) -> bytes:
-    with open(open_regular(path), "rb") as file:
+    with open(open_regular_file(path), "rb") as file:
         return file.read()

@@ -11,9 +11,9 @@ from typing import Final
 from kvmbox.tools.smoke.artefacts import Artefacts
 from kvmbox.tools.smoke.executor import Executor
 from kvmbox.tools.smoke.model import Boot, Observation, Test, TestResult
+from kvmbox.tools.smoke.progress import Progress
 from kvmbox.tools.smoke.reporter import Plan, Reporter
 from kvmbox.tools.smoke.schedule import seconds_left
-from kvmbox.tools.smoke.session import Session
 from kvmbox.tools.smoke.summary import Summary, in_order
 from kvmbox.tools.smoke.verdict import boot_of
 
@@ -32,7 +32,7 @@ class Engine:
 
     def __init__(
         self,
-        session: Session,
+        session: Progress,
         executor: Executor,
         reporters: Sequence[Reporter],
         *,
@@ -72,7 +72,7 @@ class Engine:
     def _loop(self) -> None:
         while True:
             self._raise_failure()
-            self._look_for_signals()
+            self._check_signals()
             self._begin_boots()
             if not self._running:
                 return
@@ -84,12 +84,12 @@ class Engine:
             self._boot_ended(future)
 
     def _finish(self, began: float) -> Summary:
-        self._look_for_signals()
+        self._check_signals()
         self._executor.cancel()
         if not self._session.finished:
             self._session.stop("kvmbox failed")
         for result in self._session.abandon():
-            self._tell(result)
+            self._report(result)
         for _, boot in self._running.values():
             if self._artefacts is not None:
                 self._artefacts.discard(boot)
@@ -102,11 +102,11 @@ class Engine:
         self._each(lambda reporter: reporter.end(summary))
         return summary
 
-    def _each(self, tell: Callable[[Reporter], None]) -> None:
+    def _each(self, call: Callable[[Reporter], None]) -> None:
         """Tell every reporter. One that fails hears no more; the first failure ends the session."""
         for reporter in tuple(self._reporters):
             try:
-                tell(reporter)
+                call(reporter)
             except Exception as error:  # noqa: BLE001 - raised by `_raise_failure`
                 self._reporters.remove(reporter)
                 self._failure = self._failure or error
@@ -118,7 +118,7 @@ class Engine:
         if self._failure is not None:
             raise self._failure
 
-    def _look_for_signals(self) -> None:
+    def _check_signals(self) -> None:
         if not self._was_interrupted and self._interrupted():
             self._was_interrupted = True
             self._session.stop(INTERRUPTED)
@@ -130,12 +130,12 @@ class Engine:
             if found is None:
                 return
             if isinstance(found, TestResult):
-                self._tell(found)
+                self._report(found)
                 continue
             test = found
             files = self._artefacts.next_files() if self._artefacts is not None else {}
             boot = boot_of(test, timeout=self._timeout, **files)
-            self._tell_of_boot(test)
+            self._report_boot(test)
             future = self._executor.submit(boot)
             self._running[future] = (test, boot)
             future.add_done_callback(self._ended.put)
@@ -153,7 +153,7 @@ class Engine:
         if result is not None:
             if self._artefacts is not None:
                 result = self._kept(self._artefacts, result, boot)
-            self._tell(result)
+            self._report(result)
         if self._session.stopped is not None:  # --fail-fast
             self._executor.cancel()
 
@@ -165,10 +165,10 @@ class Engine:
             self._failure = self._failure or error
             return result
 
-    def _tell_of_boot(self, test: Test) -> None:
+    def _report_boot(self, test: Test) -> None:
         self._each(lambda reporter: reporter.boot(test))
 
-    def _tell(self, result: TestResult) -> None:
+    def _report(self, result: TestResult) -> None:
         self._each(lambda reporter: reporter.result(result))
 
     def _tick(self) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Final
 
 from kvmbox.kvm.system import Kvm
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.smoke.model import Test
 
 MOST_CHECKED: Final = 4096
@@ -29,7 +29,7 @@ def why_skipped(test: Test, *, hardware: Callable[[], bool] | None = None) -> st
 def _content(path: str) -> str | None:
     """The text of a small file without the line end, as a shell's $(cat FILE); None if it cannot be read."""
     try:
-        descriptor = open_regular(path)
+        descriptor = open_regular_file(path)
     except OSError:
         return None
     try:

@@ -209,17 +209,17 @@ class Attempt(Value):
 
 
 class TestResult(Value):
-    """What became of a test. `attempts` are all of its boots; `told` is the one that the verdict tells of."""
+    """What became of a test. `decisive` is the boot that the verdict is of."""
 
     __test__ = False
 
     test: Test
     verdict: Verdict
     reason: str = ""
-    told: Attempt | None = None
+    decisive: Attempt | None = None
     boots: int = 0
     passed: int = 0
     seconds: float = 0.0
     """The wall time of all boots together."""
     files: tuple[str, ...] = ()
-    """What is kept of the boot that is told of: console, crash report, recording, core file."""
+    """What is kept of the decisive boot: console, crash report, recording, core file."""

@@ -10,7 +10,7 @@ from typing import Final, TextIO
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.beside import SHARED, write_beside
 from kvmbox.host.serial import open_for_writing, reason
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.smoke.history import MOST_BYTES, History
 
 STDOUT: Final = "-"
@@ -61,7 +61,7 @@ def default_history_path(suites: Sequence[str], environment: Mapping[str, str]) 
 def read_history(path: str) -> History:
     """The history in a file; an empty one where there is no file. Raises UsageError."""
     try:
-        with open(open_regular(path), "rb") as file:
+        with open(open_regular_file(path), "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         return History()

@@ -41,10 +41,10 @@ class Screens:
         return found and f"<h{level}>Screen</h{level}>\n{found}"
 
     def _graphics(self, picture: Mapping[str, Any]) -> str:
-        told = f"a picture of {int(picture['width'])} x {int(picture['height'])} pixels"
+        alt = f"a picture of {int(picture['width'])} x {int(picture['height'])} pixels"
         if picture["png"] is None:
-            return f'<p class="dim">{told}, which is too large for this page</p>\n'
-        return self._image(base64.b64decode(picture["png"], validate=True), told) or _left_out(told)
+            return f'<p class="dim">{alt}, which is too large for this page</p>\n'
+        return self._image(base64.b64decode(picture["png"], validate=True), alt) or _left_out(alt)
 
     def _text(self, screen: Mapping[str, Any]) -> str:
         """Characters in their colours; only characters where nothing draws them."""
@@ -62,8 +62,8 @@ class Screens:
             cursor = None
         mode = MODE_3.replaced(columns=columns, rows=len(rows))
         with suppress(UsageError):  # without kvmbox[screen]
-            told = f"text on the screen: {' '.join(shown.split())[:MOST_ALT]}"
-            return self._image(pixels_of(mode, codes, attributes, cursor).png(), told) or block(shown)
+            alt = f"text on the screen: {' '.join(shown.split())[:MOST_ALT]}"
+            return self._image(pixels_of(mode, codes, attributes, cursor).png(), alt) or block(shown)
         return block(shown)
 
     def _image(self, png: bytes, alt: str) -> str:
@@ -78,5 +78,5 @@ class Screens:
         return f'<img src="data:image/png;base64,{data}" alt="{text(alt)}">\n'
 
 
-def _left_out(told: str) -> str:
-    return f'<p class="dim">{told}, which is left out: this page has too many pictures</p>\n'
+def _left_out(alt: str) -> str:
+    return f'<p class="dim">{alt}, which is left out: this page has too many pictures</p>\n'

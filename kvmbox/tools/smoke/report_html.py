@@ -68,12 +68,12 @@ class HtmlReporter(Reporter):
 
     def end(self, summary: Summary) -> None:
         """Write the page."""
-        told = f"{summary.boots} boots in {in_seconds(summary.seconds)}"
+        line = f"{summary.boots} boots in {in_seconds(summary.seconds)}"
         if summary.stopped:
-            told += f"; ended early: {summary.stopped}"
+            line += f"; ended early: {summary.stopped}"
         order = sorted(summary.results, key=lambda one: not one.verdict.is_failure)
         body = [
-            f'<p class="dim">{text(told)}</p>',
+            f'<p class="dim">{text(line)}</p>',
             timeline(self._spans[:MOST_BARS], summary.seconds),
             _filters(summary.results),
             "<h2>Tests</h2>",
@@ -84,11 +84,11 @@ class HtmlReporter(Reporter):
     def _entry(self, result: TestResult) -> str:
         label, verdict = self._plan.label(result.test), result.verdict
         time = f'<span class="dim">{in_seconds(result.seconds)}</span>' if result.boots else ""
-        told = None if result.told is None else result.told.observation
+        decisive = None if result.decisive is None else result.decisive.observation
         shown = ""
-        if told is not None:
-            shown = seen(told, {"Console": excerpt(told.output)}, told.messages, level=3)
-            shown += self._screens.shown(told.screen, level=3)
+        if decisive is not None:
+            shown = seen(decisive, {"Console": excerpt(decisive.output)}, decisive.messages, level=3)
+            shown += self._screens.shown(decisive.screen, level=3)
         return (
             f'<details data-kind="{verdict.value}" data-text="{text(f"{label} {result.reason}".lower())}"'
             f"{' open' if verdict.is_failure else ''}>\n"
@@ -98,18 +98,18 @@ class HtmlReporter(Reporter):
         )
 
     def _facts(self, result: TestResult) -> str:
-        told = {"from": str(result.test.origin)}
+        entries = {"from": str(result.test.origin)}
         before = self._before.get(result.test.key)
         if before is not None and before is not result.verdict:
-            told["last time"] = before.value
+            entries["last time"] = before.value
         if result.boots > 1:
-            told["boots"] = f"{result.passed} of {result.boots} passed"
-        if result.told is not None and result.told.observation.hint:
-            told["hint"] = result.told.observation.hint
-        told |= {f"kept {number}": file for number, file in enumerate(result.files, 1)}
+            entries["boots"] = f"{result.passed} of {result.boots} passed"
+        if result.decisive is not None and result.decisive.observation.hint:
+            entries["hint"] = result.decisive.observation.hint
+        entries |= {f"kept {number}": file for number, file in enumerate(result.files, 1)}
         if result.verdict.is_failure:
-            told["again"] = self._again(result.test)
-        return facts(told)
+            entries["again"] = self._again(result.test)
+        return facts(entries)
 
 
 def seen(ending: Ending, consoles: Mapping[str, Excerpt], messages: str, *, level: int) -> str:
@@ -117,8 +117,8 @@ def seen(ending: Ending, consoles: Mapping[str, Excerpt], messages: str, *, leve
     that of the headings.
     """
     parts = {title: _console(kept) for title, kept in consoles.items()}
-    told = {"Crash report": ending.summary, "Messages of kvmbox": messages}
-    parts |= {title: block(part) for title, part in told.items() if part.strip()}
+    texts = {"Crash report": ending.summary, "Messages of kvmbox": messages}
+    parts |= {title: block(part) for title, part in texts.items() if part.strip()}
     shown = "".join(f"<h{level}>{text(title)}</h{level}>\n{part}" for title, part in parts.items() if part)
     if ending.crash_report != ending.summary:
         whole = block(ending.crash_report)
@@ -162,10 +162,10 @@ def timeline(spans: Sequence[Span], seconds: float) -> str:
     for one in sorted(spans, key=lambda span: span.start):
         lane = next((number for number, end in enumerate(free) if end <= one.start), len(free))
         free[lane : lane + 1] = [one.end]
-        told = f"{one.label}: {one.verdict.value}, {in_seconds(one.end - one.start)}"
+        title = f"{one.label}: {one.verdict.value}, {in_seconds(one.end - one.start)}"
         width = max((one.end - one.start) * scale - 0.5, 0.5)
         bar = _rect(_class(one.verdict), _LEFT + one.start * scale, lane, width)
-        bars.append(f"{bar}<title>{text(told)}</title></rect>")
+        bars.append(f"{bar}<title>{text(title)}</title></rect>")
     height = len(free) * _LANE
     lanes = "".join(
         f'<text x="0" y="{number * _LANE + 14}">worker {number + 1}</text>'

@@ -62,7 +62,7 @@ class JsonReporter(Reporter):
 
 
 def _result(result: TestResult) -> dict[str, Any]:
-    seen = result.told.observation if result.told is not None else None
+    seen = result.decisive.observation if result.decisive is not None else None
     fields: dict[str, Any] = {
         "test": result.test.key,
         "suite": result.test.suite,

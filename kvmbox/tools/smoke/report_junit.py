@@ -67,8 +67,8 @@ def _case(result: TestResult) -> ElementTree.Element:
         tag = "error" if result.verdict in ERRORS else "failure"
         element = ElementTree.SubElement(case, tag, message=_valid(result.reason or kind), type=kind)
         element.text = _valid("\n".join(_details(result)))
-    if result.told is not None:
-        seen = result.told.observation
+    if result.decisive is not None:
+        seen = result.decisive.observation
         out = decode(seen.output[-KEPT_OUTPUT:])
         if seen.crash_report:
             out += f"\n--- crash report ---\n{seen.crash_report}\n"
@@ -83,10 +83,10 @@ def _details(result: TestResult) -> Iterable[str]:
     yield f"{result.test.origin}: {result.verdict.value}: {result.reason}"
     if result.boots > 1:
         yield f"{result.passed} of {result.boots} boots passed"
-    if result.told is not None:
-        yield f"status {result.told.observation.status}"
-        if result.told.observation.hint:
-            yield f"hint: {result.told.observation.hint}"
+    if result.decisive is not None:
+        yield f"status {result.decisive.observation.status}"
+        if result.decisive.observation.hint:
+            yield f"hint: {result.decisive.observation.hint}"
     yield from (f"kept: {file}" for file in result.files)
 
 

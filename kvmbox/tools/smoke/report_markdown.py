@@ -30,12 +30,12 @@ class MarkdownReporter(Reporter):
             + (f"; ended early: {_cell(summary.stopped)}" if summary.stopped else ""),
             "",
         ]
-        told = sorted(
+        worst = sorted(
             (one for one in summary.results if one.verdict is not Verdict.PASS),
             key=lambda one: not one.verdict.is_failure,
         )
         passed = [one for one in summary.results if one.verdict is Verdict.PASS]
-        rows = [*told, *passed]
+        rows = [*worst, *passed]
         lines += [
             "| test | verdict | time | reason |",
             "|---|---|---|---|",
@@ -53,9 +53,9 @@ class MarkdownReporter(Reporter):
         return f"| {label} | {result.verdict.value} | {time} | {_cell(result.reason)} |"
 
     def _details(self, result: TestResult) -> list[str]:
-        if result.told is None:
+        if result.decisive is None:
             return []
-        seen = result.told.observation
+        seen = result.decisive.observation
         parts = [*tail(seen.output), *(printable(line) for line in seen.summary.splitlines())]
         if not parts:
             return []

@@ -82,9 +82,9 @@ def result_lines(result: TestResult, plan: Plan, again: Callable[[Test], str] | 
     time = f"  {in_seconds(result.seconds)}" if result.boots else ""
     reason = f"  {printable(result.reason)}" if result.reason else ""
     lines = [f"{WORDS[result.verdict]:<{_WIDTH}}  {printable(plan.label(result.test))}{time}{reason}"]
-    if not result.verdict.is_failure or result.told is None:
+    if not result.verdict.is_failure or result.decisive is None:
         return lines
-    seen = result.told.observation
+    seen = result.decisive.observation
     if seen.hint:
         lines.append(f"    hint: {printable(seen.hint)}")
     shown = tail(seen.output)

@@ -47,9 +47,9 @@ class TapReporter(Reporter):
             self._write(f"Bail out! {printable(summary.stopped)}\n")
 
     def _diagnostics(self, result: TestResult) -> list[str]:
-        if result.verdict is Verdict.SKIP or result.told is None:
+        if result.verdict is Verdict.SKIP or result.decisive is None:
             return []
-        seen = result.told.observation
+        seen = result.decisive.observation
         lines = [
             "---",
             f"verdict: {result.verdict.value}",

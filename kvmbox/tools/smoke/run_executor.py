@@ -24,7 +24,7 @@ from kvmbox.host.child_command import child_command
 from kvmbox.outcome import KVMBOX_FAILED
 from kvmbox.tools.smoke.command_line import expectations, is_for_run, run_arguments
 from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, no_result
-from kvmbox.tools.smoke.watch import Watch
+from kvmbox.tools.smoke.output_watch import OutputWatch
 
 READ_SIZE: Final = 1 << 16
 MOST_OUTPUT: Final = 64 << 20
@@ -107,7 +107,7 @@ class _Run:
     def __init__(self, command: Sequence[str], boot: Boot) -> None:
         """Start it. Raises OSError."""
         self._boot = boot
-        self._watch = Watch(
+        self._watch = OutputWatch(
             boot.dialogue,
             () if expectations(boot) else boot.stop_all,
             [one for one in boot.stop_any if not is_for_run(one)],
@@ -151,10 +151,10 @@ class _Run:
         if status < 0:
             reason, hint = f"kvmbox was killed by {signal.Signals(-status).name}", None
         ending = no_result(status, reason or f"status {status}", hint).encoded()
-        told = _read_facts(facts)
-        if told.get("status") == status:
-            ending |= {name: value for name, value in told.items() if value}
-        screen = told.get("screen")
+        facts_read = _read_facts(facts)
+        if facts_read.get("status") == status:
+            ending |= {name: value for name, value in facts_read.items() if value}
+        screen = facts_read.get("screen")
         return Observation.decoded(
             ending,
             seconds=seconds,

@@ -12,16 +12,16 @@ from kvmbox.tools.smoke.text import in_seconds
 
 def run_page(command: str, ending: Ending, messages: str, wall: int) -> str:
     """The page. `command` is the line that was typed, `wall` the time that it took in ns."""
-    told = {"command": command, "status": str(ending.status), "time": in_seconds(wall / 1e9)}
-    told |= {"hint": ending.hint} if ending.hint else {}
+    fields = {"command": command, "status": str(ending.status), "time": in_seconds(wall / 1e9)}
+    fields |= {"hint": ending.hint} if ending.hint else {}
     consoles, more = {}, ""
     if isinstance(ending, RunResult):
-        told |= {"core file": ending.core} if ending.core else {}
+        fields |= {"core file": ending.core} if ending.core else {}
         consoles = {f"Console {port}": output for port, output in ending.facts["console"].items()}
         statistics = block(format_stats(ending.statistics, wall))
         screen = None if ending.screen is None else ending.screen.as_json()
         more = Screens().shown(screen, level=2)
         more += f"<details><summary>Statistics</summary>{statistics}</details>\n"
     return page(
-        f"kvmbox run: {ending.reason}", facts(told) + seen(ending, consoles, messages, level=2) + more
+        f"kvmbox run: {ending.reason}", facts(fields) + seen(ending, consoles, messages, level=2) + more
     )

@@ -131,17 +131,17 @@ def conclude(test: Test, attempts: Sequence[Attempt], files: tuple[str, ...] = (
     """The verdict on a test of all its boots (one at least): flaky if some passed, and some did not."""
     others = [one for one in attempts if one.judgement.verdict is not Verdict.PASS]
     passed = len(attempts) - len(others)
-    told = (others or attempts)[0]
+    decisive = (others or attempts)[0]
     for one in others:
-        if outranks(test, one.judgement.verdict, told.judgement.verdict):
-            told = one
-    verdict, reason = told.judgement.verdict, told.judgement.reason
+        if outranks(test, one.judgement.verdict, decisive.judgement.verdict):
+            decisive = one
+    verdict, reason = decisive.judgement.verdict, decisive.judgement.reason
     if others and passed:
         verdict = Verdict.PASS if test.allow_flaky else Verdict.FLAKY
         words = f"{passed} of {len(attempts)} boots passed"
         reason = f"{'flaky, which is allowed: ' if test.allow_flaky else ''}{words}; else: {reason}"
     # An error tells nothing of the guest, so it is not the failure that the suite knows.
-    is_known = told.judgement.verdict is not Verdict.ERROR
+    is_known = decisive.judgement.verdict is not Verdict.ERROR
     if verdict.is_failure and is_known and test.tolerate is not None:
         reason = (
             f"{test.tolerate} ({verdict.value}: {reason})" if reason else f"{test.tolerate} ({verdict.value})"
@@ -151,7 +151,7 @@ def conclude(test: Test, attempts: Sequence[Attempt], files: tuple[str, ...] = (
         test=test,
         verdict=verdict,
         reason=reason,
-        told=told,
+        decisive=decisive,
         boots=len(attempts),
         passed=passed,
         seconds=sum(one.observation.seconds for one in attempts),

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final, NoReturn
 
 from kvmbox.errors import ExpectError, KvmboxError, UsageError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.jail import linux
 from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.remote import prestart
@@ -29,7 +29,7 @@ from kvmbox.run.machine import Machine
 from kvmbox.run.result import RunResult
 from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox import scope
-from kvmbox.tools.warm.result import Order, WarmResult, pack_result, read_order
+from kvmbox.tools.warm.result import BootOrder, WarmResult, pack_result, read_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def live(channel: int, parent_pid: int, name: Callable[[], None], *, spawns: boo
         linux.die_with_parent(parent_pid)
         linux.unblock_signals(linux.SIGCHLD)
         name()
-        early.listen()
+        early_signals.listen()
         scope.OWN.take()
         if spawns:
             prestart.OWN.start()
@@ -96,7 +96,7 @@ def live(channel: int, parent_pid: int, name: Callable[[], None], *, spawns: boo
     finally:
         # Nothing ever returns into the template's loop.
         try:
-            for end in early.exit_callbacks:
+            for end in early_signals.exit_callbacks:
                 end()
         finally:
             os._exit(status)
@@ -118,13 +118,13 @@ def _started(dialogue: _Dialogue) -> None:
     dialogue.start()
 
 
-def _boot(order: Order) -> None:
+def _boot(order: BootOrder) -> None:
     timeline = Timeline()
-    told = False
+    sent = False
 
-    def tell(result: WarmResult) -> None:
-        nonlocal told
-        told = True
+    def send(result: WarmResult) -> None:
+        nonlocal sent
+        sent = True
         data = memoryview(pack_result(result))
         while data:
             data = data[os.write(CHANNEL_FD, data) :]
@@ -133,14 +133,14 @@ def _boot(order: Order) -> None:
         timeline.mark("total")
         lines = tuple(machine.messages) if machine is not None else ()
         output = machine.output if machine is not None else b""
-        tell(WarmResult(status, reason, hint, "", "", True, output, lines, 0, dict(timeline.stages), {}))
+        send(WarmResult(status, reason, hint, "", "", True, output, lines, 0, dict(timeline.stages), {}))
 
     def settled(result: RunResult) -> None:
         assert machine is not None
         assert dialogue is not None
         answered = dialogue.finish()
         timeline.mark("total")
-        tell(
+        send(
             WarmResult.decoded(
                 result.encoded(),
                 failed=result.failed,
@@ -163,7 +163,7 @@ def _boot(order: Order) -> None:
             prestart.OWN.drop()  # while it can be told to end
         machine.run_here(ProcessOwner(), timeline, started=partial(_started, dialogue), settled=settled)
     except BaseException as error:
-        if told:
+        if sent:
             raise
         match error:
             case KvmboxError():

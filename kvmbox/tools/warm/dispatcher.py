@@ -285,7 +285,7 @@ class Dispatcher:
         # Behind that, because boot processes are forgotten from here on.
         for descriptor, _ in events:
             if descriptor in templates:
-                self._hear(templates[descriptor])
+                self._take_all_news(templates[descriptor])
         self._pass_time(elapsed_ns)
 
     def _pass_time(self, elapsed_ns: int) -> None:
@@ -328,7 +328,7 @@ class Dispatcher:
                 boot.received += data
                 result = unpack_result(boot.received)
                 if result is not None:
-                    self._told(boot, result)
+                    self._take_result(boot, result)
                     return
         except BlockingIOError:
             return
@@ -337,7 +337,7 @@ class Dispatcher:
             return
         boot.kill("it ended without a result")
 
-    def _told(self, boot: _Boot, result: WarmResult) -> None:
+    def _take_result(self, boot: _Boot, result: WarmResult) -> None:
         if boot.job is None:
             boot.kill("it told a result without an order")
             return
@@ -357,7 +357,7 @@ class Dispatcher:
         if job is not None:
             job.future.set_result(result)
 
-    def _hear(self, template: TemplateClient) -> None:
+    def _take_all_news(self, template: TemplateClient) -> None:
         while True:
             try:
                 news = template.take_news()

@@ -118,7 +118,7 @@ def _checked(header: bytes) -> dict[str, Any]:
     return fields
 
 
-class Order(Value):
+class BootOrder(Value):
     """What a boot process is to do: the options of `kvmbox.Machine`, the dialogue, the working directory.
 
     `dialogue` has pairs: a regular expression, and the bytes to send when the console has shown a match.
@@ -137,7 +137,7 @@ def pack_order(
         (pattern.encode() if isinstance(pattern, str) else pattern, answer) for pattern, answer in dialogue
     )
     try:
-        data = pickle.dumps(Order(dict(options), pairs, directory))
+        data = pickle.dumps(BootOrder(dict(options), pairs, directory))
     except Exception as error:  # whatever the object's own reduction raises
         raise UsageError(
             f"an option cannot be sent to another process: {error}",
@@ -146,7 +146,7 @@ def pack_order(
     return _ORDER_LENGTH.pack(len(data)) + data
 
 
-def read_order(receive: Any) -> Order | None:
+def read_order(receive: Any) -> BootOrder | None:
     """The order that `receive(size)` gives, or None if there comes none: the boot process is not needed."""
     head = _exactly(receive, _ORDER_LENGTH.size)
     if head is None:
@@ -156,7 +156,7 @@ def read_order(receive: Any) -> Order | None:
     if data is None:
         return None
     order = pickle.loads(data)  # noqa: S301 - from the program that started this process
-    assert isinstance(order, Order)
+    assert isinstance(order, BootOrder)
     return order
 
 

@@ -15,7 +15,7 @@ import pytest
 from kvmbox import errors
 from kvmbox.cli import ending, main, messages
 from kvmbox.cli.main import run_command
-from kvmbox.host import early
+from kvmbox.host import early_signals
 
 
 class Raising:
@@ -205,7 +205,7 @@ def test_usage_error_points_to_the_page_of_its_command(
 
 
 class Phase:
-    """Stands in for `early`: remembers each change of `breakable`."""
+    """Stands in for `early_signals`: remembers each change of `breakable`."""
 
     def __init__(self) -> None:
         self.changes: list[bool] = []
@@ -224,7 +224,7 @@ def test_only_the_main_thread_says_that_its_write_may_be_interrupted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     phase = Phase()
-    monkeypatch.setattr(messages, "early", phase)
+    monkeypatch.setattr(messages, "early_signals", phase)
     other = threading.Thread(target=messages.say, args=["from another thread"])
     other.start()
     other.join()
@@ -237,13 +237,13 @@ def test_only_the_main_thread_says_that_its_write_may_be_interrupted(
 @pytest.mark.parametrize(("argument", "status"), [("--version", 130), ("--nope", 2)])
 def test_interruption_of_the_end_leaves_a_failure_as_it_is(argument: str, status: int) -> None:
     code = """
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.cli import main
 
 def interrupt():
     raise KeyboardInterrupt
 
-early.exit_callbacks.append(interrupt)
+early_signals.exit_callbacks.append(interrupt)
 main.entry_point()
 """
     done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, check=False)
@@ -257,7 +257,9 @@ def test_failure_of_the_last_flush_cannot_be_interrupted_any_more(monkeypatch: p
 
     reported: list[tuple[bool, str]] = []
     monkeypatch.setattr("sys.stdout", Full())
-    monkeypatch.setattr(ending, "report", lambda text, _hint: reported.append((early.breakable, text)))
+    monkeypatch.setattr(
+        ending, "report", lambda text, _hint: reported.append((early_signals.breakable, text))
+    )
     assert ending.flush(0) == messages.FAILED
     assert reported == [(False, "cannot write to stdout: No space left on device")]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.cli.watch import INTERRUPTED, LOOK_MS, State, look, watch
+from kvmbox.cli.watch import INTERRUPTED, LOOK_MS, State, states_of, watch
 
 ABSENT: State = (None,)
 
@@ -95,14 +95,14 @@ def test_error_of_a_boot_ends_what_runs() -> None:
 
 def test_look_sees_each_way_in_which_a_build_replaces_a_file(tmp_path: Path) -> None:
     path = tmp_path / "kernel"
-    seen = {look([str(path)])}
+    seen = {states_of([str(path)])}
     assert seen == {ABSENT}
     path.write_bytes(b"1")
-    seen.add(look([str(path)]))
+    seen.add(states_of([str(path)]))
     path.write_bytes(b"12")
-    seen.add(look([str(path)]))
+    seen.add(states_of([str(path)]))
     other = tmp_path / "new"
     other.write_bytes(b"12")
     other.rename(path)
-    seen.add(look([str(path)]))
+    seen.add(states_of([str(path)]))
     assert len(seen) == 4

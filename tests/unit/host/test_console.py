@@ -805,7 +805,7 @@ def test_text_on_the_screen_decides_and_what_is_printed_later_is_not_of_the_run(
 def test_limit_counts_what_was_withheld_when_the_guest_has_ended(stdio: Stdio) -> None:
     console = stdio.console(limit=10)
     com1, debugcon = console.sink("COM1"), console.sink(DEBUGCON)
-    stdio.decision.attend(lambda: None)
+    stdio.decision.connect(lambda: None)
     com1(b"the same\n")
     debugcon(b"the")
     assert stdio.decision.outcome is None

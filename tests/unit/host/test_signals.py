@@ -11,8 +11,8 @@ from types import FrameType
 
 import pytest
 
-from kvmbox.host import early
-from kvmbox.host.early import END_SIGNALS, IMPATIENCE
+from kvmbox.host import early_signals
+from kvmbox.host.early_signals import END_SIGNALS, IMPATIENCE
 from kvmbox.host.signals import SignalHandlers, Wakeup
 
 
@@ -49,14 +49,14 @@ def test_end_signal_is_noted_and_the_first_one_counts() -> None:
 
 
 def test_signal_that_came_before_the_run_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(early, "received", [int(signal.SIGTERM)])
-    monkeypatch.setattr(early, "answered", False)
-    monkeypatch.setattr(early, "raising", True)
+    monkeypatch.setattr(early_signals, "received", [int(signal.SIGTERM)])
+    monkeypatch.setattr(early_signals, "answered", False)
+    monkeypatch.setattr(early_signals, "raising", True)
     signals = handlers([])
     signals.install()
     signals.restore()
     assert signals.reason == "ended by SIGTERM"
-    assert (early.received, early.raising, early.answered) == ([], False, True)
+    assert (early_signals.received, early_signals.raising, early_signals.answered) == ([], False, True)
 
 
 def test_real_time_signal_ends_a_run_by_its_number() -> None:
@@ -104,7 +104,7 @@ def test_no_signal_raises_once_the_run_is_decided(monkeypatch: pytest.MonkeyPatc
         for _ in range(2 * IMPATIENCE):
             signal.raise_signal(signal.SIGINT)
         # But for a write that nobody takes: what is said there counts less than that kvmbox ends.
-        monkeypatch.setattr(early, "breakable", True)
+        monkeypatch.setattr(early_signals, "breakable", True)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     finally:

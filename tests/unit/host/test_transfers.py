@@ -253,13 +253,13 @@ def test_all_is_settled_when_no_device_asks_for_more(rig: Rig) -> None:
     rig.submit(1)
     asked = [2, 3]
 
-    def tell() -> bool:
+    def complete() -> bool:
         told = rig.thread.take_done()
         if told and asked:
             rig.submit(asked.pop(0))
         return bool(told)
 
-    assert rig.thread.settle_all(tell)
+    assert rig.thread.settle_all(complete)
     assert asked == []
 
 
@@ -268,10 +268,10 @@ def test_device_that_asks_for_more_and_more_is_given_up(rig: Rig, monkeypatch: p
     submit = partial(rig.thread.submit, Errand("X", 1, lambda: DONE), 8)
     submit()
 
-    def tell() -> bool:
+    def complete() -> bool:
         return bool(rig.thread.take_done()) and submit()
 
-    assert not rig.thread.settle_all(tell)
+    assert not rig.thread.settle_all(complete)
 
 
 def test_settle_gives_up_on_a_disk_that_does_not_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

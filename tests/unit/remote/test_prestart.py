@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvmbox.errors import SandboxError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.prestart import Prestart
 from kvmbox.remote.spawner_client import SpawnerClient
@@ -44,7 +44,7 @@ def spawner() -> type[FakeSpawner]:
 
 @pytest.fixture
 def prestart(spawner: type[FakeSpawner], monkeypatch: pytest.MonkeyPatch) -> Prestart:
-    monkeypatch.setattr(early, "exit_callbacks", [])
+    monkeypatch.setattr(early_signals, "exit_callbacks", [])
     return Prestart(spawner)
 
 
@@ -85,12 +85,12 @@ def test_exit_callbacks_end_what_nobody_took_and_nothing_else(
     prestart: Prestart, spawner: type[FakeSpawner]
 ) -> None:
     prestart.start()
-    for end in early.exit_callbacks * 2:
+    for end in early_signals.exit_callbacks * 2:
         end()
     assert spawner.made[0].closed == 1
     prestart.start()
     prestart.take()
-    for end in early.exit_callbacks:
+    for end in early_signals.exit_callbacks:
         end()
     assert spawner.made[1].closed == 0
 
@@ -98,6 +98,6 @@ def test_exit_callbacks_end_what_nobody_took_and_nothing_else(
 def test_start_refused_is_left_for_take_to_report(prestart: Prestart, spawner: type[FakeSpawner]) -> None:
     spawner.refused = True
     prestart.start()
-    assert early.exit_callbacks == []
+    assert early_signals.exit_callbacks == []
     with pytest.raises(SandboxError):
         prestart.take()

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from kvmbox.errors import SandboxError
-from kvmbox.host import early
+from kvmbox.host import early_signals
 from kvmbox.host.placement import Placement
 from kvmbox.remote.prestart import Prestart
 from kvmbox.remote.reserve import PLAIN, Reserve
@@ -114,7 +114,7 @@ def prestart(monkeypatch: pytest.MonkeyPatch) -> Prestart:
         def start(cls, **_: object) -> Spawner:
             return cls()
 
-    monkeypatch.setattr(early, "exit_callbacks", [])
+    monkeypatch.setattr(early_signals, "exit_callbacks", [])
     return Prestart(Spawner)
 
 

@@ -58,7 +58,7 @@ class Rig:
         if self.vm.log[-1:] != ["on"]:
             self.exits += writes
         before = len(self.vm.log)
-        self.late.tend(lambda: {WORD: self.exits, WORD ^ 1: 99999})
+        self.late.slice_over(lambda: {WORD: self.exits, WORD ^ 1: 99999})
         return self.vm.log[before:]
 
 
@@ -141,7 +141,7 @@ def test_exits_are_not_counted_where_there_is_nothing_to_decide() -> None:
     def counted() -> dict[int, int]:
         raise AssertionError
 
-    late.tend(counted)
+    late.slice_over(counted)
 
 
 def test_machine_that_goes_on_starts_with_what_was_forbidden(rig: Rig) -> None:
@@ -175,7 +175,7 @@ def test_what_a_device_says_is_known_where_every_write_exits() -> None:
     late.attach(vm, None)
     hear(PULSES)
     assert late.forbidden == (PORT,)
-    late.tend(lambda: {WORD: 99999})
+    late.slice_over(lambda: {WORD: 99999})
     assert vm.log == []
     hear(1)
     assert not late.forbidden

@@ -157,7 +157,7 @@ class Rig:
             ports=None,
             mmio=None,
             transfers=None,
-            tell_transfers=lambda: None,
+            complete_transfers=lambda: None,
             late=LateWrites(),
             router=router,
         )

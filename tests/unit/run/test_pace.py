@@ -38,7 +38,7 @@ class Boot:
         self.exits += exits
         chores = self.pace.passed(length, exits=self.exits, busy=busy, halted=self.halted)
         self.slices.append(length)
-        if chores.look:
+        if chores.examine:
             self.looks.append(self.now)
         if chores.probe:
             self.probes.append(self.now)

@@ -291,9 +291,9 @@ def test_findings_are_those_of_all_parts_in_their_order(bench: Bench) -> None:
 
 
 def test_error_of_a_part_at_the_end_is_a_loss_and_the_other_parts_still_end(bench: Bench) -> None:
-    bench.findings = {"snapshot": KvmboxError("cannot write it"), "record": Lost("full", told=True)}
+    bench.findings = {"snapshot": KvmboxError("cannot write it"), "record": Lost("full", announced=True)}
     parts = bench.attached("gdb", "snapshot", "record")
-    assert parts.ended(SHUTDOWN) == [Lost("cannot write it"), Lost("full", told=True)]
+    assert parts.ended(SHUTDOWN) == [Lost("cannot write it"), Lost("full", announced=True)]
     assert bench.log == ["gdb ended", "snapshot ended", "record ended"]
 
 

@@ -39,7 +39,7 @@ class Rig:
         self.vcpu = FakeVcpu()
         boot: Any = SimpleNamespace(vcpus=[self.vcpu])
         self.standstill.begin(boot)
-        self.judge.attend(self.standstill.call)
+        self.judge.connect(self.standstill.call)
 
     def look(self) -> None:
         self.looks += 1

@@ -10,13 +10,13 @@ import pytest
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.outcome import GUEST_CRASHED
-from kvmbox.run.sleep import Sleep, look_at, look_at_all
+from kvmbox.run.sleep import Sleep, examine_all, sleep_of
 from kvmbox.run.vcpu import VcpuThread
 from tests.support.scripted_vcpu import RFLAGS_IF, FakeVcpu
 
 
 def look(vcpu: FakeVcpu) -> Sleep:
-    return look_at(cast(Vcpu, vcpu), vcpu.ioapic)
+    return sleep_of(cast(Vcpu, vcpu), vcpu.ioapic)
 
 
 def halted() -> FakeVcpu:
@@ -116,7 +116,7 @@ class Paused:
 
 def look_at_these(*vcpus: FakeVcpu) -> tuple[bool, str | None, str]:
     threads = [cast(VcpuThread, Paused(vcpu)) for vcpu in vcpus]
-    found = look_at_all(threads, vcpus[0].ioapic, lambda _address: 0)
+    found = examine_all(threads, vcpus[0].ioapic, lambda _address: 0)
     if found.outcome is None:
         return found.halted, None, ""
     assert found.outcome.status == GUEST_CRASHED

@@ -18,7 +18,7 @@ from kvmbox.judge import Judge
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.run.builder import Devices
-from kvmbox.run.suspend import Suspension, sleep_until_woken, tell_wake_up, waking_plan, waking_vector
+from kvmbox.run.suspend import Suspension, report_wake_up, sleep_until_woken, waking_plan, waking_vector
 from kvmbox.wire import protocol
 
 BOARD: Final = [
@@ -113,7 +113,7 @@ def test_clock_that_has_nothing_left_to_do_is_an_end(rig: Rig) -> None:
 
 
 def test_device_that_asked_is_told_the_reason(rig: Rig) -> None:
-    tell_wake_up(Suspension("PM", WAKE_BY_RTC), rig.devices)
+    report_wake_up(Suspension("PM", WAKE_BY_RTC), rig.devices)
     assert rig.asked == [("pm", protocol.RECEIVE, {"device": 0, "payload": b"\x01", "limit": 1})]
 
 

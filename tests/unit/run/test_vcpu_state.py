@@ -109,7 +109,7 @@ def test_vcpu_that_leaves_while_it_stands_still_runs_to_its_end(half: Half, is_s
         assert desk.control.stop()
         assert desk.control.state is RUNNING
     desk.control.pause()
-    assert desk.control.attend(None)
+    assert desk.control.obey(None)
     assert desk.control.state is RUNNING
     assert desk.control.attention.bits == 0
 
@@ -128,8 +128,8 @@ def test_exit_is_complete_before_the_vcpu_stands(half: Half) -> None:
     settled: list[VcpuState] = []
     desk.when_notified = desk.control.resume
     desk.control.pause()
-    assert not desk.control.attend(lambda: settled.append(desk.control.state))
+    assert not desk.control.obey(lambda: settled.append(desk.control.state))
     assert settled == [RUNNING]
     assert (desk.control.in_access, desk.control.announces_exit) == (True, False)
-    assert not desk.control.attend(None)
+    assert not desk.control.obey(None)
     assert (desk.control.in_access, desk.control.announces_exit) == (False, True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from kvmbox.explain.sampler import HALTED, RUNNING, Sample
 from kvmbox.kvm import uapi
-from kvmbox.parts.crash_report.hang_profile import INTERVAL, SAMPLES, SHOWN, Profile
+from kvmbox.parts.crash_report.hang_profile import INTERVAL, SAMPLES, SHOWN, HangProfile
 from tests.support.scripted_vcpu import FakeVcpu
 
 
@@ -31,8 +31,8 @@ class Thread:
         self.is_paused = False
 
 
-def take(*threads: Any) -> Profile:
-    profile = Profile()
+def take(*threads: Any) -> HangProfile:
+    profile = HangProfile()
     profile.take(threads, pause=lambda _seconds: None)
     return profile
 
@@ -63,7 +63,7 @@ def test_vcpu_whose_registers_cannot_be_read_is_resumed() -> None:
 
 
 def test_places_are_shown_most_often_first_and_not_all() -> None:
-    profile = Profile()
+    profile = HangProfile()
     profile.samples[1] = [Sample(RUNNING, False, False, pc) for pc in (*range(8), 3, 3)]
     profile.samples[0] = [Sample(HALTED, False, True, 0)]
     lines = profile.lines(lambda pc: f"place {pc}" if pc else "")
@@ -76,7 +76,7 @@ def test_places_are_shown_most_often_first_and_not_all() -> None:
 def test_vcpus_that_run_are_sampled_over_and_over() -> None:
     thread: Any = Thread()
     slept: list[float] = []
-    found = Profile.of([thread], pause=slept.append)
+    found = HangProfile.of([thread], pause=slept.append)
     assert found.samples == {0: [Sample(RUNNING, False, True, 0x7C00)] * SAMPLES}
     assert slept == [INTERVAL] * SAMPLES
 
@@ -84,6 +84,6 @@ def test_vcpus_that_run_are_sampled_over_and_over() -> None:
 def test_profile_without_a_running_vcpu_does_not_wait() -> None:
     slept: list[float] = []
     ended: Any = Thread(alive=False)
-    assert Profile.of([], pause=slept.append).lines(lambda _pc: "") == []
-    assert Profile.of([ended], pause=slept.append).lines(lambda _pc: "") == []
+    assert HangProfile.of([], pause=slept.append).lines(lambda _pc: "") == []
+    assert HangProfile.of([ended], pause=slept.append).lines(lambda _pc: "") == []
     assert slept == []

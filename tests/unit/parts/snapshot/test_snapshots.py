@@ -36,7 +36,7 @@ class Rig:
         self.stopped = 0
         self.taken: list[Request] = []
         self.clock = FakeClock()
-        self.snapshots.attend(self.stop, self.take)
+        self.snapshots.connect(self.stop, self.take)
 
     def stop(self) -> None:
         self.stopped += 1
@@ -103,7 +103,7 @@ def test_snapshot_waits_for_the_one_who_takes_it() -> None:
     snapshots.want(Request("a.snap", -1, lambda: None))
     assert not snapshots.wants
     stops: list[int] = []
-    snapshots.attend(lambda: stops.append(1), lambda request: lambda: request.end(None))
+    snapshots.connect(lambda: stops.append(1), lambda request: lambda: request.end(None))
     assert snapshots.wants
     assert stops == [1]
 
@@ -161,7 +161,7 @@ def test_who_waits_for_a_snapshot_that_fails_is_told_and_one_before_it_is_finish
         taken.append(request)
         return lambda: request.end(None)
 
-    rig.snapshots.attend(rig.stop, fail_the_second)
+    rig.snapshots.connect(rig.stop, fail_the_second)
     first, second = rig.request(), rig.request()
     rig.snapshots.want(first)
     rig.snapshots.want(second)

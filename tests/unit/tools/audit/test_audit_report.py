@@ -9,7 +9,7 @@ from kvmbox.jail import layers
 from kvmbox.tools.audit.audit import Finding, Options, ProbeReport, Report
 from kvmbox.tools.audit.probes import Probe
 from kvmbox.tools.audit.report import as_data, findings_table, matrix_legend, matrix_table, removals, summary
-from kvmbox.tools.audit.result import Ended, Result, Verdict
+from kvmbox.tools.audit.result import Ended, ProbeVerdict, Result
 
 IN_FORCE = layers.SECCOMP | layers.RLIMITS | layers.CLOSED_DESCRIPTORS
 YES = Result(Ended.FINISHED, 0, effective=True)
@@ -18,7 +18,7 @@ LIMITED = Result(Ended.FAILED, IN_FORCE, call="openat", number=errno.EMFILE)
 
 
 def contained(result: Result = HELD, by: int = layers.SECCOMP) -> Finding:
-    return Finding(result, Verdict.CONTAINED, by)
+    return Finding(result, ProbeVerdict.CONTAINED, by)
 
 
 def report(one: ProbeReport, **options: object) -> Report:
@@ -40,14 +40,14 @@ def test_table_types_alike_share_a_row() -> None:
 def test_table_layers_that_suffice_alone_and_layers_that_it_takes_together_read_differently() -> None:
     both = layers.SECCOMP | layers.RLIMITS
     each = ProbeReport(probe(), YES, {"uart": contained(by=both)})
-    together = ProbeReport(probe(), YES, {"uart": Finding(HELD, Verdict.CONTAINED, both, together=True)})
+    together = ProbeReport(probe(), YES, {"uart": Finding(HELD, ProbeVerdict.CONTAINED, both, together=True)})
 
     assert findings_table(report(each))[1][0][4] == "seccomp or rlimits"
     assert findings_table(report(together))[1][0][4] == "seccomp with rlimits"
 
 
 def test_table_types_that_differ_have_a_row_each() -> None:
-    other = Finding(YES, Verdict.ESCAPED, 0)
+    other = Finding(YES, ProbeVerdict.ESCAPED, 0)
     rows = findings_table(report(ProbeReport(probe(), YES, {"uart": contained(), "rtc": other})))[1]
 
     assert rows == [
@@ -58,7 +58,7 @@ def test_table_types_that_differ_have_a_row_each() -> None:
 
 def test_table_not_possible_here_says_how_it_ended_without_any_layer() -> None:
     control = Result(Ended.FAILED, 0, call="openat", number=errno.ENOENT)
-    finding = Finding(HELD, Verdict.IMPOSSIBLE, layers.SECCOMP)
+    finding = Finding(HELD, ProbeVerdict.IMPOSSIBLE, layers.SECCOMP)
     row = findings_table(report(ProbeReport(probe(), control, {"uart": finding})))[1][0]
 
     assert row[2:4] == ("not possible here", "killed at openat; without any layer: openat: ENOENT")
@@ -69,16 +69,16 @@ def test_table_probe_without_findings_is_not_applicable() -> None:
 
 
 def test_status_is_12_for_one_type_that_lets_something_out() -> None:
-    escaped = Finding(YES, Verdict.ESCAPED, 0)
-    unclear = Finding(Result(Ended.SILENT, 0), Verdict.UNCLEAR, 0)
-    documented = Finding(YES, Verdict.OPEN, 0)
+    escaped = Finding(YES, ProbeVerdict.ESCAPED, 0)
+    unclear = Finding(Result(Ended.SILENT, 0), ProbeVerdict.UNCLEAR, 0)
+    documented = Finding(YES, ProbeVerdict.OPEN, 0)
 
     for finding, status in ((escaped, 12), (unclear, 12), (documented, 0), (contained(), 0)):
         assert report(ProbeReport(probe(), YES, {"uart": contained(), "rtc": finding})).status == status
 
 
 def test_status_of_a_control_run_is_0_though_everything_succeeds() -> None:
-    escaped = Finding(YES, Verdict.ESCAPED, 0)
+    escaped = Finding(YES, ProbeVerdict.ESCAPED, 0)
 
     assert report(ProbeReport(probe(), YES, {"uart": escaped}), control=True).status == 0
 
@@ -107,7 +107,7 @@ def test_removals_say_what_opens_and_what_stands_in() -> None:
     one = ProbeReport(probe(), YES, {"uart": contained()})
     one.removed = {
         layers.SECCOMP: contained(LIMITED, layers.RLIMITS),
-        layers.RLIMITS: Finding(YES, Verdict.ESCAPED, 0),
+        layers.RLIMITS: Finding(YES, ProbeVerdict.ESCAPED, 0),
     }
     made = report(one, matrix=True)
     made.also_gone = {layers.RLIMITS: layers.LANDLOCK}
@@ -128,7 +128,7 @@ def test_summary_counts_every_verdict() -> None:
 
 def test_json_is_complete_and_plain() -> None:
     one = ProbeReport(probe(), YES, {"uart": contained()}, alone={layers.SECCOMP: HELD})
-    one.removed = {layers.RLIMITS: Finding(YES, Verdict.ESCAPED, 0)}
+    one.removed = {layers.RLIMITS: Finding(YES, ProbeVerdict.ESCAPED, 0)}
     data = json.loads(json.dumps(as_data(report(one))))
 
     assert data["schema"] == 1

@@ -11,7 +11,14 @@ from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.tools.audit.audit import judge
 from kvmbox.tools.audit.probes import Probe
-from kvmbox.tools.audit.result import Ended, Result, Verdict, direct_layers, stopped_by, without_dependents
+from kvmbox.tools.audit.result import (
+    Ended,
+    ProbeVerdict,
+    Result,
+    direct_layers,
+    stopped_by,
+    without_dependents,
+)
 
 EVERYTHING = sum(layers.NAMES)
 PROBE = Probe("p", "g", "tries", "nothing")
@@ -86,28 +93,28 @@ def test_layer_that_had_the_stopping_one_beside_it_is_not_named() -> None:
 @pytest.mark.parametrize(
     ("result", "control", "stoppers", "expected"),
     [
-        (EFFECTIVE, EFFECTIVE, 0, Verdict.ESCAPED),
-        (EFFECTIVE, INEFFECTIVE, 0, Verdict.ESCAPED),
-        (INEFFECTIVE, EFFECTIVE, layers.LANDLOCK, Verdict.CONTAINED),
-        (INEFFECTIVE, EFFECTIVE, 0, Verdict.CONTAINED),
-        (INEFFECTIVE, INEFFECTIVE, layers.LANDLOCK, Verdict.IMPOSSIBLE),
-        (Result(Ended.SILENT, 0), EFFECTIVE, 0, Verdict.UNCLEAR),
-        (Result(Ended.SILENT, 0), INEFFECTIVE, 0, Verdict.UNCLEAR),
-        (Result(Ended.UNBEGUN, 0), EFFECTIVE, layers.SECCOMP, Verdict.UNCLEAR),
-        (Result(Ended.KILLED, 0, number=11), EFFECTIVE, 0, Verdict.UNCLEAR),
-        (Result(Ended.EXITED, 0, number=1), EFFECTIVE, 0, Verdict.UNCLEAR),
-        (Result(Ended.KILLED, 0, number=31), EFFECTIVE, layers.SECCOMP, Verdict.CONTAINED),
+        (EFFECTIVE, EFFECTIVE, 0, ProbeVerdict.ESCAPED),
+        (EFFECTIVE, INEFFECTIVE, 0, ProbeVerdict.ESCAPED),
+        (INEFFECTIVE, EFFECTIVE, layers.LANDLOCK, ProbeVerdict.CONTAINED),
+        (INEFFECTIVE, EFFECTIVE, 0, ProbeVerdict.CONTAINED),
+        (INEFFECTIVE, INEFFECTIVE, layers.LANDLOCK, ProbeVerdict.IMPOSSIBLE),
+        (Result(Ended.SILENT, 0), EFFECTIVE, 0, ProbeVerdict.UNCLEAR),
+        (Result(Ended.SILENT, 0), INEFFECTIVE, 0, ProbeVerdict.UNCLEAR),
+        (Result(Ended.UNBEGUN, 0), EFFECTIVE, layers.SECCOMP, ProbeVerdict.UNCLEAR),
+        (Result(Ended.KILLED, 0, number=11), EFFECTIVE, 0, ProbeVerdict.UNCLEAR),
+        (Result(Ended.EXITED, 0, number=1), EFFECTIVE, 0, ProbeVerdict.UNCLEAR),
+        (Result(Ended.KILLED, 0, number=31), EFFECTIVE, layers.SECCOMP, ProbeVerdict.CONTAINED),
     ],
 )
-def test_verdict_of_a_result(result: Result, control: Result, stoppers: int, expected: Verdict) -> None:
+def test_verdict_of_a_result(result: Result, control: Result, stoppers: int, expected: ProbeVerdict) -> None:
     assert judge(PROBE, result, control, stoppers) is expected
 
 
 def test_verdict_of_what_no_layer_claims_to_stop_is_open() -> None:
     probe = Probe("p", "g", "tries", "nothing", open_reason="nobody stops it")
 
-    assert judge(probe, EFFECTIVE, EFFECTIVE, 0) is Verdict.OPEN
-    assert judge(probe, INEFFECTIVE, EFFECTIVE, 0) is Verdict.CONTAINED
+    assert judge(probe, EFFECTIVE, EFFECTIVE, 0) is ProbeVerdict.OPEN
+    assert judge(probe, INEFFECTIVE, EFFECTIVE, 0) is ProbeVerdict.CONTAINED
 
 
 @pytest.mark.parametrize(

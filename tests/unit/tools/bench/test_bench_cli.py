@@ -15,7 +15,7 @@ from kvmbox.errors import KvmError
 from kvmbox.tools.bench import host
 from kvmbox.tools.bench.jobs import Jobs
 from kvmbox.tools.bench.plan import Configuration, Job, Row
-from kvmbox.tools.bench.runner import Outcome
+from kvmbox.tools.bench.runner import StepResult
 
 COST = {"floor": 8_000.0, "none": 10_000.0, "process/filter/shm": 11_000.0, "qemu": 10_000.0}
 SMALL = ("--only", "post", "--only", "inb_from_device", "--only", "process/filter/shm", "--repeat", "3")
@@ -25,8 +25,8 @@ SMALL = ("--only", "post", "--only", "inb_from_device", "--only", "process/filte
 def fake_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A host with a bench guest, and measurements that take no time."""
 
-    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
-        return Outcome({row.name: COST[configuration.name] for row in rows})
+    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
+        return StepResult({row.name: COST[configuration.name] for row in rows})
 
     monkeypatch.setattr(Jobs, "measure", measure)
     monkeypatch.setattr(host, "facts", lambda **_: {"kernel": "Linux 6.1", "cpus": 2, "tsc_khz": 1_000_000})
@@ -138,7 +138,7 @@ def answer_in(out: str) -> list[str]:
 def test_rows_have_a_table_of_their_own_only_if_something_was_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Jobs, "measure", lambda *given: Outcome({row.name: 1e4 for row in given[3]}))
+    monkeypatch.setattr(Jobs, "measure", lambda *given: StepResult({row.name: 1e4 for row in given[3]}))
     assert run_command(["bench", "--quick"]) == 0
     quick = capsys.readouterr().out
     assert "inb_from_device: " not in quick
@@ -286,19 +286,19 @@ def test_malformed_file_gives_2_and_one_line(tmp_path: Path, capsys: pytest.Capt
     assert len(captured.err.splitlines()) == 2  # and the hint
 
 
-def failing_after(count: int, how: Callable[[], Outcome]) -> Callable[..., Outcome]:
+def failing_after(count: int, how: Callable[[], StepResult]) -> Callable[..., StepResult]:
     asked: list[str] = []
 
-    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         asked.append(configuration.name)
         if len(asked) > count:
             return how()
-        return Outcome({row.name: COST[configuration.name] for row in rows})
+        return StepResult({row.name: COST[configuration.name] for row in rows})
 
     return measure
 
 
-def interrupt() -> Outcome:
+def interrupt() -> StepResult:
     raise KeyboardInterrupt
 
 
@@ -320,10 +320,10 @@ def test_interruption_shows_and_keeps_what_there_is_and_gives_130(
 def test_configuration_that_fails_is_shown_and_the_status_stays_0(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         if configuration.name != "none":
-            return Outcome({}, "refused on this host")
-        return Outcome({row.name: 5.0 for row in rows})
+            return StepResult({}, "refused on this host")
+        return StepResult({row.name: 5.0 for row in rows})
 
     monkeypatch.setattr(Jobs, "measure", measure)
     assert run_command(["bench", *SMALL]) == 0
@@ -334,7 +334,7 @@ def test_configuration_that_fails_is_shown_and_the_status_stays_0(
 def test_nothing_measured_gives_4_and_the_reasons(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Jobs, "measure", lambda *_: Outcome({}, "refused on this host"))
+    monkeypatch.setattr(Jobs, "measure", lambda *_: StepResult({}, "refused on this host"))
     assert run_command(["bench", *SMALL]) == 4
     captured = capsys.readouterr()
     assert "refused on this host" in captured.out

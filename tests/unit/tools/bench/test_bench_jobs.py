@@ -11,7 +11,7 @@ from kvmbox.tools.bench import jobs, peer
 from kvmbox.tools.bench.child import MeasurementError
 from kvmbox.tools.bench.jobs import BUSY_LOOP, PIT_HZ, Jobs, stages, values_of
 from kvmbox.tools.bench.plan import Job, Plan, choose
-from kvmbox.tools.bench.runner import Outcome
+from kvmbox.tools.bench.runner import StepResult
 
 TSC_KHZ = 2_000_000  # two cycles to the nanosecond
 
@@ -148,7 +148,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> type[FakeChild]:
     return FakeChild
 
 
-def measure(plan: Plan, job: Job, name: str, guest_cpus: int = 1) -> Outcome:
+def measure(plan: Plan, job: Job, name: str, guest_cpus: int = 1) -> StepResult:
     made = Jobs(plan, "/images", TSC_KHZ, 1, 60.0, guest_cpus)
     configuration = next(one for one in plan.configurations if one.name == name)
     return made.measure(job, configuration, plan.rows_of(job, configuration))
@@ -173,7 +173,7 @@ def test_loop_that_does_not_come_to_run_is_the_reason(
 
     monkeypatch.setattr(children, "read_until", late)
     outcome = measure(choose(only=["load_1", "none"]), "crowd", "none")
-    assert outcome == Outcome({}, "no end within 60 s")
+    assert outcome == StepResult({}, "no end within 60 s")
     assert children.log.count("+loop") == children.log.count("-loop") == 1
 
 

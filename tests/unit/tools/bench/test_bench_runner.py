@@ -9,7 +9,7 @@ import pytest
 
 from kvmbox.tools.bench.plan import Configuration, Job, Row, choose
 from kvmbox.tools.bench.results import Results
-from kvmbox.tools.bench.runner import Outcome, Step, measure_all, order, steps
+from kvmbox.tools.bench.runner import Step, StepResult, measure_all, order, steps
 
 ONLY = ["post", "pss", "process/filter/*[!o]"]  # all but auto
 
@@ -21,13 +21,13 @@ class FakeHost:
         self.asked: list[tuple[Job, str]] = []
         self.failing = failing or {}
 
-    def measure(self, job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def measure(self, job: Job, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         self.asked.append((job, configuration.name))
         times = self.asked.count((job, configuration.name))
         problem = self.failing.get((configuration.name, times))
         if problem is not None:
-            return Outcome({}, problem)
-        return Outcome({row.name: float(len(self.asked)) for row in rows})
+            return StepResult({}, problem)
+        return StepResult({row.name: float(len(self.asked)) for row in rows})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 17])
@@ -106,7 +106,7 @@ def test_measurement_that_fails_later_leaves_a_gap_and_is_tried_again() -> None:
 def test_partial_outcome_keeps_its_values_and_its_problem() -> None:
     plan = choose(only=["pss", "memory_alone", "none"], rounds=2)
     results = Results.of(plan, {})
-    measure_all(plan, results, lambda *_: Outcome({"pss": 5.0}, "not root"))
+    measure_all(plan, results, lambda *_: StepResult({"pss": 5.0}, "not root"))
     assert results.values("pss", "none") == [5.0, 5.0]
     assert results.values("memory_alone", "none") == []
     assert results.failures["none"] == {"memory": "not root"}
@@ -117,7 +117,7 @@ def test_interruption_goes_through_and_leaves_what_there_is() -> None:
     results = Results.of(plan, {})
     host = FakeHost()
 
-    def measure(job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+    def measure(job: Job, configuration: Configuration, rows: Sequence[Row]) -> StepResult:
         if len(host.asked) == len(plan.configurations) + 2:
             raise KeyboardInterrupt
         return host.measure(job, configuration, rows)
@@ -133,8 +133,8 @@ def test_stages_of_a_start_become_rows_behind_it() -> None:
     plan = choose(only=["start", "pss", "none"], rounds=1)
     results = Results.of(plan, {})
 
-    def measure(job: Job, *_: object) -> Outcome:
-        return Outcome(
+    def measure(job: Job, *_: object) -> StepResult:
+        return StepResult(
             {"start": 9.0, "start: imports": 4.0, "start: guest": 5.0} if job == "start" else {"pss": 1.0}
         )
 

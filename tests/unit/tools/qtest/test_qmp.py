@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvmbox import __version__
 from kvmbox.memory import GuestMemory
-from kvmbox.tools.qtest.machine import Machine
+from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.qmp import MAX_COMMAND, QmpServer
 
 CAPABILITIES = b'{"execute": "qmp_capabilities"}\n'
@@ -23,7 +23,7 @@ class Monitor:
 
     def __init__(self, *, negotiated: bool = True) -> None:
         self.sent: list[bytes] = []
-        machine = Machine([], GuestMemory(1 << 20), lambda _line, _level: None)
+        machine = BareMachine([], GuestMemory(1 << 20), lambda _line, _level: None)
         self.server = QmpServer(machine, self.sent.append, wall_clock=lambda: 12.5)
         if negotiated:
             assert self.say(CAPABILITIES) == [{"return": {}}]

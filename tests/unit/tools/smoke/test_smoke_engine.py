@@ -15,8 +15,8 @@ from kvmbox.tools.smoke.artefacts import Artefacts
 from kvmbox.tools.smoke.engine import Engine
 from kvmbox.tools.smoke.executor import Executor
 from kvmbox.tools.smoke.model import Boot, Observation, Test, TestResult, Verdict
+from kvmbox.tools.smoke.progress import Progress
 from kvmbox.tools.smoke.reporter import Plan, Reporter
-from kvmbox.tools.smoke.session import Session
 from kvmbox.tools.smoke.summary import Summary
 from tests.support.smoke import FakeExecutor, Log, a_test, answers, literal, seen
 
@@ -35,7 +35,7 @@ def session_of(
     plan = Plan(tuple(tests), repeat, executor.slots)
     with executor:
         engine = Engine(
-            Session(tests, repeat=repeat, fail_fast=fail_fast),
+            Progress(tests, repeat=repeat, fail_fast=fail_fast),
             executor,
             [log, *reporters],
             plan=plan,

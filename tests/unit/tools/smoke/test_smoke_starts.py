@@ -13,8 +13,8 @@ import pytest
 from kvmbox.tools.smoke.artefacts import again
 from kvmbox.tools.smoke.engine import Engine
 from kvmbox.tools.smoke.model import Boot, Observation, Start, Step, Test, Verdict
+from kvmbox.tools.smoke.progress import Progress
 from kvmbox.tools.smoke.reporter import Plan
-from kvmbox.tools.smoke.session import Session
 from kvmbox.tools.smoke.starts import ForkingExecutor
 from kvmbox.tools.smoke.summary import Summary
 from kvmbox.tools.smoke.verdict import boot_of
@@ -59,7 +59,7 @@ def forked(*names: str, start: Start | None = None) -> list[Test]:
 def run(tests: Sequence[Test], answer: Answer, *, repeat: int = 1) -> tuple[Summary, list[Boot]]:
     inner = FakeExecutor(answer, slots=2)
     with ForkingExecutor(inner) as executor:
-        session = Session(tests, repeat=repeat)
+        session = Progress(tests, repeat=repeat)
         summary = Engine(session, executor, [], plan=Plan(tuple(tests), repeat, executor.slots)).run()
     assert inner.exited
     return summary, inner.boots

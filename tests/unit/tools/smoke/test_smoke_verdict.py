@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kvmbox.outcome import EXPECTED_SEEN
 from kvmbox.tools.smoke.conventions import CONVENTIONS
 from kvmbox.tools.smoke.model import Attempt, Judgement, Step, Test, Verdict
+from kvmbox.tools.smoke.output_watch import OutputWatch
 from kvmbox.tools.smoke.verdict import boot_of, conclude, judge
-from kvmbox.tools.smoke.watch import Watch
 from tests.support.smoke import CLEAN, a_start, a_test, literal, regex, seen
 
 PASS, FAIL, SKIP = Verdict.PASS, Verdict.FAIL, Verdict.SKIP
@@ -266,7 +266,7 @@ def test_a_boot_that_is_ended_early_has_the_verdict_of_one_that_is_not(
     test: Test, pieces: list[bytes]
 ) -> None:
     boot = boot_of(test)
-    watch = Watch(boot.dialogue, boot.stop_all, boot.stop_any)
+    watch = OutputWatch(boot.dialogue, boot.stop_all, boot.stop_any)
     shown = b""
     for piece in pieces:
         shown += piece
@@ -289,7 +289,7 @@ def attempts(*verdicts: Verdict) -> list[Attempt]:
 
 
 @pytest.mark.parametrize(
-    ("values", "verdicts", "verdict", "reason", "told"),
+    ("values", "verdicts", "verdict", "reason", "decisive"),
     [
         ({}, (PASS,), PASS, "", 0),
         ({}, (FAIL,), FAIL, "reason 0", 0),
@@ -334,12 +334,12 @@ def attempts(*verdicts: Verdict) -> list[Attempt]:
     ],
 )
 def test_several_boots_make_one_result(
-    values: dict[str, Any], verdicts: tuple[Verdict, ...], verdict: Verdict, reason: str, told: int
+    values: dict[str, Any], verdicts: tuple[Verdict, ...], verdict: Verdict, reason: str, decisive: int
 ) -> None:
     made = attempts(*verdicts)
     result = conclude(a_test(**values), made)
     assert (result.verdict, result.reason) == (verdict, reason)
-    assert result.told == made[told]
+    assert result.decisive == made[decisive]
     assert (result.boots, result.passed, result.seconds) == (
         len(made),
         verdicts.count(PASS),

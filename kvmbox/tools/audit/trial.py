@@ -1,7 +1,7 @@
 """One spawner, one set of layers, one device type: run probes, each in a fresh device process.
 
-    with Session(conditions, "uart", scene) as session:
-        for probe, result in session.run(probes): ...
+    with Trial(conditions, "uart", scene) as trial:
+        for probe, result in trial.run(probes): ...
 
 Attacks are made one after the other, so that what the scene shows is the doing of one; the next processes
 are being made meanwhile.
@@ -69,7 +69,7 @@ class Conditions(Value):
         return ANY_LANDLOCK if allowed[-1] == landlock.NEWEST_KNOWN_ABI else allowed[-1]
 
 
-class Session:
+class Trial:
     """See the module. A context manager; belongs to the main thread."""
 
     def __init__(
@@ -155,10 +155,10 @@ class Session:
 
     def _expose(self, bystander: Subject) -> dict[str, str]:
         """Give a sibling a secret; returns where it is."""
-        told = bystander.attack("bystander", {"secret": self._scene.secret})
-        if told.ended is not Ended.FINISHED:
-            raise SandboxError(f"cannot start the device process that others are to reach: it {told}")
-        return {"pid": str(bystander.inner_pid), "address": told.evidence.decode()}
+        result = bystander.attack("bystander", {"secret": self._scene.secret})
+        if result.ended is not Ended.FINISHED:
+            raise SandboxError(f"cannot start the device process that others are to reach: it {result}")
+        return {"pid": str(bystander.inner_pid), "address": result.evidence.decode()}
 
     def _reached(self, bystander: Subject, result: Result) -> bool:
         if result.ended is not Ended.FINISHED:

@@ -16,7 +16,7 @@ _KINDS: Final = {
 }
 
 
-def open_regular(path: str) -> int:
+def open_regular_file(path: str) -> int:
     """A descriptor of the regular file at `path`. Raises OSError, which says what it is if it is another."""
     # To open a device may do something already, so it is looked at first; and again afterwards, because the
     # name may mean something else by then.

@@ -25,7 +25,7 @@ class _Progress:
         self.result: TestResult | None = None
 
 
-class Session:
+class Progress:
     """Tests, and how far they are. `results` are in the order in which they became known."""
 
     def __init__(

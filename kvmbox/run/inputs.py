@@ -14,7 +14,7 @@ from kvmbox.remote.pool import DevicePool
 from kvmbox.wire import protocol
 
 
-class Feeding:
+class Inputs:
     """The inputs of one run. Belongs to the main loop's thread."""
 
     def __init__(

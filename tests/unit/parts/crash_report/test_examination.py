@@ -21,9 +21,9 @@ from kvmbox.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
-from kvmbox.parts.crash_report import aftermath as module
-from kvmbox.parts.crash_report.aftermath import Aftermath, examine, last_lines_of
-from kvmbox.parts.crash_report.hang_profile import Profile
+from kvmbox.parts.crash_report import examination as module
+from kvmbox.parts.crash_report.examination import Examination, examine, last_lines_of
+from kvmbox.parts.crash_report.hang_profile import HangProfile
 from kvmbox.run.vcpu_report import report_beside
 from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
@@ -87,7 +87,7 @@ def test_one_cpu_has_no_heading(memory: GuestMemory) -> None:
 
 
 def test_profile_of_a_hang_is_in_the_report(memory: GuestMemory) -> None:
-    profile = Profile()
+    profile = HangProfile()
     running = Sample(RUNNING, False, False, 0x7C00)
     profile.samples[0] = [running] * 3 + [Sample(HALTED, False, True, 0x7C02)]
     found = examine([thread(0)], memory, Outcome(TIMED_OUT, ""), profile=profile)
@@ -174,14 +174,14 @@ def test_cpu_that_kvm_has_reset_is_told_by_what_is_left(memory: GuestMemory, loo
 
 @pytest.mark.parametrize("status", [CLEAN, DEVICE_FAILED, 33])
 def test_end_that_the_guests_state_does_not_explain_is_not_examined(status: int, memory: GuestMemory) -> None:
-    assert examine([thread(2)], memory, Outcome(status, "")) == Aftermath()
+    assert examine([thread(2)], memory, Outcome(status, "")) == Examination()
 
 
 def test_hint_of_one_cpu_is_told_after_a_signal_too(
     memory: GuestMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "diagnose", lambda vcpu, _read: "a hint" if vcpu.index == 2 else None)
-    assert examine([thread(0), thread(2)], memory, Outcome(INTERRUPTED, "")) == Aftermath("a hint")
+    assert examine([thread(0), thread(2)], memory, Outcome(INTERRUPTED, "")) == Examination("a hint")
 
 
 @pytest.mark.parametrize(

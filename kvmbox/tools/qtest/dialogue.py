@@ -14,7 +14,7 @@ from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.protocol import Request, RequestError
 
 if TYPE_CHECKING:
-    from kvmbox.tools.qtest.machine import Machine
+    from kvmbox.tools.qtest.bare_machine import BareMachine
 
 
 MAX_MESSAGES: Final = 4096
@@ -28,13 +28,13 @@ class IrqWatch:
         self.enabled = False
         self.send: Callable[[bytes], None] | None = None
         """Where messages go when they are too many to wait for the answer."""
-        self._told: dict[int, int] = {}
+        self._levels: dict[int, int] = {}
         self._messages: list[bytes] = []
 
     def changed(self, line: int, level: int) -> None:
         """Interrupt line `line` took `level`."""
-        if self.enabled and self._told.get(line, 0) != level:
-            self._told[line] = level
+        if self.enabled and self._levels.get(line, 0) != level:
+            self._levels[line] = level
             self._messages.append(protocol.irq(line, level))
             if len(self._messages) >= MAX_MESSAGES and self.send is not None:
                 self.send(self.take())
@@ -48,10 +48,10 @@ class IrqWatch:
         return text
 
 
-class Session:
+class Dialogue:
     """Answers lines with accesses to `machine`, whose level changes go to `irqs`."""
 
-    def __init__(self, machine: Machine, irqs: IrqWatch, send: Callable[[bytes], None]) -> None:
+    def __init__(self, machine: BareMachine, irqs: IrqWatch, send: Callable[[bytes], None]) -> None:
         """`send` takes what goes to the client."""
         self._machine = machine
         self._irqs = irqs

@@ -12,7 +12,7 @@ from kvmbox.kvm.registers import format_registers, is_reset
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
-from kvmbox.parts.crash_report.hang_profile import Profile
+from kvmbox.parts.crash_report.hang_profile import HangProfile
 from kvmbox.run.vcpu import VcpuThread, ended_it
 from kvmbox.run.vcpu_report import diagnose
 from kvmbox.symbol_file import SymbolFile
@@ -45,7 +45,7 @@ def no_source(_path: str, _number: int) -> str | None:
     return None
 
 
-class Aftermath(Value):
+class Examination(Value):
     """`diagnosis` is a hint about the cause, if there is one. `report` explains every CPU, in lines of text,
     `summary` says the most important of it, and `cpus` is the whole as data.
     """
@@ -61,18 +61,18 @@ def examine(
     memory: GuestMemory,
     outcome: Outcome,
     symbols: Sequence[SymbolFile] = (),
-    profile: Profile | None = None,
+    profile: HangProfile | None = None,
     source_text: SourceText = no_source,
-) -> Aftermath:
+) -> Examination:
     """Examine the vCPUs of a guest that has ended with `outcome`. `profile` tells where a hang was, and
     `source_text` what the source files say.
     """
     if outcome.status not in (*EXPLAINED, INTERRUPTED):
-        return Aftermath()
-    told = (diagnose(thread.vcpu, memory.byte_at) for thread in threads)
-    diagnosis = next((text for text in told if text is not None), None)
+        return Examination()
+    diagnoses = (diagnose(thread.vcpu, memory.byte_at) for thread in threads)
+    diagnosis = next((text for text in diagnoses if text is not None), None)
     if outcome.status not in EXPLAINED:
-        return Aftermath(diagnosis)
+        return Examination(diagnosis)
     # The vCPU that ended the guest is told of first.
     ordered = sorted(threads, key=lambda thread: not ended_it(thread, outcome))
     return _explain(ordered, memory, outcome, symbols, profile, source_text, diagnosis)
@@ -91,7 +91,7 @@ def last_lines_of(printed: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-class _Told:
+class _Report:
     """What was told so far: the whole text, its summary, and the data of each CPU."""
 
     def __init__(self, lines: Sequence[str], diagnosis: str | None) -> None:
@@ -104,9 +104,9 @@ class _Told:
         self.lines += lines
         self.summary += lines
 
-    def finished(self) -> Aftermath:
+    def finished(self) -> Examination:
         """What was told in all."""
-        return Aftermath(self.diagnosis, "\n".join(self.lines), "\n".join(self.summary), tuple(self.cpus))
+        return Examination(self.diagnosis, "\n".join(self.lines), "\n".join(self.summary), tuple(self.cpus))
 
 
 def _explain(
@@ -114,25 +114,25 @@ def _explain(
     memory: GuestMemory,
     outcome: Outcome,
     symbols: Sequence[SymbolFile],
-    profile: Profile | None,
+    profile: HangProfile | None,
     source_text: SourceText,
     diagnosis: str | None,
-) -> Aftermath:
+) -> Examination:
     # Not before there is something to explain: docs/adr/start.md.
     from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
 
     end = time.monotonic() + SEARCH_SECONDS
     debug_info = DebugInfo(symbols, lambda: time.monotonic() < end, source_text)
-    told = _Told([] if profile is None else profile.lines(debug_info.named), diagnosis)
+    report = _Report([] if profile is None else profile.lines(debug_info.named), diagnosis)
     for thread in threads:
         if len(threads) > 1:
-            told.add(f"CPU {thread.vcpu.index}{_condition(thread)}")
-        _explain_cpu(thread, memory, outcome, debug_info, told)
-    return told.finished()
+            report.add(f"CPU {thread.vcpu.index}{_condition(thread)}")
+        _explain_cpu(thread, memory, outcome, debug_info, report)
+    return report.finished()
 
 
 def _explain_cpu(
-    thread: VcpuThread, memory: GuestMemory, outcome: Outcome, debug_info: DebugInfo, told: _Told
+    thread: VcpuThread, memory: GuestMemory, outcome: Outcome, debug_info: DebugInfo, report: _Report
 ) -> None:
     from kvmbox.explain.state import Cpu
     from kvmbox.parts.crash_report import last_accesses
@@ -146,35 +146,37 @@ def _explain_cpu(
             return
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
     except KvmError as error:
-        told.add(f"(registers cannot be read: {error})")
+        report.add(f"(registers cannot be read: {error})")
         return
     is_lost = crashed and is_reset(regs, sregs)
     if is_lost:
-        told.diagnosis, crashed = told.diagnosis or LOST, False
-        told.add(LOST_REGISTERS)
+        report.diagnosis, crashed = report.diagnosis or LOST, False
+        report.add(LOST_REGISTERS)
         if rip := thread.loop.last_rip:
-            told.add(f"Last access to a device: by RIP {rip:#x} {debug_info.named(rip)}".rstrip())
+            report.add(f"Last access to a device: by RIP {rip:#x} {debug_info.named(rip)}".rstrip())
         if vcpu.last_regs is not None and vcpu.last_sregs is not None:
             regs, sregs = vcpu.last_regs, vcpu.last_sregs
-            told.add(LAST_LOOK)
+            report.add(LAST_LOOK)
     registers = format_registers(regs, sregs)
     try:
         explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
     except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
-        told.lines.append(registers)
-        told.add(f"(the state cannot be explained: {type(error).__name__}: {error})")
+        report.lines.append(registers)
+        report.add(f"(the state cannot be explained: {type(error).__name__}: {error})")
         return
-    if told.diagnosis is None and explanation.arrival is not None:
-        told.diagnosis = str(explanation.arrival)
+    if report.diagnosis is None and explanation.arrival is not None:
+        report.diagnosis = str(explanation.arrival)
     recent = thread.loop.recent
     if outcome.brief:
-        told.add(*brief_lines_of(explanation))
+        report.add(*brief_lines_of(explanation))
     else:
         accesses = last_accesses.lines_of(recent)
-        told.lines += [*lines_of(explanation, registers), *accesses]
-        told.summary += summary_of(explanation, registers.split("\n", 1)[0])
-        told.summary += accesses if is_lost else []  # then they are all that tells of the crash
-    told.cpus.append(explanation.as_json() | {"is_lost": is_lost, "accesses": last_accesses.as_json(recent)})
+        report.lines += [*lines_of(explanation, registers), *accesses]
+        report.summary += summary_of(explanation, registers.split("\n", 1)[0])
+        report.summary += accesses if is_lost else []  # then they are all that tells of the crash
+    report.cpus.append(
+        explanation.as_json() | {"is_lost": is_lost, "accesses": last_accesses.as_json(recent)}
+    )
 
 
 def _condition(thread: VcpuThread) -> str:

@@ -13,9 +13,9 @@ from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.errors import DeviceProcessError
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.direct import direct_channels
-from kvmbox.tools.qtest import session as session_module
-from kvmbox.tools.qtest.machine import Machine
-from kvmbox.tools.qtest.session import IrqWatch, Session
+from kvmbox.tools.qtest import dialogue as dialogue_module
+from kvmbox.tools.qtest.bare_machine import BareMachine
+from kvmbox.tools.qtest.dialogue import Dialogue, IrqWatch
 from kvmbox.wire import protocol as wire
 
 BASE = int(datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC).timestamp())
@@ -35,7 +35,7 @@ class Board:
             )
         )
         irqs = IrqWatch()
-        self.machine = Machine(board, self.memory, irqs.changed)
+        self.machine = BareMachine(board, self.memory, irqs.changed)
         channels = direct_channels(
             board,
             self.machine.grants(),
@@ -45,7 +45,7 @@ class Board:
         for channel, devices in channels:
             self.machine.connect(channel, devices)
         self.channels = {channel.device_type: channel for channel, _ in channels}
-        self.session = Session(self.machine, irqs, self.sent.append)
+        self.session = Dialogue(self.machine, irqs, self.sent.append)
 
     def __call__(self, line: str) -> str:
         self.sent.clear()
@@ -282,7 +282,7 @@ def test_deadlines_on_the_way_fire_in_order_each_at_its_own_time() -> None:
 def test_messages_of_a_long_step_are_sent_in_bounded_portions(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MAX_MESSAGES", 4)
+    monkeypatch.setattr(dialogue_module, "MAX_MESSAGES", 4)
     board("irq_intercept_in ioapic")
     text = board("clock_step 1000000000").splitlines()
     assert len(board.sent) > 5

@@ -9,13 +9,13 @@ import pytest
 
 from kvmbox.cli import system_x86_64
 from kvmbox.cli.main import run_command
-from kvmbox.regular import open_regular
+from kvmbox.regular_file import open_regular_file
 from tests.support.recordings import recording, small_machine
 
 
 def test_regular_file_is_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
-    with os.fdopen(open_regular(str(tmp_path / "file")), "rb") as file:
+    with os.fdopen(open_regular_file(str(tmp_path / "file")), "rb") as file:
         assert file.read() == b"content"
 
 
@@ -27,7 +27,7 @@ def test_others_are_refused_by_name(tmp_path: Path) -> None:
         ("/dev/null", "a character"),
     ):
         with pytest.raises(OSError, match=f"it is {kind}"):
-            open_regular(str(path))
+            open_regular_file(str(path))
 
 
 def test_fifo_that_comes_between_look_and_open_is_refused_and_closed(
@@ -39,7 +39,7 @@ def test_fifo_that_comes_between_look_and_open_is_refused_and_closed(
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(os, "stat", lambda _path: seen)
     with pytest.raises(OSError, match="it is a FIFO"):
-        open_regular(str(tmp_path / "fifo"))
+        open_regular_file(str(tmp_path / "fifo"))
     assert os.listdir("/proc/self/fd") == before
 
 

@@ -47,7 +47,7 @@ MAX_TRANSFERS = 4096
 _ADVANCE = request_word(protocol.ADVANCE, 0, 0)
 
 
-class Machine:
+class BareMachine:
     """Devices, memory and virtual time. `irq_changed(line, level)` hears of each level change."""
 
     def __init__(

@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.tools.smoke.model import Judgement, Observation, Test, TestResult, Verdict
-from kvmbox.tools.smoke.session import Session
+from kvmbox.tools.smoke.progress import Progress
 from tests.support.smoke import a_test, seen
 
 GOOD, BAD = seen(0, b"output"), seen(1, b"bad")
 
 
-def begin(session: Session) -> Test:
+def begin(session: Progress) -> Test:
     found = session.next()
     assert isinstance(found, Test)
     return found
 
 
 def test_tests_are_booted_in_order_and_judged() -> None:
-    session = Session([a_test("a"), a_test("b")])
+    session = Progress([a_test("a"), a_test("b")])
     first, second = begin(session), begin(session)
     assert (first.name, second.name, session.next()) == ("a", "b", None)
     _, result = session.ended(second, BAD)
@@ -33,7 +33,7 @@ def test_tests_are_booted_in_order_and_judged() -> None:
 
 
 def test_skipped_test_is_a_result_at_once() -> None:
-    session = Session([a_test("a", skip="no"), a_test("b")], skip=lambda test: test.skip)
+    session = Progress([a_test("a", skip="no"), a_test("b")], skip=lambda test: test.skip)
     found = session.next()
     assert isinstance(found, TestResult)
     assert (found.verdict, found.reason, found.boots) == (Verdict.SKIP, "no", 0)
@@ -46,17 +46,17 @@ def test_guest_that_cannot_be_judged_is_one_error_and_the_session_goes_on() -> N
             raise ValueError("too many digits")
         return Judgement(Verdict.PASS)
 
-    session = Session([a_test("a"), a_test("b")], judge=judge)
+    session = Progress([a_test("a"), a_test("b")], judge=judge)
     session.ended(begin(session), BAD)
     session.ended(begin(session), GOOD)
     assert [one.verdict for one in session.results] == [Verdict.ERROR, Verdict.PASS]
     assert session.results[0].reason == "kvmbox cannot judge this guest: ValueError: too many digits"
-    assert session.results[0].told is not None
-    assert session.results[0].told.observation == BAD
+    assert session.results[0].decisive is not None
+    assert session.results[0].decisive.observation == BAD
 
 
 def test_failure_is_tried_again_before_the_next_test() -> None:
-    session = Session([a_test("a", retries=2), a_test("b")])
+    session = Progress([a_test("a", retries=2), a_test("b")])
     a = begin(session)
     _, result = session.ended(a, BAD)
     assert result is None
@@ -64,20 +64,20 @@ def test_failure_is_tried_again_before_the_next_test() -> None:
     _, result = session.ended(a, GOOD)
     assert result is not None
     assert (result.verdict, result.boots, result.passed) == (Verdict.FLAKY, 2, 1)
-    assert result.told is not None
-    assert result.told.observation == BAD
+    assert result.decisive is not None
+    assert result.decisive.observation == BAD
     assert begin(session).name == "b"
 
 
 def test_retry_goes_before_tests_that_wait_also_where_others_run() -> None:
-    session = Session([a_test("a", retries=1), a_test("b"), a_test("c")])
+    session = Progress([a_test("a", retries=1), a_test("b"), a_test("c")])
     a, _ = begin(session), begin(session)
     session.ended(a, BAD)
     assert [begin(session).name, begin(session).name] == ["a", "c"]
 
 
 def test_retries_end() -> None:
-    session = Session([a_test("a", retries=1)])
+    session = Progress([a_test("a", retries=1)])
     a = begin(session)
     assert session.ended(a, BAD)[1] is None
     begin(session)
@@ -88,14 +88,14 @@ def test_retries_end() -> None:
 
 
 def test_skip_by_the_guest_is_not_tried_again() -> None:
-    session = Session([a_test("a", retries=5, convention="kvm-unit-tests")])
+    session = Progress([a_test("a", retries=5, convention="kvm-unit-tests")])
     _, result = session.ended(begin(session), seen(77))
     assert result is not None
     assert result.verdict is Verdict.SKIP
 
 
 def test_repeat_boots_all_and_reports_once() -> None:
-    session = Session([a_test("a", retries=5)], repeat=3)
+    session = Progress([a_test("a", retries=5)], repeat=3)
     a = begin(session)
     assert begin(session) is begin(session) is a
     assert session.next() is None
@@ -108,7 +108,7 @@ def test_repeat_boots_all_and_reports_once() -> None:
 
 
 def test_output_of_boots_that_nobody_is_told_of_is_not_kept() -> None:
-    session = Session([a_test("a")], repeat=3)
+    session = Progress([a_test("a")], repeat=3)
     a = begin(session)
     for _ in range(2):
         begin(session)
@@ -117,12 +117,12 @@ def test_output_of_boots_that_nobody_is_told_of_is_not_kept() -> None:
     assert attempt.observation == GOOD  # whoever hears of it now may look at it
     _, result = session.ended(a, BAD)
     assert result is not None
-    assert result.told is not None
-    assert result.told.observation.output == b"bad"
+    assert result.decisive is not None
+    assert result.decisive.observation.output == b"bad"
 
 
 def test_output_of_the_first_boot_that_skipped_is_kept_among_those_that_passed() -> None:
-    session = Session([a_test("a", convention="kvm-unit-tests")], repeat=3)
+    session = Progress([a_test("a", convention="kvm-unit-tests")], repeat=3)
     a = begin(session)
     for _ in range(2):
         begin(session)
@@ -131,12 +131,12 @@ def test_output_of_the_first_boot_that_skipped_is_kept_among_those_that_passed()
     _, result = session.ended(a, seen(1, b"passed"))
     assert result is not None
     assert result.verdict is Verdict.FLAKY
-    assert result.told is not None
-    assert result.told.observation.output == b"skipped"
+    assert result.decisive is not None
+    assert result.decisive.observation.output == b"skipped"
 
 
 def test_fail_fast_stops_at_a_result_and_not_at_a_retry() -> None:
-    session = Session([a_test("a", retries=1), a_test("b")], fail_fast=True)
+    session = Progress([a_test("a", retries=1), a_test("b")], fail_fast=True)
     a = begin(session)
     session.ended(a, BAD)
     assert session.stopped is None
@@ -149,19 +149,19 @@ def test_fail_fast_stops_at_a_result_and_not_at_a_retry() -> None:
 
 
 def test_fail_fast_at_the_last_test_stops_nothing() -> None:
-    session = Session([a_test("a")], fail_fast=True)
+    session = Progress([a_test("a")], fail_fast=True)
     session.ended(begin(session), BAD)
     assert session.stopped is None
 
 
 def test_tolerated_failure_does_not_stop() -> None:
-    session = Session([a_test("a", tolerate="issue"), a_test("b")], fail_fast=True)
+    session = Progress([a_test("a", tolerate="issue"), a_test("b")], fail_fast=True)
     session.ended(begin(session), BAD)
     assert begin(session).name == "b"
 
 
 def test_stopped_session_says_what_was_not_finished() -> None:
-    session = Session([a_test("a"), a_test("b"), a_test("c")], repeat=2)
+    session = Progress([a_test("a"), a_test("b"), a_test("c")], repeat=2)
     a = begin(session)
     session.ended(a, GOOD)
     begin(session)
@@ -191,7 +191,7 @@ def test_every_test_has_one_result_whatever_happens(
         a_test(f"t{number}", retries=retries, skip="no" if skipped else None)
         for number, (retries, skipped) in enumerate(made)
     ]
-    session = Session(tests, repeat=repeat, fail_fast=fail_fast)
+    session = Progress(tests, repeat=repeat, fail_fast=fail_fast)
     running: list[Test] = []
     while True:
         found = session.next()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.tools.smoke.model import Pattern, Step
-from kvmbox.tools.smoke.watch import WINDOW, Watch
+from kvmbox.tools.smoke.output_watch import WINDOW, OutputWatch
 from tests.support.smoke import literal, regex
 
 
@@ -18,7 +18,7 @@ def steps(*pairs: tuple[str | Pattern | None, bytes]) -> list[Step]:
 
 
 def test_each_prompt_gets_its_answer_once() -> None:
-    watch = Watch(steps(("login:", b"root\n"), ("password:", b"x\n")))
+    watch = OutputWatch(steps(("login:", b"root\n"), ("password:", b"x\n")))
     assert watch.begin() == b""
     assert [watch.feed(data) for data in (b"log", b"in: ", b"login: ", b"pass", b"word:", b"password:")] == [
         *(b"", b"root\n", b"", b"", b"x\n", b""),
@@ -28,31 +28,31 @@ def test_each_prompt_gets_its_answer_once() -> None:
 
 
 def test_two_prompts_in_one_piece_are_both_answered_in_order() -> None:
-    watch = Watch(steps(("b", b"1"), ("a", b"2")))
+    watch = OutputWatch(steps(("b", b"1"), ("a", b"2")))
     assert watch.feed(b"a b a") == b"12"
 
 
 def test_prompt_before_the_one_that_is_due_does_not_count() -> None:
-    watch = Watch(steps(("b", b"1"), ("a", b"2")))
+    watch = OutputWatch(steps(("b", b"1"), ("a", b"2")))
     assert watch.feed(b"a b") == b"1"
     assert watch.feed(b" a") == b"2"
 
 
 def test_step_without_a_prompt_is_typed_at_once() -> None:
-    watch = Watch(steps((None, b"go"), ("x", b"1"), (None, b"2")))
+    watch = OutputWatch(steps((None, b"go"), ("x", b"1"), (None, b"2")))
     assert watch.begin() == b"go"
     assert watch.feed(b"x") == b"12"
     assert watch.steps_done == 3
 
 
 def test_prompt_may_be_a_regular_expression_without_a_line_end() -> None:
-    watch = Watch(steps((regex(r"\w+@\w+[#$] $")[0], b"ls\n")))
+    watch = OutputWatch(steps((regex(r"\w+@\w+[#$] $")[0], b"ls\n")))
     assert watch.feed(b"welcome\r\nroot@box") == b""
     assert watch.feed(b"# ") == b"ls\n"
 
 
 def test_literal_text_may_span_lines() -> None:
-    watch = Watch(steps(("one\ntwo", b"1")), literal("three\nfour"))
+    watch = OutputWatch(steps(("one\ntwo", b"1")), literal("three\nfour"))
     assert watch.feed(b"x\r\none\r") == b""
     assert watch.feed(b"\ntwo\r\nthree") == b"1"
     assert not watch.stop
@@ -79,7 +79,7 @@ def test_literal_text_may_span_lines() -> None:
 def test_stop(
     every: Sequence[Pattern], single: Sequence[Pattern], pieces: list[bytes], stops_at: int | None
 ) -> None:
-    watch = Watch((), every, single)
+    watch = OutputWatch((), every, single)
     stops = []
     for piece in pieces:
         watch.feed(piece)
@@ -88,7 +88,7 @@ def test_stop(
 
 
 def test_search_of_a_very_long_line_is_bounded() -> None:
-    watch = Watch((), (), regex("a.*z"))
+    watch = OutputWatch((), (), regex("a.*z"))
     watch.feed(b"a" + b"." * WINDOW)
     watch.feed(b"z\n")
     assert not watch.stop  # the line's beginning is out of sight
@@ -100,9 +100,9 @@ def test_search_of_a_very_long_line_is_bounded() -> None:
 def test_pieces_make_no_difference(text: str, data: st.DataObject) -> None:
     dialogue = steps(("ab", b"1"), (regex("c")[0], b"2"), ("a\nb", b"3"))
     stop = (*literal("cc", "b\nb"), *regex("^a.c$"))
-    whole = Watch(dialogue, (), stop)
+    whole = OutputWatch(dialogue, (), stop)
     typed = whole.feed(text.encode())
-    pieces = Watch(dialogue, (), stop)
+    pieces = OutputWatch(dialogue, (), stop)
     at = 0
     typed_in_pieces = b""
     while at < len(text):

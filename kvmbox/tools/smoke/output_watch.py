@@ -16,7 +16,7 @@ WINDOW: Final = 1 << 16
 """How far a search looks back, in bytes: longer lines are not matched as a whole."""
 
 
-class Watch:
+class OutputWatch:
     """The dialogue and the stop patterns of one boot."""
 
     def __init__(
