@@ -35,51 +35,25 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# The formatter would give each name a line of its own.
+# fmt: off
 __all__ = [
-    "AddressRange",
-    "AsyncMachine",
-    "BytesStore",
-    "Capture",
-    "DeviceProcessError",
-    "DeviceSpec",
-    "ExpectError",
-    "FileStore",
-    "ImageError",
-    "Input",
-    "Irq",
-    "KvmError",
-    "KvmboxError",
-    "Machine",
-    "Memory",
-    "ModuleSpec",
-    "Output",
-    "Resource",
-    "RunResult",
-    "RunStats",
-    "SandboxError",
-    "SnapshotFileError",
-    "StartError",
-    "StartTimeoutError",
-    "UsageError",
-    "WaitTimeoutError",
+    "AddressRange", "AsyncMachine", "BytesStore", "Capture", "DeviceProcessError", "DeviceSpec",
+    "ExpectError", "FileStore", "ImageError", "Input", "Irq", "KvmError", "KvmboxError", "Machine", "Memory",
+    "ModuleSpec", "Output", "Resource", "RunResult", "RunStats", "SandboxError", "SnapshotFileError",
+    "StartError", "StartTimeoutError", "UsageError", "WaitTimeoutError",
 ]
+# fmt: on
 
 _HOMES = {
-    "AddressRange": "kvmbox.board",
-    "DeviceSpec": "kvmbox.board",
-    "Input": "kvmbox.board",
-    "Irq": "kvmbox.board",
-    "Memory": "kvmbox.board",
-    "Output": "kvmbox.board",
-    "Resource": "kvmbox.board",
-    "BytesStore": "kvmbox.host.transfers",
-    "FileStore": "kvmbox.host.transfers",
-    "Capture": "kvmbox.host.capture",
-    "AsyncMachine": "kvmbox.run.aio",
-    "Machine": "kvmbox.run.machine",
-    "ModuleSpec": "kvmbox.run.choices",
-    "RunResult": "kvmbox.run.result",
-    "RunStats": "kvmbox.run.statistics",
+    "board": ("AddressRange", "DeviceSpec", "Input", "Irq", "Memory", "Output", "Resource"),
+    "host.transfers": ("BytesStore", "FileStore"),
+    "host.capture": ("Capture",),
+    "run.aio": ("AsyncMachine",),
+    "run.machine": ("Machine",),
+    "run.choices": ("ModuleSpec",),
+    "run.result": ("RunResult",),
+    "run.statistics": ("RunStats",),
 }
 
 
@@ -88,7 +62,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'kvmbox' has no attribute '{name}'")
     from importlib import import_module
 
-    found: object = getattr(import_module(_HOMES.get(name, "kvmbox.errors")), name)
+    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    found: object = getattr(import_module(f"kvmbox.{home}"), name)
     globals()[name] = found
     return found
 

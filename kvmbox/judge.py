@@ -31,10 +31,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.outcome import CLEAN, EXPECTED_SEEN, UNEXPECTED, Decision, Outcome
-from kvmbox.text_search import TextSearch
+
+if TYPE_CHECKING:
+    from kvmbox.text_search import TextSearch
 
 PORT: Final = "port"
 PACED: Final = "paced"
@@ -64,12 +66,12 @@ class Judge(Decision):
         self.order: Final = threading.RLock()
         """Taken before every lock of the console."""
         self._success_status = success_status
-        self._search = TextSearch()
+        self._search: TextSearch | None = None  # loaded when there is a text
         self._missing = {text: f"printed {text.decode('utf-8', 'replace')!r}" for text in expect}
         self._fatal = frozenset(fail_on)
         self._triggers: dict[bytes, list[Trigger]] = {}
         for text in (*expect, *fail_on):
-            self._search.add(text)
+            self._add(text)
         self.searches = bool(expect or fail_on)
         """Whether there are texts, so that the screen has to be looked at."""
         self.judges = self.searches
@@ -99,6 +101,13 @@ class Judge(Decision):
         """Call `trigger`, once, when the guest has printed or shows `text`."""
         self.searches = self.judges = True
         self._triggers.setdefault(text, []).append(trigger)
+        self._add(text)
+
+    def _add(self, text: bytes) -> None:
+        if self._search is None:
+            from kvmbox.text_search import TextSearch
+
+            self._search = TextSearch()
         self._search.add(text)
 
     def expects(self, sign: bytes) -> None:
@@ -122,7 +131,8 @@ class Judge(Decision):
                 return
             self._showing = True
             try:
-                self._judge(data, self._search.feed(data, port) if searched else (), show, source)
+                found = self._search.feed(data, port) if searched and self._search is not None else ()
+                self._judge(data, found, show, source)
             finally:
                 self._showing = False
 
@@ -157,12 +167,14 @@ class Judge(Decision):
         """This is on the screen now: text, and what is expected and no text."""
         with self.order:
             if SCREEN in self._open:
-                self._meets([*self._search.look(screen), *signs], SCREEN)
+                found = () if self._search is None else self._search.look(screen)
+                self._meets([*found, *signs], SCREEN)
 
     def ignore(self, screen: bytes) -> None:
         """This is on the screen before the guest goes on."""
         with self.order:
-            self._search.ignore(screen)
+            if self._search is not None:
+                self._search.ignore(screen)
 
     def triggered(self, trigger: Trigger) -> None:
         """What a trigger waits for has happened, and it is no text."""

@@ -7,12 +7,12 @@ reboot of the guest, whatever happens to the file meanwhile.
 from __future__ import annotations
 
 import os
+import stat
 from typing import Final
 
 from kvmbox import layout
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
-from kvmbox.regular_file import refusal
 
 # Far above any kernel with debug information, far below what would hurt the host.
 MAX_FILE_SIZE: Final = 512 * layout.MIB
@@ -90,7 +90,7 @@ def read_head(path: str) -> GuestImage | None:
     """The beginning of a file that is too large to be read as a whole, if it is one. Raises ImageError."""
     try:
         status = os.stat(path)
-        if status.st_size <= MAX_WHOLE or refusal(status) is not None:
+        if status.st_size <= MAX_WHOLE or not stat.S_ISREG(status.st_mode):
             return None
         with open(path, "rb", buffering=0) as file:
             return GuestImage(path, file.read(HEAD_SIZE), status.st_size, {})
@@ -108,8 +108,10 @@ def _unread(path: str, why: str, hint: str | None = None) -> ImageError:
 
 
 def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
-    words = refusal(status)
-    if words is not None:
+    if not stat.S_ISREG(status.st_mode):
+        from kvmbox.regular_file import refusal
+
+        words = str(refusal(status))
         hint = "name a file in it" if "directory" in words else "copy it to a file first, and name that"
         raise _unread(path, words, hint)
     if status.st_size > max_size:

@@ -20,7 +20,8 @@ from kvmbox.boot.linux_header import (
 )
 from kvmbox.boot.modules import encoded
 from kvmbox.errors import UsageError
-from kvmbox.firmware.fw_cfg import LINUX_COMMAND_LINE, LINUX_KERNEL, LINUX_SETUP, FwCfgItem, linux_items
+from kvmbox.firmware.fw_cfg import FwCfgItem
+from kvmbox.firmware.fw_cfg_linux import LINUX_COMMAND_LINE, LINUX_KERNEL, LINUX_SETUP, linux_items
 
 _TYPE_OF_LOADER: Final = 0x210
 _LOAD_FLAGS: Final = 0x211

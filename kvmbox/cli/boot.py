@@ -11,7 +11,6 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import note, report, say
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early_signals
-from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
 
@@ -50,6 +49,7 @@ def carry_out(line: Line) -> int:
     written = [*paths.items(), *machine.config.files_written]
     if written:
         from kvmbox.cli.output_files import refuse_stdout
+        from kvmbox.host.distinct import refuse_shared
 
         refuse_stdout(written)
         refuse_shared(written, machine.config.files_read)

@@ -22,20 +22,8 @@ RAM_SIZE: Final = 0x03
 NOGRAPHIC: Final = 0x04
 NB_CPUS: Final = 0x05
 MACHINE_ID: Final = 0x06
-KERNEL_ADDR: Final = 0x07
-KERNEL_SIZE: Final = 0x08
-INITRD_ADDR: Final = 0x0A
-INITRD_SIZE: Final = 0x0B
 BOOT_MENU: Final = 0x0E
 MAX_CPUS: Final = 0x0F
-KERNEL_DATA: Final = 0x11
-INITRD_DATA: Final = 0x12
-CMDLINE_ADDR: Final = 0x13
-CMDLINE_SIZE: Final = 0x14
-CMDLINE_DATA: Final = 0x15
-SETUP_ADDR: Final = 0x16
-SETUP_SIZE: Final = 0x17
-SETUP_DATA: Final = 0x18
 FILE_DIRECTORY: Final = 0x19
 FILE_FIRST: Final = 0x20
 IRQ0_OVERRIDE: Final = 0x8002
@@ -72,7 +60,8 @@ class FwCfgContent(Value):
     parts: tuple[bytes, ...]
 
 
-def _number(key: int, value: int, size: int) -> FwCfgItem:
+def number(key: int, value: int, size: int) -> FwCfgItem:
+    """The item `key`: an integer of `size` bytes."""
     return FwCfgItem(value.to_bytes(size, "little"), key=key)
 
 
@@ -82,66 +71,21 @@ def machine_items(memory_size: int, cpus: int) -> list[FwCfgItem]:
     memory_end = layout.MMIO_HOLE_END + max(0, memory_size - layout.MMIO_HOLE_START)
     return [
         FwCfgItem(b"QEMU", key=SIGNATURE),
-        _number(ID, FEATURES, 4),
+        number(ID, FEATURES, 4),
         FwCfgItem(bytes(16), key=UUID),
-        _number(RAM_SIZE, memory_size, 8),
-        _number(NOGRAPHIC, 1, 2),
-        _number(NB_CPUS, cpus, 2),
-        _number(MACHINE_ID, 0, 4),
-        _number(BOOT_MENU, 0, 2),
-        _number(MAX_CPUS, cpus, 2),
-        _number(IRQ0_OVERRIDE, 1, 4),
+        number(RAM_SIZE, memory_size, 8),
+        number(NOGRAPHIC, 1, 2),
+        number(NB_CPUS, cpus, 2),
+        number(MACHINE_ID, 0, 4),
+        number(BOOT_MENU, 0, 2),
+        number(MAX_CPUS, cpus, 2),
+        number(IRQ0_OVERRIDE, 1, 4),
         FwCfgItem((len(e820) // _E820.size).to_bytes(4, "little") + e820, key=E820_TABLE),
         FwCfgItem((0xFFFF_FFFF).to_bytes(4, "little"), "etc/boot-fail-wait"),  # for ever
         FwCfgItem(e820, "etc/e820"),
         FwCfgItem(layout.PVPANIC_PORT.to_bytes(2, "little"), "etc/pvpanic-port"),
         FwCfgItem(memory_end.to_bytes(8, "little"), "etc/reserved-memory-end"),
     ]
-
-
-# Where QEMU has a Linux kernel's pieces loaded (hw/i386/x86-common.c), which firmware does.
-LINUX_SETUP: Final = 0x1_0000
-LINUX_COMMAND_LINE: Final = 0x2_0000
-LINUX_KERNEL: Final = 0x10_0000
-
-
-def linux_items(
-    setup: bytes, kernel: bytes, command_line: bytes, initrd: bytes = b"", initrd_address: int = 0
-) -> list[FwCfgItem]:
-    """A Linux kernel for firmware to load: its `setup` sectors, which the caller has filled in, and the rest.
-
-    `command_line` has no NUL. `initrd_address` is guest-physical.
-    """
-    text = command_line + b"\0"
-    return [
-        _number(SETUP_ADDR, LINUX_SETUP, 4),
-        _number(SETUP_SIZE, len(setup), 4),
-        FwCfgItem(setup, key=SETUP_DATA),
-        _number(KERNEL_ADDR, LINUX_KERNEL, 4),
-        _number(KERNEL_SIZE, len(kernel), 4),
-        FwCfgItem(kernel, key=KERNEL_DATA),
-        _number(CMDLINE_ADDR, LINUX_COMMAND_LINE, 4),
-        _number(CMDLINE_SIZE, len(text), 4),
-        FwCfgItem(text, key=CMDLINE_DATA),
-        _number(INITRD_ADDR, initrd_address, 4),
-        _number(INITRD_SIZE, len(initrd), 4),
-        FwCfgItem(initrd, key=INITRD_DATA),
-    ]
-
-
-def check_name(name: str) -> None:
-    """Raise UsageError unless a user's file may have this name."""
-    if not name.isascii() or not name.isprintable() or " " in name:
-        raise UsageError(f"--fw-cfg: the name {name!a} is not plain ASCII without spaces")
-    if not name or len(name) > MOST_NAME:
-        raise UsageError(f"--fw-cfg: the name '{name}' has not 1 to {MOST_NAME} characters")
-
-
-def warning_about(name: str) -> str | None:
-    """What the user should know of this name: QEMU's rule for names (docs/specs/fw_cfg.rst)."""
-    if name.startswith("opt/"):
-        return None
-    return f"--fw-cfg {name}: names that do not begin with 'opt/' are the machine's, not the user's"
 
 
 def content_of(items: Sequence[FwCfgItem]) -> FwCfgContent:

@@ -153,10 +153,8 @@ class DeviceServer:
                 data = request.payload if request.value >> 32 == DONE else None
                 self._memory_model(request).memory(request.now, request.value & 0xFFFF_FFFF, data)
             case protocol.COMPLETE:
-                for completion in protocol.completions(request):
-                    self._memory_model(request).complete(
-                        request.now, completion & 0xFFFF_FFFF, completion >> 32
-                    )
+                for done in protocol.completions(request):
+                    self._memory_model(request).complete(request.now, done & 0xFFFF_FFFF, done >> 32)
             case protocol.WRITE_RUN:
                 model = self.models[request.device]
                 write_run = getattr(model, "write_run", None)
@@ -307,11 +305,11 @@ class DeviceServer:
     def _add_complete_routes(self, device: int, model: Any) -> None:
         """COMPLETE of one tag, which follows each transfer, and the read that it comes with."""
 
-        def complete(now: int, _offset: int, _size: int, completion: int) -> None:
-            model.complete(now, completion & 0xFFFF_FFFF, completion >> 32)
+        def complete(now: int, _offset: int, _size: int, done: int) -> None:
+            model.complete(now, done & 0xFFFF_FFFF, done >> 32)
 
-        def completed_read(now: int, offset: int, size: int, completion: int) -> int:
-            model.complete(now, completion & 0xFFFF_FFFF, completion >> 32)
+        def completed_read(now: int, offset: int, size: int, done: int) -> int:
+            model.complete(now, done & 0xFFFF_FFFF, done >> 32)
             value: int = model.read(now, offset, size)
             return value
 

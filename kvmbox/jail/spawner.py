@@ -104,9 +104,7 @@ class Spawner:
         self._without = without
         self._pid = os.getpid()
         self._devices: dict[int, _Device] = {}  # by pid
-        self._reaped_first: set[int] = (
-            set()
-        )  # messengers that were reaped before their device process told of them
+        self._reaped_first: set[int] = set()  # messengers that died before their device process reported them
         self._stopping = False
         self._poller = select.poll()
         self._signals = linux.signal_descriptor(linux.SIGCHLD)

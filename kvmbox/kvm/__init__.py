@@ -56,31 +56,14 @@ if TYPE_CHECKING:
     from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu, install_kick_signal
     from kvmbox.kvm.vm import Vm
 
+# The formatter would give each name a line of its own.
+# fmt: off
 __all__ = [
-    "KICK_SIGNAL",
-    "DebugExit",
-    "Exit",
-    "FailEntryExit",
-    "HltExit",
-    "InternalErrorExit",
-    "IntrExit",
-    "IoExit",
-    "Kvm",
-    "MalformedExit",
-    "MmioExit",
-    "MsrExit",
-    "ShutdownExit",
-    "SystemEventExit",
-    "UnknownExit",
-    "Vcpu",
-    "Vm",
-    "cpu_mode",
-    "decode_exit",
-    "describe",
-    "exit_name",
-    "format_registers",
-    "install_kick_signal",
+    "KICK_SIGNAL", "DebugExit", "Exit", "FailEntryExit", "HltExit", "InternalErrorExit", "IntrExit", "IoExit",
+    "Kvm", "MalformedExit", "MmioExit", "MsrExit", "ShutdownExit", "SystemEventExit", "UnknownExit", "Vcpu",
+    "Vm", "cpu_mode", "decode_exit", "describe", "exit_name", "format_registers", "install_kick_signal",
 ]
+# fmt: on
 
 _HOMES = {
     "Kvm": "system",

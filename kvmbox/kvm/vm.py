@@ -19,7 +19,7 @@ from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 from kvmbox.kvm.abandon import abandon
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.kvm.wakeups import PIC_PINS, ioapic_pin_of, is_masked, pic_pin_of
+from kvmbox.kvm.wiring import PIC_PINS, ioapic_pin_of, pic_pin_of
 
 
 class MappedRegion(Protocol):
@@ -165,6 +165,8 @@ class Vm:
 
     def are_masked(self, lines: Iterable[int]) -> bool:
         """Whether no interrupt controller passes on any of these interrupt lines now."""
+        from kvmbox.kvm.wakeups import is_masked
+
         master, slave = (
             self.get_irqchip(chip) for chip in (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
         )

@@ -13,10 +13,6 @@ while it sleeps, so what is left are the lines of devices:
   drives LINT1 or the thermal sensor, KVM's performance counters stand still with the vCPU, and the timer's
   interrupt is always maskable.
 
-A PC wires line 0, the timer's, to pin 2 of the I/O APIC, and lines 1 and 3 to 23 to the pin of their number.
-There is no line 2, as the first PIC has the second one at that pin; nothing drives pin 0 of the I/O APIC
-(MADT's "interrupt source override": ACPI 6.5, 5.2.12.5).
-
 An entry that is not masked counts, whether its line will ever rise or not, and whatever its destination is: a
 wait that could end must not be called endless.
 """
@@ -26,16 +22,11 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.kvm import uapi
+from kvmbox.kvm.wiring import PIC_PINS, ioapic_pin_of, pic_pin_of
 
 MASKED: Final = 1 << 16
 MODE_SHIFT: Final = 8
 MODE_BITS: Final = 0b111
-
-PIC_PINS: Final = 8
-
-_CASCADE: Final = 2
-_TIMER_LINE: Final = 0
-_TIMER_PIN: Final = 2
 
 # Delivery modes, of redirection entries and of the local vector table.
 SMI: Final = 0b010
@@ -70,18 +61,6 @@ def is_masked(
     pic_pin, ioapic_pin = pic_pin_of(gsi), ioapic_pin_of(gsi)
     in_pics = pic_pin is None or bool(pics[pic_pin // PIC_PINS].imr >> pic_pin % PIC_PINS & 1)
     return in_pics and (ioapic_pin is None or bool(ioapic.redirtbl[ioapic_pin] & MASKED))
-
-
-def pic_pin_of(gsi: int) -> int | None:
-    """The pin of the PICs that line `gsi` is wired to, from 8 on of the second one; None if there is none."""
-    return gsi if gsi < 2 * PIC_PINS and gsi != _CASCADE else None
-
-
-def ioapic_pin_of(gsi: int) -> int | None:
-    """The pin of the I/O APIC that line `gsi` is wired to; None if there is none."""
-    if gsi == _TIMER_LINE:
-        return _TIMER_PIN
-    return gsi if gsi != _TIMER_PIN else None
 
 
 def _modes(ioapic: uapi.kvm_ioapic_state) -> set[int]:

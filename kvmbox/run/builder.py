@@ -14,7 +14,7 @@ from kvmbox import board, layout
 from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Queues, Resource, StopValue, pc_board
 from kvmbox.bus import BusDevice
 from kvmbox.errors import UsageError
-from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
+from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
@@ -37,7 +37,6 @@ from kvmbox.run.processors import Processors, apply_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.boot.files import HostFiles
     from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.remote.grants import ChecksEffects, Grants, Host
@@ -64,7 +63,7 @@ def board_of(
 ) -> list[DeviceSpec]:
     """The devices of this run, with those behind the built-in BIOS, whose drives are `drives`.
 
-    `fw_cfg` are items beyond those that every guest is told: `fw_cfg_files` has the user's.
+    `fw_cfg` are items beyond those that every guest is told: the module `fw_cfg_files` has the user's.
 
     Raises UsageError if two devices claim the same port.
     """
@@ -104,15 +103,6 @@ def refuse_conflicts(config: RunConfig, board: Sequence[DeviceSpec]) -> None:
         for name in [one.name for one in device.grants if isinstance(one, Resource | Medium)]:
             if name not in config.resources:
                 raise UsageError(f"device {device.name} needs a resource '{name}'")
-
-
-def fw_cfg_files(config: RunConfig, files: HostFiles) -> tuple[FwCfgItem, ...]:
-    """The files of --fw-cfg, read once. Raises UsageError for a name, ImageError for a file."""
-    found = []
-    for file in config.fw_cfg:
-        check_name(file.name)
-        found.append(FwCfgItem(files.module(file.path, max_size=MOST_BYTES).data, file.name))
-    return tuple(found)
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:

@@ -30,7 +30,6 @@ from kvmbox.run.inputs import Inputs
 from kvmbox.run.kinds import loop_kind
 from kvmbox.run.routes import ExitTotals
 from kvmbox.run.standstill import Standstill
-from kvmbox.run.timeless import timeless
 from kvmbox.run.vcpu import VcpuThread
 from kvmbox.run.watch import Watch
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
@@ -170,6 +169,8 @@ class MainLoop:
         """Guest time stands still, as the guest does: see `timeless`. Raises DeviceProcessError."""
         assert self._boot is not None
         assert self._devices is not None
+        from kvmbox.run.stopped_time import timeless
+
         with timeless(self._devices, self.rearm), self.standstill.hidden():
             yield self._boot
 

@@ -14,8 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import DeviceProcessError
-from kvmbox.firmware.fw_cfg import warning_about
-from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
@@ -32,7 +30,7 @@ from kvmbox.remote import prestart
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.transports import TRANSPORTS
 from kvmbox.run.boot_source import BootSource
-from kvmbox.run.builder import Devices, GuestVm, board_of, fw_cfg_files, refuse_conflicts
+from kvmbox.run.builder import Devices, GuestVm, board_of, refuse_conflicts
 from kvmbox.run.consoles import console_of
 from kvmbox.run.designs import design_here
 from kvmbox.run.loop import MainLoop
@@ -47,6 +45,7 @@ from kvmbox.sandbox.seccomp import device_filter
 
 if TYPE_CHECKING:
     from kvmbox.boot.files import HostFiles
+    from kvmbox.firmware.fw_cfg import FwCfgItem
     from kvmbox.host.console import Console
     from kvmbox.host.placement import Placement
     from kvmbox.host.transfers import TransferThread
@@ -80,7 +79,10 @@ def run(
     of a program. Raises KvmboxError where the run could not start; a run that started has a result.
     """
     timeline = timeline or Timeline()
-    refuse_shared(config.files_written, config.files_read)
+    if config.files_written:
+        from kvmbox.host.distinct import refuse_shared
+
+        refuse_shared(config.files_written, config.files_read)
     starting = caller.starting(config.timeout, timeline)
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
@@ -131,12 +133,13 @@ def _open(
     """Start the spawner, read the image, open what parts need, and ask for the device processes."""
     parts, origin = Parts(config), origin_of(config)
     files = origin.files()
+    items: tuple[FwCfgItem, ...] = ()
     with origin.blamed():
-        items = fw_cfg_files(config, files)
+        if config.fw_cfg:
+            from kvmbox.run.fw_cfg_files import read_files
+
+            items = read_files(config, files, say)
         board_of(config, fw_cfg=items)  # what contradicts itself is refused before anything starts
-    for file in config.fw_cfg:
-        if (warning := warning_about(file.name)) is not None:
-            say(warning)
     placement = prestart.OWN.place(config.pin, config.cpus)
     cleanup.callback(placement.close)
     design = design_here(config.design, config.require, placement, say)
@@ -270,7 +273,7 @@ def _settling(machine: Standing) -> Settling:
     console, loop, config = machine.console, machine.loop, machine.config
     steps = [console.show_withheld, loop.standstill.slice]
     if config.uart_pace:
-        from kvmbox.run.drain import drain
+        from kvmbox.run.stopped_time import drain
 
         steps.insert(0, partial(drain, machine.devices, loop.watch.talkers, loop.rearm))
 
@@ -313,7 +316,7 @@ def _go(guest: GuestVm, factory: GuestFactory, machine: Standing, settling: Sett
             loop.ends.device_failed(error)
         settling.end()
         if machine.config.uart_pace:
-            from kvmbox.run.drain import drain
+            from kvmbox.run.stopped_time import drain
 
             drain(devices, loop.watch.talkers, loop.rearm)
     except DeviceProcessError as error:

@@ -20,11 +20,9 @@ def difference(there: Sequence[Leaf], here: Sequence[Leaf]) -> str | None:
     wanted, found = shown_in(there), shown_in(here)
     lacks = [name for name in wanted if name not in set(found)]
     further = [name for name in found if name not in set(wanted)]
-    differences = [
-        f"{verb} {_list(names)}" for verb, names in (("lacks", lacks), ("has also", further)) if names
-    ]
-    if differences:
-        return f"it {' and '.join(differences)}"
+    parts = [f"{verb} {_list(names)}" for verb, names in (("lacks", lacks), ("has also", further)) if names]
+    if parts:
+        return f"it {' and '.join(parts)}"
     for one in there:
         other = find(here, one.function, one.index)
         if other != one:

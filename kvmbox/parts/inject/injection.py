@@ -92,8 +92,8 @@ class Injection:
     ) -> DeadlineChanged:
         """Guest time is `now`. `processes` are the devices, each with the name of its process.
 
-        Returns what learns the deadlines of processes, and calls `announce` with them: a delayed interrupt may
-        be earlier than what the models want.
+        Returns what learns the deadlines of processes, and calls `announce` with them: a delayed interrupt
+        may be earlier than what the models want.
         """
         self._process_of = {device.name: process for process, device in processes}
         self._announce = announce

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from kvmbox.errors import HostOutputError
+from kvmbox.lean import Value
 from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.outbox import Outbox
 from kvmbox.tools.qtest.sandbox import Sandbox
@@ -85,20 +86,17 @@ class LineReader:
             self._handle(line)
 
 
-class Connection:
+class Connection(Value):
     """Where a client's bytes come from, and what handles them. If `decisive`, the server ends with it.
 
     With an `outbox`, which has its answers, the server does not wait for the client: while answers wait,
     nothing more is read from it.
     """
 
-    def __init__(
-        self, descriptor: int, handler: Handler, *, decisive: bool, outbox: Outbox | None = None
-    ) -> None:
-        self.descriptor = descriptor
-        self.handler = handler
-        self.decisive = decisive
-        self.outbox = outbox
+    descriptor: int
+    handler: Handler
+    decisive: bool
+    outbox: Outbox | None = None
 
 
 class ClientGone(Exception):

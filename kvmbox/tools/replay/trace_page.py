@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.tools.html.page import block, page, text
+from kvmbox.tools.html.page import block, page, table, text
 from kvmbox.tools.replay.describe import moment, record_line
 from kvmbox.tools.replay.lanes import DEVICE, LINE, PROCESS, Key, Lanes
 from kvmbox.tools.replay.trace import Summary, device_name, headline, line_name, tables

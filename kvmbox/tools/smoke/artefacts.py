@@ -93,9 +93,8 @@ class Artefacts:
                         os.replace(os.path.basename(path), name, src_dir_fd=root, dst_dir_fd=directory)
                         files.append(final)
                         seen = seen.replaced(messages=seen.messages.replace(path, final))
-                result = result.replaced(
-                    decisive=result.decisive.replaced(observation=seen), files=tuple(files)
-                )
+                decisive = result.decisive.replaced(observation=seen)
+                result = result.replaced(decisive=decisive, files=tuple(files))
                 write_beside(CONSOLE, seen.output, directory=directory)
                 report = _report(result, boot).encode("utf-8", "backslashreplace")
                 write_beside(REPORT, report, directory=directory)

@@ -8,7 +8,7 @@ from kvmbox import layout
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.linux_for_firmware import kernel_for_firmware
 from kvmbox.errors import ImageError, UsageError
-from kvmbox.firmware import fw_cfg
+from kvmbox.firmware import fw_cfg_linux
 from tests.support.boot_images import bzimage
 
 MEMORY = 64 * layout.MIB
@@ -30,34 +30,34 @@ def test_kernel_for_firmware_is_cut_behind_its_setup_code() -> None:
 
     items = told(image)
 
-    assert len(items[fw_cfg.SETUP_DATA]) == number(items[fw_cfg.SETUP_SIZE]) == 4 * 512
-    assert items[fw_cfg.KERNEL_DATA] == b"kernel!!" * 64
-    assert number(items[fw_cfg.KERNEL_SIZE]) == 512
-    assert number(items[fw_cfg.KERNEL_ADDR]) == layout.HIGH_MEMORY_START
-    assert items[fw_cfg.CMDLINE_DATA] == b"\0"
-    assert number(items[fw_cfg.INITRD_SIZE]) == 0
+    assert len(items[fw_cfg_linux.SETUP_DATA]) == number(items[fw_cfg_linux.SETUP_SIZE]) == 4 * 512
+    assert items[fw_cfg_linux.KERNEL_DATA] == b"kernel!!" * 64
+    assert number(items[fw_cfg_linux.KERNEL_SIZE]) == 512
+    assert number(items[fw_cfg_linux.KERNEL_ADDR]) == layout.HIGH_MEMORY_START
+    assert items[fw_cfg_linux.CMDLINE_DATA] == b"\0"
+    assert number(items[fw_cfg_linux.INITRD_SIZE]) == 0
 
 
 def test_kernel_for_firmware_has_the_fields_filled_in_that_a_boot_loader_fills_in() -> None:
     items = told(bzimage(), "console=ttyS0", b"r" * 5000)
-    setup = items[fw_cfg.SETUP_DATA]
+    setup = items[fw_cfg_linux.SETUP_DATA]
 
     place = MEMORY - 2 * layout.PAGE_SIZE
-    assert items[fw_cfg.INITRD_DATA] == b"r" * 5000
-    assert number(items[fw_cfg.INITRD_ADDR]) == number(setup, 0x218) == place
-    assert number(items[fw_cfg.INITRD_SIZE]) == number(setup, 0x21C) == 5000
-    assert items[fw_cfg.CMDLINE_DATA] == b"console=ttyS0\0"
-    assert number(items[fw_cfg.CMDLINE_SIZE]) == 14
-    assert number(items[fw_cfg.CMDLINE_ADDR]) == number(setup, 0x228)
+    assert items[fw_cfg_linux.INITRD_DATA] == b"r" * 5000
+    assert number(items[fw_cfg_linux.INITRD_ADDR]) == number(setup, 0x218) == place
+    assert number(items[fw_cfg_linux.INITRD_SIZE]) == number(setup, 0x21C) == 5000
+    assert items[fw_cfg_linux.CMDLINE_DATA] == b"console=ttyS0\0"
+    assert number(items[fw_cfg_linux.CMDLINE_SIZE]) == 14
+    assert number(items[fw_cfg_linux.CMDLINE_ADDR]) == number(setup, 0x228)
     assert (setup[0x210], setup[0x211]) == (0xFF, 0x81)
     # The heap ends where the command line begins.
-    assert number(items[fw_cfg.SETUP_ADDR]) + 0x200 + number(setup, 0x224, 2) == number(setup, 0x228)
+    assert number(items[fw_cfg_linux.SETUP_ADDR]) + 0x200 + number(setup, 0x224, 2) == number(setup, 0x228)
 
 
 def test_initrd_for_firmware_stays_below_the_limit_of_the_kernel() -> None:
     image = bzimage(fields={0x22C: (0x2F_FFFF, 4)})
 
-    assert number(told(image, initrd=b"r")[fw_cfg.INITRD_ADDR]) == 0x2F_F000
+    assert number(told(image, initrd=b"r")[fw_cfg_linux.INITRD_ADDR]) == 0x2F_F000
 
 
 @pytest.mark.parametrize(

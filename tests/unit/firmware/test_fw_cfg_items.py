@@ -12,12 +12,10 @@ from kvmbox.errors import UsageError
 from kvmbox.firmware import fw_cfg
 from kvmbox.firmware.fw_cfg import (
     FwCfgItem,
-    check_name,
     content_of,
-    linux_items,
     machine_items,
-    warning_about,
 )
+from kvmbox.firmware.fw_cfg_linux import linux_items
 from kvmbox.firmware.memory_map import memory_map
 from kvmbox.wire.protocol import MAX_BOARD
 
@@ -119,33 +117,6 @@ def test_item_that_is_too_large_is_refused_by_its_name() -> None:
 def test_two_files_with_one_name_are_refused() -> None:
     with pytest.raises(UsageError, match="two files with the name 'etc/e820'"):
         content_of([*machine_items(1 << 20, 1), FwCfgItem(b"", "etc/e820")])
-
-
-@pytest.mark.parametrize("name", ["opt/x", "a", "opt/" + "x" * 51, "opt/org.example/a-b_c.d"])
-def test_name_is_accepted(name: str) -> None:
-    check_name(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("", "has not 1 to 55 characters"),
-        ("opt/" + "x" * 52, "has not 1 to 55 characters"),
-        ("opt/\u00e4", "is not plain ASCII"),
-        ("opt/a b", "is not plain ASCII"),
-        ("opt/a\n", "is not plain ASCII"),
-    ],
-)
-def test_name_that_no_guest_could_find_is_refused(name: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
-        check_name(name)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).isascii()
-
-
-def test_names_of_the_user_begin_with_opt() -> None:
-    assert warning_about("opt/x") is None
-    assert "'opt/'" in (warning_about("etc/x") or "")
 
 
 def test_linux_kernel_has_its_pieces_where_qemu_puts_them() -> None:
