@@ -1,4 +1,4 @@
-"""Open a regular file for reading, without blocking on a FIFO."""
+"""Reads regular files, and blocks on no FIFO."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def open_regular_file(path: str) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def read_regular_file(path: str, most: int) -> bytes:
+    """The content of the regular file at `path`. Raises OSError, also for more than `most` bytes."""
+    with open(open_regular_file(path), "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", path)
+    return data
 
 
 def refusal(status: os.stat_result) -> str | None:

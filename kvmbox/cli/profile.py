@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from kvmbox.cli.options import JSON, takes
@@ -46,13 +44,9 @@ def command(file: str, top: int, json_path: str | None) -> int:
 def _content(path: str) -> bytes:
     """The bytes of a regular file. Raises StartError."""
     from kvmbox.parts.profile.formats import MOST_BYTES
-    from kvmbox.regular_file import open_regular_file
+    from kvmbox.regular_file import read_regular_file
 
     try:
-        with os.fdopen(open_regular_file(path), "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        return read_regular_file(path, MOST_BYTES)
     except OSError as error:
         raise StartError(f"cannot read the profile '{path}': {error.strerror}") from error
-    if len(data) > MOST_BYTES:
-        raise StartError(f"cannot read the profile '{path}': it is larger than {MOST_BYTES >> 20} MiB")
-    return data

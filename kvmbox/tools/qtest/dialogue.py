@@ -94,13 +94,9 @@ class Dialogue:
 
     def _clock_step(self, amount: int | None) -> bytes:
         machine = self._machine
-        if amount is None:
-            deadline = machine.next_deadline()
-            if deadline is None:
-                return protocol.NO_DEADLINE
-            target = deadline
-        else:
-            target = machine.now + amount
+        target = machine.next_deadline() if amount is None else machine.now + amount
+        if target is None:
+            return protocol.NO_DEADLINE
         if not machine.now < target <= protocol.MAX_TIME:
             return protocol.NO_ADVANCE
         machine.advance_to(target)

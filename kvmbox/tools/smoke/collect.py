@@ -12,7 +12,7 @@ from kvmbox.boot import bundled
 from kvmbox.errors import UsageError
 from kvmbox.kvm.cpuid.model import parse_model
 from kvmbox.lean import Value
-from kvmbox.regular_file import open_regular_file
+from kvmbox.regular_file import open_regular_file, read_regular_file
 from kvmbox.tools.smoke.model import DEFAULT_TIMEOUT_S, Origin, Test
 from kvmbox.tools.smoke.suite import parse_suite, suite_name
 from kvmbox.tools.smoke.unittests_cfg import parse_unittests_cfg
@@ -173,12 +173,9 @@ def check_options(test: Test) -> None:
 
 def _read(path: str) -> str:
     try:
-        with open(open_regular_file(path), "rb") as file:
-            data = file.read(MOST_SUITE_BYTES + 1)
+        data = read_regular_file(path, MOST_SUITE_BYTES)
     except OSError as error:
         raise UsageError(f"cannot read the suite '{path}': {error.strerror}") from error
-    if len(data) > MOST_SUITE_BYTES:
-        raise UsageError(f"the suite '{path}' is longer than {MOST_SUITE_BYTES >> 20} MiB")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

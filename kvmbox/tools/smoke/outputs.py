@@ -10,7 +10,7 @@ from typing import Final, TextIO
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.beside import SHARED, write_beside
 from kvmbox.host.serial import open_for_writing, reason
-from kvmbox.regular_file import open_regular_file
+from kvmbox.regular_file import read_regular_file
 from kvmbox.tools.smoke.history import MOST_BYTES, History
 
 STDOUT: Final = "-"
@@ -61,15 +61,12 @@ def default_history_path(suites: Sequence[str], environment: Mapping[str, str]) 
 def read_history(path: str) -> History:
     """The history in a file; an empty one where there is no file. Raises UsageError."""
     try:
-        with open(open_regular_file(path), "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_regular_file(path, MOST_BYTES)
     except FileNotFoundError:
         return History()
     except OSError as error:
         raise UsageError(f"cannot read --history '{path}': {error.strerror}") from error
     try:
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"it is longer than {MOST_BYTES >> 20} MiB")
         return History.parse(data.decode())
     except ValueError as error:
         what = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

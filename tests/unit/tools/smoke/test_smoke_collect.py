@@ -103,7 +103,7 @@ def test_unittests_cfg_is_called_as_its_folder_and_missing_files_are_skipped(fol
         ("empty", "there is no image in the folder 'empty'"),
         ("latin.toml", "latin.toml:2: the suite is not UTF-8"),
         ("fifo.toml", "cannot read the suite 'fifo.toml': it is a FIFO, not a regular file"),
-        ("large.toml", "the suite 'large.toml' is longer than 4 MiB"),
+        ("large.toml", "cannot read the suite 'large.toml': it is larger than 4 MiB"),
     ],
 )
 def test_what_is_no_suite(folder: Path, suite: str, message: str) -> None:
