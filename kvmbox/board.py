@@ -405,34 +405,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     board = [
         _serial_port(name, pace=options.uart_pace) for name in SERIAL_PORTS if name in options.serial_ports
     ]
-    board.append(
-        DeviceSpec(
-            "PIT",
-            "pit",
-            "pit_8254",
-            ports=(
-                AddressRange(layout.PIT_PORT, layout.PIT_PORT_COUNT),
-                AddressRange(layout.SYSTEM_CONTROL_B_PORT, 1, offset=layout.PIT_PORT_COUNT),
-            ),
-            parameters={"announce": 1},
-            grants=(Irq(layout.PIT_IRQ),),
-        )
-    )
-    board.append(rtc(options.rtc_base, options.memory_size))
-    board.append(
-        DeviceSpec(
-            "i8042",
-            "i8042",
-            "i8042",
-            ports=(
-                AddressRange(layout.I8042_DATA_PORT, 1),
-                AddressRange(layout.I8042_COMMAND_PORT, 1, offset=1),
-                AddressRange(layout.SYSTEM_CONTROL_A_PORT, 1, offset=2),
-            ),
-            grants=(Irq(layout.I8042_IRQ), Irq(layout.I8042_AUX_IRQ), Reset(), Input(KEYBOARD)),
-            on_demand=True,
-        )
-    )
+    board += [_pit(), rtc(options.rtc_base, options.memory_size), _i8042()]
     board.append(
         DeviceSpec(
             "debugcon",
@@ -481,6 +454,35 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     )
     board += [_fw_cfg(options), _vga(), _vbe()]
     return board
+
+
+def _pit() -> DeviceSpec:
+    return DeviceSpec(
+        "PIT",
+        "pit",
+        "pit_8254",
+        ports=(
+            AddressRange(layout.PIT_PORT, layout.PIT_PORT_COUNT),
+            AddressRange(layout.SYSTEM_CONTROL_B_PORT, 1, offset=layout.PIT_PORT_COUNT),
+        ),
+        parameters={"announce": 1},
+        grants=(Irq(layout.PIT_IRQ),),
+    )
+
+
+def _i8042() -> DeviceSpec:
+    return DeviceSpec(
+        "i8042",
+        "i8042",
+        "i8042",
+        ports=(
+            AddressRange(layout.I8042_DATA_PORT, 1),
+            AddressRange(layout.I8042_COMMAND_PORT, 1, offset=1),
+            AddressRange(layout.SYSTEM_CONTROL_A_PORT, 1, offset=2),
+        ),
+        grants=(Irq(layout.I8042_IRQ), Irq(layout.I8042_AUX_IRQ), Reset(), Input(KEYBOARD)),
+        on_demand=True,
+    )
 
 
 def _debug_exit(name: str, port: int) -> DeviceSpec:

@@ -10,7 +10,7 @@ import click
 
 from kvmbox.cli.options import IPC, SECCOMP, output, takes, transport
 from kvmbox.cli.output_files import for_people, open_output, write_output
-from kvmbox.cli.values import given
+from kvmbox.cli.values import given, has_rich
 from kvmbox.errors import UsageError
 from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
@@ -71,37 +71,24 @@ def command(
       14   the report could not be written
       130  interrupted
     """
-    from kvmbox.jail import layers
     from kvmbox.remote.pool import SECCOMP_MODES
     from kvmbox.tools.audit.audit import Options, run_audit
-    from kvmbox.tools.audit.probes import CATALOGUE
     from kvmbox.tools.audit.report import as_data
-    from kvmbox.tools.audit.stand_in import THREADS
 
-    if control and (matrix or without):
-        raise UsageError("--control leaves out every layer: it goes with neither --without nor --matrix")
-    if control and given("seccomp"):
-        raise UsageError("--control leaves out every layer: --seccomp means nothing beside it")
-    try:
-        left_out = layers.mask_of(without)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    if left_out & layers.SECCOMP and seccomp != "off" and given("seccomp"):
-        raise UsageError(f"--without seccomp contradicts --seccomp {seccomp}")
-    chosen = _chosen_types(types)
+    if control:
+        _refuse_beside_control(others=bool(matrix or without))
+    device_types, threads = _chosen_types(types)
+    _check_probes(probes)
     options = Options(
-        types=[name for name in chosen if name not in THREADS],
-        threads=[name for name in chosen if name in THREADS],
+        types=device_types,
+        threads=threads,
         seccomp=SECCOMP_MODES[seccomp],
         ipc=transport(ipc),
-        without=left_out | (layers.SECCOMP if seccomp == "off" else 0),
+        without=_left_out(without, seccomp),
         control=control,
         matrix=matrix,
         probes=probes,
     )
-    for name in probes:
-        if name not in {probe.name for probe in CATALOGUE}:
-            raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
     allow_enough()
     json_file = open_output(json_path)
     report = run_audit(options, _heed_signals)
@@ -114,13 +101,41 @@ def command(
     return report.status
 
 
+def _refuse_beside_control(*, others: bool) -> None:
+    if others:
+        raise UsageError("--control leaves out every layer: it goes with neither --without nor --matrix")
+    if given("seccomp"):
+        raise UsageError("--control leaves out every layer: --seccomp means nothing beside it")
+
+
+def _left_out(without: tuple[str, ...], seccomp: Seccomp) -> int:
+    """The layers that are not used, as a mask. Raises UsageError."""
+    from kvmbox.jail import layers
+
+    try:
+        mask = layers.mask_of(without)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if mask & layers.SECCOMP and seccomp != "off" and given("seccomp"):
+        raise UsageError(f"--without seccomp contradicts --seccomp {seccomp}")
+    return mask | (layers.SECCOMP if seccomp == "off" else 0)
+
+
 def _heed_signals(_progress: str) -> None:
     """A signal that came while Python ran a destructor: its KeyboardInterrupt was dropped, not the note."""
     if early_signals.received:
         raise KeyboardInterrupt
 
 
-def _chosen_types(wanted: tuple[str, ...]) -> list[str]:
+def _check_probes(wanted: tuple[str, ...]) -> None:
+    from kvmbox.tools.audit.probes import CATALOGUE
+
+    for name in sorted(set(wanted) - {probe.name for probe in CATALOGUE}):
+        raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
+
+
+def _chosen_types(wanted: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The device types to audit, and the threads."""
     from kvmbox.cli.policy import device_types
     from kvmbox.tools.audit.stand_in import THREADS
 
@@ -128,7 +143,8 @@ def _chosen_types(wanted: tuple[str, ...]) -> list[str]:
     for name in wanted:
         if name not in known:
             raise UsageError(f"there is no device type '{name}'", hint=f"known: {', '.join(known)}")
-    return [name for name in known if name in wanted] if wanted else known
+    chosen = [name for name in known if name in wanted] if wanted else known
+    return [name for name in chosen if name not in THREADS], [name for name in chosen if name in THREADS]
 
 
 def _print(report: Report) -> None:
@@ -144,19 +160,16 @@ def _print(report: Report) -> None:
 
 
 def _print_table(headings: Row, rows: list[Row]) -> None:
-    if sys.stdout.isatty():
-        try:
-            from rich.console import Console
-            from rich.table import Table
-            from rich.text import Text
-        except ImportError:
-            pass
-        else:
-            table = Table(*headings, box=None, header_style="bold", pad_edge=False)
-            for row in rows:
-                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-            Console().print(table)
-            return
+    if sys.stdout.isatty() and has_rich():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*headings, box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        Console().print(table)
+        return
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in (headings, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from kvmbox.choice import is_compiled
 from kvmbox.cli.messages import INTERRUPTED, report, say
 from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.output_files import for_people, open_output, write_output
-from kvmbox.cli.values import given
+from kvmbox.cli.values import given, has_rich
 from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FLAG, REPEATED, Option
@@ -90,7 +91,6 @@ def command(
       14   the output could not be written
       130  interrupted; the results so far are shown
     """
-    from kvmbox.choice import is_compiled
     from kvmbox.tools.bench import plan as plans
 
     _refuse_ignored()
@@ -106,10 +106,7 @@ def command(
         only=only, quick=quick, rounds=repeat, peer=peer is not None, compiled=is_compiled(), divide=divide
     )
     if list_:
-        from kvmbox.tools.bench.report import plan_tables
-
-        _print_tables(plan_tables(plan), markdown)
-        return 0
+        return _list(plan, markdown)
     _check(plot_path, page_path)
     allow_enough()
     json_file = open_output(json_path)
@@ -120,6 +117,18 @@ def command(
     finally:
         with for_people(json_path):
             _show(results, markdown, each_row=bool(only))
+    return _finish(results, plot_path, page_path, interrupted=interrupted)
+
+
+def _list(plan: Plan, markdown: bool) -> int:
+    from kvmbox.tools.bench.report import plan_tables
+
+    _print_tables(plan_tables(plan), markdown)
+    return 0
+
+
+def _finish(results: Results, plot_path: str | None, page_path: str | None, *, interrupted: bool) -> int:
+    """Keep the results as a plot and a page, if they are whole. Returns the exit status."""
     if interrupted:
         say("kvmbox: interrupted")
         return INTERRUPTED
@@ -187,12 +196,6 @@ def _measure(
 # --- Output ------------------------------------------------------------------------------------------------
 
 
-def _has_rich() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("rich") is not None
-
-
 @contextmanager
 def _progress() -> Iterator[Any]:
     """A callback for each step that shows on a terminal's stderr how far it is, and nothing elsewhere."""
@@ -201,7 +204,7 @@ def _progress() -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    if not _has_rich():
+    if not has_rich():
 
         def show(step: Step) -> None:
             sys.stderr.write(f"\r\x1b[K{_describe(step)}")
@@ -255,7 +258,7 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
     from kvmbox.tools.bench import report as reports
 
     console = None
-    if not markdown and _has_rich():
+    if not markdown and has_rich():
         from rich.console import Console
 
         console = Console()

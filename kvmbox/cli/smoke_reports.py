@@ -15,6 +15,7 @@ import click
 from kvmbox import __version__
 from kvmbox.cli.messages import say
 from kvmbox.cli.output_files import SCHEMA
+from kvmbox.cli.values import has_rich
 from kvmbox.errors import UsageError
 from kvmbox.host import early_signals
 from kvmbox.lean import Value
@@ -99,13 +100,10 @@ def _for_people(write: Callable[[str], None], context: ReportContext, *, live: b
     from kvmbox.tools.smoke.report_plain import PlainReporter
 
     command_of, quiet = _again(context.timeout), context.quiet
-    if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        from importlib.util import find_spec
+    if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and has_rich():
+        from kvmbox.tools.smoke.report_live import LiveReporter, make_console
 
-        if find_spec("rich") is not None:
-            from kvmbox.tools.smoke.report_live import LiveReporter, make_console
-
-            return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
+        return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
     return PlainReporter(write, again=command_of, quiet=quiet)
 
 

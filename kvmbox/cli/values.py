@@ -49,3 +49,10 @@ def is_typed(name: str) -> bool:
     """Whether the command line itself names this parameter of the command."""
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE
+
+
+def has_rich() -> bool:
+    """Whether rich is installed, which draws tables on terminals."""
+    from importlib.util import find_spec
+
+    return find_spec("rich") is not None

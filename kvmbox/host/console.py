@@ -108,18 +108,21 @@ class Console:
         """The end of what the built-in BIOS has printed, if that is kept."""
         self._shared: dict[Capture | None, OutputStream | CaptureStream] = {}
         try:
-            for port, spec in (*plan.items(), (DEBUGCON, debugcon)):
-                stream = self._open_backend(spec)
-                self._writers[port] = None if stream is None else stream.append
-            beside = self._mirror_console(plan, debugcon)
-            if bios:
-                self._open_bios(plan, debugcon, beside)
-            if keyboard is not None:
-                self._open_keyboard(keyboard)
+            self._open(plan, debugcon, bios=bios)
         except BaseException:
             self.finish()
             self.close()
             raise
+
+    def _open(self, plan: Mapping[str, SerialSpec], debugcon: SerialSpec, *, bios: bool) -> None:
+        for port, spec in (*plan.items(), (DEBUGCON, debugcon)):
+            stream = self._open_backend(spec)
+            self._writers[port] = None if stream is None else stream.append
+        beside = self._mirror_console(plan, debugcon)
+        if bios:
+            self._open_bios(plan, debugcon, beside)
+        if self._keyboard is not None:
+            self._open_keyboard(self._keyboard)
 
     def _mirror_console(self, plan: Mapping[str, SerialSpec], debugcon: SerialSpec) -> str | None:
         """What the debug console and the port beside it both print is shown once, if nobody objects.

@@ -315,10 +315,8 @@ class Devices:
         except BaseException:
             self.router.close()  # which nobody else has yet
             raise
-        for member in pool.members.values():
-            channel = pool.channel(member.device_type)
-            for index, device in enumerate(member.devices):
-                self._attach(device, DeviceProxy.of(channel, index, device))
+        for device_type, index, device in pool.places():
+            self._attach(device, DeviceProxy.of(pool.channel(device_type), index, device))
 
     @property
     def pci(self) -> PciFabric | None:

@@ -110,7 +110,7 @@ def test_error_at_the_end_is_a_loss_and_the_other_part_ends(bench: Bench) -> Non
     assert "record ended" in bench.log
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("announced", [True, False])
 def test_what_did_not_come_counts_more_than_a_loss_which_is_said_unless_it_was(
     bench: Bench, announced: bool
 ) -> None:
