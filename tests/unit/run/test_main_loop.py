@@ -150,7 +150,7 @@ class Rig:
             hold=lambda: self.log.append("clock stands"),
             pause=lambda: None,
         )
-        router = SimpleNamespace(rearm=lambda: None, assert_again=lambda _line: None)
+        router = SimpleNamespace(rearm=lambda: None, assert_again=lambda _line: None, step_aside=lambda: None)
         self.devices = SimpleNamespace(
             pool=pool,
             clock=clock,
