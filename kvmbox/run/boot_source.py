@@ -96,7 +96,7 @@ class BootSource(Value):
             command_line=command_line,
             modules=tuple(files.module(spec.path, spec.arguments) for spec in config.modules),
             initrd=initrd,
-            boot=boot,
+            boot=way.name,  # chosen once, for all boots
             load_address=config.load_address,
             entry=config.entry,
             segments=config.segments,
