@@ -59,14 +59,13 @@ def find(directory: str | None = None) -> Configuration:
                 tables = _tables(path, content)
                 if name == NAME or tables:
                     return Configuration(path, tables, tuple(passed_over))
-        above = os.path.dirname(here)
-        if above == here:
+        here, below = os.path.dirname(here), here
+        if here == below:
             return Configuration(None, {}, tuple(passed_over))
-        here = above
 
 
 def _may_have_table(content: bytes) -> bool:
-    """Whether a project may have `[tool.kvmbox]`: few do, and the parser takes 10 ms, with what it imports."""
+    """Whether a project may have `[tool.kvmbox]`: few do, and the parser, with its imports, takes 10 ms."""
     bare = content.translate(None, b" \t\"'")  # TOML's ways to say it differ in these
     return b"kvmbox" in bare and any(way in bare for way in (b"tool.kvmbox", b"[tool]", b"tool="))
 

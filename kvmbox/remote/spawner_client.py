@@ -500,9 +500,9 @@ def _is_over(pidfd: int) -> bool:
 def _pid_behind(pidfd: int) -> int:
     """The pid of a process as this one sees it, from its pidfd; 0 if that cannot be told, or it is dead."""
     try:
-        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{pidfd}", "rb") as file:  # as text it would load a codec
             for line in file:
-                if line.startswith("Pid:"):
+                if line.startswith(b"Pid:"):
                     return max(0, int(line.split()[1]))
     except OSError:
         pass

@@ -92,7 +92,6 @@ def run(
             opened.pool.ready_by = None
             starting.over()
             caller.ready(judge, machine.loop.wakeup)
-            prepare_report(machine.config, emulated=guest.is_pvm)
             _confine(machine, opened.parts, caller, timeline)
             started()
             _go(guest, factory, machine, settling)
@@ -192,6 +191,7 @@ def _build(
     if guest.not_hidden:
         say(f"--cpu {config.cpu}: this host's KVM shows all the same: {', '.join(guest.not_hidden)}")
     timeline.mark("virtual machine built")
+    prepare_report(config, emulated=guest.is_pvm)  # while device processes jail themselves
     wakeup = Wakeup()
     cleanup.callback(wakeup.close)
     console = console_of(config, judge, caller, has_bios=source.has_bios, say=say, wake=wakeup.wake)
