@@ -177,8 +177,7 @@ def _build(
     last: ExitStack,
 ) -> tuple[Standing, GuestVm, GuestFactory]:
     """Build the virtual machine, the console, the main loop and the devices, none of which runs."""
-    opening, source = opened.opening, opened.source
-    config, say = opening.config, opening.say
+    config, say, source = opened.opening.config, opened.opening.say, opened.source
     memory = opened.origin.memory(config.memory_size)
     if opened.origin.memory_stage:
         timeline.mark(opened.origin.memory_stage)
@@ -220,7 +219,7 @@ def _build(
         cleanup.callback(_end_transfers, devices.transfers, say)
     timeline.mark("devices ready")
     standing = Standing(
-        *(config, judge, say, kvm, opening.board, source, opened.files, memory),
+        *(config, judge, say, kvm, opened.opening.board, source, opened.files, memory),
         *(devices, console, main_loop, opened.parts.summon),
     )
     return standing, guest, factory
