@@ -71,13 +71,14 @@ class Bundle:
 
     def load(self, group: str) -> None:
         """Load the modules of a group, if no source of them is another one by now."""
-        specs = [spec for spec in map(self.find_spec, self._groups[group]) if spec is not None]
-        file = self.opened() if len(specs) == len(self._groups[group]) else None
+        names = [name for name in self._groups[group] if name not in sys.modules]
+        specs = [spec for spec in map(self.find_spec, names) if spec is not None]
+        file = self.opened() if names and len(specs) == len(names) else None
         if file is None:
             return  # each is loaded when it is imported
         content = mmap.mmap(file, 0, prot=mmap.PROT_READ)
         os.close(file)
-        fresh = {spec.name: module_from_spec(spec) for spec in specs if spec.name not in sys.modules}
+        fresh = {spec.name: module_from_spec(spec) for spec in specs}
         with content, memoryview(content) as view:
             for name, module in fresh.items():
                 package, _, short = name.rpartition(".")

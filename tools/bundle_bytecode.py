@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 WITH_DOCSTRINGS: Final = "cli"
 GROUPS: Final = {
     "entry": ("", ("kvmbox.cli.entry",)),
-    "prestart": ("entry", ("kvmbox.host.open_files", "kvmbox.remote.reserve", "kvmbox.sandbox.scope")),
-    "run": ("prestart", ("kvmbox.cli.boot", "kvmbox.cli.ending", "kvmbox.cli.quick", "kvmbox.run.machine")),
+    "prestart": ("entry", ("kvmbox.host.open_files", "kvmbox.remote.prestart", "kvmbox.sandbox.scope")),
+    "reserve": ("prestart", ("kvmbox.remote.reserve", "kvmbox.sandbox.listener")),
+    "run": ("reserve", ("kvmbox.cli.boot", "kvmbox.cli.ending", "kvmbox.cli.quick", "kvmbox.run.machine")),
     "spawner": ("", ("kvmbox.jail.spawner", "kvmbox.jail.server")),
 }
 """By name: the group that is loaded before, and what is loaded with all that it imports."""

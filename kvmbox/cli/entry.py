@@ -81,6 +81,7 @@ def entry_point(parent: int | None = None) -> NoReturn:
                 open_files.allow_enough()
                 prestart.OWN.start()
                 if _has_plain_design(sys.argv[1:]):
+                    bytecode.load("reserve")  # while the spawner starts
                     prestart.OWN.reserve()
         work = _work()
         early_signals.check()
@@ -92,6 +93,7 @@ def entry_point(parent: int | None = None) -> NoReturn:
 def _work() -> Callable[[], NoReturn]:
     """What the command line asks for. A run that is spelled plainly does without click."""
     if sys.argv[1:2] == ["run"]:
+        bytecode.load("reserve")
         bytecode.load("run")
         from kvmbox.cli import boot, ending, quick
 
@@ -124,19 +126,11 @@ def _begin() -> None:
     early_signals.listen()
     open_standard_descriptors()
     bytecode.use()
-    _name_process()
-
-
-def _name_process() -> None:
-    """`pkill kvmbox` finds it: the kernel has named the process after the interpreter."""
-    try:
-        comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:  # `pkill kvmbox` finds it: the kernel has named the process after the interpreter
+        with open("/proc/self/comm", "wb", buffering=0) as comm:
+            comm.write(b"kvmbox")
     except OSError:  # no /proc
-        return
-    try:
-        os.write(comm, b"kvmbox")
-    finally:
-        os.close(comm)
+        pass
 
 
 def _leave(error: BaseException) -> NoReturn:

@@ -94,7 +94,6 @@ def run(
             opened.pool.ready_by = None
             starting.over()
             caller.ready(judge, machine.loop.wakeup)
-            prepare_report(machine.config, emulated=guest.is_pvm)
             _confine(machine, opened.parts, caller, timeline)
             started()
             _go(guest, factory, machine, settling)
@@ -181,8 +180,7 @@ def _build(
     last: ExitStack,
 ) -> tuple[Standing, GuestVm, GuestFactory]:
     """Build the virtual machine, the console, the main loop and the devices, none of which runs."""
-    opening, source = opened.opening, opened.source
-    config, say = opening.config, opening.say
+    config, say, source = opened.opening.config, opened.opening.say, opened.source
     memory = opened.origin.memory(config.memory_size)
     if opened.origin.memory_stage:
         timeline.mark(opened.origin.memory_stage)
@@ -195,6 +193,7 @@ def _build(
     if guest.not_hidden:
         say(f"--cpu {config.cpu}: this host's KVM shows all the same: {', '.join(guest.not_hidden)}")
     timeline.mark("virtual machine built")
+    prepare_report(config, emulated=guest.is_pvm)  # while device processes jail themselves
     wakeup = Wakeup()
     cleanup.callback(wakeup.close)
     console = console_of(config, judge, caller, has_bios=source.has_bios, say=say, wake=wakeup.wake)
@@ -223,7 +222,7 @@ def _build(
         cleanup.callback(_end_transfers, devices.transfers, say)
     timeline.mark("devices ready")
     standing = Standing(
-        *(config, judge, say, kvm, opening.board, source, opened.files, memory),
+        *(config, judge, say, kvm, opened.opening.board, source, opened.files, memory),
         *(devices, console, main_loop, opened.parts.summon),
     )
     return standing, guest, factory

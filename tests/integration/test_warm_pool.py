@@ -55,6 +55,24 @@ LOOK: Final = b"".join(
 """Prints the three."""
 
 
+BOOT: Final = """
+import sys
+from kvmbox.choice import is_compiled
+from kvmbox.remote import prestart
+from kvmbox.tools.warm import boot, template
+
+template.preload(is_compiled())
+before = set(sys.modules)
+if sys.argv[1] == "process":
+    prestart.OWN.start()
+    prestart.OWN.reserve()
+machine = boot._machine({"image": "hello32", "sandbox": sys.argv[1]})
+result = machine.run_here(boot.ProcessOwner(), boot.Timeline())
+print(result.status, *sorted(name for name in sys.modules.keys() - before if name.startswith("kvmbox.")))
+"""
+"""What a boot process does behind its fork: prints the status, and which modules it had to load."""
+
+
 class Beacon:
     """A guest that says on COM2 that it runs, and then idles; COM2 is a FIFO."""
 
@@ -216,6 +234,13 @@ def test_many_boots_in_a_row_all_end_well() -> None:
 
 
 # --- Isolation --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sandbox", ["process", "none"])
+def test_plain_boot_finds_all_that_it_needs_loaded(sandbox: str) -> None:
+    command = [sys.executable, "-c", BOOT, sandbox]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=patience(60))
+    assert done.stdout.split() == ["0"]
 
 
 def test_templates_that_have_served_end_while_the_pool_is_open() -> None:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import gc
 import os
 import select
-import struct
 from importlib import import_module
 from typing import Final, NoReturn
 
 from kvmbox import bytecode
+from kvmbox.devices import catalog
+from kvmbox.explain import capstone
 from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
@@ -26,7 +27,6 @@ from kvmbox.tools.warm import boot, frames
 
 PRELOADED: Final = (
     "base64",
-    "encodings.ascii",
     "kvmbox.board_extras",
     "kvmbox.boot.way_elf",
     "kvmbox.boot.way_firmware",
@@ -35,24 +35,20 @@ PRELOADED: Final = (
     "kvmbox.boot.way_multiboot2",
     "kvmbox.boot.way_pvh",
     "kvmbox.boot.way_real",
-    "kvmbox.remote.direct",
+    "kvmbox.remote.reserve",
     "kvmbox.firmware.acpi",
     "kvmbox.firmware.bda",
     "kvmbox.firmware.mp_table",
     "kvmbox.firmware.smbios",
     "kvmbox.kvm.cpuid.backend_limits",
-    "kvmbox.kvm.cpuid.dependencies",
-    "kvmbox.kvm.cpuid.features",
     "kvmbox.kvm.cpuid.model",
     "kvmbox.explain.disassembly",
     "kvmbox.explain.diagnosis",
     "kvmbox.host.bios_reports",
     "kvmbox.host.start_timeout",
     "kvmbox.run.after_bios",
-    "kvmbox.run.machine",
     "kvmbox.parts.snapshot.restore",
     "kvmbox.parts.snapshot.start_options",
-    "kvmbox.parts.snapshot.file",
     "zlib",
 )
 """What a run imports when it needs it: each boot process would import it anew."""
@@ -88,7 +84,7 @@ class Template:
     def _fork(self, frame: bytes, descriptors: list[int]) -> None:
         kind, identifier, spawns, _ = frames.unpack(frame)
         if kind != frames.BOOT or len(descriptors) != 1:
-            raise struct.error(f"frame of kind {kind} with {len(descriptors)} descriptors")
+            raise ValueError(f"frame of kind {kind} with {len(descriptors)} descriptors")
         (channel,) = descriptors
         parent = os.getpid()
         try:
@@ -114,6 +110,15 @@ class Template:
             passing.send(CONTROL_FD, frames.pack(frames.DIED, self._boots.pop(pid), status))
 
 
+def preload(compiled: bool) -> None:
+    """Load what boot processes need: modules, models for those without a sandbox, the disassembler."""
+    for name in (*PRELOADED, *(COMPILED if compiled else ())):
+        import_module(name)
+    for device_type in catalog.USUAL:
+        catalog.load_usual(device_type)
+    capstone.library()
+
+
 def main(parent_pid: int, compiled: bool) -> NoReturn:
     """The life of the template; `parent_pid` is the pool's process."""
     status = 1
@@ -123,13 +128,11 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         title = ProcessTitle.find()
         title.set("kvmbox: template")
         linux.block_signals(linux.SIGCHLD)
-        for name in (*PRELOADED, *(COMPILED if compiled else ())):
-            import_module(name)
+        preload(compiled)
         bytecode.leave()
         allow_enough()
         template = Template(title)
         gc.collect()
-        gc.disable()
         gc.freeze()  # no collection writes into the pages that boot processes share
         passing.send(CONTROL_FD, frames.pack(frames.READY))
         template.serve()

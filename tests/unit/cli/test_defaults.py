@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,31 @@ def test_project_counts_where_it_speaks_of_kvmbox(directory: Path, tmp_path: Pat
     write(directory / "pyproject.toml", "this is not TOML, and none of our business")
     found = defaults.find()
     assert (found.path, found.tables) == (far, {"run": {"cpus": 2}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.kvmbox.run]\ncpus = 2",
+        "[ tool . 'kvmbox'.run ]\ncpus = 2",
+        '["tool"."kvmbox"]\nrun.cpus = 2',
+        "[tool] # of all tools\nkvmbox.run.cpus = 2",
+        "[tool]\n[tool.other]\n[tool.kvmbox]\nrun = { cpus = 2 }",
+        "tool = { kvmbox = { run = { cpus = 2 } } }",
+        "tool.kvmbox.run.cpus = 2",
+    ],
+)
+def test_each_spelling_of_the_table_is_found(directory: Path, text: str) -> None:
+    path = write(directory / "pyproject.toml", text)
+    assert defaults.find() == defaults.Configuration(path, {"run": {"cpus": 2}})
+
+
+def test_project_that_names_kvmbox_elsewhere_is_not_parsed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(directory / "pyproject.toml", "[project]\nname = 'kvmbox'\n[tool.other]\nkvmbox = 'kvmbox.tools'")
+    monkeypatch.setitem(sys.modules, "tomllib", None)  # its import raises
+    assert defaults.find().tables == {}
 
 
 def test_own_file_wins_over_the_project_beside_it(directory: Path) -> None:
