@@ -75,7 +75,7 @@ VIRTIO_SIZE: Final = 0x200
 VIRTIO_IRQS: Final = (10, 11, 7, 6, 20, 21, 22, 23)
 """The line of each virtio device: those of ISA first, which also guests without an I/O APIC have."""
 
-PCI_MEMORY: Final = 0xE100_0000  # the same of their memory, behind the frame buffer
+PCI_MEMORY: Final = 0xFE00_0000  # the same of their memory: xv6 and its like map devices from here on
 PCI_MEMORY_END: Final = 0xFEC0_0000
 PIRQ_LINES: Final = (10, 10, 11, 11)
 """The ISA interrupt of each of PCI's four, as firmware routes them."""

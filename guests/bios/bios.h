@@ -172,6 +172,7 @@ enum {
     BDA_KEYS_END_AT = 0x82,
     BDA_ROWS = 0x84,
     BDA_CELL_HEIGHT = 0x85,
+    BDA_VIDEO_CONTROL = 0x87, /* 256 KiB; bit 7: the memory was not cleared */
     BDA_KEYBOARD_FLAGS = 0x96,
     EBDA_DISK_0 = 0x3d, /* fixed disk parameter tables */
     EBDA_DISK_1 = 0x4d,

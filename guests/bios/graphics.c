@@ -302,12 +302,10 @@ static uint8_t unit(void)
 
 void clear_graphics(void)
 {
-    const struct bios_mode *mode = present();
-
-    if (mode->kind == CGA)
+    if (present()->kind == CGA)
         far_fill16(0xb800, 0, 0, 0x2000);
-    else
-        far_fill16(0xa000, 0, 0, mode->kind == LINEAR ? 0x7d00 : (uint32_t)(line(0, (uint16_t)(mode->rows * mode->height)) >> 1));
+    else /* what no page shows, too: it may be scrolled to */
+        far_fill16(0xa000, 0, 0, 0x8000);
 }
 
 /* Planes: all dots of a byte get `color`, or those that are 1 in it, as `mode` of the graphics controller says. */
@@ -496,6 +494,20 @@ static void block_of_colors(const struct frame *f, int reads)
     }
 }
 
+/* A colour as the gray that is as bright: 30 % of red, 59 % of green, 11 % of blue. */
+static void send_gray(uint8_t color)
+{
+    uint16_t level = 50;
+
+    outb(DAC_READ, color);
+    level += 30 * inb(DAC);
+    level += 59 * inb(DAC);
+    level += 11 * inb(DAC);
+    level /= 100;
+    outb(DAC_WRITE, color);
+    send_color((uint8_t)level, (uint8_t)level, (uint8_t)level);
+}
+
 int palette_function(struct frame *f)
 {
     uint8_t control;
@@ -551,6 +563,10 @@ int palette_function(struct frame *f)
         return 1;
     case 0x19:
         f->b.l = inb(PEL_MASK);
+        return 1;
+    case 0x1b:
+        for (uint16_t i = 0; i < f->c.x && f->b.l + i < 256; i++)
+            send_gray((uint8_t)(f->b.l + i));
         return 1;
     case 0x1a:
         control = get_attribute(BLINK_REGISTER);

@@ -186,6 +186,7 @@ static int set_mode(uint16_t wanted)
     set(BANK, 0);
     set(ENABLE, ENABLED | LINEAR | (wanted & MODE_NO_CLEAR ? NO_CLEAR : 0));
     current = wanted & (MODE_BITS | MODE_LINEAR | MODE_NO_CLEAR);
+    set_far8(BDA, BDA_VIDEO_CONTROL, (uint8_t)(0x60 | (wanted & MODE_NO_CLEAR) >> 8));
     return 1;
 }
 
@@ -364,7 +365,8 @@ enum action vbe_service(struct frame *f)
         f->a.x = set_mode(f->b.x) ? OK : FAILED;
         return DONE;
     case 0x03:
-        f->b.x = current ? current : far8(BDA, BDA_MODE);
+        f->b.x = current ? current
+                         : (uint16_t)(far8(BDA, BDA_MODE) | (far8(BDA, BDA_VIDEO_CONTROL) & 0x80) << 8);
         f->a.x = OK;
         return DONE;
     case 0x04:

@@ -254,6 +254,7 @@ int set_vga_mode(uint8_t mode)
         return 0;
     vbe_off();
     set_far8(BDA, BDA_MODE, number);
+    set_far8(BDA, BDA_VIDEO_CONTROL, (uint8_t)(0x60 | (mode & 0x80)));
     describe_mode(number);
     set_far16(BDA, BDA_PAGE_START, 0);
     far_fill16(BDA, BDA_CURSOR, 0, PAGES);
@@ -331,7 +332,7 @@ enum action video_service(struct frame *f)
         teletype(far8(BDA, BDA_PAGE), f->a.l, in_graphics() ? f->b.l : -1);
         return DONE;
     case 0x0f:
-        f->a.x = (uint16_t)(columns() << 8 | far8(BDA, BDA_MODE));
+        f->a.x = (uint16_t)(columns() << 8 | far8(BDA, BDA_MODE) | (far8(BDA, BDA_VIDEO_CONTROL) & 0x80));
         f->b.h = far8(BDA, BDA_PAGE);
         return DONE;
     case 0x10:

@@ -157,8 +157,8 @@ SECTIONS: Final = (
                "the run.", kind=REPEATED, metavar="TEXT", parse="kvmbox.run.choices:expected_text",
                type="Several[str | bytes]", marks=FILE),
         Option("expect_picture",
-               "Expect graphics on the screen, too, as in the image FILE. The mean difference of a level may "
-               "be N of 1; by default it is 0.", metavar="FILE[,within=N]",
+               "Expect graphics on the screen, as in the image FILE (sha256:HASH: with this hash). The mean "
+               "difference of a level may be N of 1. region=X:Y:WxH is a part.", metavar="FILE[,within=N]",
                parse="kvmbox.parts.screen.wanted:parse", marks=SUITE, file=READ, part="screen"),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "

@@ -9,6 +9,7 @@ than the ring has, and none if the tail is beyond it. Nothing raises.
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -89,6 +90,9 @@ class Cases:
         """How many a walk may find."""
         self.is_judged = True
         """Whether its ring is where it began."""
+        self.frames = 0
+        """Effects that were asked for."""
+        self.granted = 0
 
     def step(self) -> None:
         """One ring."""
@@ -127,8 +131,10 @@ class Cases:
 
     def _apply(self, queues: DescriptorQueues, effect: Effect) -> list[Any]:
         application = queues.check(0, effect, lambda _resource: self.medium)
+        self.frames += 1
         if application is None:
             return []
+        self.granted += 1
         return application[0](*application[1]) or []
 
     def _walk(self, queues: DescriptorQueues, index: int, registers: tuple[int, int]) -> None:
@@ -206,6 +212,42 @@ class Cases:
 
 def _within(address: int, length: int, ranges: Sequence[tuple[int, int]]) -> bool:
     return any(start <= address and address + length <= start + size for start, size in ranges)
+
+
+class Endless(Dice):
+    """Choices out of a seed, without an end."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(b"")
+        self._source = random.Random(seed)
+
+    def byte(self) -> int:
+        return self._source.getrandbits(8)
+
+    def number(self, size: int) -> int:
+        return self._source.getrandbits(8 * size)
+
+
+class E1000Target:
+    """The process of an e1000, for `taken_over`: an effect is a frame. The walker has one half."""
+
+    def __init__(self, seed: int, _half: object) -> None:
+        self._cases = Cases(Endless(seed))
+        self.refused = 0
+
+    @property
+    def frames(self) -> int:
+        """How many effects were asked for."""
+        return self._cases.frames
+
+    def step(self) -> None:
+        """One ring. Raises Fault."""
+        granted = self._cases.granted
+        self._cases.step()
+        self.refused += self._cases.granted == granted
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
 
 def play(dice: Dice) -> None:

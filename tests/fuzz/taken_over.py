@@ -1,9 +1,11 @@
 """Device processes that are taken over, by the million: `python -m tests.fuzz.taken_over --frames 1000000`.
 
 `disk` and `net` are virtio devices whose queues a hostile guest makes up, walked by compiled code where it is
-built (`virtio_processes`); `vga` and `pci` are in `bus_processes`. A frame is one reply of the process, and
-a case one layout of the rings. They come in chunks, each with a seed of its own. What takes a minute
-of CPU time for a thousand cases, or half an hour, counts as a hang.
+built (`virtio_processes`); `vga` and `pci` are in `bus_processes`, `e1000`, without compiled code, in
+`descriptors`.
+A frame is one reply of the process (of `e1000` an effect), and a case one layout of the rings. They come in
+chunks, each with a seed of its own. What takes a minute of CPU time for a thousand cases, or half an hour,
+counts as a hang.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from tests.fuzz.bus_processes import PciTarget, VgaTarget
+from tests.fuzz.descriptors import E1000Target
 from tests.fuzz.targets import Fault
 from tests.fuzz.virtio_processes import VirtioTarget
 from tests.support.halves import Half, built_halves
@@ -29,8 +32,11 @@ CHUNK: Final = 50_000
 class Target(Protocol):
     """A process, and who has to stand it."""
 
-    frames: int
     refused: int
+
+    @property
+    def frames(self) -> int:
+        """What it has sent."""
 
     def step(self) -> None:
         """One case. Raises Fault."""
@@ -42,6 +48,7 @@ class Target(Protocol):
 TARGETS: Final[dict[str, Callable[[int, Half], Target]]] = {
     "disk": lambda seed, half: VirtioTarget(seed, half, is_net=False),
     "net": lambda seed, half: VirtioTarget(seed, half, is_net=True),
+    "e1000": E1000Target,
     "vga": VgaTarget,
     "pci": PciTarget,
 }

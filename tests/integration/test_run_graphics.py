@@ -175,7 +175,38 @@ def test_run_expects_a_picture_that_may_differ_and_a_text(images: dict[str, Path
     assert (status, "no such text" in messages) == (12, True)
 
 
-@pytest.mark.parametrize("value", ["", "x.png,within=2", "x.png,within=x"])
+def test_run_expects_a_part_of_a_picture_or_its_hash(images: dict[str, Path], wanted: Path) -> None:
+    with Machine(images["chained"], timeout=patience(60)) as vm:
+        vm.wait()
+    corner = vm.screen.picture.region(8, 16, 64, 32)
+    other = wanted.with_name("corner.png")
+    black = bytearray(len(vm.screen.picture.rgb))
+    for row in range(16, 48):
+        at = 3 * (640 * row + 8)
+        black[at : at + 3 * 64] = vm.screen.picture.rgb[at : at + 3 * 64]
+    other.write_bytes(Picture(640, 400, bytes(black)).png())
+    options = (images["chained"], "--timeout", "60", "--expect-picture")
+    part = "region=8:16:64x32"
+    assert run_to_end(Run(*options, f"{other},{part}"))[0] == 0
+    assert run_to_end(Run(*options, f"{other},region=9:16:64x32"))[0] == 12
+    assert run_to_end(Run(*options, f"sha256:{corner.sha256},{part}"))[0] == 0
+    assert run_to_end(Run(*options, f"sha256:{corner.sha256}"))[0] == 12
+    assert run_to_end(Run(*options, f"sha256:{PICTURES['chained'][2]}"))[0] == 0
+    assert run_to_end(Run(*options, f"{other},region=600:0:41x1"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "x.png,within=2",
+        "x.png,within=x",
+        "x.png,region=1:2:3",
+        "x.png,region=0:0:0x9",
+        "sha256:12",
+        f"sha256:{'0' * 64},within=0.1",
+    ],
+)
 def test_picture_that_cannot_be_expected_is_refused(value: str) -> None:
     status, output, messages = run_to_end(Run("hello32", "--expect-picture", value))
     assert (status, output) == (2, b"")
@@ -193,6 +224,7 @@ def test_suite_expects_a_picture(images: dict[str, Path], wanted: Path, tmp_path
     tests = [
         ("right", images["chained"], f"expect_picture = '{wanted.name}'"),
         ("wrong", images["planar"], f"expect_picture = '{wanted.name}'"),
+        ("hash", images["planar"], f"expect_picture = 'sha256:{PICTURES['planar'][2]}'"),
     ]
     shutil.copy(wanted, tmp_path)
     suite = tmp_path / "suite.toml"
@@ -207,4 +239,4 @@ def test_suite_expects_a_picture(images: dict[str, Path], wanted: Path, tmp_path
     )
     events = map(json.loads, done.stdout.splitlines())
     verdicts = {event["name"]: event["verdict"] for event in events if event["event"] == "result"}
-    assert verdicts == {"right": "pass", "wrong": "fail"}
+    assert verdicts == {"right": "pass", "wrong": "fail", "hash": "pass"}

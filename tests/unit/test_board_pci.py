@@ -137,6 +137,11 @@ def test_addresses_are_aligned_and_apart() -> None:
         assert all(one[1] <= two[0] for one, two in pairwise(ordered))
 
 
+def test_memory_is_where_small_kernels_map_devices() -> None:
+    """xv6 and what is made of it map 0xfe000000 to 4 GiB (DEVSPACE), and nothing else beyond RAM."""
+    assert 0xFE00_0000 <= layout.PCI_MEMORY < layout.PCI_MEMORY_END <= layout.IO_APIC_BASE
+
+
 def function(slot: int | None = None, size: int = 16) -> DeviceSpec:
     bar = Bar(size, (Piece(0, 16, 0),))
     return DeviceSpec(

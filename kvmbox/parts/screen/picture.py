@@ -60,9 +60,8 @@ class Picture(Value):
         return not self.rgb.strip(b"\0")
 
     def pixel(self, x: int, y: int) -> tuple[int, int, int]:
-        """Red, green and blue of one pixel, 0 to 255 each."""
-        at = 3 * (y * self.width + x)
-        red, green, blue = self.rgb[at : at + 3]
+        """Red, green and blue of one pixel, 0 to 255 each. Raises UsageError if it is not there."""
+        red, green, blue = self.region(x, y, 1, 1).rgb
         return red, green, blue
 
     def region(self, x: int, y: int, width: int, height: int) -> Picture:

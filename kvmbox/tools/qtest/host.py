@@ -52,7 +52,7 @@ class VgaWindow:
         return pieces(index, self._memory.read(address, size))
 
 
-OF_PCI = (layout.PCI_MEMORY, layout.PCI_MEMORY_END, False)
+OF_PCI = (layout.FRAME_BUFFER + layout.FRAME_BUFFER_SIZE, layout.PCI_MEMORY_END, False)
 """Where registers of PCI functions may be, if there are some: see `BareMachine`."""
 
 

@@ -61,7 +61,7 @@ def _moved(option: str, text: str, place: Callable[[str], str]) -> str:
         return requests.with_paths(text, place)
     if option in ("modules", "expect_picture"):
         path, comma, arguments = text.partition(",")
-        return place(path) + comma + arguments
+        return (path if path.startswith("sha256:") else place(path)) + comma + arguments
     if option == "fw_cfg":
         name, equals, path = text.partition("=")
         return name + equals + (place(path) if path else "")

@@ -20,6 +20,8 @@ DOTS = Picture(3, 2, bytes((*RED, *GREEN, *BLACK, *BLACK, *BLACK, *RED)))
 
 def test_pixels_are_numbered_from_the_upper_left_one() -> None:
     assert [DOTS.pixel(x, y) for y in range(2) for x in range(3)] == [RED, GREEN, BLACK, BLACK, BLACK, RED]
+    with pytest.raises(UsageError, match=r"^a region of 1 x 1 at \(3, 0\) is not in a picture of 3 x 2$"):
+        DOTS.pixel(3, 0)
 
 
 def test_png_has_the_same_pixels() -> None:
