@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_limit_of_file_size_damages_no_bytecode(tmp_path: Path) -> None:
     shutil.copytree(Path(kvmbox.__file__).parent, tmp_path / "kvmbox", ignore=ignored)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for soft in (8 << 10, hard):
-        limit = resource.RLIMIT_FSIZE, (soft, hard)
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
         done = subprocess.run(
             [sys.executable, "-m", "kvmbox", "run", "hello32"],
             cwd=tmp_path,
@@ -67,7 +68,7 @@ def test_limit_of_file_size_damages_no_bytecode(tmp_path: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            preexec_fn=lambda limit=limit: resource.setrlimit(*limit),
+            preexec_fn=limit,
         )
         assert (done.returncode, done.stderr) == (0, b"")
 
