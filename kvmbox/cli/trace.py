@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -51,6 +51,7 @@ def command(
       4    FILE cannot be read or is not a recording, or an output file cannot be opened
       14   kvmbox failed
     """
+    from kvmbox.tools.replay.chrome import export
     from kvmbox.tools.replay.trace import as_data, format_summary, headline
 
     if chrome_path is not None and (html or json_path) is not None:
@@ -63,7 +64,11 @@ def command(
     with recording(file, until, device) as (reader, bound, choice):
         json_file, page_file, chrome_file = (open_output(path, option) for option, path in paths)
         if chrome_file is not None:
-            count = _export(reader, bound, choice, chrome_file, chrome_path)
+            try:
+                with chrome_file:
+                    count = export(bound.take(reader.records()), reader.channels, choice, chrome_file)
+            except OSError as error:
+                raise HostOutputError(f"cannot write --chrome '{chrome_path}': {error.strerror}") from error
             with for_people(chrome_path):
                 click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")
             return 0
@@ -90,15 +95,3 @@ def _summary(
     kept, lanes = Kept(reader.channels), Lanes()
     summary = summarise(kept.watch(records), reader.channels, choice, lanes)
     return summary, trace_page(os.path.basename(file), summary, lanes, kept)
-
-
-def _export(
-    reader: RecordingReader, until: Until, choice: DeviceChoice, out: TextIO, path: str | None
-) -> int:
-    from kvmbox.tools.replay.chrome import export
-
-    try:
-        with out:
-            return export(until.take(reader.records()), reader.channels, choice, out)
-    except OSError as error:
-        raise HostOutputError(f"cannot write --chrome '{path}': {error.strerror}") from error

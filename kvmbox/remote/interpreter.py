@@ -29,12 +29,11 @@ def start(
     # Appended: the standard library comes first, whatever lies beside kvmbox.
     path = f"sys.path += {[PACKAGE_DIRECTORY]!r}"
     code = f"import gc, sys; gc.disable(); {path}; from kvmbox import bytecode; bytecode.use(); {code}"
-    keeping = ("-B",) if sys.dont_write_bytecode else ()
     own_end, its_end = passing.socket_pair()
     try:
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, *keeping, *flags, "-c", code],
+            [sys.executable, *["-B"] * sys.dont_write_bytecode, *flags, "-c", code],
             environment,
             file_actions=_file_actions(its_end),
             setsid=True,  # out of the terminal's reach from its first instruction
