@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-OPTIONS: Final = {
+ROWS: Final = {
     "kernel": "name the image without an option: kvmbox run KERNEL",
     "append": "--append TEXT",
     "initrd": "--initrd FILE; modules of Multiboot are --module FILE[,ARGUMENTS]",
     "m": "--memory SIZE, as in --memory 128M",
     "smp": "--cpus N",
     "cpu": "--cpu MODEL",
-    "bios": "--bios FILE",
-    "hda": "--disk FILE; writes go to an overlay unless it is FILE,write",
-    "hdb": "--disk FILE, once for each disk",
+    "bios pflash": "--bios FILE",
+    "boot": "not needed: the image decides; --boot WAY forces one",
+    "hda hdb hdc": "--disk FILE, once for each disk; writes go to an overlay unless it is FILE,write",
     "drive": "--disk FILE[,write][,format=qcow2][,on=virtio]",
     "cdrom": "--cdrom FILE, or name the CD image without an option",
     "fda": "name the image without an option: kvmbox run disk.img",
     "snapshot": "not needed: a disk has an overlay by default; --snapshot-when saves the machine",
     "loadvm": "--from FILE",
-    "serial": "--serial PORT=WHERE, as in COM1=file:log; COM1 is on stdin and stdout by default",
+    "serial chardev": "--serial PORT=WHERE, as in COM1=file:log; COM1 is on stdin and stdout by default",
     "nographic": "not needed: the console is on stdin and stdout by default",
     "display": "not needed: --screen shows the text screen, --vnc shows it to a client",
     "curses": "--screen live",
@@ -36,25 +36,25 @@ OPTIONS: Final = {
     "--disk FILE,on=virtio for virtio-blk, --net BACKEND for virtio-net, --net BACKEND,on=e1000 for e1000",
     "no-reboot": "--no-reboot",
     "no-shutdown": "--gdb stops at the end of the guest",
-    "s": "--gdb :1234",
-    "gdb": "--gdb :1234",
+    "s gdb": "--gdb :1234",
     "S": "--gdb, where the guest waits for the debugger",
     "d": "--stats and --profile; --record FILE has each access",
     "trace": "--record FILE, and then kvmbox trace FILE",
     "fw_cfg": "--fw-cfg NAME=FILE",
     "rtc": "--rtc-base TIME",
-    "accel": "not needed: guests run on /dev/kvm",
-    "enable-kvm": "not needed: guests run on /dev/kvm",
-    "machine": "not needed: there is one machine; --pci on adds a PCI bus",
-    "M": "not needed: there is one machine; --pci on adds a PCI bus",
+    "accel enable-kvm": "not needed: guests run on /dev/kvm",
+    "machine M": "not needed: there is one machine; --pci on adds a PCI bus",
     "sandbox": "not needed: every device has a jail by default",
     "netdev": "--net user, --net tap:NAME, or --net socket:unix:PATH for -netdev stream",
     "nic": "--net user,forward=tcp:HOST:GUEST for user,hostfwd=…; no interface by default",
+    "net": "--net BACKEND; none by default",
+    "nodefaults": "not needed: there is no disk and no network by default",
     "usb": "there is none: the machine has no USB",
     "vnc": "--vnc :5900 or --vnc unix:PATH",
     "daemonize": "not needed: leave it to the shell or to a service",
 }
-"""QEMU's option, without its dashes, and what to type instead."""
+"""QEMU's options, without their dashes, and what to type instead."""
+OPTIONS: Final = {name: hint for names, hint in ROWS.items() for name in names.split()}
 
 
 def advice(arguments: Sequence[str]) -> tuple[str, str] | None:

@@ -70,6 +70,13 @@ class LazyGroup(click.Group):
         settings.apply(ctx, command, cmd_name, COMMANDS)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command. Where it is interrupted, click would print an empty line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in the help, without importing them."""
         for title, commands in SECTIONS.items():

@@ -44,10 +44,8 @@ def note(text: str) -> None:
 def report(message: str, hint: str | None = None) -> None:
     """The one line that says what failed, and the hint. Names and values in them may be anybody's."""
     message, hint = _printable(message), hint and _printable(hint)
-    error_word, hint_word = "error:", "hint:"
-    if _has_colours():
-        error_word, hint_word = "\x1b[1;31merror:\x1b[0m", "\x1b[1mhint:\x1b[0m"
-    say(f"kvmbox: {error_word} {message}" + (f"\n{hint_word} {hint}" if hint else ""))
+    red, bold, plain = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") if _has_colours() else ("", "", "")
+    say(f"kvmbox: {red}error:{plain} {message}" + (f"\n{bold}hint:{plain} {hint}" if hint else ""))
 
 
 def _printable(text: str) -> str:
@@ -57,9 +55,5 @@ def _printable(text: str) -> str:
 
 def _has_colours() -> bool:
     """Whether stderr is a terminal whose user wants colours (https://no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
-        return False
-    try:
-        return os.isatty(2)
-    except OSError:
-        return False
+    is_dumb = os.environ.get("TERM", "dumb") == "dumb"
+    return not is_dumb and not os.environ.get("NO_COLOR") and os.isatty(2)

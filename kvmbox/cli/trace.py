@@ -10,9 +10,8 @@ import click
 from kvmbox.cli.options import DEVICE, JSON, UNTIL, output, takes
 from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data, write_output
 from kvmbox.cli.replay import recording
-from kvmbox.errors import KvmboxError, UsageError
+from kvmbox.errors import HostOutputError, UsageError
 from kvmbox.host.distinct import refuse_shared
-from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
@@ -49,23 +48,27 @@ def command(
     Exit status:
       0    done
       2    usage error
-      4    FILE cannot be read, or is not a recording
+      4    FILE cannot be read or is not a recording, or an output file cannot be opened
       14   kvmbox failed
     """
+    from kvmbox.tools.replay.chrome import export
     from kvmbox.tools.replay.trace import as_data, format_summary, headline
 
     if chrome_path is not None and (html or json_path) is not None:
         raise UsageError("--chrome writes a trace instead of the summary, which --json and --html have")
     if html == json_path == STDOUT:
         raise UsageError("--html and --json are both on stdout", hint="name a file for one")
-    paths = (("--chrome", chrome_path), ("--html", html), ("--json", json_path))
+    paths = (("--json", json_path), ("--html", html), ("--chrome", chrome_path))
     written = [(option, path) for option, path in paths if path and path != STDOUT]
     refuse_shared(written, [("the recording", file)])
     with recording(file, until, device) as (reader, bound, choice):
-        json_file = open_output(json_path)
-        page_file = open_output(html, "--html")
-        if chrome_path is not None:
-            count = _export(reader, bound, choice, chrome_path)
+        json_file, page_file, chrome_file = (open_output(path, option) for option, path in paths)
+        if chrome_file is not None:
+            try:
+                with chrome_file:
+                    count = export(bound.take(reader.records()), reader.channels, choice, chrome_file)
+            except OSError as error:
+                raise HostOutputError(f"cannot write --chrome '{chrome_path}': {error.strerror}") from error
             with for_people(chrome_path):
                 click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")
             return 0
@@ -92,14 +95,3 @@ def _summary(
     kept, lanes = Kept(reader.channels), Lanes()
     summary = summarise(kept.watch(records), reader.channels, choice, lanes)
     return summary, trace_page(os.path.basename(file), summary, lanes, kept)
-
-
-def _export(reader: RecordingReader, until: Until, choice: DeviceChoice, path: str) -> int:
-    from kvmbox.tools.replay.chrome import export
-
-    try:
-        descriptor = os.dup(1) if path == STDOUT else open_for_writing(path)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            return export(until.take(reader.records()), reader.channels, choice, out)
-    except OSError as error:
-        raise KvmboxError(f"cannot write the trace '{path}': {reason(error)}") from error

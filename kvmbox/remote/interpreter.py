@@ -33,7 +33,7 @@ def start(
     try:
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, *flags, "-c", code],
+            [sys.executable, *["-B"] * sys.dont_write_bytecode, *flags, "-c", code],
             environment,
             file_actions=_file_actions(its_end),
             setsid=True,  # out of the terminal's reach from its first instruction

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import kvmbox
 from kvmbox.boot import bundled
 from tests.support.real_mode import SHUTDOWN, say
 from tests.support.runs import KVMBOX, Images, Run, error_lines, run_to_end
@@ -49,6 +52,25 @@ def test_limit_of_address_space_is_an_error_of_one_line_or_none(
     assert "Traceback" not in messages
     assert "memory" in line or "thread" in line
     assert "--memory" in messages
+
+
+def test_limit_of_file_size_damages_no_bytecode(tmp_path: Path) -> None:
+    """Python itself keeps a file of bytecode that is cut short, and fails on it from then on."""
+    ignored = shutil.ignore_patterns("__pycache__", "bytecode.*.bin")
+    shutil.copytree(Path(kvmbox.__file__).parent, tmp_path / "kvmbox", ignore=ignored)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for soft in (8 << 10, hard):
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
+        done = subprocess.run(
+            [sys.executable, "-m", "kvmbox", "run", "hello32"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            preexec_fn=limit,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 # --- The image --------------------------------------------------------------------------------------------

@@ -96,6 +96,19 @@ def test_interruption_gives_130_in_silence(
     assert capsys.readouterr().err == ""
 
 
+class Interrupted(main.LazyGroup):
+    """Each command of it is interrupted."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        return click.Command(cmd_name, callback=raising(KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize(("name", "told"), [("audit", "kvmbox: interrupted\n"), ("run", "")])
+def test_interruption_prints_no_empty_line(name: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([name], Interrupted()) == 130
+    assert capsys.readouterr().err == told
+
+
 @pytest.mark.parametrize(("name", "told"), [("audit", True), ("qtest", True), ("run", False)])
 def test_interruption_is_told_where_no_guest_was_to_run(
     name: str, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

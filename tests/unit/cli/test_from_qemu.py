@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.cli.from_qemu import OPTIONS
+from kvmbox.cli.from_qemu import OPTIONS, ROWS
 from kvmbox.cli.main import run_command
 from kvmbox.run.options import SECTIONS
 
@@ -50,7 +50,7 @@ def test_options_that_hints_name_are_there() -> None:
 def test_page_has_the_table() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert [row for row in page.splitlines() if row.startswith("| `-")] == [
-        f"| `-{name}` | {hint} |" for name, hint in OPTIONS.items()
+        f"| {', '.join(f'`-{name}`' for name in names.split())} | {hint} |" for names, hint in ROWS.items()
     ]
 
 
