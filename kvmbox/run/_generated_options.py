@@ -23,7 +23,7 @@ class SnapshotOptions(TypedDict, total=False):
     keyboard: Literal["none", "console"]
     serial_overflow: Literal["wait", "drop"]
     serial_limit: int | str | None
-    screen: Literal["auto", "end", "live", "never"]
+    screen: Literal["auto", "end", "live", "live,as=blocks", "live,as=kitty", "live,as=sixel", "never"]
     picture: str | os.PathLike[str] | None
     timeout: float | None
     expect: Several[str | bytes]

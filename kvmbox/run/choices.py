@@ -28,7 +28,7 @@ SerialOverflow = Literal["wait", "drop"]
 KeyboardInput = Literal["none", "console"]
 RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
-ScreenChoice = Literal["auto", "end", "live", "never"]
+ScreenChoice = Literal["auto", "end", "live", "live,as=blocks", "live,as=kitty", "live,as=sixel", "never"]
 
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
 FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)

@@ -261,7 +261,7 @@ def _check_live(config: RunConfig) -> None:
 def check(config: RunConfig, options: Mapping[str, Any]) -> None:
     """UsageError where options contradict each other. `options` are those from which `config` was made."""
     check_cpu(config.cpu)
-    if options["screen"] == "live":
+    if options["screen"].startswith("live"):
         _check_live(config)
     if config.rtc != DEFAULT_RTC and config.start is None:
         raise UsageError(

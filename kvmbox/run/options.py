@@ -142,7 +142,7 @@ SECTIONS: Final = (
         Option("screen",
                "When the text of the VGA screen (0xb8000) is printed on stdout. end: when the run ends. "
                "auto: the same, if the guest has printed nothing on a serial port or the debug console. "
-               "live: as it changes, on a terminal, below what ports print; graphics as blocks of colour. "
+               "live: as it changes, on a terminal, below what ports print; graphics as the terminal can. "
                "never: not at all.",
                default=choices.DEFAULT_SCREEN, choices=choices.SCREEN_CHOICES, marks=FILE, part="screen"),
         Option("picture", "Write what a monitor shows at the end of the run to FILE, as PNG.", metavar="FILE",

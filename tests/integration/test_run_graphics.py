@@ -15,7 +15,7 @@ import pytest
 from kvmbox import Machine
 from kvmbox.errors import ExpectError
 from kvmbox.parts.screen.picture import Picture
-from tests.support.graphics_guests import assemble
+from tests.support.graphics_guests import PICTURES, assemble
 from tests.support.patience import patience
 from tests.support.runs import KVMBOX, Run, run_to_end
 
@@ -23,14 +23,6 @@ pytestmark = [
     pytest.mark.kvm,
     pytest.mark.skipif(shutil.which("cc") is None, reason="cc not found: boot sectors cannot be assembled"),
 ]
-
-PICTURES: Final = {
-    "chained": (640, 400, "ba0b46c295ddbc505d4229b6f5334ee5c114d2e225f62c0dc3bf91ed86716d78"),
-    "unchained": (640, 400, "1ad47632a83452cedd260c414d9375a40a21e1c7c0cfbc77ff5db314b0b97a0e"),
-    "planar": (640, 480, "6fbf1a647a9d6266d857d6d81a500e87ac841c04680529bf5e04e2293f57550e"),
-    "pixels-04": (640, 400, "68f6c95501baaaed894a827a7d68cf94c937c379c1aa383c644a8145c1e7c1f9"),
-}
-"""Size and hash: those of QEMU's screendump (tests/differential/test_vga_pictures.py)."""
 
 WAYS: Final[dict[str, dict[str, Any]]] = {
     "default": {},

@@ -176,7 +176,7 @@ def test_screen_that_nobody_takes_turns_success_into_14(images: Images) -> None:
 def test_wrong_choice_is_a_usage_error() -> None:
     status, output, messages = run_to_end(Run("screen", "--screen", "sometimes"))
     assert (status, output) == (2, b"")
-    assert "'sometimes' is not one of 'auto', 'end', 'live', 'never'" in messages
+    assert "'sometimes' is not one of 'auto', 'end', 'live', 'live,as=blocks'" in messages
 
 
 # --- --expect and --fail-on -------------------------------------------------------------------------------

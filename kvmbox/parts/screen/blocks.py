@@ -6,16 +6,22 @@ of the lower one. Colours have 24 bits (ISO/IEC 8613-6: SGR 38;2 and 48;2).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from kvmbox.parts.screen.picture import Picture
+
+
+MOST_BLOCKS: Final = 12_000
+"""Characters of a picture. One has 39 bytes at most: it is half of what waits until the guest does."""
 
 
 def rows_of(picture: Picture, columns: int, lines: int) -> list[str]:
     """The picture in so many rows of so many characters at most, with its proportions."""
     width = max(1, min(columns, picture.width, picture.width * 2 * lines // picture.height))
     height = max(1, min(2 * lines, picture.height, picture.height * width // picture.width))
+    while width * height > 2 * MOST_BLOCKS:
+        width, height = width * 9 // 10, height * 9 // 10
     xs = [3 * (column * picture.width // width) for column in range(width)]
     rows = []
     for row in range(0, height, 2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
@@ -48,11 +47,12 @@ class Looks(Part, Visitor):
 
     def open(self, opening: Opening) -> None:
         """See `Part`."""
-        if self._choice == "live":
+        if self._choice.startswith("live"):
             from kvmbox.parts.screen.live import LiveText
+            from kvmbox.parts.screen.terminal import pixels_on, window_of
 
-            size = os.get_terminal_size(1)
-            self._live = LiveText(size.lines, size.columns)
+            size, way = window_of(1), self._choice.partition(",as=")[2]
+            self._live = LiveText(size.lines, size.columns, pixels_on(1, way, opening.say))
             opening.speak = self._live.beside(opening.speak)
         if self._path is not None:
             from kvmbox.parts.screen.picture_file import PictureFile

@@ -8,6 +8,7 @@ checks the answer. A run whose guest has written nothing there loads nothing of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from kvmbox import layout
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.vga_text import VgaText
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.mode import TextMode
+    from kvmbox.parts.screen.picture import Picture
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.parts.screen.wanted import Watch
     from kvmbox.run.part import Standing
@@ -80,11 +82,24 @@ class ScreenView:
     def _draw(self, live: LiveText, screen: Screen | None, *, is_last: bool = False) -> None:
         """Draw the screen if it has changed, or if what was drawn is gone."""
         stream = self._console.drawing
-        rows = [] if screen is None or screen.is_blank else _drawn(screen, live)
-        if stream is None or not (rows or live.rows):
+        shown = [] if screen is None or screen.is_blank else _drawn(screen, live)
+        if stream is None or not (shown or live.drawn):
             return
-        if is_last or rows != live.rows or live.is_hidden or not stream.is_drawn:
-            stream.draw(lambda at_line_start: live.frame(rows, at_line_start=at_line_start, is_last=is_last))
+        is_drawn = shown == live.drawn and stream.is_drawn and not live.is_hidden
+        if is_drawn and not is_last:
+            return
+        if isinstance(shown, list):
+            frame = partial(live.frame, shown)
+        elif live.pixels is None or (stream.is_behind and not is_last):
+            return
+        elif (drawing := live.pixels.drawing(shown, is_last=is_last)) is not None:
+            frame = partial(live.picture, drawing, is_drawn=is_drawn)
+        else:
+            return
+        stream.draw(
+            lambda at_line_start: frame(at_line_start=at_line_start, is_last=is_last),
+            b"" if is_last else live.erase,
+        )
 
     def begin(self) -> None:
         """If the guest goes on where it was saved: what is on the screen already is not news."""
@@ -212,10 +227,12 @@ class ScreenView:
         return ["Screen:", *(f"  {row}".rstrip() for row in self._left)] if self._left else []
 
 
-def _drawn(screen: Screen, live: LiveText) -> list[str]:
-    """The rows of text, or of blocks of colour, that a terminal shows."""
+def _drawn(screen: Screen, live: LiveText) -> list[str] | Picture:
+    """The rows of text, or of blocks of colour, that a terminal shows; or the picture, in pixels."""
     if screen.picture is None:
         return screen.text.split("\n")
+    if live.pixels is not None:
+        return screen.picture
     from kvmbox.parts.screen.blocks import rows_of
 
     return rows_of(screen.picture, live.columns, live.room)

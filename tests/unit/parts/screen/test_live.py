@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kvmbox.host.drawn import DrawnStream
-from kvmbox.parts.screen.live import USUAL_LINES, LiveText
+from kvmbox.parts.screen.live import LiveText
+from kvmbox.parts.screen.pixels import USUAL_LINES
+from tests.support.patience import patience
 
 CUT, WRAP, REST, ERASE = "\x1b[?7l", "\x1b[?7h", "\x1b[K", "\x1b[J"
 SAVE, BACK = f"{ERASE}\x1b7{CUT}", f"{WRAP}\x1b8"
@@ -41,11 +43,11 @@ def test_last_rows_are_drawn_where_there_is_little_room_and_all_at_the_end() -> 
 
 def test_blank_screen_erases_what_was_drawn() -> None:
     live = LiveText(24)
-    assert not live.rows
+    assert not live.drawn
     live.frame(["one"], at_line_start=True)
-    assert live.rows == ["one"]
+    assert live.drawn == ["one"]
     assert live.frame([], at_line_start=True) == ERASE.encode()
-    assert not live.rows
+    assert not live.drawn
 
 
 def test_terminal_without_a_size_has_the_usual_one() -> None:
@@ -99,3 +101,27 @@ def test_output_erases_the_picture_once_and_says_where_the_next_one_begins(
     stream.draw(frame)
     assert written() == b"a<>\x1b[Jb\nc\n<>"
     assert begins == [False, True]
+
+
+def test_what_a_frame_is_erased_with_is_its_own(drawn: tuple[DrawnStream, Callable[[], bytes]]) -> None:
+    stream, written = drawn
+    stream.draw(lambda _at_line_start: b"<1>", b"<erase>")
+    stream.append(b"a")
+    stream.draw(lambda _at_line_start: b"<2>")
+    stream.append(b"b")
+    assert written() == b"<1><erase>a<2>\x1b[Jb"
+
+
+def test_stream_is_behind_until_the_terminal_has_taken_the_frame() -> None:
+    source, sink = os.pipe()
+    stream = DrawnStream("terminal", sink, failed=lambda error: None)
+    assert not stream.is_behind
+    stream.draw(lambda _at_line_start: bytes(200_000))
+    assert stream.is_behind
+    taken = 0
+    while taken < 200_000:
+        taken += len(os.read(source, 1 << 16))
+    assert stream.flush(patience(30)) == 0
+    assert not stream.is_behind
+    os.close(source)
+    os.close(sink)
