@@ -30,7 +30,7 @@ WITH_DOCSTRINGS: Final = "cli"
 GROUPS: Final = {
     "entry": ("", ("kvmbox.cli.entry",)),
     "prestart": ("entry", ("kvmbox.host.open_files", "kvmbox.remote.prestart", "kvmbox.sandbox.scope")),
-    "reserve": ("prestart", ("kvmbox.remote.reserve",)),
+    "reserve": ("prestart", ("kvmbox.remote.reserve", "kvmbox.sandbox.listener")),
     "run": ("reserve", ("kvmbox.cli.boot", "kvmbox.cli.ending", "kvmbox.cli.quick", "kvmbox.run.machine")),
     "spawner": ("", ("kvmbox.jail.spawner", "kvmbox.jail.server")),
 }

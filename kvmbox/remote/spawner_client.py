@@ -29,8 +29,8 @@ import fcntl
 import os
 import resource
 import select
-import threading
 import time
+from _thread import get_ident  # module threading can wait until the spawner starts
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -40,8 +40,11 @@ from kvmbox.jail import layers, linux, passing
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.lean import signal
 from kvmbox.remote import interpreter
-from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 from kvmbox.wire import spawner_frames as frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 
 DEFAULT_ENTRY: Final = "kvmbox.jail.main:main"
 COMPILED_ENTRY: Final = "kvmbox.fast.serve:main"
@@ -172,7 +175,7 @@ class SpawnerClient:
         """Use `start`. `pid` is the process that was started: the spawner, or its stage."""
         self._pid = pid
         self._pidfd = pidfd
-        self._owner = threading.get_ident()
+        self._owner = get_ident()
         self._owned = False  # by our user, the spawner's user namespace
         self._stage: tuple[int, int] | None = None  # pid and pidfd, once its time is over
         self._staged = False
@@ -310,7 +313,7 @@ class SpawnerClient:
         with contextlib.suppress(OSError):
             passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
         overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
-        if overdue and threading.get_ident() == self._owner and not _is_over(process.pidfd):
+        if overdue and get_ident() == self._owner and not _is_over(process.pidfd):
             self._disobeyed = True
             self._signal(signal.SIGKILL)
 
@@ -443,6 +446,8 @@ class SpawnerClient:
             (process.pidfd,) = descriptors
             process.pid = _pid_behind(process.pidfd) or number
         elif kind == frames.READY:
+            from kvmbox.sandbox.listener import NotificationListener
+
             process.listener = NotificationListener(descriptors[0]) if descriptors else None
             process.landlock_abi = number
             process.layers = mask
