@@ -47,6 +47,7 @@ PRELOADED: Final = (
     "kvmbox.host.bios_reports",
     "kvmbox.host.start_timeout",
     "kvmbox.run.after_bios",
+    "kvmbox.sandbox.listener",
     "kvmbox.parts.snapshot.restore",
     "kvmbox.parts.snapshot.start_options",
     "zlib",
@@ -131,11 +132,10 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         preload(compiled)
         bytecode.leave()
         allow_enough()
-        template = Template(title)
         gc.collect()
         gc.freeze()  # no collection writes into the pages that boot processes share
         passing.send(CONTROL_FD, frames.pack(frames.READY))
-        template.serve()
+        Template(title).serve()
         status = 0
     except BaseException as error:  # noqa: BLE001 - told to the pool, then the process ends
         passing.send(CONTROL_FD, frames.pack(frames.FATAL, text=f"{type(error).__name__}: {error}"))
