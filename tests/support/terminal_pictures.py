@@ -44,6 +44,7 @@ class KittyScreen:
         assert (keys["a"], keys["f"], keys["o"], keys["C"]) == ("T", "24", "z", "1")
         width, height, rgb = int(keys["s"]), int(keys["v"]), zlib.decompress(packed)
         assert len(rgb) == 3 * width * height
+        assert int(keys["i"]) not in self.images, "the picture before is gone until all of this one has come"
         self.images[int(keys["i"])] = Picture(width, height, rgb)
 
 

@@ -69,6 +69,8 @@ def pictures(draw: st.DrawFn, levels: st.SearchStrategy[int]) -> list[Picture]:
 def test_kitty_shows_each_picture_alone_and_unchanged(sequence: list[Picture]) -> None:
     pixels, screen = drawer(Kitty), KittyScreen()
     for picture in sequence:
+        if picture in screen.images.values():  # it is drawn again only if it was erased
+            screen.take(pixels.erase)
         screen.take(drawn(pixels, picture).data)
         assert list(screen.images.values()) == [picture]
     screen.take(pixels.erase)
@@ -99,6 +101,16 @@ def test_sixels_of_too_many_colours_have_the_nearest_of_six_levels() -> None:
     seen = shown(drawn(drawer(Sixel), picture).data)
     assert set(seen.rgb) == {0, 51, 102, 153, 204, 255}
     assert all(abs(one - other) <= 26 for one, other in zip(seen.rgb, picture.rgb, strict=True))
+
+
+@pytest.mark.parametrize(("colors", "is_exact"), [(256, True), (257, False)])
+def test_sixels_have_256_colours(colors: int, *, is_exact: bool) -> None:
+    picture = Picture(
+        colors, 1, bytes(level for color in range(colors) for level in (color % 200, color // 200, 0))
+    )
+    seen = shown(drawn(drawer(Sixel), picture).data)
+    differences = [abs(one - other) for one, other in zip(seen.rgb, picture.rgb, strict=True)]
+    assert (max(differences) <= 2) == is_exact
 
 
 def test_sixels_of_pictures_with_ever_new_colours_stay_exact() -> None:
@@ -178,7 +190,10 @@ def test_drawing_takes_a_part_of_the_time(kind: type[Pixels]) -> None:
     assert calls > 1
     assert found.picture is old
     assert pixels.drawing(old) is found  # again, as output has erased it: no work
-    assert shown(drawn(pixels, new).data).width == 256
+    now[0] += 0.020
+    assert pixels.drawing(new) is None
+    last = noise(256, 256, range(4))
+    assert shown(drawn(pixels, last).data).width == 256
 
 
 # --- On the terminal --------------------------------------------------------------------------------------
