@@ -1,4 +1,4 @@
-# nix run . -- run hello64. Not tested: its authors have no Nix.
+# nix run . -- run hello64. Evaluated with a stub of nixpkgs, and never built: its authors have no nixpkgs.
 {
   description = "A mini-hypervisor that boots small x86 guests, every legacy device in its own sandboxed process";
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
