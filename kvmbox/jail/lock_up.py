@@ -315,6 +315,7 @@ def _wait_for(descriptor: int) -> None:
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     poller.register(DEVICE_PIDFD, select.POLLIN)
-    ready = dict(poller.poll(MESSENGER_PATIENCE))
+    # Twice: the first may have ended by a pause of the whole host.
+    ready = dict(poller.poll(MESSENGER_PATIENCE) or poller.poll(MESSENGER_PATIENCE))
     if ready.get(descriptor, 0) & select.POLLIN == 0 or DEVICE_PIDFD in ready:
         raise JailError("the device process is gone")

@@ -240,11 +240,11 @@ class DevicePool:
         with self._lock:
             return self._order(name, link)
 
-    def wait_for(self, process: DeviceProcess, timeout_ns: int = READY_TIMEOUT_NS) -> None:
+    def wait_for(self, process: DeviceProcess) -> None:
         """Wait until `process` is jailed and serves; SandboxError if it does not come to that."""
         assert self.spawner is not None
         with self._lock:
-            self.spawner.wait_ready(process, min(timeout_ns, self._time_left()))
+            self.spawner.wait_ready(process, self._time_left())
 
     def start_member(self, name: str) -> Link:
         """Start a process that was not started with the others. Raises SandboxError."""
@@ -274,16 +274,15 @@ class DevicePool:
 
     def wait_ready(self) -> None:
         """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
-        deadline = time.monotonic_ns() + READY_TIMEOUT_NS  # of all, since they start in parallel
         for member in self.members.values():
-            self._wait_for_member(member, deadline)
+            self._wait_for_member(member)
 
-    def _wait_for_member(self, member: PoolMember, deadline: int) -> None:
+    def _wait_for_member(self, member: PoolMember) -> None:
         process = member.process
         if not isinstance(process, DeviceProcess):
             return
         try:
-            self.wait_for(process, max(0, deadline - time.monotonic_ns()))
+            self.wait_for(process)
         except SandboxError:
             # One that refused to serve (a layer is missing) would refuse again, and one whose pidfd has not
             # come shows that the spawner hangs. Any other was lost, which the first request finds out.

@@ -40,6 +40,7 @@ from kvmbox.jail import layers, linux, passing
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.lean import signal
 from kvmbox.remote import interpreter
+from kvmbox.remote.patience import WAIT_SLICE_MS
 from kvmbox.wire import spawner_frames as frames
 
 TYPE_CHECKING = False
@@ -59,8 +60,10 @@ ANY_LANDLOCK: Final = 1000
 """A limit on the Landlock ABI that is none."""
 
 NS_PER_MS: Final = 1_000_000
+SLICE_NS: Final = WAIT_SLICE_MS * NS_PER_MS
 READY_TIMEOUT_NS: Final = 20_000 * NS_PER_MS
-"""One that dies is known at once. This is for slow hosts: emulated, labelled and busy took more than 5 s."""
+"""One that dies is known at once. This is for slow hosts: emulated, labelled and busy took more than 5 s. A
+host that stands still is not slow: it costs no more than a slice."""
 
 CLOSE_TIMEOUT_NS: Final = 1_000 * NS_PER_MS
 EXIT_GRACE_NS: Final = 100 * NS_PER_MS
@@ -230,9 +233,7 @@ class SpawnerClient:
 
     def wait_hello(self, timeout_ns: int = READY_TIMEOUT_NS) -> bool:
         """Wait until the spawner is confined, so that `layers` and `missing` tell how, and whether it is."""
-        deadline = time.monotonic_ns() + timeout_ns
-        while not self._settled and self._end is None and self._pump(deadline):
-            pass
+        self._pump_until(lambda: self._settled, timeout_ns)
         return self._settled
 
     @property
@@ -291,17 +292,16 @@ class SpawnerClient:
 
         Raises SandboxError that says why it does not; the process is then dead or being killed.
         """
-        deadline = time.monotonic_ns() + timeout_ns
-        what = f"cannot start device process '{process.type}'"
-        while not process.ready:
+        self._pump_until(lambda: process.ready or process.wait_status is not None, timeout_ns)
+        if not process.ready:
+            what = f"cannot start device process '{process.type}'"
             if process.wait_status is not None:
                 raise SandboxError(f"{what}: {process.failure or f'it {process.end()} before it was ready'}")
             if self._end is not None:
                 raise SandboxError(f"{what}: {self._end}")
-            if not self._pump(deadline):
-                process.kill()
-                raise SandboxError(f"{what}: it was not ready within {timeout_ns // NS_PER_MS} ms")
-        self.wait_hello(max(0, deadline - time.monotonic_ns()))  # STAGED may come last of all
+            process.kill()
+            raise SandboxError(f"{what}: it was not ready within {timeout_ns // NS_PER_MS} ms")
+        self.wait_hello(timeout_ns)  # STAGED may come last of all
 
     def _kill(self, identifier: int, process: DeviceProcess) -> None:
         if self._control < 0 or self._end is not None:
@@ -400,6 +400,16 @@ class SpawnerClient:
         except (OSError, frames.FrameError):
             self._reap(kill=True)
             return True
+
+    def _pump_until(self, done: Callable[[], bool], timeout_ns: int) -> None:
+        """Receive frames until `done`, the spawner's end, or nothing in so many slices.
+
+        Not until a point of time: after a pause of the whole host, or of this process group by Ctrl-Z, the
+        clock is far ahead, and nobody was idle.
+        """
+        while not done() and self._end is None and timeout_ns >= 0:
+            if not self._pump(time.monotonic_ns() + min(timeout_ns, SLICE_NS)):
+                timeout_ns -= SLICE_NS
 
     def _pump(self, deadline: int | None = None) -> bool:
         """Receive the frames of the spawner; wait for one frame until `deadline` (monotonic ns) if there is
