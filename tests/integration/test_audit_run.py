@@ -40,6 +40,12 @@ UNAME, SOCKET, MPROTECT = 63, 41, 10
 ON_DESCRIPTORS = ("other-descriptors", "flood", "rewrite-page", "execve")
 """The probes for which it matters how the channel is made."""
 
+NOT_ON_EVERY_HOST = {
+    "leave-label",  # AppArmor or SELinux
+    "io-port",  # a kernel with ioperm(2)
+    "handle-signal",  # Linux 6.14
+    "handle-namespace",  # Linux 6.18
+}
 OF_EACH_KIND = ("read-passwd", "memory", "mmap-exec", "kill", "connect-inet", "fork-bomb", "flood")
 HARMLESS_VERDICTS = {
     ProbeVerdict.CONTAINED,
@@ -165,7 +171,8 @@ def test_audit_says_that_time_is_not_hidden_by_a_filter_and_cpu_time_by_nothing(
 def test_control_run_as_root_every_probe_succeeds() -> None:
     report = audit(control=True)
 
-    assert [one.probe.name for one in report.probes if not (one.control and one.control.effective)] == []
+    failed = {one.probe.name for one in report.probes if not (one.control and one.control.effective)}
+    assert failed <= NOT_ON_EVERY_HOST
     assert report.status == 0
 
 
@@ -208,6 +215,8 @@ def test_audit_without_seccomp_names_the_layer_behind_it() -> None:
         within |= {"prlimit-sibling"}
     if not report.layers & layers.IPC_LIMITS:
         within |= {"sysv-shm"}
+    if Path("/proc/sys/kernel/dmesg_restrict").read_text() == "0\n":
+        within |= {"kernel-log"}
     assert escaped(report) <= within
     assert {"mmap-exec", "mprotect-exec"} <= escaped(report)
     for one in report.probes:
@@ -279,7 +288,8 @@ def test_threads_of_the_vmm_let_nothing_out_and_every_probe_of_theirs_is_real() 
             for thread, finding in one.findings.items()
             if finding.verdict is ProbeVerdict.IMPOSSIBLE
         }
-        assert impossible <= {("unshare", "vmm-vcpu")}
+        elsewhere = {(name, thread) for name in NOT_ON_EVERY_HOST for thread in THREADS}
+        assert impossible <= {("unshare", "vmm-vcpu"), *elsewhere}
 
 
 def test_threads_of_the_vmm_without_their_filter_signal_nobody_for_the_scope() -> None:

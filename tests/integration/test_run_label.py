@@ -12,6 +12,7 @@ import pytest
 from kvmbox.jail import layers
 from kvmbox.jail.lsm import type_of
 from kvmbox.sandbox.probes import probe
+from kvmbox.tools.audit.audit import EVERY_LAYER, Options, run_audit
 from tests.support.family import DEVICE_TYPES
 from tests.support.real_mode import IDLE, debug_exit, say
 from tests.support.runs import Images
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.kvm
 READY = say(b"ready\n")
 LABELS = [layers.NAMES[layers.LABEL], layers.VMM_NAMES[layers.VMM_LABEL]]
 SELINUX = Path("/sys/fs/selinux/enforce")
+NOT_LISTED = (
+    *("read-passwd", "open-kvm", "create-file", "connect-inet", "connect-path", "execve", "kill"),
+    *("ptrace-sibling", "vm-readv-sibling", "unshare", "leave-label"),
+)
+"""Probes of the audit: what no policy of a device process lists."""
+
 REQUIRED = [word for name in LABELS for word in ("--require", name)]
 
 
@@ -117,6 +124,23 @@ def test_each_process_has_its_label_and_the_guest_runs(images: Images, ipc: str)
 def test_run_ends_as_without_labels(images: Images, options: tuple[str, ...]) -> None:
     with images.run(READY + debug_exit(0), *options, *REQUIRED) as run:
         assert (run.status(), run.output) == (1, b"ready\n"), run.messages
+
+
+@pytest.mark.usefixtures("labelled")
+def test_audit_under_labels_finds_nothing_that_gets_out() -> None:
+    report = run_audit(Options(types=("uart",), threads=("vmm-main",), probes=NOT_LISTED))
+    assert {one.probe.name: one.verdict.value for one in report.probes} == dict.fromkeys(
+        NOT_LISTED, "contained"
+    )
+    assert report.layers & layers.LABEL
+    assert report.vmm_layers & layers.VMM_LABEL
+
+
+@pytest.mark.usefixtures("labelled")
+def test_label_alone_stops_what_its_policy_does_not_list() -> None:
+    report = run_audit(Options(types=("uart",), probes=NOT_LISTED, without=EVERY_LAYER & ~layers.LABEL))
+    stopped = {one.probe.name: layers.names(one.findings["uart"].stopped_by) for one in report.probes}
+    assert stopped == dict.fromkeys(NOT_LISTED, LABELS[:1])
 
 
 @pytest.mark.usefixtures("selinux")

@@ -59,10 +59,6 @@ def _brought_pid(_scene: Scene, result: Result) -> bool:
     return result.ended is Ended.FINISHED and result.evidence.isdigit() and int(result.evidence) > 0
 
 
-def _brought_host_name(_scene: Scene, result: Result) -> bool:
-    return result.ended is Ended.FINISHED and result.evidence == os.uname().nodename.encode()
-
-
 def _renamed_host(scene: Scene, result: Result) -> bool:
     return result.ended is Ended.FINISHED and scene.same_namespace(result.pid, "uts")
 
@@ -158,6 +154,8 @@ CATALOGUE: Final = (
     Probe("list-directory", "files", "list a directory", "list-directory", _brought_something,
           lambda scene: {"path": str(scene.directory)}),
     Probe("stat-file", "files", "learn a file's size", "look-at-file", _brought_size, _image),
+    Probe("handle-file", "files", "read the guest image by its file handle", "read-by-handle",
+          _brought_secret, lambda scene: {"handle": scene.handle(str(scene.image))}),
     Probe("memfd", "files", "make a file in memory", "memory-file"),
     Probe("other-descriptors", "files", "write to descriptors 0–63 but the channel", "other-descriptors",
           plants=True),
@@ -188,6 +186,8 @@ CATALOGUE: Final = (
     Probe("proc-signal", "processes", "signal it by its directory of /proc", "signal-by-directory",
           _signalled),
     Probe("owner-signal", "processes", "signal it as the owner of a pipe", "signal-by-owner", _signalled),
+    Probe("handle-signal", "processes", "signal it by its file handle", "signal-by-handle", _signalled,
+          lambda scene: {"handle": scene.process_handle}),
     Probe("ptrace", "processes", "trace the VMM (a decoy), read its secret", "trace", _brought_secret),
     Probe("vm-readv", "processes", "read the VMM's memory (a decoy's)", "read-memory", _brought_secret),
     Probe("pidfd-getfd", "processes", "take a descriptor of the VMM (a decoy)", "steal-descriptor",
@@ -200,6 +200,8 @@ CATALOGUE: Final = (
           sibling=True),
     Probe("raise-priority", "processes", "raise the own priority", "hurry"),
     Probe("become-root", "processes", "become root with capabilities", "become-root"),
+    Probe("leave-label", "processes", "take the label of the VMM (audit's) again", "leave-label",
+          given=lambda scene: {"label": scene.own_label}),
     Probe("mmap-exec", "memory", "map writable code and run it", "execute-mapping", _brought(str(ANSWER))),
     Probe("mprotect-exec", "memory", "make data executable and run it", "execute-data",
           _brought(str(ANSWER))),
@@ -217,11 +219,15 @@ CATALOGUE: Final = (
     Probe("perf", "kernel", "open a performance counter", "perf"),
     Probe("userfaultfd", "kernel", "hold page faults", "userfault"),
     Probe("keyring", "kernel", "add a key", "add-key"),
-    Probe("host-name", "kernel", "learn the host's name", "host-name", _brought_host_name),
+    Probe("io-port", "kernel", "get an I/O port of the host", "open-port"),
+    Probe("kernel-log", "kernel", "read the kernel's messages", "kernel-log", _brought("messages")),
+    Probe("host-name", "kernel", "learn the host's name", "host-name", _brought(os.uname().nodename)),
     Probe("rename-host", "kernel", "set the host's name (to what it is)", "rename-host", _renamed_host),
     Probe("unshare", "namespaces", "make a user namespace", "new-namespace"),
     Probe("setns", "namespaces", "join the namespace of the VMM (a decoy)", "join-namespace"),
     Probe("mount", "namespaces", "mount a file system, in a namespace of its own", "mount"),
+    Probe("handle-namespace", "namespaces", "open the namespace of the VMM (audit's) by its file handle",
+          "namespace-by-handle", given=lambda scene: {"handle": scene.handle("/proc/self/ns/uts")}),
     Probe("chroot", "namespaces", "get out of a root directory, read the guest image", "escape-chroot",
           _brought_secret, _image),
     Probe("flood", "channel", "flood the VMM with replies", "flood", on_channel=True),
@@ -282,11 +288,12 @@ OF_VMM: Final = frozenset(
     (  # noqa: SIM905 - fifty lines otherwise
         "read-passwd read-environment read-image open-kvm create-file delete-file list-directory "
         "socket-inet socket-unix socket-netlink socket-vsock vsock connect-inet listen-inet send-datagram "
-        "connect-abstract connect-path "
+        "connect-abstract connect-path handle-file handle-signal handle-namespace leave-label "
         "fork clone3 execve fork-bomb kill tkill tgkill sigqueue pidfd-signal proc-signal owner-signal "
         "ptrace vm-readv pidfd-getfd raise-priority become-root "
         "mmap-exec mprotect-exec personality sysv-shm shared-segment "
-        "int80 io-uring bpf perf userfaultfd keyring host-name rename-host unshare setns mount chroot"
+        "int80 io-uring bpf perf userfaultfd keyring io-port kernel-log host-name rename-host "
+        "unshare setns mount chroot"
     ).split()
 )
 """Those that the VMM's threads are tried with too. The VMM may do the others: have memory, look at files,

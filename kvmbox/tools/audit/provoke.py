@@ -18,7 +18,7 @@ from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WOR
 from kvmbox.tools.audit.forgeries import Victim
 from kvmbox.tools.audit.forgery import Forgery
 from kvmbox.tools.audit.result import Ended, Result
-from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
+from kvmbox.tools.audit.subject import PATIENCE_MS, SLICE_MS, Subject
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_texts import TEXTS
@@ -47,9 +47,8 @@ def provoke(subject: Subject, attack: str, *, careless: bool, forgery: Forgery |
     `Ended.REFUSED` tells that the channel held, `Ended.FINISHED` that the attack got its way.
     """
     # Nothing below waits with a time-out: a process that falls silent is killed, which ends the wait.
-    watchdog = threading.Timer(PATIENCE_MS / 1000, subject.process.kill)
-    watchdog.daemon = True
-    watchdog.start()
+    over = threading.Event()
+    threading.Thread(target=_end_the_silent, args=(subject, over), daemon=True).start()
     try:
         if forgery is not None:
             caught, evidence = (_careless_disk if careless else _disk)(subject, forgery)
@@ -64,9 +63,16 @@ def provoke(subject: Subject, attack: str, *, careless: bool, forgery: Forgery |
     except DeviceGoneError as error:  # it died, or was killed for its silence: that proves nothing
         return Result(Ended.SILENT, subject.process.layers, evidence=str(error).encode())
     finally:
-        watchdog.cancel()
+        over.set()
     ended = Ended.FINISHED if caught else Ended.REFUSED
     return Result(ended, subject.process.layers, evidence=evidence.encode(), pid=subject.process.pid)
+
+
+def _end_the_silent(subject: Subject, over: threading.Event) -> None:
+    for _ in range(PATIENCE_MS // SLICE_MS):
+        if over.wait(SLICE_MS / 1000):
+            return
+    subject.process.kill()
 
 
 def ask(channel: Channel, requests: int, *, honest_replies: bool = True) -> tuple[bool, str]:

@@ -14,28 +14,25 @@ import secrets
 import select
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Final, Self
 
 from kvmbox.errors import SandboxError
-from kvmbox.remote.spawner_client import INTERPRETER_FLAGS
+from kvmbox.jail import label, linux
+from kvmbox.remote.spawner_client import INTERPRETER_FLAGS, NS_PER_MS, READY_TIMEOUT_NS, SLICE_NS
 from kvmbox.tools.audit import decoy
-
-PATIENCE_MS: Final = 5_000
-"""How long the decoy may take to start."""
-
-SIGNAL_PATIENCE_MS: Final = 500
-"""How long a signal that was sent may take to be seen."""
 
 IPC_STAT: Final = 2
 SHMID_SIZE: Final = 112  # sizeof(struct shmid_ds)
 SEGMENT_SIZE_OFFSET: Final = 48  # of shm_segsz, behind struct ipc_perm
+MAX_HANDLE_SIZE: Final = 128
+AT_SYMLINK_FOLLOW: Final = 0x400
+AT_EMPTY_PATH: Final = 0x1000
 PAGE: Final = 4096
-NS_PER_MS: Final = 1_000_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.shmctl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
@@ -84,7 +81,8 @@ class Scene:
             raise SandboxError(f"cannot open the sockets that audit aims at: {error.strerror}") from error
         for one in (self._tcp, self._udp, self._abstract, self._path):
             one.setblocking(False)
-        self._read_decoy_line()
+        where = self._hear_decoy(b"\n", "cannot start the decoy: it said nothing")
+        self._address, self._descriptor = (int(word) for word in where.split())
 
     @staticmethod
     def _unix_listener(name: str) -> socket.socket:
@@ -123,37 +121,25 @@ class Scene:
             )
         except OSError as error:
             raise SandboxError(f"cannot start the decoy: {error.strerror}") from error
-        stack.callback(self._end_decoy, process)
+        stack.enter_context(process)
+        stack.callback(process.kill)
         return process
 
-    @staticmethod
-    def _end_decoy(process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def _decoy_output(self) -> int:
+    def _hear_decoy(self, end: bytes, problem: str) -> bytes:
+        """What the decoy says, up to `end`. Raises SandboxError with `problem` if it does not say that."""
         assert self._decoy.stdout is not None
-        return self._decoy.stdout.fileno()
-
-    def _read_decoy_line(self) -> None:
-        line = b""
-        deadline = time.monotonic_ns() + PATIENCE_MS * NS_PER_MS
-        while not line.endswith(b"\n"):
-            left = (deadline - time.monotonic_ns()) // NS_PER_MS
-            data = os.read(self._decoy_output(), 64) if self._readable(self._decoy_output(), left) else b""
-            if not data:
-                raise SandboxError("cannot start the decoy: it said nothing")
-            line += data
-        self._address, self._descriptor = (int(word) for word in line.split())
-
-    @staticmethod
-    def _readable(descriptor: int, milliseconds: int) -> bool:
+        heard = b""
         poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        return bool(poller.poll(max(0, milliseconds)))
+        poller.register(self._decoy.stdout, select.POLLIN)
+        for _ in range(READY_TIMEOUT_NS // SLICE_NS):
+            if poller.poll(SLICE_NS // NS_PER_MS):
+                data = os.read(self._decoy.stdout.fileno(), 64)
+                heard += data
+                if not data or end in heard:
+                    break
+        if end not in heard:
+            raise SandboxError(problem)
+        return heard
 
     # --- What attacks are told ------------------------------------------------------------------------
 
@@ -172,7 +158,39 @@ class Scene:
             "udp_port": str(self._udp.getsockname()[1]),
             "segment_size": str(self._segment_size),
             "host": os.uname().nodename,
+            "module": str(label.in_force()),
         }
+
+    @property
+    def own_label(self) -> str:
+        """What audit's own label is called, where it is to be taken again."""
+        text = Path("/proc/self/attr/current").read_text() if label.in_force() else ""
+        name = text.rstrip("\0\n")
+        if label.in_force() == linux.LSM_ID_APPARMOR:
+            return f"changeprofile {name.partition(' (')[0]}"
+        return name
+
+    @property
+    def process_handle(self) -> str:
+        """The file handle of the decoy."""
+        with open(os.pidfd_open(self._decoy.pid), "rb", buffering=0) as pidfd:
+            return self.handle("", pidfd.fileno())
+
+    @staticmethod
+    def handle(path: str, descriptor: int = -1) -> str:
+        """The file handle of a file, in hexadecimal; empty where it has none."""
+        buffer = ctypes.create_string_buffer(struct.pack("=Ii", MAX_HANDLE_SIZE, 0), 8 + MAX_HANDLE_SIZE)
+        mount = ctypes.c_int()
+        # SAFETY: the kernel writes a struct file_handle of at most the size in it, and an int.
+        done = _libc.name_to_handle_at(
+            descriptor,
+            path.encode(),
+            buffer,
+            ctypes.byref(mount),
+            AT_SYMLINK_FOLLOW if path else AT_EMPTY_PATH,
+        )
+        (size,) = struct.unpack_from("=I", buffer)
+        return buffer.raw[: 8 + size].hex() if done == 0 else ""
 
     @property
     def decoy_pid(self) -> int:
@@ -201,14 +219,7 @@ class Scene:
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._udp.recv(16)
-        while self._readable(self._decoy_output(), 0):
-            if not os.read(self._decoy_output(), 64):
-                return
-
-    @property
-    def alive(self) -> bool:
-        """Whether the decoy is still there."""
-        return self._decoy.poll() is None
+        self.signalled()
 
     def planted_file(self) -> bool:
         """Whether the file that an attack was to write has a text as long as that which it was to hold."""
@@ -220,10 +231,12 @@ class Scene:
         return not self.doomed.exists()
 
     def signalled(self) -> bool:
-        """Whether the decoy has seen a signal."""
-        return self._readable(self._decoy_output(), SIGNAL_PATIENCE_MS) and bool(
-            os.read(self._decoy_output(), 64)
-        )
+        """Whether a signal came to the decoy since this was last asked. Raises SandboxError."""
+        assert self._decoy.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is dead, and says nothing
+            os.write(self._decoy.stdin.fileno(), b"?")
+        problem = "the decoy died of an attack: nothing that was found can be relied on"
+        return decoy.SIGNALLED in self._hear_decoy(decoy.ANSWER, problem)
 
     def tcp_connected(self) -> bool:
         """Whether somebody connected to the listener on loopback."""

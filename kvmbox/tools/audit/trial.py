@@ -26,8 +26,8 @@ from kvmbox.tools.audit import payload, stand_in, wire
 from kvmbox.tools.audit.probes import Probe
 from kvmbox.tools.audit.provoke import provoke
 from kvmbox.tools.audit.result import Ended, Result
-from kvmbox.tools.audit.scene import SIGNAL_PATIENCE_MS, Scene
-from kvmbox.tools.audit.subject import Subject
+from kvmbox.tools.audit.scene import Scene
+from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
 
 AHEAD: Final = 3
 """How many device processes are made ahead."""
@@ -165,5 +165,5 @@ class Trial:
             return False
         if self._scene.secret.encode() in result.evidence or bystander.limited:
             return True
-        status = bystander.wait_status(SIGNAL_PATIENCE_MS)
+        status = bystander.wait_status(PATIENCE_MS)
         return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == SIGUSR1

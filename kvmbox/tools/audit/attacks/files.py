@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from kvmbox.jail import linux
 from kvmbox.tools.audit.attacks.calls import (
     AT_FDCWD,
+    NUMBERS,
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
@@ -13,6 +15,7 @@ from kvmbox.tools.audit.attacks.calls import (
     attempt,
     filled,
     open_file,
+    open_handle,
     read_some,
     space,
     text,
@@ -35,6 +38,13 @@ EBADF: Final = 9
 def read_file(given: dict[str, str]) -> bytes:
     """The first bytes of a file."""
     return read_some(open_file(given["path"]), FIRST_BYTES)
+
+
+def read_by_handle(given: dict[str, str]) -> bytes:
+    """The same by its file handle, which leads to any file of a file system, whatever the root directory."""
+    directory = text(given["directory"])
+    linux.raw_syscall(NUMBERS["chdir"], address(directory))  # to that file system, if that is possible
+    return read_some(open_handle(AT_FDCWD, given["handle"]), FIRST_BYTES)
 
 
 def open_device(given: dict[str, str]) -> None:

@@ -9,19 +9,8 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from kvmbox.jail import linux
-from kvmbox.tools.audit.attacks.calls import (
-    NUMBERS,
-    O_DIRECTORY,
-    SIGKILL,
-    address,
-    attempt,
-    filled,
-    open_file,
-    space,
-    text,
-    write_all,
-)
+from kvmbox.jail import linux, lsm
+from kvmbox.tools.audit.attacks import calls
 from kvmbox.tools.audit.wire import Stopped
 
 TYPE_CHECKING = False
@@ -41,6 +30,7 @@ F_SETFL: Final = 4
 F_SETOWN: Final = 8
 F_SETSIG: Final = 10
 O_ASYNC: Final = 0o20000
+FD_PIDFS_ROOT: Final = -10002
 RLIMIT_AS: Final = 9
 LIMITED: Final = 4096 + 7
 """Less memory than any process has, in bytes, and a number that nobody else would choose."""
@@ -54,13 +44,13 @@ WALL: Final = 0x4000_0000
 
 def _leave(status: int) -> NoReturn:
     while True:
-        linux.raw_syscall(NUMBERS["exit_group"], status)
+        linux.raw_syscall(calls.NUMBERS["exit_group"], status)
 
 
 def _child_came(pid: int, evidence: bytes = b"child") -> bytes:
-    status = space(4)
+    status = calls.space(4)
     # SAFETY: the kernel writes an int into four bytes.
-    attempt("wait4", pid, address(status), WALL, 0)
+    calls.attempt("wait4", pid, calls.address(status), WALL, 0)
     came = int.from_bytes(status.raw, "little") == CHILD_STATUS << 8
     return evidence if came else b""
 
@@ -69,7 +59,7 @@ def fork(_given: dict[str, str]) -> bytes:
     """A child by fork(2), which exits."""
     # SAFETY: no other thread wants the interpreter's lock (`stand_in`); the child makes one system call.
     # So in all that follow.
-    pid = attempt("fork")
+    pid = calls.attempt("fork")
     if pid == 0:
         _leave(CHILD_STATUS)
     return _child_came(pid)
@@ -77,8 +67,8 @@ def fork(_given: dict[str, str]) -> bytes:
 
 def clone3(_given: dict[str, str]) -> bytes:
     """A child by clone3(2), whose flags no filter can see."""
-    arguments = filled(struct.pack("=8Q", 0, 0, 0, 0, SIGCHLD, 0, 0, 0))
-    pid = attempt("clone3", address(arguments), CLONE_ARGS_SIZE)
+    arguments = calls.filled(struct.pack("=8Q", 0, 0, 0, 0, SIGCHLD, 0, 0, 0))
+    pid = calls.attempt("clone3", calls.address(arguments), CLONE_ARGS_SIZE)
     if pid == 0:
         _leave(CHILD_STATUS)
     return _child_came(pid)
@@ -86,34 +76,34 @@ def clone3(_given: dict[str, str]) -> bytes:
 
 def execute(_given: dict[str, str]) -> None:
     """Become /bin/sh, which leaves with a status that audit waits for."""
-    path, script = text("/bin/sh"), text(f"exit {EXECUTED_STATUS}")
-    name, option = text("sh"), text("-c")
-    vector = filled(struct.pack("=4Q", address(name), address(option), address(script), 0))
-    nothing = space(8)
+    path, script = calls.text("/bin/sh"), calls.text(f"exit {EXECUTED_STATUS}")
+    name, option = calls.text("sh"), calls.text("-c")
+    vector = calls.filled(struct.pack("=4Q", *map(calls.address, (name, option, script)), 0))
+    nothing = calls.space(8)
     # SAFETY: strings and vectors live in buffers that outlive the call, or the process.
-    attempt("execve", address(path), address(vector), address(nothing))
+    calls.attempt("execve", calls.address(path), calls.address(vector), calls.address(nothing))
 
 
 def fork_bomb(_given: dict[str, str]) -> bytes:
     """Children that stay, up to BOMB of them."""
     children: list[int] = []
-    pause = filled(struct.pack("=2q", 2, 0))
+    pause = calls.filled(struct.pack("=2q", 2, 0))
     failed: Stopped | None = None
     for _ in range(BOMB):
         try:
-            pid = attempt("fork")
+            pid = calls.attempt("fork")
         except Stopped as stopped:
             failed = stopped
             break
         if pid == 0:
-            linux.raw_syscall(NUMBERS["prctl"], linux.PR_SET_PDEATHSIG, SIGKILL)
-            linux.raw_syscall(NUMBERS["nanosleep"], address(pause), 0)
+            linux.raw_syscall(calls.NUMBERS["prctl"], linux.PR_SET_PDEATHSIG, calls.SIGKILL)
+            linux.raw_syscall(calls.NUMBERS["nanosleep"], calls.address(pause), 0)
             _leave(0)
         children.append(pid)
     for pid in children:
-        linux.raw_syscall(NUMBERS["kill"], pid, SIGKILL)
+        linux.raw_syscall(calls.NUMBERS["kill"], pid, calls.SIGKILL)
     for pid in children:
-        linux.raw_syscall(NUMBERS["wait4"], pid, 0, WALL, 0)
+        linux.raw_syscall(calls.NUMBERS["wait4"], pid, 0, WALL, 0)
     if failed is not None:
         raise Stopped(failed.call, failed.number, b"%d of %d" % (len(children), BOMB))
     return b"%d" % len(children)
@@ -121,96 +111,109 @@ def fork_bomb(_given: dict[str, str]) -> bytes:
 
 def kill(given: dict[str, str]) -> None:
     """kill(2)."""
-    attempt("kill", int(given["pid"]), SIGUSR1)
+    calls.attempt("kill", int(given["pid"]), SIGUSR1)
 
 
 def kill_thread(given: dict[str, str]) -> None:
     """tkill(2), which names a thread."""
-    attempt("tkill", int(given["pid"]), SIGUSR1)
+    calls.attempt("tkill", int(given["pid"]), SIGUSR1)
 
 
 def kill_in_group(given: dict[str, str]) -> None:
     """tgkill(2), which names a thread and its process."""
-    attempt("tgkill", int(given["pid"]), int(given["pid"]), SIGUSR1)
+    calls.attempt("tgkill", int(given["pid"]), int(given["pid"]), SIGUSR1)
 
 
 def signal_by_directory(given: dict[str, str]) -> None:
     """A signal through the process's directory of /proc, which is as good as a pidfd."""
-    directory = open_file(f"/proc/{given['pid']}", O_DIRECTORY)
-    attempt("pidfd_send_signal", directory, SIGUSR1, 0, 0)
+    directory = calls.open_file(f"/proc/{given['pid']}", calls.O_DIRECTORY)
+    calls.attempt("pidfd_send_signal", directory, SIGUSR1, 0, 0)
 
 
 def signal_by_owner(given: dict[str, str]) -> None:
     """Make another process the owner of a pipe, and have the kernel signal it when something comes."""
-    ends = space(8)
+    ends = calls.space(8)
     # SAFETY: the kernel writes two descriptors into eight bytes.
-    attempt("pipe2", address(ends), 0)
+    calls.attempt("pipe2", calls.address(ends), 0)
     reading, writing = struct.unpack("=2i", ends.raw)
-    attempt("fcntl", reading, F_SETOWN, int(given["pid"]))
-    attempt("fcntl", reading, F_SETSIG, SIGUSR1)
-    attempt("fcntl", reading, F_SETFL, O_ASYNC)
-    write_all(writing, b"!")
+    calls.attempt("fcntl", reading, F_SETOWN, int(given["pid"]))
+    calls.attempt("fcntl", reading, F_SETSIG, SIGUSR1)
+    calls.attempt("fcntl", reading, F_SETFL, O_ASYNC)
+    calls.write_all(writing, b"!")
+    calls.attempt("fcntl", reading, F_SETFL, 0)  # or the end of this process is another signal
 
 
 def limit_sibling(given: dict[str, str]) -> None:
     """Limit the memory of another process to next to nothing: it will die of that, and be blamed."""
-    limits = filled(struct.pack("=2Q", LIMITED, LIMITED))
+    limits = calls.filled(struct.pack("=2Q", LIMITED, LIMITED))
     # SAFETY: the kernel reads a struct rlimit64.
-    attempt("prlimit64", int(given["pid"]), RLIMIT_AS, address(limits), 0)
+    calls.attempt("prlimit64", int(given["pid"]), RLIMIT_AS, calls.address(limits), 0)
 
 
 def queue_signal(given: dict[str, str]) -> None:
     """rt_sigqueueinfo(2), a signal with a forged sender."""
-    info = filled(struct.pack("=3i4x2i", SIGUSR1, 0, SI_QUEUE, 1, 0).ljust(SIGINFO_SIZE, b"\0"))
+    info = calls.filled(struct.pack("=3i4x2i", SIGUSR1, 0, SI_QUEUE, 1, 0).ljust(SIGINFO_SIZE, b"\0"))
     # SAFETY: the kernel reads a siginfo_t of its full size.
-    attempt("rt_sigqueueinfo", int(given["pid"]), SIGUSR1, address(info))
+    calls.attempt("rt_sigqueueinfo", int(given["pid"]), SIGUSR1, calls.address(info))
 
 
 def signal_by_pidfd(given: dict[str, str]) -> None:
     """A signal through a descriptor of the process."""
-    attempt("pidfd_send_signal", attempt("pidfd_open", int(given["pid"]), 0), SIGUSR1, 0, 0)
+    calls.attempt("pidfd_send_signal", calls.attempt("pidfd_open", int(given["pid"]), 0), SIGUSR1, 0, 0)
+
+
+def signal_by_handle(given: dict[str, str]) -> None:
+    """A signal through a descriptor of the process that a file handle gives (Linux 6.14)."""
+    calls.attempt("pidfd_send_signal", calls.open_handle(FD_PIDFS_ROOT, given["handle"]), SIGUSR1, 0, 0)
+
+
+def leave_label(given: dict[str, str]) -> None:
+    """The label of AppArmor or SELinux that audit has."""
+    number = lsm.set_label(int(given["module"]), given["label"])
+    if number:
+        raise Stopped("lsm_set_self_attr", number)
 
 
 def trace(given: dict[str, str]) -> bytes:
     """Stop another process by ptrace, and read its secret word by word."""
     pid, where = int(given["pid"]), int(given["address"])
-    attempt("ptrace", PTRACE_SEIZE, pid, 0, 0)
-    attempt("ptrace", PTRACE_INTERRUPT, pid, 0, 0)
-    attempt("wait4", pid, 0, WALL, 0)
+    calls.attempt("ptrace", PTRACE_SEIZE, pid, 0, 0)
+    calls.attempt("ptrace", PTRACE_INTERRUPT, pid, 0, 0)
+    calls.attempt("wait4", pid, 0, WALL, 0)
     data = b""
-    word = space(8)
+    word = calls.space(8)
     for offset in range(0, SECRET_SIZE, 8):
         # SAFETY: the raw call writes the word that was read to the address in its fourth argument.
-        attempt("ptrace", PTRACE_PEEKDATA, pid, where + offset, address(word))
+        calls.attempt("ptrace", PTRACE_PEEKDATA, pid, where + offset, calls.address(word))
         data += word.raw
-    attempt("ptrace", PTRACE_DETACH, pid, 0, 0)
+    calls.attempt("ptrace", PTRACE_DETACH, pid, 0, 0)
     return data
 
 
 def read_memory(given: dict[str, str]) -> bytes:
     """Read the secret of another process with process_vm_readv."""
-    here = space(SECRET_SIZE)
-    local = filled(struct.pack("=2Q", address(here), SECRET_SIZE))
-    remote = filled(struct.pack("=2Q", int(given["address"]), SECRET_SIZE))
+    here = calls.space(SECRET_SIZE)
+    local = calls.filled(struct.pack("=2Q", calls.address(here), SECRET_SIZE))
+    remote = calls.filled(struct.pack("=2Q", int(given["address"]), SECRET_SIZE))
     # SAFETY: one iovec each; the local one is a buffer of just that size.
-    attempt("process_vm_readv", int(given["pid"]), address(local), 1, address(remote), 1, 0)
+    calls.attempt("process_vm_readv", int(given["pid"]), calls.address(local), 1, calls.address(remote), 1, 0)
     return here.raw
 
 
 def steal_descriptor(given: dict[str, str]) -> bytes:
     """Take a descriptor out of another process, and read the secret from it."""
-    process = attempt("pidfd_open", int(given["pid"]), 0)
-    stolen = attempt("pidfd_getfd", process, int(given["descriptor"]), 0)
-    buffer = space(SECRET_SIZE)
+    process = calls.attempt("pidfd_open", int(given["pid"]), 0)
+    stolen = calls.attempt("pidfd_getfd", process, int(given["descriptor"]), 0)
+    buffer = calls.space(SECRET_SIZE)
     # SAFETY: the kernel writes at most as many bytes as the buffer has. The position stays as it is.
-    length = attempt("pread64", stolen, address(buffer), SECRET_SIZE, 0)
+    length = calls.attempt("pread64", stolen, calls.address(buffer), SECRET_SIZE, 0)
     return buffer.raw[:length]
 
 
 def bystander(given: dict[str, str]) -> bytes:
     """No attack: hold a secret, and tell where it is. The sibling that others are after."""
-    _held.append(filled(given["secret"].encode()))
-    return b"%d" % address(_held[-1])
+    _held.append(calls.filled(given["secret"].encode()))
+    return b"%d" % calls.address(_held[-1])
 
 
 _held: list[ctypes.Array[ctypes.c_char]] = []
