@@ -22,6 +22,13 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     "a read of several registers prints nothing: another target lets a process lie (effects)": (
         "remote/channel.py Channel._prints: *READ_WIDE*",
     ),
+    "another CPU of the guest does it between two looks: tests/unit/remote/test_ring_orders.py": (
+        "remote/ring.py Ring.take: if not waiting, else",
+    ),
+    "the board of the fuzzer has no ROM, tables of revision 2, and little text": (
+        *("boot/linux_setup.py plan_setup: if context.bios_rom", "boot/multiboot2_info.py *"),
+        "boot/segments.py _zero: *",
+    ),
     "waits for another thread, which a fuzzer does not have": (
         *(
             "remote/channel.py *slices is None*",
@@ -48,6 +55,10 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
         *("devices/ide_drive.py Drive.restore: *", "devices/ide_channel.py _check_channel: *"),
         *("devices/vga_planes.py is_way: *", "remote/queues.py DeviceQueues._restore: *"),
     ),
+    "another target gets there (lives, snapshot-file)": (
+        *("parts/snapshot/description.py _check: if VIDEO in sections", "remote/channel.py *journal.limit"),
+    ),
+    "the files of a fuzzer are smaller": ("parts/snapshot/description.py _sections: *",),
     "the clock of a fuzzer ends before that of a model": (
         "devices/rtc_mc146818.py RtcMc146818._let_pass: if now < LAST_NOW, false",
     ),
