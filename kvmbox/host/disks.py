@@ -310,7 +310,7 @@ def _vhd_size(path: str, file: DiskFile) -> int:
     """Bytes of the disk in front of the footer. Raises StartError and OSError."""
     end = file.size - SECTOR
     size: int
-    cookie, size, kind = _VHD_FOOTER.unpack(file.read(end, SECTOR) if end >= 0 else bytes(SECTOR))
+    cookie, size, kind = _VHD_FOOTER.unpack(file.read(end, SECTOR))
     hint = f"convert it: qemu-img convert -O raw {path} disk.img"
     if cookie != _VHD_COOKIE:
         raise cannot_use(path, "it is no VHD image", "leave out format=vhd")

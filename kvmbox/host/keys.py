@@ -91,7 +91,7 @@ def stroke(character: str) -> bytes | None:
     '2c 1f 9f ac'
     """
     keys = _STROKES.get(character)
-    if keys is None and len(character) == 1 and ord(character) < 0x20:  # Ctrl and a letter, or @ [ \ ] ^ _
+    if keys is None and ord(character) < 0x20:  # Ctrl and a letter, or @ [ \ ] ^ _
         keys = (CTRL, *_STROKES[chr(ord(character) + 0x40).lower()])
     return None if keys is None else _changes(keys)
 

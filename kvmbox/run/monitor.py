@@ -68,11 +68,10 @@ class Monitor:
             raise MonitorError("no CPU runs: the guest is suspended, or about to boot")
         return boot
 
-    def state(self, number: int | None = None) -> Cpu:
-        """A CPU, by default the present one."""
-        number = self.cpu if number is None else number
-        vcpu = self.boot.vcpus[number].vcpu
-        return Cpu(vcpu.get_regs(), vcpu.get_sregs(), self.machine.memory.available, number)
+    def state(self) -> Cpu:
+        """The present CPU."""
+        vcpu = self.boot.vcpus[self.cpu].vcpu
+        return Cpu(vcpu.get_regs(), vcpu.get_sregs(), self.machine.memory.available, self.cpu)
 
     def choose_cpu(self, text: str = "") -> str:
         """Make another CPU the present one, or tell which it is."""

@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from kvmbox import board, layout
 from kvmbox.board import DeviceSpec, by_type
-from kvmbox.board_pci import with_pci
+from kvmbox.board_pci import bus_of, with_pci
 from kvmbox.devices.model import Effect
+from kvmbox.devices.pci_effects import Control, Decode, Message
 from kvmbox.remote import aperture
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.follow_up import Application
@@ -30,7 +31,8 @@ from tests.support.model_variants import VARIANTS
 from tests.support.noting_host import NotingHost
 
 FUNCTIONS: Final = [one for one in VARIANTS.values() if one.pci is not None]
-BOARD: Final = with_pci(FUNCTIONS)
+BOARD: Final = sorted(with_pci([*FUNCTIONS, VARIANTS["vga_text"]]), key=lambda one: one.name == board.VGA)
+BUS: Final = bus_of(BOARD).functions
 SPECS: Final = (*VARIANTS.values(), *BOARD)
 KINDS: Final = (*effects.TABLE, *media_effects.TABLE, *pci_effects.TABLE)
 PLACES: Final = (
@@ -67,6 +69,21 @@ def effect_bytes(dice: Dice, kinds: Sequence[Any]) -> bytes:
     if dice.byte() < 25:
         made[dice.byte() % len(made)] ^= 1 << dice.byte() % 8
     return bytes(made[: len(made) - (dice.byte() > 250)])
+
+
+def likely_bytes(dice: Dice) -> bytes:
+    """What a bus may ask for: registers at addresses of their size, messages to where interrupts are."""
+    function, way, place = dice.some(BUS), dice.byte(), dice.some(PLACES)
+    effect: Effect = Control(function.number, way % 8)
+    if way < 80:
+        effect = Message(
+            function.number, dice.some((layout.LOCAL_APIC_BASE, place)), number(dice, 32), way & 1
+        )
+    elif way < 220 and function.bars:
+        index, bar, address = dice.some(function.bars)
+        address = dice.some((address, place)) // bar.size * bar.size
+        effect = Decode(function.number, index, address, way & 1)
+    return effects.encode_effects([(0, effect)])
 
 
 def _named(kind: Any) -> set[str]:
@@ -120,14 +137,18 @@ class Asker:
         self.sent: list[int] = []
         self.fabric.attach((lambda address, _data: self.sent.append(address)) if dice.byte() < 240 else None)
         self.asked = [Asked.of(spec, self.host) for spec in specs]
+        buses = [one for one in self.asked if "PciBus" in one.names]
+        self.asked += buses  # what they ask for then is likely
         for one in self.asked:
             if one.grants.media is not None:
                 one.grants.media.guarded_by(Lock())
 
     def ask(self, dice: Dice) -> None:
         """One effect, in the reply to any request."""
-        asked = dice.some(self.asked)
-        frame = effect_bytes(dice, asked.kinds)
+        place = dice.randrange(len(self.asked))
+        asked = self.asked[place]
+        is_likely = asked in self.asked[:place]
+        frame = likely_bytes(dice) if is_likely else effect_bytes(dice, asked.kinds)
         try:
             pairs, rest = effects.decode_effects(1, frame)
         except FrameError:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final
+from unittest.mock import patch
 
 from kvmbox import layout
 from kvmbox.board import VBE
-from kvmbox.boot import GuestImage
+from kvmbox.boot import GuestImage, compressed
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.disk_contents import disk_contents
 from kvmbox.devices.qcow2 import (
@@ -32,6 +37,7 @@ from kvmbox.devices.qcow2 import (
 )
 from kvmbox.devices.vbe_dispi import VbeDispi
 from kvmbox.explain import symbols
+from kvmbox.host import disk_mapped
 from kvmbox.host.disk_overlay import Overlay
 from kvmbox.host.disks import DiskRequest, open_disk
 from kvmbox.host.memory_runs import BLOCK
@@ -42,7 +48,9 @@ from kvmbox.parts.snapshot import cpu_state, ram
 from kvmbox.parts.snapshot.description import RUNS, VIDEO, DeviceFacts, decode, device_section, encode
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.parts.snapshot.layout import Header, Section, decode_header, decode_runs
+from kvmbox.tools.replay import reader as replay_reader
 from kvmbox.tools.replay.reader import RecordingReader
+from kvmbox.wire import protocol
 from tests.fuzz.images import SEEDS as IMAGES
 from tests.fuzz.parsers import checksum, edited, in_file, refused, told
 from tests.support.dice import Dice
@@ -79,6 +87,22 @@ def disk(*pieces: tuple[int, bytes]) -> bytes:
     return bytes(image)
 
 
+def cd_of_descriptors() -> bytes:
+    """A CD whose volume descriptors do not end, and whose boot catalog fills its sector."""
+    image = bytearray(iso(b"", sectors=1000))
+    put(image, 17 * CD_SECTOR + 0x47, struct.pack("<I", 95))
+    for number in range(18, 90):
+        put(image, number * CD_SECTOR, b"\2CD001\1")
+    put(image, 95 * CD_SECTOR, validation() + boot_entry() + section(0xEF, *[boot_entry()] * 61, last=False))
+    return bytes(image)
+
+
+def mend_gpt(image: bytearray) -> None:
+    """Give the header of a GPT the right checksum."""
+    header = image[SECTOR : SECTOR + 16] + bytes(4) + image[SECTOR + 20 : SECTOR + 92]
+    put(image, SECTOR + 16, struct.pack("<I", checksum(bytes(header))))
+
+
 DISKS: Final = {
     "cd": iso(validation() + boot_entry(2) + section(0xEF, boot_entry()), sectors=1000),
     "mbr": disk(
@@ -88,11 +112,18 @@ DISKS: Final = {
         (250, table((0, 0x83, 1, 9))),
         (1200, fat(80)),
     ),
-    "gpt": gpt([gpt_entry(34, 99, "root"), gpt_entry(100, 199)]),
+    "gpt": gpt([gpt_entry(34, 99, "ro\7ot"), gpt_entry(100, 199)]),
+    "cd of descriptors": cd_of_descriptors(),
+    "mbr of links": disk(
+        (0, table((0, 0x05, 1, 900))),
+        *((1 + number, table((0, 0x83, 1, 9), (0, 0x05, number + 1, 60))) for number in range(200)),
+    ),
 }
 PLACES: Final = {
     "cd": (16 * CD_SECTOR, 17 * CD_SECTOR + 0x47, 19 * CD_SECTOR, 19 * CD_SECTOR + 32, 19 * CD_SECTOR + 64),
     "mbr": (446, 462, 478, 64 * SECTOR + 1024, 200 * SECTOR + 446, 250 * SECTOR + 446, 1200 * SECTOR),
+    "cd of descriptors": (95 * CD_SECTOR + 64,),
+    "mbr of links": (446, 462),
     "gpt": (SECTOR, SECTOR + 60, 2 * SECTOR, 2 * SECTOR + 128, 2047 * SECTOR, 446),
 }
 """Where fields are that lead to others."""
@@ -106,6 +137,7 @@ FILE_SYSTEMS: Final = (
         (0, b"hsqs"),
         (0x8001, b"CD001"),
         (510, b"\x55\xaa"),
+        (0x13, struct.pack("<HBHHHII", 0, 0xF8, 200, 63, 255, 0, 1 << 20)),  # a FAT32
     ),
 )
 
@@ -123,7 +155,10 @@ def hostile_disk(dice: Dice) -> bytes:
         size = dice.some((1, 2, 4, 8))
         number = dice.some((*NUMBERS, *[dice.number(size)] * 8))
         put(image, place, (number & (1 << 8 * size) - 1).to_bytes(size, "little"))
-    return bytes(image[: dice.number(3) % len(image)] if dice.byte() > 200 else image)
+    size = dice.number(3) % len(image) if dice.byte() > 200 else len(image)
+    if dice.byte() & 1:
+        mend_gpt(image)
+    return bytes(image[:size])
 
 
 def describe_disk(dice: Dice) -> None:
@@ -193,8 +228,10 @@ def open_any_disk(dice: Dice) -> None:
             mapped = store.mapped
             if mapped is not None and not refused(partial(connect_map, dice, mapped)):
                 return
-            for _ in range(dice.byte() % 8):
-                use_disk(dice, store)
+            uses = dice.byte()
+            with patch.object(disk_mapped, "_MOST_KEPT", 1 if uses & 128 else 16384):
+                for _ in range(uses % 8):
+                    use_disk(dice, store)
             assert store.summary().isprintable()
         finally:
             store.close()
@@ -272,7 +309,18 @@ def decompress(dice: Dice) -> None:
         edited(dice, dice.some(COMPRESSED)) + bytes(dice.byte() % 3) for _ in range(1 + dice.byte() % 3)
     )
     most = dice.some((80_000, 1 << 20))
-    found = refused(partial(decompressed, GuestImage("fuzzed", data), max_size=most))
+    image, way = GuestImage("fuzzed", data), dice.byte()
+    with ExitStack() as stack:
+        if way & 1:  # as if there could be so many members only
+            stack.enter_context(patch.object(compressed, "MOST_MEMBERS", 2))
+        if way & 2:  # a newer Python
+            stack.enter_context(patch.object(compressed, "sys", SimpleNamespace(version_info=(3, 14))))
+        if way & 4:  # one without libraries for Zstandard
+            names = ("compression.zstd", "backports.zstd")
+            stack.enter_context(patch.dict(sys.modules, dict.fromkeys(names)))
+        if way & 8:  # a host without memory
+            stack.enter_context(patch.object(compressed, "_end_of_zeros", side_effect=MemoryError))
+        found = refused(partial(decompressed, image, max_size=most))
     assert found is None or len(found.data) <= max(most, len(data))
     compression_of(data)
 
@@ -444,7 +492,7 @@ def read_snapshot(dice: Dice) -> None:
         file = refused(partial(SnapshotFile, dice.some((path,) * 15 + ("/nowhere\0", "/nowhere", "/"))))
         if file is None:
             return
-        with file:
+        with file, unlike_others(dice):
             for name in file.sections:
                 refused(partial(file.section, name))
             memory = refused(file.memory)
@@ -452,6 +500,23 @@ def read_snapshot(dice: Dice) -> None:
                 assert memory.read(0x1000, 5) == b"hello"
                 memory.close()
                 shorten(dice, file)
+
+
+ERRORS: Final = (OSError(errno.EINVAL, "no holes"), OSError(errno.EIO, "bad"), OSError("odd"))
+
+
+@contextmanager
+def unlike_others(dice: Dice) -> Iterator[None]:
+    """Now and then, the host has a file system that does not tell holes, or fails."""
+    error, seek = dice.some((None, None, *ERRORS)), os.lseek
+
+    def lseek(descriptor: int, place: int, how: int) -> int:
+        if error is not None and how == os.SEEK_DATA:
+            raise error
+        return seek(descriptor, place, how)
+
+    with patch.object(os, "lseek", lseek):
+        yield
 
 
 def shorten(dice: Dice, file: SnapshotFile) -> None:
@@ -476,6 +541,15 @@ STREAM: Final = zlib.decompress(RECORDING[_HEADER_SIZE:])
 _SIZES: Final = [fmt.RECORD.size + len(one.request) + len(one.reply) for one in _MACHINE.records]
 REQUESTS: Final = [sum(_SIZES[:number]) + fmt.RECORD.size for number in range(len(_SIZES))]
 """Where the requests are in it."""
+TOO_LONG: Final = b"".join(
+    (
+        fmt.RECORD.pack(0, fmt.EXCHANGE, protocol.MAX_FRAME + 1, 0),
+        protocol.Request(protocol.RECEIVE, 0, 0, 1).encode()[:-4],
+        struct.pack("<I", protocol.MAX_PAYLOAD + 1),
+        bytes(protocol.MAX_PAYLOAD + 1),
+    )
+)
+"""A record of a request that fits in no frame."""
 HEADER_WORDS: Final = (
     b'"channels"',
     b"[",
@@ -508,20 +582,28 @@ def read_recording(dice: Dice) -> None:
             + text
         )
     plain = bytearray(STREAM)
-    for _ in range(dice.byte() % 3):  # another kind, size or value of one of the requests
+    edits = dice.byte()
+    for _ in range(edits % 3):  # another kind, size or value of one of the requests
         at = dice.some(REQUESTS)
-        plain[at + dice.some((0, 1, 2, 3, 16))] = dice.some((10, 11, 13, 15, 16, 17, 18, dice.byte()))
+        plain[at + dice.some((0, 1, 2, 3, 16, 17))] = dice.some((10, 11, 13, 15, 16, 17, 18, dice.byte()))
     stream = edited(
         dice,
         bytes(plain),
-        (struct.pack("<HBxII", 0, 1, 32, 32), fmt.encode_end(fmt.End(fmt.EndReason.LIMIT, 3))),
-    )
+        (TOO_LONG, fmt.encode_end(fmt.End(fmt.EndReason.LIMIT, 3))),
+    ) + bytes(edits // 252)
     packed = zlib.compress(stream) if dice.byte() < 200 else edited(dice, zlib.compress(stream))
     data = header + packed[: len(packed) - dice.byte() // 200] + bytes(dice.byte() // 250)
-    with in_file(data if dice.byte() < 240 else data[: dice.byte()]) as path:
-        reader = refused(partial(RecordingReader, path))
+    with in_file(data if dice.byte() < 240 else data[: dice.byte()]) as path, ExitStack() as stack:
+        if dice.byte() & 1:  # it comes in small pieces
+            for name in ("READ_SIZE", "INFLATE_SIZE"):
+                stack.enter_context(patch.object(replay_reader, name, 1 + dice.byte()))
+        reader = refused(partial(RecordingReader, dice.some((path, "/nowhere"))))
         if reader is None:
             return
+        assert (
+            fmt.decode_inject(fmt.encode_header(reader.channels, reader.inject)[fmt.PREAMBLE.size :])
+            == reader.inject
+        )
         with reader:
             records = refused(lambda: list(reader.records()))
             assert records is None or reader.ending.records == len(records)
@@ -570,7 +652,9 @@ def name_addresses(dice: Dice) -> None:
     """Symbols of any file answer every question."""
     data, base = edited(dice, dice.some(SYMBOLS), (b"\x0a\0\0\0", b"\x0b\0\0\0")), dice.some((0, 0, 1 << 40))
     refused(partial(symbols.checked, data, "a map"))
-    found = symbols.read(data, base)
+    most = dice.some((symbols.MOST_SYMBOLS, 1))
+    with patch.object(symbols, "MOST_SYMBOLS", most):
+        found = symbols.read(data, base)
     for address in (0x1000, 0x1008, 0x1010, 0x1020, base + 0x1001, 0, (1 << 64) - 1, dice.number(2)):
         place = found.at(address)
         assert place is None or str(place.behind(0))

@@ -15,6 +15,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
 from kvmbox.boot.state import CR0_PE
+from kvmbox.boot.ways import ways
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -113,6 +114,30 @@ _MB2: Final = _with_symbols(_multiboot2(_RELOCATABLE))
 _MB2_TAGS: Final = _multiboot2(multiboot2_tag(1, bytes(16)), multiboot2_tag(4, b"\2\0\0\0"), bits=64)
 _MB2_FLAT: Final = bytes(32) + _ADDRESSES + CODE * 4
 
+_MB1_ODD: Final = tuple(
+    elf([Piece(data=b"\0\x02\xb0\xad\x1b\0\0\0" + multiboot_header(video=(kind, 1024, 768, 16)) + CODE)])
+    for kind in (0, 1)
+)
+_MB2_ODD: Final = elf(
+    [
+        Piece(
+            data=bytes(5)
+            + b"\xd6\x50\x52\xe8\0\0\0"
+            + multiboot2_header(*[multiboot2_tag(20, optional=True)] * 2)
+            + CODE
+        )
+    ]
+)
+_MB2_MOVED: Final = (
+    bytes(32)
+    + multiboot2_header(
+        multiboot2_tag(2, struct.pack("<IIII", 0x200020, 0x200000, 0, 0x202000)),
+        multiboot2_tag(3, struct.pack("<I", 0x200078)),
+        _RELOCATABLE,
+    )
+    + CODE * 4
+)
+
 Seed = tuple[bytes, list[Field]]
 """A right image, and its fields."""
 
@@ -126,11 +151,12 @@ SEEDS: Final[dict[str, list[Seed]]] = {
     "multiboot": [
         (_MB1, _multiboot_fields(_MB1) + _elf_fields(_MB1)),
         (_MB1_FLAT, _multiboot_fields(_MB1_FLAT)),
+        *((one, _multiboot_fields(one)) for one in _MB1_ODD),
     ],
     "multiboot2": [
         (_MB2, _multiboot2_fields(_MB2) + _elf_fields(_MB2)),
         (_MB2_TAGS, _multiboot2_fields(_MB2_TAGS)),
-        (_MB2_FLAT, _multiboot2_fields(_MB2_FLAT)),
+        *((one, _multiboot2_fields(one)) for one in (_MB2_FLAT, _MB2_MOVED, _MB2_ODD)),
     ],
     "pvh": _elf_seeds(
         elf([Piece(), _BSS, pvh_note(0x100000)]), elf([Piece(), pvh_note(0x100000, 8)], bits=64)
@@ -191,6 +217,10 @@ OPTIONS: Final = (
     BootOptions(command_line="x" * 3000),
     BootOptions(modules=(Module("m", b"m" * 5000, "x"),)),
     BootOptions(initrd=Module("i", b"i" * 5000)),
+    BootOptions(command_line="x vga=0x3ff"),
+    BootOptions(command_line="x" * 70_000),
+    BootOptions(bios="none"),
+    BootOptions(firmware_tables=False),
 )
 
 
@@ -199,6 +229,8 @@ def check(kind: str, dice: Dice) -> bool:
     memory = _MEMORY
     asked, is_told = dice.some(OPTIONS), dice.byte() & 1
     data = hostile(kind, dice)
+    for way in ways():
+        way.examine(GuestImage("hostile", data))
     memory.clear()
     # Half of the images are what they are; half go to the way whose format they have.
     options = BootOptions(asked.command_line, asked.modules, asked.initrd, boot=kind) if is_told else asked

@@ -14,7 +14,7 @@ from kvmbox.parts.restart.recovery import POISONED, AllOnes, Restart
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import greet, hello_of
-from kvmbox.remote.survival import Survival
+from kvmbox.remote.survival import ProcessControl, Survival
 from kvmbox.run.coalescing import ENTRIES
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
@@ -24,12 +24,13 @@ from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
 from tests.support.calling import CallingTransport, GoneError
 from tests.support.dice import Dice
+from tests.support.model_variants import VARIANTS
 from tests.support.noting_host import NotingHost
 
-BOARD: Final = by_type(
-    pc_board(BoardOptions(serial_ports=("COM1", "COM2"), rtc_base=1_700_000_000, memory_size=1 << 24))
-)
-TYPES: Final = tuple(sorted(BOARD))
+_OPTIONS: Final = BoardOptions(("COM1", "COM2"), 1_700_000_000, 1 << 24)
+BOARD: Final = by_type([*pc_board(_OPTIONS), VARIANTS["pc_testdev"]])
+TYPES: Final = tuple(sorted(BOARD, key=lambda name: (name == VARIANTS["pc_testdev"].device_type, name)))
+"""The last one has so much memory that a snapshot takes several requests."""
 MAX_STEP_NS: Final = 3_000_000
 MOST_TOLD: Final = 1000
 """Characters of the reason to give up."""
@@ -129,6 +130,7 @@ def use_block(dice: Dice, device: int, offset: int) -> Callable[[Channel], bytes
     size, count = dice.some((1, 2, 4)), 1 + dice.byte() % 40
     data = dice.randbytes(size * count)
     way = dice.byte()
+    more = 200 * (way & 32)  # than one request has room for
     slices = 1 if way & 8 else None  # by the main thread, or by the vCPU thread
     is_enough = bool(way & 16)
 
@@ -143,7 +145,9 @@ def use_block(dice: Dice, device: int, offset: int) -> Callable[[Channel], bytes
 
     match way % 8:
         case 0 | 1:
-            return lambda channel: channel.read_string(device, offset, size, count, until=lambda: is_enough)
+            return lambda channel: channel.read_string(
+                device, offset, size, count + more, until=lambda: is_enough
+            )
         case 2 | 3:
             return lambda channel: channel.write_string(
                 device, offset, size, data, slices, until=lambda: is_enough
@@ -201,7 +205,7 @@ class LivesTarget(Timeless):
             Life(self._reply, self._parts.server),
             self._host,
             memory,
-            self._parts.recovery(self._devices, self, journal_limit=20),
+            self._parts.recovery(self._devices, self, ProcessControl(), journal_limit=20),
         )
         self._twin = self._connect(CallingTransport(DeviceServer().handle), self._twin_host, memory)
 
@@ -210,7 +214,8 @@ class LivesTarget(Timeless):
     ) -> Channel:
         host.ram.write(0, memory)
         grants = [bind(device, host) for device in self._devices]
-        channel = Channel("fuzzed", process, grants, now=lambda: self._now, survival=survival)
+        record: Callable[[bytes, bytes], None] | None = (lambda _sent, _reply: None) if survival else None
+        channel = Channel("fuzzed", process, grants, now=lambda: self._now, survival=survival, record=record)
         greet(channel, self._devices)
         return channel
 
@@ -342,6 +347,7 @@ class LossesTarget(Timeless):
             use_block(dice, request.device, request.offset % 16)(channel)
             return
         was_missing = self._is_missing
+        channel.survival.overdue(bool(self._sequence & 1))
         value = send(channel, request, (1 << 64) - 1)
         if was_missing and request.kind == protocol.READ and value != (1 << 8 * request.size) - 1:
             raise Fault(f"a missing device gave {value:#x}")
@@ -377,7 +383,7 @@ class SnapshotTarget:
         for _ in range(3):
             self._ask(random_request(dice, self._devices, 1, self._now))
         device = dice.randrange(len(self._devices))
-        good = server.models[device].snapshot()
+        good = self._snapshot(server, device)
         bad = damaged(dice, good)
         self.frames += 1
         answer = 0
@@ -404,6 +410,16 @@ class SnapshotTarget:
         if answer and bad != good:
             # Whatever time it believes in, the next one begins with a good one.
             server.models[device].restore(good)
+
+    def _snapshot(self, server: DeviceServer, device: int) -> bytes:
+        """As the VMM asks for it, in parts."""
+        state, total = b"", 1
+        while len(state) < total:
+            frame = Request(protocol.SNAPSHOT, device, 0, 1, 0, 0, len(state) // MAX_PAYLOAD).encode()
+            reply = server.handle(frame)
+            total, state = HEADER.unpack_from(reply)[6], state + reply[HEADER.size :]
+        assert state == server.models[device].snapshot()
+        return state
 
     def _ask(self, request: Request) -> None:
         assert self._server is not None

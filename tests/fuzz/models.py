@@ -7,13 +7,16 @@ that the board grants.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from itertools import chain
 from typing import Final
 
 from kvmbox.board import DeviceSpec, Irq, Medium
 from kvmbox.board_extras import vnc_server
 from kvmbox.devices.vbe_dispi import VbeDispi
 from kvmbox.devices.vga_text import VgaText
+from tests.fuzz.scripts import SCRIPTS
 from tests.support.dice import Dice
 from tests.support.ide_host import cd, disk
 from tests.support.model_programs import Step, steps_from
@@ -28,6 +31,8 @@ from tests.support.model_rig import (
 )
 from tests.support.model_variants import VARIANTS
 
+DISKS: Final = struct.pack("<4Q", 5000, 0, 4_000_000, 5000)
+"""Sectors of those that a clock's memory tells of."""
 _DISK: Final = VARIANTS["virtio_blk"]
 FUZZED: Final = {
     **VARIANTS,
@@ -39,6 +44,10 @@ FUZZED: Final = {
     },
     "ide alone": DeviceSpec(
         **VARIANTS["ide"].as_dict() | {"parameters": {"master": disk(5000, b"1", writable=False)}}
+    ),
+    "rtc_mc146818 disks": DeviceSpec(
+        **VARIANTS["rtc_mc146818"].as_dict()
+        | {"parameters": {**VARIANTS["rtc_mc146818"].parameters, "disks": DISKS}}
     ),
     "virtio_blk read-only": DeviceSpec(
         **_DISK.as_dict() | {"parameters": {**_DISK.parameters, "read_only": 1}}
@@ -104,9 +113,10 @@ def playing(*names: str) -> Callable[[Dice], None]:
 
     def play(dice: Dice) -> None:
         device = FUZZED[dice.some(names)]
-        way, cut = dice.byte() % 8, dice.byte()
+        how, cut = dice.byte(), dice.byte()
+        way, script = how % 8, SCRIPTS.get(device.model, ())[how // 8 - 1 : how // 8] if how >= 8 else ()
         damage = Dice(dice.randbytes(dice.byte() % 40) if way in (4, 5) else b"")
-        steps = steps_from(device.model, dice)
+        steps = [*chain(*script), *steps_from(device.model, dice)]
         rig, middle = Rig(device), len(steps) * cut // 256
         match way:
             case 0 | 1:
@@ -131,7 +141,7 @@ def playing(*names: str) -> Callable[[Dice], None]:
 TARGETS: Final[dict[str, Callable[[Dice], None]]] = {
     "uart": playing("uart_16550a", "uart_16550a paced"),
     "pit": playing("pit_8254", "pit_8254 quiet"),
-    "rtc": playing("rtc_mc146818", "rtc_mc146818 quiet"),
+    "rtc": playing("rtc_mc146818", "rtc_mc146818 quiet", "rtc_mc146818 disks"),
     "i8042": playing("i8042"),
     "ide": playing("ide", "ide", "ide alone", "ide dvd"),
     "hpet": playing("hpet", "hpet quiet"),
@@ -145,10 +155,10 @@ TARGETS: Final[dict[str, Callable[[Dice], None]]] = {
     "vga": playing("vga_text"),
     "vbe": playing("vbe_dispi"),
     "pci-host": playing("pci_host"),
-    "virtio-blk": playing("virtio_blk", "virtio_blk read-only"),
+    "virtio-blk": playing("virtio_blk", "virtio_blk read-only", "virtio_net"),
     "virtio-rng": playing("virtio_rng"),
     "virtio-console": playing("virtio_console"),
-    "virtio-net": playing("virtio_net"),
+    "virtio-net": playing("virtio_net", "virtio_net_pci"),
     "virtio-pci": playing("virtio_blk_pci", "virtio_rng_pci", "virtio_console_pci", "virtio_net_pci"),
     "e1000": playing("E1000"),
     "qcow2": playing("qcow2"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
+from unittest.mock import patch
 
 from kvmbox.board import Medium, Queues
 from kvmbox.devices import virtio_mmio as mmio
@@ -29,6 +30,7 @@ from kvmbox.devices.media import (
 from kvmbox.devices.model import Effect
 from kvmbox.host.transfers import BytesStore
 from kvmbox.memory import GuestMemory
+from kvmbox.remote import queues
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.wire import protocol
@@ -124,6 +126,10 @@ class Store(BytesStore):
     def read_now(self, offset: int, size: int) -> bytes | None:  # type: ignore[override]
         return None if self.waits else self.read(offset, size)
 
+    def file_now(self, offset: int, size: int) -> int:
+        """There is no file."""
+        return -1
+
     def write(self, offset: int, data: bytes) -> None:
         if self.fails:
             raise OSError(28, "the disk of the host")
@@ -176,9 +182,14 @@ class Rings:
         return len(self.visits) < 4
 
     def play(self) -> None:
-        """All of it."""
+        """All of it. Few bytes are many, now and then."""
+        first = self.dice.byte()
+        is_small = first >> 6 == 1 and not self.is_real
+        with patch.object(queues, "MOST_MOVED", 1000 if is_small else queues.MOST_MOVED):
+            self._play(first)
+
+    def _play(self, first: int) -> None:
         dice, memory = self.dice, self.memory
-        first = dice.byte()
         if not self.is_real:
             memory.is_racing = first & 6 == 6
         size = dice.some((1, 2, 4, 8, 16))
@@ -229,6 +240,7 @@ class Rings:
                 self._follow(self.visits.pop(0)(0))
             case 7:
                 self.store.waits, self.store.fails = bool(dice.byte() & 1), dice.byte() % 4 == 0
+                self.trace += [one.file_now(SIZE * self.store.fails, 1) for one in self.media.values()]
             case 8:
                 self._restore()
             case 9:
@@ -255,9 +267,9 @@ class Rings:
         self.wire.feed = (lambda: self.driver.offer(0)) if dice.byte() < 30 else int
         if dice.byte() < 230:
             self._apply(Walk(index, 1 + dice.byte() % 64))
-        self._apply(
-            Connect(index, to_guest, int(dice.byte() < 250), header, count_at, dice.some((0, 1, 4, 65)))
-        )
+        way = dice.byte()
+        resource = int(way < 250) + 2 * (way == 255)
+        self._apply(Connect(index, to_guest, resource, header, count_at, dice.some((0, 1, 4, 65))))
         self._follow(self.queues.notified(index))
         store = dice.some((self.wire, self.wire, self.store))
         self.trace.append(self.queues.is_connected(store))

@@ -106,7 +106,7 @@ TABLE: Final[dict[str, Row]] = {
         "vmm", ("jail/server.py:*_part", "jail/server.py:*handle", "jail/server.py:*_encoded")
     ),
     "coalesced": Row("vmm", ("run/coalescing.py",)),
-    "socketpair": Row("vmm", ("remote/stream.py:S*",)),
+    "socketpair": Row("vmm", ("remote/stream.py:Socket*",)),
     "pipe": Row("vmm", ("remote/stream.py:StreamTransport*", "remote/stream.py:PipeTransport*")),
     "shm": Row("vmm", ()),
     "rings": Row(
@@ -158,36 +158,3 @@ TABLE: Final[dict[str, Row]] = {
         "texts", ("host/escapes.py", "host/keys.py", "host/pointer.py", "parts/monitor/line_editor.py")
     ),
 }
-
-LEAST: Final[dict[str, int]] = {
-    "rtc": 92,
-    "ide": 93,
-    "vga": 94,
-    "virtio-blk": 92,
-    "virtio-console": 88,
-    "virtio-net": 62,
-    "stream": 83,
-    "shared": 66,
-    "effects": 94,
-    "pci-bus": 86,
-    "lives": 88,
-    "losses": 88,
-    "model-snapshots": 42,
-    "socketpair": 85,
-    "pipe": 89,
-    "rings": 91,
-    "boot-images": 92,
-    "disk-contents": 92,
-    "disk-formats": 91,
-    "compressed": 80,
-    "snapshot-text": 93,
-    "snapshot-file": 86,
-    "recordings": 90,
-    "symbols": 94,
-    "suites": 89,
-    "unittests-cfg": 93,
-    "gdb": 91,
-    "monitor": 87,
-    "typed": 92,
-}
-"""How many percent of its branches the corpus of a target takes at least, where that is less than 95."""

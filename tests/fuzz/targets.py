@@ -9,15 +9,18 @@ from __future__ import annotations
 import mmap
 import os
 import select
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from select import PIPE_BUF
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.remote.channel import Channel
+from kvmbox.remote.journal import Journal
 from kvmbox.remote.kinds import channel_kind
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport
+from kvmbox.remote.survival import Survival
 from kvmbox.remote.transport import Link, Transport, Waits
 from kvmbox.remote.transports import TRANSPORTS, make_link
 from kvmbox.wire import page_layout
@@ -64,7 +67,7 @@ class Target:
     def step(self, liar: Liar) -> None:
         """One frame. Raises Fault."""
         ask = liar.ask()
-        sequence = self._sequence + 1
+        sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
         frame = liar.reply(ask, sequence)
         expected = self.expect(ask, sequence, frame)
         if expected.error == NEVER and ask.kind in BY_VCPU:
@@ -141,12 +144,25 @@ class FedTransport(PipeTransport):
         return self.fed
 
 
-class StreamTarget(Target):
-    """`stream` without descriptors: its `read` gives the frame."""
+class Keeper(Survival):
+    """Keeps a journal, and rescues nothing."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.journal: Journal = Journal(20)
+
+    def journal_is_full(self) -> None:
+        """See Survival."""
+        self.journal.clear()
+
+
+class StreamTarget(Target):
+    """`stream` without descriptors: its `read` gives the frame. `options` are those of a channel."""
+
+    def __init__(self, parts: Parts, **options: Any) -> None:
         super().__init__(parts)
-        self.channel = parts.channel("fuzzed", self, grants(self.log), now=lambda: NOW)
+        self._sequence = options.get("last_sequence", 0)
+        self.channel = parts.channel("fuzzed", self, grants(self.log), now=lambda: NOW, **options)
 
     def open(self, device_type: str, waits: Waits) -> Transport:
         """See Opens."""
@@ -187,11 +203,26 @@ def judge_page(ask: Ask, sequence: int, frame: bytes, last: int, nothing: str) -
     return judge(ask, sequence, whole[: HEADER.size + length])
 
 
+class Looks:
+    """The looks of a VMM that spins: the reply is there at the first one."""
+
+    def __init__(self, put_reply: Callable[[int, bytes], int]) -> None:
+        self._put_reply = put_reply
+
+    def __iter__(self) -> Iterator[int]:
+        self._put_reply(0, b"")
+        return iter(range(3))
+
+
 class FedPage(PageTransport):
     """Ringing the doorbell puts the reply into the page."""
 
     def _ring_now(self) -> None:
         self._ring()
+
+    def expect_by(self, looks: Looks | range) -> None:
+        """How the VMM looks for the reply if it spins."""
+        self._looks = looks  # type: ignore[assignment]
 
 
 class SharedTarget(Target):
@@ -228,6 +259,9 @@ class SharedTarget(Target):
 
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:
         self._frame = filled(frame)
+        is_awake = frame[-1:] < b"\x40" and ask.kind in ACCESSES
+        self._words[page_layout.DEVICE_WAITS] = int(not is_awake)
+        self._transport.expect_by(Looks(self._rung) if is_awake else range(3))
         self._transport.allow_spinning(frame[-1:] < b"\x80")
         return send(self.channel, ask)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from kvmbox.errors import UsageError
 from kvmbox.host import keys
 from kvmbox.host.escapes import EscapeParser
-from kvmbox.host.pointer import acted, sequences
+from kvmbox.host.pointer import acted, moved, sequences
 from kvmbox.parts.gdb import packets
 from kvmbox.parts.gdb.session import MOST_UNSENT, SIGTRAP, Session, Stop
 from kvmbox.parts.monitor.line_editor import LineEditor
@@ -90,6 +90,14 @@ x.y = 1
 a = '''
 b =
 modules = 'a b'
+name = "a\\u0000b"
+image = "clock/"
+start = "ups"
+retries = -1
+timeout = true
+timeout = "x"
+expect_picture = "a.ppm"
+dialogue = [{ type = 'a' }, { when = 'b' }]
 """.splitlines()
 HEADS: Final = (
     "[defaults]",
@@ -101,6 +109,9 @@ HEADS: Final = (
     "start = [1]",
     "[other]",
     "# x",
+    "[test.check]",
+    "defaults = 1",
+    "test = [{ image = 5 }]",
 )
 STARTED: Final = '[[start]]\nname = "up"\nimage = "clock"\nwhen = "x"\n'
 
@@ -122,13 +133,15 @@ def read_suite(dice: Dice) -> None:
     checks = dice.byte() % 16
 
     def check(_test: object) -> None:
-        if checks < 2:
-            raise UsageError(("--memory is wrong", "it is wrong")[checks])
+        if checks < 3:
+            raise UsageError(
+                ("--memory is wrong", "it is wrong", "--memory is")[checks],
+                hint="be right" if checks == 2 else None,
+            )
 
     find = (lambda _folder, image: image) if dice.byte() & 1 else None
-    tests = refused(
-        partial(parse_suite, text, dice.some(("a.guest.toml", "a.toml", "b")), find_image=find, check=check)
-    )
+    file, name = dice.some(("a.guest.toml", "a.toml", "b")), dice.some(("", "n"))
+    tests = refused(partial(parse_suite, text, file, name=name, find_image=find, check=check))
     assert tests is None or len({one.name for one in tests}) == len(tests)
 
 
@@ -169,6 +182,9 @@ qemu_params = -device edu
 qemu_params = -x
 test_args = \"\"\"a \\
 b\"\"\"
+qemu_params = -cpu max
+qemu_params = -cpu host,enforce
+qemu_params = -m 1G
 """.splitlines()
 
 
@@ -193,12 +209,23 @@ COMMANDS: Final = b"""
 ? g G p P m M X c C05 s S05; Hg Hc T Z z H qSupported:swbreak+;hwbreak+;error-message+ QStartNoAckMode
 qXfer:features:read:target.xml: qXfer:features:read:x: qThreadExtraInfo, qC qfThreadInfo qsThreadInfo
 vCont; vCont? qqemu.PhyMemMode Qqemu.PhyMemMode: qRcmd, D k vKill; qAttached P10= !
+vCont;c:1 vCont;s:2 vCont;s:1 vCont;s qSupported:x+ qSupported:swbreak+ m0,ffff
 """.split()
 ARGUMENTS: Final = b"""
 0 1 , ; : = -1 c s ffff ffffffffffffffff 7c00 1,1000 0,0 2,7c00,4 7c00,4: 00112233 1;c C05 64657669636573
 70687973206f6e 7265736574 68656c70 zz p1.1 cond 0,7c00,1 3,7c00,1 10=0011223344556677 1: 2:
 """.split()
-STREAM: Final = (b"\x03", b"+", b"-", b"$", b"#", b"GET / HTTP/1.1\r\n", b"$" + b"a" * 20000)
+
+
+def _raw(body: bytes) -> bytes:
+    """A packet with escapes as they are."""
+    return b"$%b#%02x" % (body, sum(body) & 0xFF)
+
+
+STREAM: Final = (
+    *(b"\x03", b"+", b"-", b"$", b"#", b"GET / HTTP/1.1\r\n", b"$" + b"a" * 20000),
+    *(_raw(b"qC}}"), _raw(b"qC}"), _raw(b"q}}a"), b"-" * 300),
+)
 
 
 def talk_to_gdb(dice: Dice) -> None:
@@ -272,7 +299,12 @@ class _Machine:
         target = FakeTarget()
         vcpus = [
             SimpleNamespace(
-                vcpu=SimpleNamespace(get_regs=lambda one=one: one.regs, get_sregs=lambda one=one: one.sregs)
+                vcpu=SimpleNamespace(
+                    get_regs=lambda one=one: one.regs,
+                    get_sregs=lambda one=one: one.sregs,
+                    index=0,
+                    fileno=lambda: -1,  # KVM refuses what is asked of it
+                )
             )
             for one in target.states
         ]
@@ -280,6 +312,10 @@ class _Machine:
         if way & 8:
             for one in target.states:
                 one.sregs.cr0 = 0
+        if way & 64:  # behind all memory, with text in it
+            target.memory.write(0, b"text")
+            for one in target.states:
+                one.regs.rip = 1 << 62
         self.memory = SimpleNamespace(available=target.memory.read)
         boot = None if way & 7 == 7 else SimpleNamespace(vcpus=vcpus)
         ends = SimpleNamespace(reset=lambda: None)
@@ -302,8 +338,6 @@ def use_monitor(dice: Dice) -> None:
     while not dice.ended:
         words = [dice.some((*WORDS, *WORDS, "no", ""))]
         words += [dice.some(ADDRESSES if dice.byte() < 160 else OTHERS) for _ in range(dice.byte() % 4)]
-        if words[0] == "inject" and words[1:] == ["nmi"]:
-            continue  # that is KVM's
         found = refused(partial(monitor.answer, words))
         assert found is None or all(line.isprintable() for line in found.splitlines())
 
@@ -356,6 +390,10 @@ ACTIONS: Final = (
     "click x",
     "",
     "x y",
+    "move x 1",
+    "move 255 0",
+    "move 32768 0",
+    "wheel 1001",
 )
 
 
@@ -377,9 +415,10 @@ def type_anything(dice: Dice) -> None:
         text = piece.decode("latin-1")
         refused(partial(keys.typed, text))
         refused(partial(keys.chord, dice.some(("ctrl-alt-delete", "a", "-", "F1", "a-a", "A", text))))
-        moved = refused(partial(acted, ", ".join(dice.some((*ACTIONS, text)) for _ in range(1 + way % 3))))
-        if moved is not None:
-            assert keys.KeyReader().feed(sequences(moved)) == b""
+        done = refused(partial(acted, ", ".join(dice.some((*ACTIONS, text)) for _ in range(1 + way % 3))))
+        if done is not None:
+            assert keys.KeyReader().feed(sequences(done)) == b""
+        refused(partial(moved, way << 8, -way, at_once=True))
 
 
 TARGETS: Final[dict[str, Callable[[Dice], None]]] = {
