@@ -49,7 +49,8 @@ def others_table(rows: Sequence[Row]) -> str:
     measured = _by_place(rows, OTHER)
     lines = [_line("guest", "QEMU", "kvmbox", "remark"), _line(*["---"] * 4)]
     for name in dict.fromkeys(name for name, _, _ in measured):
-        found = [measured.get((name, "tcg", QEMU_NAME)), measured.get((name, "svm", KVMBOX_NAME))]
+        here = measured.get((name, "pvm", KVMBOX_NAME))
+        found = [measured.get((name, "tcg", QEMU_NAME)), measured.get((name, "svm", KVMBOX_NAME), here)]
         note = "; ".join(row.note for row in found if row and row.note)
         lines.append(_line(name, *map(_reached, found), note))
     return "".join(lines)
