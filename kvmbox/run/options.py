@@ -156,9 +156,8 @@ SECTIONS: Final = (
                "repeated: when all have been seen. With --success-status, only the end of the guest ends "
                "the run.", kind=REPEATED, metavar="TEXT", parse="kvmbox.run.choices:expected_text",
                type="Several[str | bytes]", marks=FILE),
-        Option("expect_picture",
-               "Expect graphics on the screen, as in the image FILE (sha256:HASH: with this hash). The mean "
-               "difference of a level may be N of 1. region=X:Y:WxH is a part.", metavar="FILE[,within=N]",
+        Option("expect_picture", "Expect graphics, too: the image FILE, or sha256:HASH of the pixels. The "
+               "mean difference of a level may be N of 1.", metavar="FILE[,within=N][,region=X:Y:WxH]",
                parse="kvmbox.parts.screen.wanted:parse", marks=SUITE, file=READ, part="screen"),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "
