@@ -294,13 +294,11 @@ class SpawnerClient:
         """
         self._pump_until(lambda: process.ready or process.wait_status is not None, timeout_ns)
         if not process.ready:
-            what = f"cannot start device process '{process.type}'"
+            why = self._end or f"it was not ready within {timeout_ns // NS_PER_MS} ms"
             if process.wait_status is not None:
-                raise SandboxError(f"{what}: {process.failure or f'it {process.end()} before it was ready'}")
-            if self._end is not None:
-                raise SandboxError(f"{what}: {self._end}")
+                why = process.failure or f"it {process.end()} before it was ready"
             process.kill()
-            raise SandboxError(f"{what}: it was not ready within {timeout_ns // NS_PER_MS} ms")
+            raise SandboxError(f"cannot start device process '{process.type}': {why}")
         self.wait_hello(timeout_ns)  # STAGED may come last of all
 
     def _kill(self, identifier: int, process: DeviceProcess) -> None:
