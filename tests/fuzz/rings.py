@@ -343,14 +343,15 @@ class Rings:
     def _judge(self, areas: tuple[int, ...]) -> None:
         memory, size = self.memory, MOST_ENTRIES
         used = (areas[2], areas[2] + 6 + 8 * size)
-        writable = [one for one in memory.seen if one[2] & WRITE]
-        readable = [one for one in memory.seen if not one[2] & WRITE or one[2] & INDIRECT]
-        for address, length in memory.stored:
-            if not _within(address, length, [used, *_ends(writable)]):
+        seen = set(memory.seen)
+        writable = [used, *_ends([one for one in seen if one[2] & WRITE])]
+        for address, length in set(memory.stored):
+            if not _within(address, length, writable):
                 raise Fault(f"{length} bytes were stored at {address:#x}")
         rings = [(areas[0], areas[0] + 16 * size), (areas[1], areas[1] + 6 + 2 * size)]
-        for address, length in memory.fetched:
-            if not _within(address, length, [*rings, *_ends(readable)]):
+        readable = [*rings, *_ends([one for one in seen if not one[2] & WRITE or one[2] & INDIRECT])]
+        for address, length in set(memory.fetched):
+            if not _within(address, length, readable):
                 raise Fault(f"{length} bytes were read at {address:#x}")
 
 
