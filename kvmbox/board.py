@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from kvmbox import layout
 from kvmbox.devices import stopping
 from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

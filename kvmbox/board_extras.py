@@ -28,7 +28,7 @@ from kvmbox.board import (
     pc_board,
 )
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 BOOT_DISK: Final = "boot-disk"
 """Name of the disks of the built-in BIOS, and of the resource of the first one: the guest's image."""

@@ -15,8 +15,8 @@ from kvmbox.board_pci import Intx, Vectors
 from kvmbox.devices import virtio_pci_registers as registers
 from kvmbox.devices.virtio_vectors import ENTRY
 from kvmbox.layout import KIB, PAGE_SIZE
-from kvmbox.lean import Value
 from kvmbox.pci import MSIX, Bar, PciFunction, Piece
+from kvmbox.stand_ins import Value
 
 
 class _Kind(Value):

@@ -18,7 +18,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.errors import StartError
 from kvmbox.firmware.memory_map import ram_ranges
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 WINDOW_SLOT: Final = 1
 """Which of `GuestMemory.pieces` is the window of a VGA."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 CLEAN: Final = 0
 GUEST_CRASHED: Final = 6

@@ -57,7 +57,7 @@ RINGS: Final = (
     {"outcome", "text_search"},
     {"errors"},
     {"regular_file", "symbol_file"},
-    {"lean", "bytecode"},
+    {"stand_ins", "bytecode"},
 )
 """Packages and top-level modules from the top down: a module imports its own ring and lower ones."""
 
@@ -295,8 +295,8 @@ def _words(name: str) -> set[str]:
 
 
 def test_core_names_modules_of_parts_in_few_places() -> None:
-    core = {name for name in MODULES if ring_of(group_of(name) or "lean") >= ring_of("run")}
-    assert {"kvmbox.run.run", "kvmbox.remote.pool", "kvmbox.lean"} < core
+    core = {name for name in MODULES if ring_of(group_of(name) or "stand_ins") >= ring_of("run")}
+    assert {"kvmbox.run.run", "kvmbox.remote.pool", "kvmbox.stand_ins"} < core
     modules = {name.removeprefix("kvmbox.parts.") for name in MODULES if name.startswith("kvmbox.parts.")}
     found = {name: {word.removeprefix("parts.") for word in _words(name)} & modules for name in core}
     assert {name: words for name, words in found.items() if words} == NAMED_BY_THE_CORE
@@ -311,7 +311,7 @@ def test_heart_of_a_run_has_no_word_of_any_part(name: str) -> None:
 
 def test_kvm_is_a_library_of_its_own() -> None:
     everything = {name for name in MODULES if group_of(name) == "kvm"}
-    assert {group_of(name) for name in closure(*everything)} == {"kvm", "errors", "lean", ""}
+    assert {group_of(name) for name in closure(*everything)} == {"kvm", "errors", "stand_ins", ""}
 
 
 def test_only_cli_imports_cli_and_click() -> None:
@@ -473,7 +473,7 @@ def _modules_named_in_text() -> set[str]:
     named |= {f"kvmbox.parts.{part}.part" for part in (*ORDER, MONITOR)}
     named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
     named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `choice`
-    named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
+    named.add("kvmbox.stand_ins")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}
     named |= models()

@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Write the bundle of bytecode (`kvmbox/bytecode.py`) for the Python that runs this. `make` runs it.
 
-While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.lean` reads. So the bundle
-has no annotations of functions, and no imports from `typing` that only annotations need. For the others,
-`kvmbox.lean` has stand-ins. A plain run then loads neither `typing` nor `re`. There are no docstrings either,
+While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.stand_ins` reads. So the
+bundle has no annotations of functions, and no imports from `typing` that only annotations need. For the
+others there are stand-ins. A plain run then loads neither `typing` nor `re`. There are no docstrings either,
 but in the commands, whose help they are.
-
-The bundle also has groups: what the modules of `GROUPS` import, each module behind those that it imports.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Final
 
-from kvmbox import lean
+from kvmbox import stand_ins
 from kvmbox.bytecode import BUNDLE, LENGTH_SIZE, PACKAGE
 
 TYPE_CHECKING = False
@@ -86,8 +84,8 @@ def stripped(text: str, *, docstrings: bool) -> ast.Module:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module == "typing":
             node.names = [alias for alias in node.names if alias.name in used]
-            if all(hasattr(lean, alias.name) for alias in node.names):
-                node.module = lean.__name__
+            if all(hasattr(stand_ins, alias.name) for alias in node.names):
+                node.module = stand_ins.__name__
     tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.names]
     ast.fix_missing_locations(tree)
     return tree

@@ -12,7 +12,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 PAGE_DIRECTORIES: Final = 4
 _FIXED_PAGES: Final = 3 + PAGE_DIRECTORIES + 1  # GDT, PML4, PDPT, page directories, stack

@@ -12,7 +12,7 @@ from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.plan import NO_BIOS, Refusal, Way
 from kvmbox.boot.ways import NAMES, way, ways
 from kvmbox.errors import ImageError, UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 AUTO: Final = "auto"
 BOOT_SECTOR: Final = "bios"

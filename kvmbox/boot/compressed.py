@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage
 from kvmbox.errors import ImageError
 from kvmbox.layout import KIB, MIB
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 _STEP: Final = 4 * MIB
 _BITE: Final = 64 * KIB  # what is given at once: a member's end costs a copy of what is left of it

@@ -13,7 +13,7 @@ from kvmbox.boot.file_systems import file_system
 from kvmbox.boot.iso import Iso, Read, read_iso
 from kvmbox.boot.linux_header import MAGIC as LINUX_MAGIC
 from kvmbox.boot.partitions import PartitionTable, read_partitions
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 _LINUX_MAGIC_AT: Final = 0x202
 _BOOT_SIGNATURE: Final = b"\x55\xaa"

@@ -35,7 +35,7 @@ from kvmbox.boot.elf_headers import (
 from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MAX_PROGRAM_HEADERS: Final = 256  # kernels have a handful; every one costs time
 

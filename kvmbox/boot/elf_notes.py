@@ -22,7 +22,7 @@ from kvmbox.boot.elf_headers import (
     file_header,
     program_header,
 )
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MAX_NOTES: Final = 1024
 MAX_DESCRIPTOR: Final = 64

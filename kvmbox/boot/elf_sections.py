@@ -13,7 +13,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.elf_headers import IDENTITY_SIZE, file_header
 from kvmbox.boot.image import GuestImage
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MAX_SECTIONS: Final = 4096
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.errors import ImageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 # Far above any kernel with debug information, far below what would hurt the host.
 MAX_FILE_SIZE: Final = 512 * layout.MIB

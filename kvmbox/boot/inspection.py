@@ -19,9 +19,9 @@ from kvmbox.boot.ways import ways
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import firmware_tables
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.regular_file import open_regular_file
+from kvmbox.stand_ins import Value
 
 _HEAD: Final = 1024
 LARGE: Final = 64 * layout.MIB

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox.layout import SECTOR_SIZE
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 Read = Callable[[int, int], bytes]
 """`size` bytes from `offset`, or less where the image ends: (offset, size) → bytes. May raise OSError."""

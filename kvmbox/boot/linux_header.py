@@ -13,7 +13,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import ImageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MAGIC: Final = b"HdrS"
 HEADER_START: Final = 0x1F1

@@ -12,8 +12,8 @@ from kvmbox.boot.plan import BootContext, BootPlan
 from kvmbox.boot.segments import check_firmware, copy_segments
 from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
 from kvmbox.firmware.tables import NO_TABLES, firmware_tables
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.stand_ins import Value
 
 
 class BootOptions(Value):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.firmware.video_modes import VideoMode

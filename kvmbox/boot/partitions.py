@@ -13,7 +13,7 @@ from typing import Final
 from kvmbox.boot.file_systems import file_system
 from kvmbox.boot.iso import Read
 from kvmbox.layout import SECTOR_SIZE
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MBR: Final = "MBR"
 GPT: Final = "GPT"

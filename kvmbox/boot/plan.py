@@ -8,7 +8,7 @@ from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.boot.state import CpuState
 from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.firmware.video_modes import VideoMode

@@ -14,8 +14,8 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import ImageError
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.stand_ins import Value
 
 _LINK_HINT: Final = "link the kernel at 1 MiB or above, e.g. ld -Ttext=0x100000 -z max-page-size=0x1000"
 _ZEROS: Final = bytes(layout.MIB)

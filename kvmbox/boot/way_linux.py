@@ -35,7 +35,7 @@ from kvmbox.boot.modules import encoded
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 _NOTE_NAME: Final = b"Linux"
 _NOT_LINUX: Final = "it is neither a bzImage nor an ELF file with a note of Linux"

@@ -26,7 +26,7 @@ from kvmbox.boot.multiboot2_info import information
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
 from kvmbox.errors import ImageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 _KIND: Final = "a Multiboot 2 kernel"
 _UNLOADABLE: Final = Refusal(

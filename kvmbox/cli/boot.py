@@ -12,7 +12,7 @@ from kvmbox.cli.messages import note, report, say
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

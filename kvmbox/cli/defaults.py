@@ -21,7 +21,7 @@ import stat
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 VARIABLE: Final = "KVMBOX_CONFIG"
 NAME: Final = "kvmbox.toml"

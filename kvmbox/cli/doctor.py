@@ -12,8 +12,8 @@ from kvmbox.cli.options import JSON, takes
 from kvmbox.cli.output_files import for_people, open_output, write_data
 from kvmbox.errors import KvmError, SandboxError, UsageError
 from kvmbox.host import open_files
-from kvmbox.lean import Value
 from kvmbox.run.option import FLAG, Option
+from kvmbox.stand_ins import Value
 
 
 class Finding(Value):

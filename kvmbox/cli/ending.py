@@ -16,7 +16,7 @@ from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
 from kvmbox.errors import HostOutputError, KvmboxError, StartError
 from kvmbox.host import early_signals
-from kvmbox.lean import signal
+from kvmbox.stand_ins import signal
 
 
 def guarded(

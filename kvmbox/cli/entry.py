@@ -14,7 +14,7 @@ import sys
 from kvmbox import bytecode
 from kvmbox.cli.descriptors import open_standard_descriptors
 from kvmbox.host import early_signals
-from kvmbox.lean import signal
+from kvmbox.stand_ins import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

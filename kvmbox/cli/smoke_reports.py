@@ -18,7 +18,7 @@ from kvmbox.cli.output_files import SCHEMA
 from kvmbox.cli.values import has_rich
 from kvmbox.errors import UsageError
 from kvmbox.host import early_signals
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.tools.smoke.model import Test, Verdict

@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.lean import NamedTuple
+    from kvmbox.stand_ins import NamedTuple
 
 VERSION: Final = 1
 MAX_TIME: Final = (1 << 63) - 1

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.lean import NamedTuple
+    from kvmbox.stand_ins import NamedTuple
 
 REGISTER_COUNT: Final = 8
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.explain.state import Cpu
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 NAMES: Final = {
     0: ("#DE", "divide error"),

@@ -20,7 +20,7 @@ from typing import Final
 
 from kvmbox.kvm.exits import InternalErrorExit
 from kvmbox.kvm.uapi import KVM_INTERNAL_ERROR_EMULATION, kvm_regs, kvm_sregs
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 _CR0_PE: Final = 1 << 0
 _EFER_LMA: Final = 1 << 10

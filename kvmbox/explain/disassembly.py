@@ -10,7 +10,7 @@ import ctypes
 from typing import Final
 
 from kvmbox.explain import capstone
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 _ARCH_X86: Final = 3
 _MODES: Final = {16: 1 << 1, 32: 1 << 2, 64: 1 << 3}

@@ -14,7 +14,7 @@ from typing import Final
 from kvmbox.explain.descriptors import DOUBLE_FAULT, PAGE_FAULT, Delivery, delivery, descriptor, name_of
 from kvmbox.explain.paging import NO_EXECUTE, USER, WRITABLE, Walk, is_canonical
 from kvmbox.explain.state import PAGE, RFLAGS_IF, Cpu
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MOST_CODE: Final = 15
 _DIVIDE_ERROR: Final = 0

@@ -10,7 +10,7 @@ from kvmbox.explain.chain import return_addresses, words_at
 from kvmbox.explain.paging import ReadPhysical
 from kvmbox.explain.state import RFLAGS_IF, Cpu
 from kvmbox.kvm import uapi
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.kvm.vcpu import Vcpu

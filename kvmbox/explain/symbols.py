@@ -19,7 +19,7 @@ from typing import Final
 
 from kvmbox.errors import StartError
 from kvmbox.explain.names import readable
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MOST_SYMBOLS: Final = 1_000_000
 MOST_CODE: Final = 32

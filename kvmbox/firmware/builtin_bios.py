@@ -13,7 +13,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.firmware.memory_map import AVAILABLE, MemoryRange
 from kvmbox.firmware.platform import NO_DRIVES, Further
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 ROM_SIZE: Final = layout.HIGH_MEMORY_START - layout.BIOS_ROM
 ROM_SEGMENT: Final = 0xF000

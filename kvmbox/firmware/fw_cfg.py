@@ -13,7 +13,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.errors import UsageError
 from kvmbox.firmware.memory_map import memory_map
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 SIGNATURE: Final = 0x00
 ID: Final = 0x01

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 # ACPI Specification 6.5, section 15.1: address range types.
 AVAILABLE: Final = 1

@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.firmware.platform import Platform
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 SHIPPED: Final = os.path.join(os.path.dirname(__file__), "tables.bin")
 USUAL: Final = Platform(layout.DEFAULT_MEMORY, serial_ports=("COM1", "MMIO"))

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 
 class Field(Value):

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from kvmbox.host.disk_file import DiskFile, cannot_use
 from kvmbox.host.disk_mapped import MappedFile
 from kvmbox.host.disk_overlay import Overlay
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 WRITE: Final = "write"
 OVERLAY: Final = "overlay"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 PIPE: Final = "-"
 NOWAIT: Final = ",nowait"

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from kvmbox.layout import PAGE_SIZE
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory, MemoryRegion
+from kvmbox.stand_ins import Value
 
 BLOCK: Final = 4 * PAGE_SIZE
 """Guest memory is written, left out, and described in units of so many bytes."""

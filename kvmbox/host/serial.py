@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import MMIO_UART, SERIAL_PORTS, VIRTIO_CONSOLE
 from kvmbox.errors import StartError, UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.host.capture import Capture

@@ -17,7 +17,7 @@ from typing import Any
 
 from kvmbox.host import early_signals
 from kvmbox.host.early_signals import END_SIGNALS, IMPATIENCE
-from kvmbox.lean import signal
+from kvmbox.stand_ins import signal
 
 
 class Wakeup:

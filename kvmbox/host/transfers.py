@@ -27,8 +27,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.threads import start_thread
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.stand_ins import Value
 
 QUIET_SECONDS: Final = 5.0
 """How long `quiesce` waits for the transfer that is under way."""

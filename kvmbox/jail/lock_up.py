@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Final, NamedTuple, NoReturn
 else:
-    from kvmbox.lean import NamedTuple
+    from kvmbox.stand_ins import NamedTuple
 
 # What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
 PROOF: Final = 0x4B56_4D42

@@ -11,7 +11,7 @@ import struct
 from typing import Final, TypeAlias, assert_never
 
 from kvmbox.kvm import uapi
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 EXIT_NAMES: Final[dict[int, str]] = {
     number: name

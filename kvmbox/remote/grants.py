@@ -30,10 +30,10 @@ from kvmbox.devices.model import (
     TakeLine,
     Transfer,
 )
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import Application
 from kvmbox.remote.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
+from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import MAX_STRING
 from kvmbox.wire.effect_kinds import BY_CLASS

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from kvmbox.board import Content, Memory, Resource
 from kvmbox.devices.model import BAD_ADDRESS, BUSY, DONE
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import CanWait, FollowUp
+from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 ZEROS: Final = bytes(1 << 16)

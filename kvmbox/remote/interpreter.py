@@ -12,7 +12,7 @@ from typing import Any, Final
 from kvmbox.errors import KvmboxError
 from kvmbox.jail import passing
 from kvmbox.jail.descriptors import CONTROL_FD
-from kvmbox.lean import signal
+from kvmbox.stand_ins import signal
 
 PACKAGE_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """Where the interpreter finds kvmbox."""

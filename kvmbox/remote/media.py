@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox import board
 from kvmbox.devices.media import RISES, Flush, Window
-from kvmbox.lean import Value
 from kvmbox.remote.guest_memory import ContentAccess, TransferAccess
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec

@@ -27,7 +27,6 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, San
 from kvmbox.host.starvation import Starvation
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
-from kvmbox.lean import Value
 from kvmbox.remote import prestart
 from kvmbox.remote.channel import Channel, output_has_room
 from kvmbox.remote.grants import Grants
@@ -41,6 +40,7 @@ from kvmbox.remote.starts import ProcessStarts
 from kvmbox.remote.survival import LossPolicy, ProcessControl
 from kvmbox.remote.transport import Link, Opens
 from kvmbox.remote.transports import make_link
+from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 TYPE_CHECKING = False

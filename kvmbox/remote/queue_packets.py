@@ -15,10 +15,10 @@ from struct import Struct
 from typing import Final
 
 from kvmbox.devices.media import MOST_HEADER, Connect
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.ring import Parts, Ring
+from kvmbox.stand_ins import Value
 from kvmbox.wire.chains import MAX_CHAINS
 
 CONNECTION: Final = Struct("<5B")

@@ -38,9 +38,9 @@ from kvmbox.choice import is_compiled
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import layers, linux, passing
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
-from kvmbox.lean import signal
 from kvmbox.remote import interpreter
 from kvmbox.remote.patience import WAIT_SLICE_MS
+from kvmbox.stand_ins import signal
 from kvmbox.wire import spawner_frames as frames
 
 TYPE_CHECKING = False

@@ -15,9 +15,9 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import NO_DRIVES, NOTHING, Fields, Further, Platform
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
+from kvmbox.stand_ins import Value
 from kvmbox.symbol_file import SymbolFile
 
 

@@ -15,7 +15,6 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.errors import UsageError
 from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.jail import layers
-from kvmbox.lean import Value
 from kvmbox.remote.pool import Design, Sandbox, Seccomp
 from kvmbox.run.by_name import load
 from kvmbox.run.choices import (
@@ -32,6 +31,7 @@ from kvmbox.run.choices import (
 )
 from kvmbox.run.option import READ, WRITTEN
 from kvmbox.run.options import PARAMETERS
+from kvmbox.stand_ins import Value
 
 DISKS: Final = ("disks", "cdroms")
 """The options that name what is a disk of the guest."""

@@ -13,8 +13,8 @@ from kvmbox.errors import KvmboxError, KvmError, StartError, UsageError
 from kvmbox.explain.paging import CR0_PG
 from kvmbox.explain.state import Cpu
 from kvmbox.kvm.guest_debug import inject_nmi
-from kvmbox.lean import Value
 from kvmbox.outcome import INTERRUPTED, Outcome
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.host.serial import KeyboardSpec

@@ -38,9 +38,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from kvmbox.lean import Value
 from kvmbox.run.by_name import load
 from kvmbox.run.choices import DEFAULT_PCI
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.board import BootDrive, DeviceSpec

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from kvmbox.boot.plan import BootPlan
 from kvmbox.errors import KvmboxError
 from kvmbox.kvm.system import Kvm
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import Outcome
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.builder import Devices, GuestVm
+from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.outcome import Outcome

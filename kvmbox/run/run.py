@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
-from kvmbox.lean import Value
 from kvmbox.outcome import (
     CLEAN,
     GUEST_CRASHED,
@@ -42,6 +41,7 @@ from kvmbox.run.settling import Settling
 from kvmbox.run.statistics import collect
 from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox.seccomp import device_filter
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.boot.files import HostFiles

@@ -16,8 +16,8 @@ from kvmbox import layout
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.wakeups import may_start, may_wake_halted
-from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.run.vcpu import VcpuThread

@@ -8,12 +8,12 @@ from typing import Any
 from kvmbox.choice import describe
 from kvmbox.host.console import Console
 from kvmbox.jail import layers
-from kvmbox.lean import Value
 from kvmbox.remote.pool import DevicePool
 from kvmbox.run.builder import Devices
 from kvmbox.run.loop import MainLoop
 from kvmbox.run.routes import port_access
 from kvmbox.run.timeline import Timeline
+from kvmbox.stand_ins import Value
 
 
 class PortCount(Value):

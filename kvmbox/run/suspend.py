@@ -22,9 +22,9 @@ from kvmbox.boot.entry_state import waking_state
 from kvmbox.boot.plan import BootPlan
 from kvmbox.devices.model import WAKE_BY_RTC
 from kvmbox.judge import Judge
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, Outcome
+from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from kvmbox import layout
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 _One = TypeVar("_One")
 Several: TypeAlias = _One | Sequence[_One]

@@ -31,7 +31,6 @@ from kvmbox.bus import Bus
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.lean import Enum
 from kvmbox.outcome import Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
 from kvmbox.run.routes import (
@@ -43,6 +42,7 @@ from kvmbox.run.routes import (
     port_access,
 )
 from kvmbox.run.vcpu_state import OBSERVE, Access, Attention, VcpuControl
+from kvmbox.stand_ins import Enum
 
 if TYPE_CHECKING:
     from kvmbox.kvm import exits

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from kvmbox.errors import KvmError, UnknownExitError
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
+from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.explain.diagnosis import Diagnosis

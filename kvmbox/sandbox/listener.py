@@ -10,8 +10,8 @@ import os
 import select
 
 from kvmbox.jail import notify
-from kvmbox.lean import Value
 from kvmbox.sandbox.seccomp import syscall_name
+from kvmbox.stand_ins import Value
 
 
 class ForbiddenCall(Value):

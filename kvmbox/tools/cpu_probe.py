@@ -22,9 +22,9 @@ from kvmbox.kvm.cpuid.probes import PROBES, RBX, Probe
 from kvmbox.kvm.cpuid.topology import place
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.run.processors import apply_state, claimed_leaves, entry_of, leaves_of, shown_leaves
+from kvmbox.stand_ins import Value
 
 _MEMORY: Final = 1 << 20
 _AREA: Final = BootArea()

@@ -12,7 +12,7 @@ from tests.support.runs import ENTRY
 
 COLD = (
     "click",  # what is odd on the command line
-    "dataclasses",  # values are `lean.Value`
+    "dataclasses",  # values are `stand_ins.Value`
     "json",  # --json
     "kvmbox.boot.foreign",  # names in refusals
     "kvmbox.boot.linux_header",

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from kvmbox.lean import NamedTuple
+from kvmbox.stand_ins import NamedTuple
 
 VALUE: Final = 1
 
@@ -58,7 +58,7 @@ def package(tmp_path: Path) -> Path:
     (made / "inner").mkdir(parents=True)
     for name in ("__init__.py", "inner/__init__.py"):
         (made / name).touch()
-    for name in ("bytecode.py", "lean.py"):
+    for name in ("bytecode.py", "stand_ins.py"):
         (made / name).write_text((PACKAGE / name).read_text())
     (made / "inner/module.py").write_text(MODULE)
     (made / Path(bytecode.BUNDLE).name).write_bytes(bundle(made))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 EAX: Final = "eax"
 EBX: Final = "ebx"

@@ -18,7 +18,7 @@ from kvmbox.errors import KvmError, UsageError
 from kvmbox.kvm.cpuid.dependencies import LEAF_OF, fit_xsave, missing, with_dependents
 from kvmbox.kvm.cpuid.features import FEATURES, REGISTERS, canonical, close_to, shown_in, where
 from kvmbox.kvm.cpuid.leaves import EAX, EBX, ECX, EDX, FIRST_HYPERVISOR, LAST_HYPERVISOR, Leaf
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 HOST: Final = "host"
 MAX: Final = "max"

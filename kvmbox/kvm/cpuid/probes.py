@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 
 class Probe(Value):

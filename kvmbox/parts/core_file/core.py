@@ -16,8 +16,8 @@ from typing import Final
 
 from kvmbox.explain.paging import NO_EXECUTE, WRITABLE
 from kvmbox.explain.state import Cpu
-from kvmbox.lean import Value
 from kvmbox.parts.core_file.page_map import Range
+from kvmbox.stand_ins import Value
 
 # <linux/elf.h>, <linux/elf-em.h>
 ET_CORE: Final = 4

@@ -29,7 +29,7 @@ from kvmbox.explain.paging import (
     top_table,
 )
 from kvmbox.explain.state import Cpu
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MOST_TABLES: Final = 8192
 MOST_ENTRIES: Final = 1 << 20

@@ -15,7 +15,7 @@ from kvmbox.explain.paging import NO_EXECUTE
 from kvmbox.explain.state import Cpu
 from kvmbox.explain.symbols import Place
 from kvmbox.explain.unwind import Frame, Frames
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MOST_FRAMES: Final = 32
 _UNTIL_FRAME: Final = {0: 0, 1: 1}

@@ -12,8 +12,8 @@ from kvmbox.explain.faults import Fault
 from kvmbox.explain.paging import CR0_PG, Walk
 from kvmbox.explain.state import Cpu
 from kvmbox.explain.symbols import LONGEST_GUESS
-from kvmbox.lean import Value
 from kvmbox.parts.crash_report.backtrace import backtrace
+from kvmbox.stand_ins import Value
 
 STACK_WORDS: Final = 16
 CODE_BYTES: Final = 16

@@ -16,8 +16,8 @@ from typing import Final
 
 from kvmbox.explain.state import Cpu
 from kvmbox.kvm.uapi import kvm_fpu, kvm_regs, kvm_sregs
-from kvmbox.lean import Value
 from kvmbox.parts.gdb.refused import RefusedError
+from kvmbox.stand_ins import Value
 
 GENERAL: Final = 1
 SPECIAL: Final = 2

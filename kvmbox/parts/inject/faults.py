@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.board import DeviceSpec
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 # What a fault's value is.
 CHANCE: Final = "P"

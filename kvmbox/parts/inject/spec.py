@@ -11,10 +11,10 @@ from typing import Final
 
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.faults import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of
 from kvmbox.run.values import guest_time
+from kvmbox.stand_ins import Value
 
 MOST_SPECS: Final = 64
 """How often `--inject` may be given."""

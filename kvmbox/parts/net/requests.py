@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 NONE: Final = "none"
 LOOP: Final = "loop"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from kvmbox.explain.names import printable
-from kvmbox.lean import Value
 from kvmbox.parts.profile.profile import Number, Profile
+from kvmbox.stand_ins import Value
 
 WIDEST_NAME: Final = 120
 

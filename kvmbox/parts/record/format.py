@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 
 from kvmbox.board import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.errors import RecordingError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.protocol import HEADER, Parts

@@ -39,7 +39,6 @@ from typing import Final, Protocol
 
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
-from kvmbox.lean import Value
 from kvmbox.parts.restart.batches import Batch, batches
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.greeting import hello_of
@@ -47,6 +46,7 @@ from kvmbox.remote.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
 from kvmbox.remote.patience import REPLY_SLICES, printable
 from kvmbox.remote.survival import ProcessControl, Survival
 from kvmbox.remote.transport import Opens
+from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import Block
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kvmbox.devices.vbe_dispi import VbeDispi
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.stand_ins import Value
 
 
 class Look(Value):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from kvmbox import layout
 from kvmbox.devices import vga_text
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any, Final
 
 from kvmbox import layout
-from kvmbox.lean import Value
 from kvmbox.parts.screen.mode import CELLS, MODE_3, TextMode
 from kvmbox.parts.screen.picture import Picture
+from kvmbox.stand_ins import Value
 
 
 class Cursor(Value):

@@ -7,8 +7,8 @@ import re
 from typing import Final
 
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
 from kvmbox.parts.screen.picture import Picture
+from kvmbox.stand_ins import Value
 
 HASH: Final = "sha256:"
 _FORM: Final = re.compile(

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from kvmbox.kvm.cpuid.leaves import Leaf
-from kvmbox.lean import Value
 from kvmbox.parts.snapshot import layout
 from kvmbox.parts.snapshot.fields import MAX_64, Fields, parse
 from kvmbox.parts.snapshot.layout import Header, Section, check_section, damaged
 from kvmbox.pci import PCI
+from kvmbox.stand_ins import Value
 
 MAX_CPUS: Final = 32
 MAX_LEAVES: Final = 256

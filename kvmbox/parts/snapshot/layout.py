@@ -20,7 +20,7 @@ from typing import Final
 from kvmbox.errors import SnapshotFileError
 from kvmbox.host.memory_runs import BLOCK, Run
 from kvmbox.layout import MAX_MEMORY, PAGE_SIZE
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 MAGIC: Final = b"kvmbox\x1aS"
 VERSION: Final = 3

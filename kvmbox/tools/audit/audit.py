@@ -22,8 +22,8 @@ from typing import Final
 from kvmbox.errors import SandboxError
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
-from kvmbox.lean import Value
 from kvmbox.remote.transports import IPC_CHOICES
+from kvmbox.stand_ins import Value
 from kvmbox.tools.audit.interruption import undisturbed
 from kvmbox.tools.audit.probes import CATALOGUE, NOTHING, OF_VMM, Probe
 from kvmbox.tools.audit.result import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmbox.devices.model import Effect
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import encode_effects
 

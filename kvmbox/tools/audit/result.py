@@ -10,7 +10,7 @@ from typing import Final
 
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_STRICT
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 
 class Ended(enum.Enum):

@@ -18,10 +18,10 @@ from typing import Final, Self
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER
-from kvmbox.lean import Value
 from kvmbox.remote.spawner_client import ANY_LANDLOCK, SpawnerClient
 from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.seccomp import device_filter
+from kvmbox.stand_ins import Value
 from kvmbox.tools.audit import payload, stand_in, wire
 from kvmbox.tools.audit.probes import Probe
 from kvmbox.tools.audit.provoke import provoke

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kvmbox.boot import bundled
 from kvmbox.errors import StartError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 from kvmbox.tools.bench import guest_output, memory, peer
 from kvmbox.tools.bench.child import Child, MeasurementError, end_all
 from kvmbox.tools.bench.plan import START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words

@@ -14,8 +14,8 @@ from typing import Final, Literal, TypeAlias
 
 from kvmbox.choice import VARIABLE
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
 from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.stand_ins import Value
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
 Job: TypeAlias = Literal[

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from math import comb
 from typing import Final
 
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 
 CONFIDENCE: Final = 0.95
 NOISY_WIDTH: Final = 0.10

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from kvmbox.errors import HostOutputError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.outbox import Outbox
 from kvmbox.tools.qtest.sandbox import Sandbox

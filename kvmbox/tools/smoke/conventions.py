@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox import outcome
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 from kvmbox.tools.smoke import guest_reports
 from kvmbox.tools.smoke.model import Judgement, Observation, Pattern, Test, Verdict
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
 from kvmbox.run.option import FLAG, REPEATED, SUITE, Option
 from kvmbox.run.options import OPTIONS, names
+from kvmbox.stand_ins import Value
 from kvmbox.tools.smoke.conventions import CONVENTIONS
 from kvmbox.tools.smoke.model import Pattern, Step
 

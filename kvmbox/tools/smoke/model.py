@@ -8,9 +8,9 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
-from kvmbox.lean import Value
 from kvmbox.outcome import INTERRUPTED
 from kvmbox.run.result import Ending
+from kvmbox.stand_ins import Value
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 """The time limit of a boot, where neither the suite nor the command line says another one."""

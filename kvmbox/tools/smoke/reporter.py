@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 from kvmbox.tools.smoke.model import Attempt, Test, TestResult
 from kvmbox.tools.smoke.summary import Summary
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
+from kvmbox.stand_ins import Value
 from kvmbox.tools.smoke.model import Test
 
 MOST_SHARDS: Final = 10_000

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
-from kvmbox.lean import Value
 from kvmbox.outcome import KVMBOX_FAILED, TIMED_OUT
 from kvmbox.run.result import ENDING, Ending, Kinds
 from kvmbox.run.result_check import checked
+from kvmbox.stand_ins import Value
 
 MOST_HEADER: Final = 4 << 20
 """The longest JSON text, in bytes."""

@@ -14,7 +14,7 @@ import pytest
 from kvmbox.errors import SandboxError, StartTimeoutError
 from kvmbox.host import start_timeout as module
 from kvmbox.host.start_timeout import StartDeadline, StartTimeout
-from kvmbox.lean import signal
+from kvmbox.stand_ins import signal
 
 LONG_AGO = 0
 FAR = 3600.0

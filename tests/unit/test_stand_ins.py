@@ -14,8 +14,8 @@ from types import new_class
 import pytest
 
 import kvmbox
-from kvmbox import lean
-from kvmbox.lean import NamedTuple, Value
+from kvmbox import stand_ins
+from kvmbox.stand_ins import NamedTuple, Value
 
 
 class Point(NamedTuple):
@@ -39,7 +39,7 @@ def test_lean_named_tuple_is_a_tuple_with_names() -> None:
     assert not hasattr(point, "__dict__")
 
 
-STAND_INS: typing.Any = lean
+STAND_INS: typing.Any = stand_ins
 """What the type checker does not see."""
 
 
