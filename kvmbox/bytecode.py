@@ -71,7 +71,7 @@ class Bundle:
 
     def load(self, group: str) -> None:
         """Load the modules of a group, if no source of them is another one by now."""
-        names = [name for name in self._groups[group] if name not in sys.modules]
+        names = [name for name in self._groups.get(group, ()) if name not in sys.modules]
         specs = [spec for spec in map(self.find_spec, names) if spec is not None]
         file = self.opened() if names and len(specs) == len(names) else None
         if file is None:

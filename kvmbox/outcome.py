@@ -20,7 +20,7 @@ KVMBOX_FAILED: Final = 14
 TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
 
-EXPECTED_SEEN: Final = "all --expect texts seen"
+EXPECTED_SEEN: Final = "all that was expected was seen"
 """The reason of a run that ended because of that."""
 
 

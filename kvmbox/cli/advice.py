@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import Final
 
@@ -19,6 +20,7 @@ _OF_SYSTEM_CALLS: Final = {
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.ENOSPC: "make room on the disk, or choose another directory",
     errno.EDQUOT: "make room on the disk, or choose another directory",
+    errno.EFBIG: "raise the limit of the size of files: 'ulimit -f'",
     errno.EMFILE: "raise the limit of open files: 'ulimit -n'",
     errno.ENOMEM: "make memory free, or raise its limit: 'ulimit -v'",
     errno.ENXIO: "start its reader first",
@@ -43,4 +45,14 @@ def advice(error: errors.KvmboxError) -> str | None:
     of_host = isinstance(error, errors.KvmError | errors.SandboxError)
     if isinstance(cause, OSError) and (not of_host or cause.errno in _OF_ALL_KINDS):
         words = _OF_SYSTEM_CALLS.get(cause.errno or 0, words)
+        if cause.errno == errno.ENOENT and not _has_directory():
+            return "the working directory was removed: cd to another one first"
     return words and words.format(" ".join(("kvmbox", *filter(str.isalpha, sys.argv[1:2]))))
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True

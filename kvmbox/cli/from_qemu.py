@@ -17,15 +17,15 @@ ROWS: Final = {
     "cpu": "--cpu MODEL",
     "bios pflash": "--bios FILE",
     "boot": "not needed: the image decides; --boot WAY forces one",
-    "hda hdb hdc": "--disk FILE, once for each disk; writes go to an overlay unless it is FILE,write",
+    "hda hdb hdc hdd": "--disk FILE, once for each disk; writes go to an overlay unless it is FILE,write",
     "drive": "--disk FILE[,write][,format=qcow2][,on=virtio]",
     "cdrom": "--cdrom FILE, or name the CD image without an option",
-    "fda": "name the image without an option: kvmbox run disk.img",
+    "fda fdb": "name the image without an option: kvmbox run disk.img",
     "snapshot": "not needed: a disk has an overlay by default; --snapshot-when saves the machine",
     "loadvm": "--from FILE",
     "serial chardev": "--serial PORT=WHERE, as in COM1=file:log; COM1 is on stdin and stdout by default",
     "nographic": "not needed: the console is on stdin and stdout by default",
-    "display": "not needed: --screen shows the text screen, --vnc shows it to a client",
+    "display": "not needed: --screen live shows the screen on the terminal, --vnc shows it to a client",
     "curses": "--screen live",
     "vga": "not needed: the guest has a VGA; --picture FILE is screendump",
     "monitor": "not needed: Ctrl-A C on a terminal; with --gdb, gdb's monitor commands",
@@ -57,10 +57,16 @@ ROWS: Final = {
 OPTIONS: Final = {name: hint for names, hint in ROWS.items() for name in names.split()}
 
 
-def advice(arguments: Sequence[str]) -> tuple[str, str] | None:
-    """The first option of QEMU's in a command line that kvmbox does not take, as typed, and the hint."""
+def advice(arguments: Sequence[str], refused: str) -> tuple[str, str] | None:
+    """The first option of QEMU's in a command line of which `refused` is no option, as typed, and the hint.
+
+    With two dashes only `refused` itself may be one: `--append` is an option here, too. With one dash nothing
+    but `-h` is, and `refused` is the first letter.
+    """
     for word in arguments:
-        name = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and name in OPTIONS and (len(name) > 1 or len(word) == 2):
+        typed = word.partition("=")[0]
+        name = typed.lstrip("-")
+        is_long = refused.startswith("--") and len(name) > 1
+        if name in OPTIONS and typed == (refused if is_long else f"-{name}"):
             return word, f"for QEMU's -{name}: {OPTIONS[name]}"
     return None

@@ -135,7 +135,7 @@ def _message_and_hint(error: click.UsageError, arguments: list[str]) -> tuple[st
     if isinstance(error, click.NoSuchOption) and arguments[:1] == ["run"]:
         from kvmbox.cli.from_qemu import advice
 
-        if (found := advice(arguments)) is not None:
+        if (found := advice(arguments, error.option_name)) is not None:
             word, hint = found
             return f"No such option '{word}'.", hint
     if isinstance(error, click.NoSuchOption) and error.possibilities:

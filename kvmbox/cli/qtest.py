@@ -47,6 +47,7 @@ def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandb
       4    the server could not start
       8    a device process failed
       14   kvmbox or its output failed
+      130  interrupted
     """
     from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
 

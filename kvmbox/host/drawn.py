@@ -14,6 +14,8 @@ from typing import Any, Final
 from kvmbox.host.output import GATHER_SIZE, OutputStream
 
 ERASE: Final = b"\x1b[J"
+MOST_FLUSHES: Final = 10
+"""How many times as long as other streams the last flush may take, while the terminal takes something."""
 
 
 class DrawnStream(OutputStream):
@@ -34,6 +36,15 @@ class DrawnStream(OutputStream):
             erase, self.is_drawn = self._erase if self.is_drawn else b"", False
             self._at_line_start = data.endswith(b"\n") if data else self._at_line_start
             super().append(erase + data)
+
+    def flush(self, seconds: float) -> int:
+        """See OutputStream. A picture is long, and a terminal that takes it slowly does not lose it."""
+        left = super().flush(seconds)
+        for _ in range(MOST_FLUSHES - 1):
+            before, left = left, super().flush(seconds) if left else 0
+            if not 0 < left < before:
+                break
+        return left
 
     @property
     def is_behind(self) -> bool:

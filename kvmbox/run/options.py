@@ -142,8 +142,8 @@ SECTIONS: Final = (
         Option("screen",
                "When the text of the VGA screen (0xb8000) is printed on stdout. end: when the run ends. "
                "auto: the same, if the guest has printed nothing on a serial port or the debug console. "
-               "live: as it changes, on a terminal, below what ports print; graphics as the terminal can. "
-               "never: not at all.",
+               "live: as it changes, on a terminal, below what ports print. as: how graphics are drawn, in "
+               "place of what the environment says that the terminal can. never: not at all.",
                default=choices.DEFAULT_SCREEN, choices=choices.SCREEN_CHOICES, marks=FILE, part="screen"),
         Option("picture", "Write what a monitor shows at the end of the run to FILE, as PNG.", metavar="FILE",
                file=WRITTEN, part="screen"),
@@ -156,8 +156,9 @@ SECTIONS: Final = (
                "repeated: when all have been seen. With --success-status, only the end of the guest ends "
                "the run.", kind=REPEATED, metavar="TEXT", parse="kvmbox.run.choices:expected_text",
                type="Several[str | bytes]", marks=FILE),
-        Option("expect_picture", "Expect graphics, too: the image FILE, or sha256:HASH of the pixels. The "
-               "mean difference of a level may be N of 1.", metavar="FILE[,within=N][,region=X:Y:WxH]",
+        Option("expect_picture", "Expect graphics, too: the image FILE, or sha256:HASH of the pixels. "
+               "within: by how much levels of colour may differ on average, from 0 to 1. region: only W x H "
+               "pixels from column X and row Y are compared.", metavar="FILE[,within=N][,region=X:Y:WxH]",
                parse="kvmbox.parts.screen.wanted:parse", marks=SUITE, file=READ, part="screen"),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "

@@ -19,6 +19,8 @@ MOST_FRAME: Final = 1 << 19
 """Bytes of a frame: half of what waits for a terminal until the guest does."""
 SHARE: Final = 4
 """One part in so many of the time is for drawing."""
+LAST_SECONDS: Final = 0.5
+"""How long the last picture may take, before it has half as many pixels in a line; and then again."""
 _CELL: Final = 10, 20  # of a VT340
 
 
@@ -57,6 +59,7 @@ class Pixels:
         self._drawing: Drawing | None = None
         self._size = 0, 0  # of the last picture
         self._step = 1
+        self._tried = 1
 
     def drawing(self, picture: Picture, *, is_last: bool = False) -> Drawing | None:
         """The picture, or one that was begun before; None if there was no time for it. The last has it."""
@@ -64,9 +67,12 @@ class Pixels:
             return self._drawing
         if is_last:
             self._work = iter(())
-        until = self._clock() + (self._clock() - self._left) / SHARE
+        until = self._clock() + (LAST_SECONDS if is_last else (self._clock() - self._left) / SHARE)
         found = None
         while found is None and (is_last or self._clock() < until):
+            if self._clock() >= until:
+                until += LAST_SECONDS
+                self._work = self._draw(picture, 2 * self._tried)
             try:
                 found = next(self._work)
             except StopIteration:
@@ -75,8 +81,8 @@ class Pixels:
         self._drawing = found or self._drawing
         return found
 
-    def _draw(self, picture: Picture) -> Iterator[Drawing | None]:
-        """None as often as there is more to do, and at last the drawing."""
+    def _draw(self, picture: Picture, least: int = 1) -> Iterator[Drawing | None]:
+        """None as often as there is more to do, and at last the drawing, of every `least`th pixel at most."""
         window = self._window()
         columns, lines = window.columns or USUAL_COLUMNS, window.lines or USUAL_LINES
         cell_width, cell_height = window.width // columns or _CELL[0], window.height // lines or _CELL[1]
@@ -86,8 +92,9 @@ class Pixels:
         if fits > 1 and self._say is not None:
             self._say(f"a terminal of {width} x {height} pixels shows every {fits}. pixel of the picture")
             self._say = None
-        first = max(fits, self._step if size == self._size else 1)
+        first = max(fits, least, self._step if size == self._size else 1)
         for step in count(first):
+            self._tried = step
             drawn = _thinned(picture, step)
             data = bytearray()
             for piece in self.encode(drawn):

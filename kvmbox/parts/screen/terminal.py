@@ -26,7 +26,7 @@ SIGNS: Final = (
     *(("TERM", "xterm-kitty", KITTY), ("TERM", "xterm-ghostty", KITTY), ("TERM", "wezterm", KITTY)),
     *(("TERM", "foot", SIXEL), ("TERM", "mlterm", SIXEL), ("TERM", "vt340", SIXEL)),
     *(("XTERM_VERSION", "", BLOCKS), ("VTE_VERSION", "", BLOCKS), ("TERM_PROGRAM", "vscode", BLOCKS)),
-    *(("TERM_PROGRAM", "WezTerm", KITTY), ("KITTY_WINDOW_ID", "", KITTY)),
+    *(("TERM_PROGRAM", "WezTerm", KITTY), ("TERM_PROGRAM", "ghostty", KITTY), ("KITTY_WINDOW_ID", "", KITTY)),
 )
 """A variable, how its value begins, and what such a terminal has: the first one that is there counts."""
 KONSOLE: Final = "220400"
@@ -48,11 +48,19 @@ def way_of(environment: Mapping[str, str]) -> str:
     return KITTY if environment.get("KONSOLE_VERSION", "") >= KONSOLE else BLOCKS
 
 
+def _window_still(descriptor: int) -> Window:
+    """The same of a terminal that may have hung up by now: whoever writes to it says so."""
+    try:
+        return window_of(descriptor)
+    except OSError:
+        return Window(0, 0)
+
+
 def pixels_on(descriptor: int, asked: str, say: Callable[[str], None]) -> Pixels | None:
     """What draws in the way that was `asked` for, or that the terminal has if that is empty; None: blocks."""
     window = window_of(descriptor)
     way = asked or (way_of(os.environ) if window.width and window.height else BLOCKS)
-    size = partial(window_of, descriptor)
+    size = partial(_window_still, descriptor)
     if way == KITTY:
         from kvmbox.parts.screen.kitty import Kitty
 

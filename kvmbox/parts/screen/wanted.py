@@ -51,7 +51,8 @@ def parse(value: str | os.PathLike[str]) -> WantedPicture:
             return wanted
     raise UsageError(
         f"--expect-picture '{value}' is not FILE[,within=N][,region=X:Y:WxH] or sha256:HASH[,region=X:Y:WxH]",
-        hint="N is from 0, equal, to 1: wanted.png,within=0.01,region=0:0:64x16",
+        hint="N is from 0, equal, to 1: wanted.png,within=0.01,region=0:0:64x16; "
+        "HASH is 64 digits of 0-9 and a-f",
     )
 
 
@@ -61,7 +62,8 @@ class Watch:
     """
 
     def __init__(self, wanted: WantedPicture) -> None:
-        self.sign = f"the picture '{wanted.path}'".encode("utf-8", "replace")
+        where = "" if wanted.region is None else ",region={}:{}:{}x{}".format(*wanted.region)
+        self.sign = f"the picture '{wanted.path}{where}'".encode("utf-8", "replace")
         """The words for it among the texts that are expected."""
         self._wanted = wanted
         self._picture: Picture | None = None

@@ -41,6 +41,18 @@ def test_other_option_has_the_usual_hint(capsys: pytest.CaptureFixture[str], wor
     assert "hint: try 'kvmbox run --help'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "ours", [["--append", "quiet"], ["--no-reboot"], ["--cpu", "base"], ["--serial=COM2=none"]]
+)
+def test_option_of_both_is_not_taken_for_the_wrong_one(
+    capsys: pytest.CaptureFixture[str], ours: list[str]
+) -> None:
+    assert run_command(["run", "k.elf", *ours, "--timout", "5"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "kvmbox: error: No such option '--timout'. Did you mean '--timeout'?"
+    )
+
+
 def test_options_that_hints_name_are_there() -> None:
     ours = {option.spelling for section in SECTIONS for option in section.options}
     named = {word for hint in OPTIONS.values() for word in re.findall(r"--[a-z][a-z-]+", hint)}

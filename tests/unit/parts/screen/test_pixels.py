@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.host.drawn import ERASE
+from kvmbox.host.drawn import ERASE, DrawnStream
+from kvmbox.host.output import OutputStream
 from kvmbox.parts.screen.kitty import Kitty
 from kvmbox.parts.screen.live import LiveText
 from kvmbox.parts.screen.picture import Picture
 from kvmbox.parts.screen.pixels import MOST_FRAME, Drawing, Pixels, Window
 from kvmbox.parts.screen.sixel import Sixel
-from kvmbox.parts.screen.terminal import way_of
+from kvmbox.parts.screen.terminal import KITTY, pixels_on, way_of
 from tests.support.terminal_pictures import KittyScreen, sixel_pictures
 
 LARGE: Final = Window(51, 100, 1000, 1020)
@@ -196,6 +199,47 @@ def test_drawing_takes_a_part_of_the_time(kind: type[Pixels]) -> None:
     assert shown(drawn(pixels, last).data).width == 256
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_last_picture_that_takes_too_long_has_fewer_pixels(kind: type[Pixels]) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.02
+        return now[0]
+
+    last = noise(512, 512, range(256))
+    assert shown(drawn(kind(lambda: LARGE, print, clock), last).data).width < 512
+    assert now[0] < 4
+
+
+def test_picture_for_a_terminal_that_has_hung_up_is_drawn_for_one_of_the_usual_size() -> None:
+    master, slave = os.openpty()
+    try:
+        pixels = pixels_on(slave, KITTY, print)
+        os.close(master)
+        assert pixels is not None
+        assert shown(drawn(pixels, noise(8, 4)).data) == noise(8, 4)
+    finally:
+        os.close(slave)
+
+
+@pytest.mark.parametrize(
+    ("left", "result", "calls"), [([9, 5, 0], 0, 3), ([9, 9], 9, 2), ([0], 0, 1), (range(99, 0, -1), 90, 10)]
+)
+def test_last_flush_goes_on_while_the_terminal_takes_something(
+    left: Iterable[int], result: int, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest, made = iter(left), []
+
+    def flush(_stream: OutputStream, seconds: float) -> int:
+        made.append(seconds)
+        return next(rest)
+
+    monkeypatch.setattr(OutputStream, "flush", flush)
+    assert DrawnStream("terminal", -1, failed=lambda error: None).flush(1.0) == result
+    assert made == [1.0] * calls
+
+
 # --- On the terminal --------------------------------------------------------------------------------------
 
 
@@ -226,6 +270,7 @@ def test_picture_is_drawn_over_one_of_its_size_and_at_last_for_good() -> None:
         ("kitty", {"TERM": "xterm-kitty", "XTERM_VERSION": "XTerm(398)"}),
         ("kitty", {"TERM": "xterm-ghostty"}),
         ("kitty", {"TERM": "xterm-256color", "TERM_PROGRAM": "WezTerm"}),
+        ("kitty", {"TERM": "xterm-256color", "TERM_PROGRAM": "ghostty"}),
         ("kitty", {"TERM": "xterm-256color", "KITTY_WINDOW_ID": "1"}),
         ("kitty", {"TERM": "xterm-256color", "KONSOLE_VERSION": "221203"}),
         ("blocks", {"TERM": "xterm-256color", "KONSOLE_VERSION": "211201"}),
