@@ -211,9 +211,7 @@ class Counter:
                 self._reload()
 
     def advance_and_count(self, now: int) -> int:
-        """`advance`, and how many rising edges OUT had on the way."""
-        if not self.running:
-            return 0
+        """`advance` of a counter that runs, and how many rising edges OUT had on the way."""
         start, waiting_at = self.position, self.reload_position
         edges = -rising_edges(self.mode, self.loaded_count, start)
         target = self.base + (now - self.epoch) * CLK_HZ // NANOSECONDS

@@ -38,6 +38,7 @@ MOST_CLIENT: Final = 512
 MOST_PIXELS: Final = 900
 MOST_KEPT: Final = 4096
 MOST_ENCODINGS: Final = 1000
+"""Of a client. So the longest message, and what is kept of one, has fewer bytes than MOST_KEPT."""
 
 VERSION: Final = b"RFB 003.008\n"
 NAME: Final = b"kvmbox"
@@ -113,8 +114,6 @@ class RfbServer(ModelBase):
             self._kept += content
             while self._phase != NOBODY and self._parse():
                 pass
-            if len(self._kept) > MOST_KEPT:
-                self._close()
         elif kind == UPDATE and len(content) == 2:
             self._send(_UPDATE_HEADER.pack(0, int.from_bytes(content, "big")))
         elif kind == RECT and len(content) >= _RECT.size:

@@ -196,6 +196,8 @@ def hostile(kind: str, dice: Dice) -> bytes:
         del data[dice.randrange(len(data)) :]
     elif way == 1 and data:
         data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    elif way == 3:  # so much that numbers of sectors can be large
+        data += bytes(0x10000)
     if way != 2:
         _mend_checksums(data)
     return bytes(data)

@@ -130,6 +130,7 @@ def use_block(dice: Dice, device: int, offset: int) -> Callable[[Channel], bytes
     size, count = dice.some((1, 2, 4)), 1 + dice.byte() % 40
     data = dice.randbytes(size * count)
     way = dice.byte()
+    offset ^= way >> 4 & 8  # registers behind the first eight, too
     more = 200 * (way & 32)  # than one request has room for
     slices = 1 if way & 8 else None  # by the main thread, or by the vCPU thread
     is_enough = bool(way & 16)

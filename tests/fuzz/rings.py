@@ -53,6 +53,9 @@ MOST_FOLLOWING: Final = 40
 MOST_ENTRIES: Final = 16
 PLACED: Final = (0x80, 0x84, 0x90, 0xA0, 0x608)
 """Registers that say where a queue is."""
+STATUSES: Final = (0x70, 0x612)
+"""Registers that reset a device with 0: its queues are at 0 until the guest writes where they are."""
+MOST_ERRANDS: Final = 3
 
 
 class Fault(AssertionError):
@@ -135,6 +138,11 @@ class Store(BytesStore):
             raise OSError(28, "the disk of the host")
         super().write(offset, data)
 
+    def flush(self) -> None:
+        """Flush nothing."""
+        if self.fails:
+            raise OSError(5, "the disk of the host")
+
 
 class Wire(BytesStore):
     """A medium of packets, which loses them, and never fails. The guest may feed it meanwhile."""
@@ -170,12 +178,16 @@ class Rings:
         self.trace: list[object] = []
         self.chains = self.dead = self.granted = 0
         self.handles = [0]
+        self.places: set[tuple[int, ...]] = set()
+        """Where the guest may have its queues: descriptors, available ring and used ring."""
         self.queues = kind(Queues(2, 16, 6, 16), cast(GuestMemory, self.memory), self._come_by)
         self.queues.interrupts.lines = [lambda level, _coalesced: self.trace.append(("line", level))]
 
     def _submit(self, tag: int, work: Callable[[], int], settle: Any) -> bool:
+        if len(self.errands) == MOST_ERRANDS:
+            return False
         self.errands.append((tag, work, settle))
-        return len(self.errands) < 4
+        return True
 
     def _come_by(self, settle: Any) -> bool:
         self.visits.append(settle)
@@ -204,6 +216,7 @@ class Rings:
         areas = list(self.driver.areas)
         if first > 240:
             areas[dice.randrange(3)] = dice.some((*PLACES, 0x1001, 0x1004))
+        self.places.add(tuple(areas))
         for index in range(2):
             publish(self.queues, index, size if first < 250 else 3, areas)
             said = [dice.some((area, *PLACES)) for area in areas]  # by the process, which is not believed
@@ -212,7 +225,7 @@ class Rings:
         while not dice.ended:
             self._step()
         if self.is_judged:
-            self._judge(tuple(areas))
+            self._judge()
 
     def _step(self) -> None:
         dice, queues, driver = self.dice, self.queues, self.driver
@@ -231,8 +244,11 @@ class Rings:
                 register = dice.some(
                     (0x30, 0x38, 0x44, 0x70, 0x80, 0x84, 0x90, 0xA0, 0x600 + 8, 0x600 + 18, 0x100)
                 )
-                queues.note(register, dice.some((0, 1, 2, 8)), 1 if register & 2 else 4)
+                value = dice.some((0, 1, 2, 8))
+                queues.note(register, value, 1 if register & 2 else 4)
                 self.is_judged &= register not in PLACED
+                if register in STATUSES and not value:
+                    self.places.add((0, 0, 0))
             case 6 if self.errands:
                 _, work, settle = self.errands.pop(0)
                 self._follow(settle(work()) if settle else [])
@@ -252,6 +268,7 @@ class Rings:
                 self._apply(Queue(dice.byte() % 3, size, dice.byte() % 5, *driver.areas))
             case 11 if dice.byte() < 20:
                 queues.forget()
+                self.places.add((0, 0, 0))
                 self.errands.clear()
                 self.visits.clear()
                 self.trace.append(queues.next_request(False))
@@ -340,16 +357,17 @@ class Rings:
             case _:
                 return ChainUsed(handle, dice.some((0, 0, size)))
 
-    def _judge(self, areas: tuple[int, ...]) -> None:
+    def _judge(self) -> None:
         memory, size = self.memory, MOST_ENTRIES
-        used = (areas[2], areas[2] + 6 + 8 * size)
         seen = set(memory.seen)
-        writable = [used, *_ends([one for one in seen if one[2] & WRITE])]
+        writable = _ends([one for one in seen if one[2] & WRITE])
+        readable = _ends([one for one in seen if not one[2] & WRITE or one[2] & INDIRECT])
+        for descriptors, available, used in self.places:
+            writable.append((used, used + 6 + 8 * size))
+            readable += [(descriptors, descriptors + 16 * size), (available, available + 6 + 2 * size)]
         for address, length in set(memory.stored):
             if not _within(address, length, writable):
                 raise Fault(f"{length} bytes were stored at {address:#x}")
-        rings = [(areas[0], areas[0] + 16 * size), (areas[1], areas[1] + 6 + 2 * size)]
-        readable = [*rings, *_ends([one for one in seen if not one[2] & WRITE or one[2] & INDIRECT])]
         for address, length in set(memory.fetched):
             if not _within(address, length, readable):
                 raise Fault(f"{length} bytes were read at {address:#x}")

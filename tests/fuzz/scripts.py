@@ -66,7 +66,9 @@ SCRIPTS: Final[dict[str, tuple[list[Step], ...]]] = {
         _packet("43 00 00 00 00 00 aa 00 20"),
         [*_packet("1b 00 00 00 02"), *_packet("5a 00 3f 00 00 00 00 00 40")],
         [
-            *program((6, 0x40), (1, 0x82), (7, 0xEF), (2, 1), (3, 1), (4, 0), (5, 0), (7, 0x30)),
+            *program((6, 0x40), (1, 0x82), (7, 0xEF)),
+            Step("complete", 0, 8, DONE),
+            *program((2, 1), (3, 1), (4, 0), (5, 0), (7, 0x30)),
             *[Step("write", 0, 0, 2, 0x55AA)] * 256,
             *[Step("complete", 0, 8, status) for status in (MOVED, DONE) * 2],
         ],

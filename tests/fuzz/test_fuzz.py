@@ -62,6 +62,7 @@ def test_each_reason_is_of_an_outcome_that_there_is() -> None:
     wanted = [pattern for found in REASONS.values() for pattern in found]
     assert [pattern for pattern in wanted if not any(fnmatchcase(name, pattern) for name in names)] == []
     listed = [line.strip() for line in run.LIST.read_text().splitlines() if line.startswith(" ")]
+    assert [name for name in listed if run.reason_of(name) == run.UNKNOWN] == []
     stale = [name for name in listed if name not in names]
     assert len(stale) < len(listed) // 4, f"{stale}: python -m tests.fuzz.run --seconds 0 --page"
 

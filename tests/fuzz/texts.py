@@ -69,7 +69,7 @@ dialogue = [{ mouse = 'x' }]
 dialogue = [{ send = 'a' }, { type = 'b' }]
 dialogue = [{}]
 dialogue = 1
-keyboard = "stdin"
+keyboard = "none"
 memory = 64
 memory = "64M"
 memory = true
@@ -78,7 +78,7 @@ cpus = 1.5
 cpus = 99999999999999999999999999999999999999999999999999999999999999999999999999999999
 when = "login: "
 append = "x"
-serial_stdio = true
+keyboard = "stdin"
 module = ["a", "b"]
 inject = "a\\nb"
 nme = 1

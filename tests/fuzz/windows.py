@@ -15,6 +15,8 @@ from kvmbox.devices.media import QUIET_END, QUIET_START, RISES, Flush, Window
 from kvmbox.devices.model import Effect
 from kvmbox.errors import ProtocolError
 from kvmbox.remote.window import WindowState
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import request_word
 from tests.support.dice import Dice
 from tests.support.halves import built_halves
 from tests.support.window_disk import OWN, SECTOR
@@ -124,9 +126,18 @@ class Campaign:
                 rig.ports.write_string(port, 2, bytes(4))
                 rig.ports.read_string(port, 2, 2)
                 return
+            case 2 if rig.proxy.window is not None:  # a read that carries a write of another register
+                word = request_word(protocol.READ, 0, size)
+                posted = rig.proxy.with_index(word, dice.randrange(1, 4), dice.byte())
+                value = rig.proxy.window.access(posted[0], port - PORT, posted[1], (1 << 8 * size) - 1)
+                self._look(rig, port, value.to_bytes(size, "little"))
+                return
         value = rig.ports.read(port, 2 if port != PORT else size)
+        self._look(rig, port, value.to_bytes(size, "little"))
+
+    def _look(self, rig: WindowRig, port: int, data: bytes) -> None:
         if rig.store.data == CONTENT and port == PORT:
-            self._check(value.to_bytes(size, "little"), size)
+            self._check(data, len(data))
 
     def _restore(self, rig: WindowRig) -> None:
         """Be as its state says, or as one that is damaged, or refuse that."""

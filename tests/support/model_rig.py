@@ -195,10 +195,11 @@ class DescriptorGuest(VirtioGuest):
         for _ in range(min(count, self.last % 5)):
             self.last += 1
             size = (60, 14, 1514, 0, 9, 0xFFFF)[self.last % 6]
+            # With bit 20 it has a buffer; the tenth is then one of an extended frame without segments.
             half = (
                 size
                 | (0x0B, 0x00, 0x29, 0x2D, 0x01, 0x04, 0x20, 0x4B)[self.last % 8] << 24
-                | self.last % 2 << 20
+                | (self.last % 2 or self.last % 16 == 10) << 20
             )
             is_none = self.last % 11 == 10
             if index == RECEIVED:

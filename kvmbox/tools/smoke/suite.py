@@ -311,7 +311,7 @@ class _Reader:
             raise self.error(line, message, error.hint or "docs/smoke.md lists the keys") from error
 
     def _line(self, *paths: Path) -> int:
-        """The line of the first of these that has one, or 0.
+        """The line of the first of these that has one: something in the file is in the empty path.
 
         What has no line of its own stands where the first thing in it does ([a.b] for "a"), or where what it
         is in does (a key of an inline table).
@@ -320,7 +320,7 @@ class _Reader:
             inside = [line for other, line in self.lines.items() if other[: len(path)] == path]
             if inside:
                 return min(inside)
-        return next((self._line(path[:-1]) for path in paths if len(path) > 1), 0)
+        return self._line(paths[0][:-1])
 
 
 def _did_you_mean(key: str, known: tuple[str, ...]) -> str | None:
