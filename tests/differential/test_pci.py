@@ -34,9 +34,9 @@ KVMBOX: Final = (
     "from kvmbox.board import DeviceSpec\n"
     "from kvmbox.host.transfers import BytesStore\n"
     "from kvmbox.tools.qtest import serve\n"
-    "whole, machine = serve.whole_board, serve.Machine\n"
+    "whole, machine = serve.whole_board, serve.BareMachine\n"
     "serve.whole_board = lambda options: with_pci([*whole(options), on_pci(virtio_rng())])\n"
-    "serve.Machine = lambda *given: machine(*given, stores={'entropy': BytesStore(b'')})\n"
+    "serve.BareMachine = lambda *given: machine(*given, stores={'entropy': BytesStore(b'')})\n"
     "from kvmbox.cli.main import entry_point\n"
     "entry_point()\n",
     *("qtest", "--rtc-base", RTC_BASE, "--sandbox", "none"),
