@@ -16,6 +16,7 @@
 #define PM1_CNT    0x604
 #define PM_TMR     0x608
 #define PM_TMR_HZ  3579545
+#define MOST_TRIES 20
 #define TMR_STS    0x0001
 #define RTC_STS    0x0400
 #define WAK_STS    0x8000
@@ -97,21 +98,28 @@ static uint8_t *find_facs(void)
     fail("FACS: there is none");
 }
 
+/* A fifth of a second in ticks of the PIT. On a busy host ticks come late or are combined. */
+static bool timers_agree(void)
+{
+    unsigned first = ticks;
+    uint32_t start = inl(PM_TMR), passed;
+
+    if (!wait_for(&ticks, first + TICKS_PER_SECOND / 5, 2))
+        fail("PIT: interrupts stopped");
+    passed = (inl(PM_TMR) - start) & 0xffffff;
+    return passed >= PM_TMR_HZ / 5 - PM_TMR_HZ / 50 && passed <= PM_TMR_HZ / 4;
+}
+
 static void prove_timer(void)
 {
-    uint32_t start, passed;
-    unsigned first;
+    unsigned tries = 0;
 
     if (!ticks_start(1))
         fail("PIT: no interrupts");
-    first = ticks;
-    start = inl(PM_TMR);
-    if (!wait_for(&ticks, first + TICKS_PER_SECOND / 2, 2))
-        fail("PIT: interrupts stopped");
-    passed = (inl(PM_TMR) - start) & 0xffffff;
-    if (passed < PM_TMR_HZ / 2 - PM_TMR_HZ / 20 || passed > PM_TMR_HZ)
-        fail("PM timer: half a second of the PIT");
-    put_string("ok PM timer: half a second of the PIT\n");
+    while (!timers_agree())
+        if (++tries == MOST_TRIES)
+            fail("PM timer: a fifth of a second of the PIT");
+    put_string("ok PM timer: a fifth of a second of the PIT\n");
 }
 
 static void prove_sci(void)
