@@ -145,6 +145,8 @@ class VirtioConsole(VirtioMmio):
         opened = {handle: (size, at) for handle, size, at in _OPEN.iter_unpack(behind[end:])}
         if len(waiting) > DEPTH or len(opened) > DEPTH:
             raise SnapshotError("more chains than it may have")
+        if (len(waiting), len(opened)) != (count, (len(behind) - end) // _OPEN.size):
+            raise SnapshotError("a chain that it has twice")
         if not all(waiting.values()) or not all(at < size <= MOST_OUTPUT for size, at in opened.values()):
             raise SnapshotError("a chain of a size that none has")
         self._become(state, queues)

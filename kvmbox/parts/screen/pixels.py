@@ -19,7 +19,7 @@ MOST_FRAME: Final = 1 << 19
 """Bytes of a frame: half of what waits for a terminal until the guest does."""
 SHARE: Final = 4
 """One part in so many of the time is for drawing."""
-LAST_SECONDS: Final = 0.5
+LAST_SECONDS: Final = 3.0
 """How long the last picture may take, before it has half as many pixels in a line; and then again."""
 _CELL: Final = 10, 20  # of a VT340
 

@@ -120,4 +120,6 @@ def test_chains_that_cannot_be_are_refused_in_a_snapshot() -> None:
         bad[place] = value
         with pytest.raises(SnapshotError):
             model.restore(bytes(bad))
+    with pytest.raises(SnapshotError, match="twice"):
+        model.restore(state + state[-12:])
     assert model.snapshot() == state
