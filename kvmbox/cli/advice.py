@@ -45,14 +45,15 @@ def advice(error: errors.KvmboxError) -> str | None:
     of_host = isinstance(error, errors.KvmError | errors.SandboxError)
     if isinstance(cause, OSError) and (not of_host or cause.errno in _OF_ALL_KINDS):
         words = _OF_SYSTEM_CALLS.get(cause.errno or 0, words)
-        if cause.errno == errno.ENOENT and not _has_directory():
+        if cause.errno == errno.ENOENT and not has_directory():
             return "the working directory was removed: cd to another one first"
     return words and words.format(" ".join(("kvmbox", *filter(str.isalpha, sys.argv[1:2]))))
 
 
-def _has_directory() -> bool:
+def has_directory() -> bool:
+    """Whether the working directory still exists: without one, no relative path means anything."""
     try:
         os.getcwd()
-    except OSError:
+    except FileNotFoundError:
         return False
     return True

@@ -84,9 +84,12 @@ def _status_of(error: BaseException, debug: bool) -> int:
 def _status_of_system_call(error: OSError, debug: bool) -> int:
     if error.filename == STDOUT:
         return _stdout_lost(error)
-    if isinstance(error, FileNotFoundError) and not _has_directory():
-        report("the working directory was removed", "cd to another directory first")
-        return StartError.exit_status
+    if isinstance(error, FileNotFoundError):
+        from kvmbox.cli.advice import has_directory
+
+        if not has_directory():
+            report("the working directory was removed", "cd to another directory first")
+            return StartError.exit_status
     where = f" on '{error.filename}'" if error.filename else ""
     report(
         f"a system call failed{where}: {error.strerror or error}", None if debug else "--debug shows where"
@@ -98,15 +101,6 @@ def _stdout_lost(error: OSError) -> int:
     lost = HostOutputError(f"cannot write to stdout: {error.strerror}")
     lost.__cause__ = error
     return _status_of(lost, debug=False)
-
-
-def _has_directory() -> bool:
-    """Whether the working directory still exists: without one, no relative path means anything."""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _trace(wanted: bool) -> None:

@@ -41,8 +41,8 @@ class DrawnStream(OutputStream):
         """See OutputStream. A picture is long, and a terminal that takes it slowly does not lose it."""
         left = super().flush(seconds)
         for _ in range(MOST_FLUSHES - 1):
-            before, left = left, super().flush(seconds) if left else 0
-            if not 0 < left < before:
+            before = left
+            if not left or (left := super().flush(seconds)) >= before:
                 break
         return left
 

@@ -36,8 +36,11 @@ _WINDOW: Final = Struct("4H")  # struct winsize of <asm/termios.h>
 
 
 def window_of(descriptor: int) -> Window:
-    """What the kernel says of a terminal. Raises OSError."""
-    return Window(*_WINDOW.unpack(fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(_WINDOW.size))))
+    """What the kernel says of a terminal: nothing if it has hung up, which whoever writes to it reports."""
+    try:
+        return Window(*_WINDOW.unpack(fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(_WINDOW.size))))
+    except OSError:
+        return Window(0, 0)
 
 
 def way_of(environment: Mapping[str, str]) -> str:
@@ -48,19 +51,11 @@ def way_of(environment: Mapping[str, str]) -> str:
     return KITTY if environment.get("KONSOLE_VERSION", "") >= KONSOLE else BLOCKS
 
 
-def _window_still(descriptor: int) -> Window:
-    """The same of a terminal that may have hung up by now: whoever writes to it says so."""
-    try:
-        return window_of(descriptor)
-    except OSError:
-        return Window(0, 0)
-
-
 def pixels_on(descriptor: int, asked: str, say: Callable[[str], None]) -> Pixels | None:
     """What draws in the way that was `asked` for, or that the terminal has if that is empty; None: blocks."""
     window = window_of(descriptor)
     way = asked or (way_of(os.environ) if window.width and window.height else BLOCKS)
-    size = partial(_window_still, descriptor)
+    size = partial(window_of, descriptor)
     if way == KITTY:
         from kvmbox.parts.screen.kitty import Kitty
 
