@@ -10,7 +10,7 @@ from tools import boot_exits
 @pytest.mark.parametrize("words", ["missing.elf", "hello64 --unknown"])
 def test_guest_that_does_not_start_ends_it_with_the_reason(words: str) -> None:
     with pytest.raises(SystemExit, match=rf"^{words}: \w"):
-        boot_exits.row(words, [])
+        boot_exits.counts(words)
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0)])

@@ -11,16 +11,24 @@ from tools import instructions
 def test_counts_are_read_in_the_order_of_the_marks(tmp_path: Path) -> None:
     for number in range(1, 12):
         (tmp_path / f"out.{number}").write_text(f"summary: 1 2\n\ntotals: {100 * number} 7\n")
+    (tmp_path / "out").write_text("totals: 1\n")
 
-    assert instructions.counts(tmp_path) == [100 * number for number in range(1, 12)]
+    assert instructions.counts(tmp_path) == [*(100 * number for number in range(1, 12)), 1]
 
 
-def test_table_has_what_an_access_takes_more_if_it_is_made_more_often() -> None:
+def test_column_has_what_an_access_takes_more_if_it_is_made_more_often() -> None:
     rows = len(instructions.IPCS) * len(ACCESSES)
-    found = [9, 5000, 9, 5000 + 250 * instructions.TIMES] * rows
+    found = [value for row in range(rows) for value in (9, 5000, 9, 5000 + row * instructions.TIMES)]
 
-    first, *lines = instructions.table(found)
+    of_all = list(instructions.columns([*found, 77]))
 
-    assert first.split()[-3:] == list(instructions.IPCS)
-    assert {tuple(line.split()[-3:]) for line in lines} == {("250", "250", "250")}
-    assert len(lines) == len(ACCESSES)
+    assert [cell for cells in of_all for cell in cells] == list(range(rows))
+    assert len(of_all) == len(instructions.IPCS)
+
+
+def test_table_has_a_line_for_each_access_and_a_column_for_each_name() -> None:
+    first, *lines = instructions.table([("one", range(8)), ("two", range(8, 16))])
+
+    assert first.split()[-2:] == ["one", "two"]
+    assert [line.split()[-2:] for line in lines] == [[f"{row}", f"{8 + row}"] for row in range(8)]
+    assert len(lines) == len(ACCESSES) == len(instructions.PEER_WORDS)
