@@ -98,7 +98,7 @@ class CompiledRing(RingCore, CoalescedRing):
 class CompiledSource(SourceCore, Source):
     """A source that compiled code can raise."""
 
-    slack = 250_000
+    slack = 500_000
 
 
 class CompiledRouter(RouterCore, InterruptRouter):

@@ -77,15 +77,21 @@ class Rise(Protocol):
         ...
 
 
+TELLING: Final = 500_000
+"""How long, in ns, it takes at most to tell a process the time, on a host that is not overloaded."""
+
+
 def rise_slack(deadline: int, now: int, rises: Sequence[Rise]) -> int:
     """How much later than at its deadline a process may be told the time: if that is one of the `rises`.
 
-    A process that is told at once runs just when the guest's interrupt handler would, on the same CPU. An
-    eighth of the time keeps the next rise on time: it is announced when the process is told.
+    A process that is told at once runs just when the guest's interrupt handler would, on the same CPU. A
+    handler that programs the timer anew makes it superfluous. But the next rise is announced when the process
+    is told, and must be on time: `TELLING` is left for that, or most of a shorter time.
     """
     if not any(rise.at == deadline for rise in rises):
         return 0
-    return min(max(deadline - now, 0) // 8, *(rise.slack for rise in rises))
+    left = max(deadline - now, 0)
+    return min(max(left // 8, left - TELLING), *(rise.slack for rise in rises))
 
 
 _NO_RISES: Final[Mapping[int, Rise]] = {}

@@ -143,7 +143,7 @@ class FakeRise:
 class SlackRise(FakeRise):
     """A rise whose line a thread raises."""
 
-    slack = 1_000
+    slack = 300_000
 
     def announce(self, at: int) -> None:
         self.at = at
@@ -156,7 +156,8 @@ class SlackRise(FakeRise):
     ("deadline", "rises_at", "told_at"),
     [
         (NOW + 800, NOW + 800, NOW + 900),  # an eighth of the time later
-        (NOW + 80_000, NOW + 80_000, NOW + 81_000),  # 1000 ns at most
+        (NOW + 700_000, NOW + 700_000, NOW + 900_000),  # all but half a millisecond later
+        (NOW + 80_000_000, NOW + 80_000_000, NOW + 80_300_000),  # as much as the rise allows
         (NOW + 800, NOW + 900, NOW + 800),  # for something else than the rise
         (NOW + 800, NO_RISE, NOW + 800),
         (NOW - 1, NOW - 1, NOW - 1),
