@@ -22,11 +22,9 @@ from typing import Final, NoReturn, Protocol
 
 from kvmbox.errors import SnapshotFileError, StartError
 from kvmbox.host.beside import PRIVATE, open_beside
+from kvmbox.host.early_signals import END_SIGNALS
 
-_IGNORED: Final = (
-    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGPIPE),
-    signal.SIGALRM,
-)
+_IGNORED: Final = (*END_SIGNALS, signal.SIGTSTP, signal.SIGPIPE)
 """Signals for the whole group of processes, or for the VMM: the committer ends when the VMM has."""
 
 

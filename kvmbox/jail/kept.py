@@ -61,8 +61,7 @@ def keep(prefix: str) -> bool:
         return False
     if modules - wanted.keys() - {f"{prefix}__init__"}:
         return False
-    file = bundle.opened()
-    if file is None:
+    if (file := bundle.opened()) is None:
         return False
     places = {
         name: slice(bundle.start + start, bundle.start + start + length)

@@ -46,8 +46,7 @@ def take(*processes: str, machine: int | None = None) -> None:
     `machine` is a number for the categories of SELinux, None to keep those that there are. Raises OSError,
     with the reason, where none can be had.
     """
-    module = in_force()
-    if not module:
+    if not (module := in_force()):
         raise OSError("neither AppArmor nor SELinux is in force, or this is no Linux 6.8")
     from kvmbox.jail import lsm
 

@@ -334,7 +334,6 @@ def provide_heap(size: int, reserve: int) -> None:
     _libc.mallopt(M_TRIM_THRESHOLD, 0x7FFF_FFFF)
     _libc.mallopt(M_TOP_PAD, reserve)
     # SAFETY: what malloc gave goes back to free at once; nothing is read or written.
-    block = _libc.malloc(size)
-    if not block:
+    if not (block := _libc.malloc(size)):
         raise MemoryError(f"no heap of {size} bytes")
     _libc.free(block)

@@ -165,8 +165,7 @@ def lock_up(order: Order) -> None:
         will_have |= layers.RLIMITS
     if order.seccomp != linux.SECCOMP_MODE_DISABLED:
         will_have |= layers.SECCOMP
-    missing = (layers.REQUIRED & ~order.without | order.required) & ~will_have
-    if missing:
+    if missing := (layers.REQUIRED & ~order.without | order.required) & ~will_have:
         raise JailError(f"sandbox layer missing: {', '.join(_explain(missing, reasons))}")
     if order.seccomp == linux.SECCOMP_MODE_STRICT and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
         raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
@@ -293,21 +292,30 @@ def _carry_listener(ready: bytes, *, limits: bool) -> None:
     _wait_for(SYNC_FD)
     if os.read(SYNC_FD, len(GO)) != GO:
         raise JailError("the device process sent something else")
-    _wait_for(LISTENER_FD)
-    held = notify.receive(LISTENER_FD)
-    if held is None or held[3] != linux.SYS_GETPID:
-        raise JailError("the device process called something else")
+    held = _held_call()
     if limits:
         resource.prlimit(held[1], resource.RLIMIT_NOFILE, (0, 0))
     passing.send(REPORT_FD, ready, [LISTENER_FD])
     os.dup2(PARKED_FD, _writable_end(), inheritable=False)
     os.close(PARKED_FD)
     os.close(SYNC_FD)
-    notify.respond(LISTENER_FD, held[0], PROOF)
+    while not notify.respond(LISTENER_FD, held[0], PROOF):
+        held = _held_call()
     os.close(DEVICE_PIDFD)
     os.close(LISTENER_FD)
     # Last: the end of file here tells the spawner that the table is bare.
     os.close(REPORT_FD)
+
+
+def _held_call() -> tuple[int, ...]:
+    """The call in which the device process is held. A process that is stopped, or frozen with its container,
+    and then goes on makes the call again; the one before is void.
+    """
+    _wait_for(LISTENER_FD)
+    held = notify.receive(LISTENER_FD)
+    if held is not None and held[3] != linux.SYS_GETPID:
+        raise JailError("the device process called something else")
+    return held or _held_call()
 
 
 def _wait_for(descriptor: int) -> None:

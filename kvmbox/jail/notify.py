@@ -70,17 +70,23 @@ def notification_available() -> bool:
 def receive(listener: int) -> tuple[int, ...] | None:
     """The next held call as (id, pid, flags, number, arch, ip, six arguments); blocks until there is one.
 
-    None if the process died meanwhile. Raises OSError.
+    None if the process died, or was stopped, meanwhile. Raises OSError.
     """
     buffer = bytearray(NOTIFICATION.size)  # the kernel insists on zeros
+    return NOTIFICATION.unpack(buffer) if _is_held(listener, SECCOMP_IOCTL_NOTIF_RECV, buffer) else None
+
+
+def respond(listener: int, identifier: int, value: int) -> bool:
+    """Let held call `identifier` return `value` without running it. Return whether it was still held.
+
+    Raises OSError.
+    """
+    return _is_held(listener, SECCOMP_IOCTL_NOTIF_SEND, bytearray(RESPONSE.pack(identifier, value, 0, 0)))
+
+
+def _is_held(listener: int, request: int, buffer: bytearray) -> bool:
     try:
-        fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, buffer, True)
+        fcntl.ioctl(listener, request, buffer, True)
     except FileNotFoundError:
-        return None
-    return NOTIFICATION.unpack(buffer)
-
-
-def respond(listener: int, identifier: int, value: int) -> None:
-    """Let held call `identifier` return `value` without running it. Raises OSError."""
-    buffer = bytearray(RESPONSE.pack(identifier, value, 0, 0))
-    fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, buffer, True)
+        return False
+    return True

@@ -116,8 +116,7 @@ class Spawner:
         while True:
             for descriptor, _ in self._poller.poll():
                 if descriptor == CONTROL_FD:
-                    message = passing.receive(CONTROL_FD)
-                    if message is None:
+                    if (message := passing.receive(CONTROL_FD)) is None:
                         return  # the VMM is gone, and the children go with us
                     self._obey(*message)
                 elif descriptor == self._signals:
@@ -231,8 +230,7 @@ class Spawner:
                 return False
             if pid == 0:
                 return True
-            device = self._devices.get(pid)
-            if device is None:
+            if (device := self._devices.get(pid)) is None:
                 self._reap_messenger(pid)
                 continue
             self._take_reports(device)  # what it said before it died comes first

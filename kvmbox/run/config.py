@@ -110,16 +110,19 @@ class RunConfig(Value):
 
     @property
     def files_written(self) -> list[tuple[str, str]]:
-        """What for, and the path, of each file that the run writes."""
+        """What for, and the path, of each file that the run writes, and of each socket that it makes."""
         found = list(self._files(WRITTEN))
         found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
         found += self._disks_written
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
         found += [("--net …,pcap=", one.pcap) for one in self.of_part("nets") if one.pcap]
-        console = self.of_part("virtio_console")
-        if console is not None and console.path:
-            found.append(("--virtio-console file:", console.path))
+        found += [
+            ("--net socket:", one.target.removeprefix("unix:")) for one in self.of_part("nets") if one.listen
+        ]
+        words = {"virtio_console": "--virtio-console file:", "gdb": "--gdb unix:", "vnc": "--vnc unix:"}
+        places = [(word, self.of_part(name)) for name, word in words.items()]
+        found += [(word, place.path) for word, place in places if place is not None and place.path]
         return found
 
     @property

@@ -155,6 +155,11 @@ def test_process_whose_messenger_is_killed_is_lost_as_if_it_had_been_killed_itse
     assert f"device process 'uart' {NO_MESSENGER}: from now on its ports read as ones" in messages
 
 
+def test_process_that_is_stopped_while_its_messenger_has_it_proves_its_jail_once_more(images: Images) -> None:
+    # As a container that is frozen, and a host that sleeps, do.
+    assert run(images, "uart", "again_heard_uart", "fail") == (0, b"before Z after", "")
+
+
 def test_standby_processes_whose_messengers_are_killed_are_given_up(images: Images) -> None:
     command = (sys.executable, PROGRAM, "standby", "unheard_standby", "1000")
     code = wait_input() + GUEST

@@ -120,6 +120,16 @@ def test_write_to_a_port_is_a_moment(images: Images, tmp_path: Path) -> None:
         assert vm.wait().output == b"two"
 
 
+def test_port_is_a_moment_for_each_snapshot_that_names_it(images: Images, tmp_path: Path) -> None:
+    guest = images.write(out(0x5F0, 1), debug_exit(1))
+    wanted = [f"port:0x5f0={tmp_path}/a.snap", f"port:1520={tmp_path}/b.snap"]
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=wanted) as vm:
+        assert vm.wait().status == 3
+    for name in ("a.snap", "b.snap"):
+        with machine(tmp_path / name) as vm:
+            assert vm.wait().status == 3
+
+
 def test_guest_time_is_a_moment_also_for_a_guest_that_never_exits(images: Images, tmp_path: Path) -> None:
     path = tmp_path / "a.snap"
     with Run(

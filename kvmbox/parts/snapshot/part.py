@@ -64,6 +64,7 @@ class TakesSnapshots(Part):
     def attach(self, machine: Standing) -> None:
         """See `Part`: take the snapshots that are wanted from now on."""
         self._judge = machine.judge
+        at_port: dict[int, list[Callable[[], None]]] = {}
         for condition, request in zip(self._conditions, self._requests, strict=True):
             trigger = partial(self._want, request)
             come = partial(machine.judge.triggered, trigger)
@@ -72,7 +73,9 @@ class TakesSnapshots(Part):
             if condition.text is not None:
                 machine.judge.watch(condition.text, trigger)
             elif condition.port is not None:
-                machine.devices.ports.attach(Mapping(condition.port, 1, PortWatch(come)))
+                at_port.setdefault(condition.port, []).append(come)
+        for port, comes in at_port.items():
+            machine.devices.ports.attach(Mapping(port, 1, PortWatch(comes)))
         taker = Taker(
             machine.kvm, machine.config, machine.files, machine.devices, machine.console, say=machine.say
         )
@@ -120,8 +123,7 @@ class TakesSnapshots(Part):
     def ended(self, outcome: Outcome | None) -> Finding | None:
         """See `Part`."""
         del outcome
-        missing = self._snapshots.end()
-        if missing is not None:
+        if (missing := self._snapshots.end()) is not None:
             return Unmet(missing)
         for request in self._requests:
             if request.problem is not None:
@@ -141,12 +143,11 @@ class TakesSnapshots(Part):
 def _refuse_ports_of_devices(conditions: Sequence[SnapshotCondition], board: Sequence[DeviceSpec]) -> None:
     for condition in conditions:
         for device in board:
-            for ports in device.ports:
-                if condition.port is not None and ports.first <= condition.port < ports.first + ports.count:
-                    raise UsageError(
-                        f"--snapshot-when: port {condition.port:#x} belongs to {device.name}",
-                        hint="choose one that no device has, such as 0x5f0",
-                    )
+            if any(condition.port in range(one.first, one.first + one.count) for one in device.ports):
+                raise UsageError(
+                    f"--snapshot-when: port {condition.port:#x} belongs to {device.name}",
+                    hint="choose one that no device has, such as 0x5f0",
+                )
 
 
 PART = TakesSnapshots

@@ -60,12 +60,12 @@ Take = Callable[[Request], Callable[[], None]]
 
 
 class PortWatch:
-    """What the bus has at the port of a condition."""
+    """What the bus has at the port of conditions."""
 
     natural_sizes = frozenset({1, 2, 4})
 
-    def __init__(self, written: Callable[[], None]) -> None:
-        self._written = written
+    def __init__(self, come: Iterable[Callable[[], None]]) -> None:
+        self._come = come
 
     def read(self, _offset: int, size: int) -> int:
         """As a port that no device claims."""
@@ -73,7 +73,8 @@ class PortWatch:
 
     def write(self, _offset: int, _size: int, _value: int) -> None:
         """The guest has written, whatever it was."""
-        self._written()
+        for come in self._come:
+            come()
 
 
 def _nothing() -> None:

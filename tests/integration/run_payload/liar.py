@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE
 
 WRITES = (protocol.WRITE, protocol.WRITE_RUN)
+SECCOMP_IOCTL_NOTIF_ID_VALID = 0x4008_2102
 TIRES_AFTER = 280  # requests
 SEQUENCE, COUNT, DEADLINE, VALUE, ZERO, LENGTH = 4, 3, 5, 6, 7, 8  # places in the header
 
@@ -347,24 +349,40 @@ def _write(descriptor: int, data: bytes) -> None:
 def __getattr__(name: str) -> Callable[[int], int]:
     """What kills the messenger of one process: "unheard_uart" while that process stands still, and
     "half_heard_uart" once it goes on. "never_heard_uart": before that process has told the spawner of it.
-    "still_heard_uart" stops the messenger.
+    "still_heard_uart" stops the messenger. "again_heard_uart" stops that process for a while, as a container
+    that is frozen does, so that it has to be heard twice.
     """
     if "heard_" not in name:
         raise AttributeError(name)
     victim = name.partition("heard_")[2]
     titles = [""]
-    set_title, respond, clone = ProcessTitle.set, notify.respond, linux.clone_sharing_files
+    held: list[int] = []
+    set_title, clone = ProcessTitle.set, linux.clone_sharing_files
+    receive, respond = notify.receive, notify.respond
+
+    def hear(listener: int) -> tuple[int, ...] | None:
+        call = receive(listener)
+        held.append(0 if call is None else call[1])
+        return call
 
     def set_and_note(title: ProcessTitle, text: str) -> None:
         titles[0] = text.removeprefix("kvmbox: ")
         set_title(title, text)
 
-    def answer(listener: int, identifier: int, value: int) -> None:
+    def answer(listener: int, identifier: int, value: int) -> bool:
         is_victim = victim == titles[0]
-        if not is_victim or name.startswith("half_"):
-            respond(listener, identifier, value)
+        if is_victim and name.startswith("again_"):
+            titles[0] = ""
+            os.kill(held[-1], signal.SIGSTOP)
+            with suppress(FileNotFoundError):
+                while True:  # until the call is held no more
+                    fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, identifier.to_bytes(8, "little"))
+            os.kill(held[-1], signal.SIGCONT)
+            is_victim = False
+        is_held = respond(listener, identifier, value) if not is_victim or name.startswith("half_") else True
         if is_victim:
             os.kill(os.getpid(), signal.SIGSTOP if name.startswith("still_") else signal.SIGKILL)
+        return is_held
 
     def clone_and_lose() -> int:
         pid = clone()
@@ -378,5 +396,5 @@ def __getattr__(name: str) -> Callable[[int], int]:
 
     linux.clone_sharing_files = clone_and_lose
     ProcessTitle.set = set_and_note  # type: ignore[method-assign, assignment]  # a wrapper
-    notify.respond = answer
+    notify.receive, notify.respond = hear, answer
     return main

@@ -11,6 +11,8 @@ import pytest
 
 from kvmbox.errors import SnapshotFileError
 from kvmbox.host.destination import Committer, Destination
+from kvmbox.host.early_signals import END_SIGNALS
+from tests.support.family import children_of
 
 
 def test_file_appears_with_the_commit(tmp_path: Path) -> None:
@@ -101,6 +103,21 @@ def test_committer_tells_why_it_could_not(tmp_path: Path, two: list[Destination]
         committer.commit(0)
     assert caught.value.errno == errno.EISDIR
     committer.commit(1)
+    committer.close()
+    for one in two:
+        one.close()
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_committer_outlives_a_signal_that_ends_the_run_for_the_whole_group(
+    tmp_path: Path, two: list[Destination]
+) -> None:
+    committer = Committer(two)
+    committer.commit(1)  # it is up
+    (pid,) = children_of(os.getpid())
+    for number in END_SIGNALS:
+        os.kill(pid, number)
+    committer.commit(0)
     committer.close()
     for one in two:
         one.close()

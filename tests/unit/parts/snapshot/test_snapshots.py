@@ -110,7 +110,7 @@ def test_snapshot_waits_for_the_one_who_takes_it() -> None:
 
 def test_write_to_the_port_is_told_and_a_snapshot_is_wanted_once(rig: Rig) -> None:
     request = rig.request()
-    watch = PortWatch(lambda: rig.snapshots.want(request))
+    watch = PortWatch([lambda: rig.snapshots.want(request)])
     assert watch.read(0, 2) == 0xFFFF
     assert rig.stopped == 0
     watch.write(0, 1, 7)
