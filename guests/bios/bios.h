@@ -149,6 +149,7 @@ enum {
     BDA_EQUIPMENT = 0x10,
     BDA_MEMORY = 0x13,
     BDA_SHIFT = 0x17,
+    BDA_KEYS_DOWN = 0x18,
     BDA_KEY_HEAD = 0x1a,
     BDA_KEY_TAIL = 0x1c,
     BDA_KEYS = 0x1e,
@@ -195,7 +196,8 @@ enum action system_service(struct frame *f);
 enum action keyboard_service(struct frame *f);
 enum action clock_service(struct frame *f);
 void pci_service(struct frame *f);
-void keyboard_interrupt(void);
+void keyboard_interrupt(uint8_t code);
+_Noreturn void restart(void);
 void console_interrupt(void);
 
 void video_start(void);

@@ -19,6 +19,7 @@
 handlers:
     .word   0x05, return_stub       /* print screen */
     .word   0x08, timer_interrupt
+    .word   0x09, keyboard_irq
     .word   0x1b, return_stub       /* Ctrl-Break, timer tick, RTC alarm: for the guest to take */
     .word   0x1c, return_stub
     .word   0x4a, return_stub
@@ -145,6 +146,27 @@ timer_interrupt:                    /* IRQ 0, 18.2 times a second: IBM PC AT Tec
     mov     $0x20, %al              /* end of interrupt */
     outb    %al, $0x20
     popw    %ds
+    popw    %ax
+    iretw
+
+keyboard_irq:                       /* IRQ 1: int 15h AH=4Fh sees the scan code in AL first, and clears CF to take it */
+    pushw   %ax
+    inb     $0x64, %al
+    and     $0x21, %al              /* a byte, and not the mouse's */
+    cmp     $1, %al
+    jne     1f
+    inb     $0x60, %al
+    mov     $0x4f, %ah
+    stc
+    int     $0x15
+    jnc     1f
+    pushfw                          /* as an interrupt: C code, which also ends it */
+    pushw   %cs
+    callw   vector_stubs + 6 * 9
+    popw    %ax
+    iretw
+1:  mov     $0x20, %al
+    outb    %al, $0x20
     popw    %ax
     iretw
 
