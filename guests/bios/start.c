@@ -51,8 +51,8 @@ static void start_data_area(void)
     set_far16(BDA, BDA_EBDA, EBDA);
     set_far8(EBDA, 0, 1); /* its size in KiB */
     set_far16(BDA, BDA_MEMORY, EBDA >> 6);
-    /* A coprocessor, 80 columns in colour, serial ports. */
-    set_far16(BDA, BDA_EQUIPMENT, (uint16_t)(1 << 1 | 2 << 4 | ports << 9));
+    /* A coprocessor, a mouse, 80 columns in colour, serial ports. */
+    set_far16(BDA, BDA_EQUIPMENT, (uint16_t)(1 << 1 | 1 << 2 | 2 << 4 | ports << 9));
 }
 
 _Noreturn void boot(void)

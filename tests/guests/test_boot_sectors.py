@@ -29,6 +29,7 @@ PRINTS: Final = {
     "screen": "one by one\r\nwhole0405\r\n",
     "timer": "three ticks\r\n",
     "small_stack": "S\r\n",
+    "mouse": "....00..200328\r\n00080205001A00F6",
     "crtc": "ab\r\nc\r\n0051200008002D275F4F47060031",
     "keys": "1E61 8500 48E0 E00D \r\n1E41 4737 4700 \r\n5E00 0E7F 7800 0F00 \r\n4800 1C0D \r\n3062 \r\n0404",
     "pci": "PCI 0210\r\n0008000880867000\r\n8686\r\n",
