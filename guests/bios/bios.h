@@ -149,6 +149,7 @@ enum {
     BDA_EQUIPMENT = 0x10,
     BDA_MEMORY = 0x13,
     BDA_SHIFT = 0x17,
+    BDA_KEYS_DOWN = 0x18,
     BDA_KEY_HEAD = 0x1a,
     BDA_KEY_TAIL = 0x1c,
     BDA_KEYS = 0x1e,
@@ -174,12 +175,16 @@ enum {
     BDA_CELL_HEIGHT = 0x85,
     BDA_VIDEO_CONTROL = 0x87, /* 256 KiB; bit 7: the memory was not cleared */
     BDA_KEYBOARD_FLAGS = 0x96,
+    EBDA_MOUSE_HANDLER = 0x22,
+    EBDA_MOUSE_BYTES = 0x26, /* how many of a packet are there */
+    EBDA_MOUSE_FLAGS = 0x27, /* bits 0 to 2: the size of a packet, less 1 */
     EBDA_DISK_0 = 0x3d, /* fixed disk parameter tables */
     EBDA_DISK_1 = 0x4d,
 };
 
 /* --- Devices: ports.h has the others -------------------------------------------------------------------- */
 
+enum { MOUSE_HAS_HANDLER = 0x80 }; /* in EBDA_MOUSE_FLAGS */
 enum { PIT_2 = 0x42, KBC_DATA = 0x60, KBC_STATUS = 0x64 };
 enum { RST_CNT = 0xcf9, SYS_RST = 1 << 1, RST_CPU = 1 << 2 };
 
@@ -194,8 +199,10 @@ enum action serial_service(struct frame *f);
 enum action system_service(struct frame *f);
 enum action keyboard_service(struct frame *f);
 enum action clock_service(struct frame *f);
+void mouse_service(struct frame *f);
 void pci_service(struct frame *f);
-void keyboard_interrupt(void);
+void keyboard_interrupt(uint8_t code);
+_Noreturn void restart(void);
 void console_interrupt(void);
 
 void video_start(void);

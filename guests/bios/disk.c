@@ -421,7 +421,7 @@ enum action disk_service(struct frame *f)
     } else if (function >= 0x4a && function <= 0x4c) {
         status = emulation(f);
     } else if (!d) {
-        status = function == 0x00 ? OK : BAD_COMMAND;
+        status = function == 0x00 && f->d.l < HARD_DISK ? OK : BAD_COMMAND; /* boot sectors reset any diskette */
     } else if (function >= 0x41 && (d->number < HARD_DISK || d == &emulated)) {
         status = BAD_COMMAND; /* no extensions for diskettes, as on PCs */
     } else if (function == 0x41 && f->b.x == 0x55aa) {

@@ -19,6 +19,8 @@
 handlers:
     .word   0x05, return_stub       /* print screen */
     .word   0x08, timer_interrupt
+    .word   0x09, keyboard_irq
+    .word   0x74, mouse_irq
     .word   0x1b, return_stub       /* Ctrl-Break, timer tick, RTC alarm: for the guest to take */
     .word   0x1c, return_stub
     .word   0x4a, return_stub
@@ -146,6 +148,75 @@ timer_interrupt:                    /* IRQ 0, 18.2 times a second: IBM PC AT Tec
     outb    %al, $0x20
     popw    %ds
     popw    %ax
+    iretw
+
+keyboard_irq:                       /* IRQ 1: int 15h AH=4Fh sees the scan code in AL first, and clears CF to take it */
+    pushw   %ax
+    inb     $0x64, %al
+    and     $0x21, %al              /* a byte, and not the mouse's */
+    cmp     $1, %al
+    jne     1f
+    inb     $0x60, %al
+    mov     $0x4f, %ah
+    stc
+    int     $0x15
+    jnc     1f
+    pushfw                          /* as an interrupt: C code, which also ends it */
+    pushw   %cs
+    callw   vector_stubs + 6 * 9
+    popw    %ax
+    iretw
+1:  mov     $0x20, %al
+    outb    %al, $0x20
+    popw    %ax
+    iretw
+
+/* IRQ 12: a byte of a packet in the EBDA, as mouse.c has it; a whole one goes to the guest's handler, as four words. */
+#define EBDA_AT 0x0e
+#define HANDLER 0x22
+#define BYTES 0x26
+#define FLAGS 0x27
+#define PACKET 0x28
+mouse_irq:
+    pushal
+    push    %ds
+    push    %es
+    inb     $0x64, %al
+    and     $0x21, %al
+    cmp     $0x21, %al
+    jne     2f
+    inb     $0x60, %al
+    mov     $BDA, %bx
+    mov     %bx, %ds
+    mov     EBDA_AT, %ds
+    movzbw  BYTES, %bx
+    and     $7, %bx
+    mov     %al, PACKET(%bx)
+    mov     FLAGS, %al
+    mov     %al, %ah
+    and     $7, %al
+    cmp     %al, %bl
+    jae     1f
+    incb    BYTES
+    jmp     2f
+1:  movb    $0, BYTES
+    test    %ah, %ah                /* bit 7: there is a handler */
+    jns     2f
+    movzbw  PACKET, %ax
+    pushw   %ax
+    movzbw  PACKET + 1, %ax
+    pushw   %ax
+    movzbw  PACKET + 2, %ax
+    pushw   %ax
+    pushw   $0
+    lcallw  *HANDLER
+    add     $8, %sp
+2:  mov     $0x20, %al
+    outb    %al, $0xa0
+    outb    %al, $0x20
+    pop     %es
+    pop     %ds
+    popal
     iretw
 
     .globl  return_stub

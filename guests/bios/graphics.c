@@ -583,8 +583,7 @@ int font_function(struct frame *f)
 
     switch (f->a.l) {
     case 0x03:
-    case 0x04:
-    case 0x14: /* the font that is there */
+    case 0x04: /* the font that is there */
         return 1;
     case 0x20:
         set_far32(0, VECTOR_1F, (uint32_t)f->es << 16 | f->bp.x);

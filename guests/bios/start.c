@@ -51,8 +51,8 @@ static void start_data_area(void)
     set_far16(BDA, BDA_EBDA, EBDA);
     set_far8(EBDA, 0, 1); /* its size in KiB */
     set_far16(BDA, BDA_MEMORY, EBDA >> 6);
-    /* A coprocessor, 80 columns in colour, serial ports. */
-    set_far16(BDA, BDA_EQUIPMENT, (uint16_t)(1 << 1 | 2 << 4 | ports << 9));
+    /* A coprocessor, a mouse, 80 columns in colour, serial ports. */
+    set_far16(BDA, BDA_EQUIPMENT, (uint16_t)(1 << 1 | 1 << 2 | 2 << 4 | ports << 9));
 }
 
 _Noreturn void boot(void)
@@ -68,7 +68,7 @@ _Noreturn void boot(void)
 }
 
 /* Ask the VMM for a reset, of which it begins anew at the reset vector, with memory that is all zero. */
-static _Noreturn void reset_machine(void)
+_Noreturn void restart(void)
 {
     outb(RST_CNT, SYS_RST);
     outb(RST_CNT, SYS_RST | RST_CPU);
@@ -81,7 +81,7 @@ _Noreturn void start(void)
 
     /* Where the VMM has not entered the ROM, a guest has: its jump to the reset vector is a reset. */
     if (started || parameters.start == SERVE_ONLY)
-        reset_machine();
+        restart();
     started = 1;
     start_vectors();
     start_interrupts();
@@ -152,7 +152,7 @@ static void hardware_interrupt(struct frame *f, uint8_t vector)
     if (irq == COM1_IRQ)
         console_interrupt();
     if (irq == 1)
-        keyboard_interrupt();
+        keyboard_interrupt(f->a.l);
     outb(PIC1_COMMAND, PIC_EOI);
 }
 

@@ -193,6 +193,9 @@ enum action system_service(struct frame *f)
     case 0xc1:
         f->es = far16(BDA, BDA_EBDA);
         return DONE;
+    case 0xc2:
+        mouse_service(f);
+        return DONE;
     case 0xe8:
         if (f->a.l == 0x20) {
             memory_map(f);

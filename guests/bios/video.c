@@ -5,7 +5,8 @@
  * screen. A character that stands elsewhere is preceded by what leads there: a new line, blanks, backspaces. Blanks that
  * a guest writes without moving the cursor (AH=09h, 0Ah: to clear the screen) are not sent.
  *
- * In graphics, graphics.c draws the characters. The registers of the VGA are left alone from one text mode to another.
+ * In graphics, graphics.c draws the characters. The registers of the VGA follow a service, so that a kernel that reads
+ * the cursor of the CRT controller goes on where the boot sector stopped. At power-on they are those of mode 3.
  */
 #include "bios.h"
 #include "graphics.h"
@@ -81,6 +82,69 @@ static void set_cursor(uint8_t page, uint8_t row, uint8_t column)
 {
     set_far16(BDA, (uint16_t)(BDA_CURSOR + 2 * (page & (PAGES - 1))), (uint16_t)(row << 8 | column));
 }
+
+/* --- The CRT controller ------------------------------------------------------------------------------------ */
+
+enum { CURSOR_START = 0x0a, CURSOR_END, START_HIGH, START_LOW, PLACE_HIGH, PLACE_LOW };
+enum { LINES_OF_CGA = 8, CURSOR_OFF = 0x20 };
+
+static void set_crtc(uint8_t index, uint8_t value)
+{
+    uint16_t port = far16(BDA, BDA_CRTC);
+
+    outb(port, index);
+    outb(port + 1, value);
+}
+
+static void show_page(void)
+{
+    uint16_t start = far16(BDA, BDA_PAGE_START) / 2;
+
+    set_crtc(START_HIGH, (uint8_t)(start >> 8));
+    set_crtc(START_LOW, (uint8_t)start);
+}
+
+static void show_cursor(void)
+{
+    uint16_t at = cursor(far8(BDA, BDA_PAGE));
+    uint16_t place = (uint16_t)(far16(BDA, BDA_PAGE_START) / 2 + (at >> 8) * columns() + (at & 0xff));
+
+    set_crtc(PLACE_HIGH, (uint8_t)(place >> 8));
+    set_crtc(PLACE_LOW, (uint8_t)place);
+}
+
+/* A shape for the 8 lines of a CGA is stretched to the lines that characters have. */
+static void show_shape(void)
+{
+    uint16_t shape = far16(BDA, BDA_CURSOR_SHAPE);
+    uint8_t first = (uint8_t)(shape >> 8), last = (uint8_t)shape, height = far8(BDA, BDA_CELL_HEIGHT);
+
+    if (height > LINES_OF_CGA && last < LINES_OF_CGA && first < CURSOR_OFF) {
+        uint8_t end = (uint8_t)((last + 1) * height / LINES_OF_CGA - 1);
+
+        first = last == first + 1 ? (uint8_t)(end - 1) : (uint8_t)((first + 1) * height / LINES_OF_CGA - 1);
+        last = end;
+    }
+    set_crtc(CURSOR_START, first);
+    set_crtc(CURSOR_END, last);
+}
+
+/* The text that fits with characters of so many lines. */
+static void set_cell_height(uint8_t height)
+{
+    uint8_t fits = (uint8_t)(400 / height);
+    uint16_t shown_lines = (uint16_t)(fits * height - 1);
+
+    set_far16(BDA, BDA_CELL_HEIGHT, height);
+    set_far8(BDA, BDA_ROWS, (uint8_t)(fits - 1));
+    set_far16(BDA, BDA_PAGE_SIZE, (uint16_t)((fits * columns() * 2 + 0x7ff) & ~0x7ff));
+    set_crtc(0x09, (uint8_t)(0x40 | (height - 1)));
+    set_crtc(0x12, (uint8_t)shown_lines);
+    set_far16(BDA, BDA_CURSOR_SHAPE, (uint16_t)(height == 8 ? 0x0607 : (height - 3) << 8 | (height - 2)));
+    show_shape();
+}
+
+/* --- The services' parts ----------------------------------------------------------------------------------- */
 
 /* A window up (or down) by so many lines; 0: all of it is cleared. */
 static void scroll(uint8_t page, uint8_t lines, uint8_t attribute, uint16_t from, uint16_t to, int down)
@@ -248,7 +312,9 @@ static void write_string(struct frame *f)
 
 int set_vga_mode(uint8_t mode)
 {
-    uint8_t number = mode & 0x7f, graphics = (uint8_t)is_graphics(number), programs = graphics || in_graphics();
+    uint8_t number = mode & 0x7f, graphics = (uint8_t)is_graphics(number);
+    /* Modes 0 and 1, and 2 and 3, have the same registers; these are known if characters have 16 lines. */
+    uint8_t programs = graphics || in_graphics() || (number ^ far8(BDA, BDA_MODE)) & 0xfe || far8(BDA, BDA_CELL_HEIGHT) != 16;
 
     if (number > 3 && number != 7 && !graphics)
         return 0;
@@ -273,11 +339,30 @@ int set_vga_mode(uint8_t mode)
 
 void video_start(void)
 {
+    set_far8(BDA, BDA_MODE, 3);
+    set_far8(BDA, BDA_CELL_HEIGHT, 16);
     set_vga_mode(3);
     shown_row = shown_column = shown = 0;
 }
 
-enum action video_service(struct frame *f)
+/* Services that change what the CRT controller shows of a text. */
+static void show_changes(uint8_t function)
+{
+    if (in_graphics())
+        return;
+    if (function == 0x00 || function == 0x05)
+        show_page();
+    if (function == 0x01)
+        show_shape();
+    else
+        show_cursor();
+    if (function == 0x00) { /* the mode's own, which AH=03h does not tell */
+        set_crtc(CURSOR_START, 0x0d);
+        set_crtc(CURSOR_END, 0x0e);
+    }
+}
+
+static enum action serve(struct frame *f)
 {
     uint8_t page = f->b.h;
 
@@ -285,7 +370,8 @@ enum action video_service(struct frame *f)
     case 0x00:
         if (!set_vga_mode(f->a.l))
             break;
-        f->a.l = in_graphics() ? 0x20 : 0x30;
+        page = f->a.l & 0x7f;
+        f->a.l = page == 6 ? 0x3f : page > 7 ? 0x20 : 0x30;
         return DONE;
     case 0x01:
         set_far16(BDA, BDA_CURSOR_SHAPE, f->c.x);
@@ -301,7 +387,9 @@ enum action video_service(struct frame *f)
         f->a.h = 0;
         return DONE;
     case 0x05:
-        set_far8(BDA, BDA_PAGE, f->a.l & (PAGES - 1));
+        if (f->a.l >= PAGES)
+            return DONE;
+        set_far8(BDA, BDA_PAGE, f->a.l);
         set_far16(BDA, BDA_PAGE_START, cell(f->a.l, 0, 0));
         return DONE;
     case 0x06:
@@ -342,7 +430,10 @@ enum action video_service(struct frame *f)
     case 0x11:
         if (font_function(f))
             return DONE;
-        break;
+        if (in_graphics() || f->a.l < 0x11 || f->a.l > 0x14 || f->a.l == 0x13)
+            break;
+        set_cell_height(f->a.l == 0x11 ? 14 : f->a.l == 0x12 ? 8 : 16);
+        return DONE;
     case 0x12:
         if (f->b.l == 0x10) {
             f->b.x = 0x0003;
@@ -370,4 +461,21 @@ enum action video_service(struct frame *f)
     }
     report(f, REPORT_FUNCTION);
     return DONE;
+}
+
+enum action video_service(struct frame *f)
+{
+    uint8_t function = f->a.h;
+    enum action action = serve(f);
+
+    switch (function) {
+    case 0x00:
+    case 0x01:
+    case 0x02:
+    case 0x05:
+    case 0x0e:
+    case 0x13:
+        show_changes(function);
+    }
+    return action;
 }

@@ -82,7 +82,7 @@ _MONOCHROME_MODE: Final = 7
 
 
 def mode_of_bios(area: bytes) -> TextMode:
-    """What the built-in BIOS says in its data area: it sets no register.
+    """What the built-in BIOS says in its data area, before anybody has set a register.
 
     The guest may have overwritten the area. What no BIOS says counts as mode 3.
     """
