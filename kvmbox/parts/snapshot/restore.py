@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from kvmbox.host.console import Console
     from kvmbox.host.mirror import PortLines
     from kvmbox.kvm.system import Kvm
-    from kvmbox.run.builder import Devices, GuestVm
+    from kvmbox.run.guest_vm import GuestVm
+    from kvmbox.run.run_devices import Devices
 
 TSC_TOLERANCE_PPM: Final = 250
 """How far the rates of two time-stamp counters may be apart: KVM takes such rates for the same
