@@ -302,7 +302,7 @@ def test_core_names_modules_of_parts_in_few_places() -> None:
     assert {name: words for name, words in found.items() if words} == NAMED_BY_THE_CORE
 
 
-@pytest.mark.parametrize("name", ["run", "loop", "builder"])
+@pytest.mark.parametrize("name", ["run", "loop", "run_board", "run_host", "run_devices", "guest_vm"])
 def test_heart_of_a_run_has_no_word_of_any_part(name: str) -> None:
     words = re.compile(r"gdb|profil|inject|screen|snapshot|core_file|record", re.IGNORECASE)
     lines = MODULES[f"kvmbox.run.{name}"].read_text(encoding="utf-8").splitlines()

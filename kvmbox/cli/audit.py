@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from kvmbox.cli.options import IPC, SECCOMP, output, takes, transport
 from kvmbox.cli.output_files import for_people, open_output, write_output
-from kvmbox.cli.values import given, has_rich
+from kvmbox.cli.tables import print_table
+from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
@@ -19,7 +19,6 @@ from kvmbox.run.option import FLAG, REPEATED, Option
 if TYPE_CHECKING:
     from kvmbox.remote.pool import Seccomp
     from kvmbox.tools.audit.audit import Report
-    from kvmbox.tools.audit.report import Row
 
 
 # The formatter would give each cell a line of its own.
@@ -150,29 +149,13 @@ def _chosen_types(wanted: tuple[str, ...]) -> tuple[list[str], list[str]]:
 def _print(report: Report) -> None:
     from kvmbox.tools.audit.report import findings_table, matrix_legend, matrix_table, removals, summary
 
-    _print_table(*findings_table(report))
+    print_table(*findings_table(report), _STYLES)
     if report.options.matrix:
         click.echo("\nX: the layer alone stops the probe; .: it does not")
-        _print_table(*matrix_table(report))
+        print_table(*matrix_table(report), _STYLES)
         for line in [*matrix_legend(report), "", *removals(report)]:
             click.echo(line)
     click.echo(f"\n{summary(report)}")
-
-
-def _print_table(headings: Row, rows: list[Row]) -> None:
-    if sys.stdout.isatty() and has_rich():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*headings, box=None, header_style="bold", pad_edge=False)
-        for row in rows:
-            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-        Console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in (headings, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 _STYLES = {"contained": "green", "effective": "green", "ESCAPED": "bold red", "UNCLEAR": "bold red"} | {

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from kvmbox.choice import is_compiled
+from kvmbox.cli.bench_output import check_output, keep_output, print_tables, progress, show_results
 from kvmbox.cli.messages import INTERRUPTED, report, say
 from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.output_files import for_people, open_output, write_output
-from kvmbox.cli.values import given, has_rich
+from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FLAG, REPEATED, Option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kvmbox.tools.bench.plan import Plan
-    from kvmbox.tools.bench.report import Table
     from kvmbox.tools.bench.results import Results
-    from kvmbox.tools.bench.runner import Step
 
 NOTHING_MEASURED = 4
 
@@ -107,7 +106,7 @@ def command(
     )
     if list_:
         return _list(plan, markdown)
-    _check(plot_path, page_path)
+    check_output(plot_path, page_path)
     allow_enough()
     json_file = open_output(json_path)
     results, interrupted = _measure(plan, pin, timeout, cpus, peer=peer is not None)
@@ -116,14 +115,14 @@ def command(
         write_output(json_path, json_file, results.as_json())
     finally:
         with for_people(json_path):
-            _show(results, markdown, each_row=bool(only))
+            show_results(results, markdown, each_row=bool(only))
     return _finish(results, plot_path, page_path, interrupted=interrupted)
 
 
 def _list(plan: Plan, markdown: bool) -> int:
     from kvmbox.tools.bench.report import plan_tables
 
-    _print_tables(plan_tables(plan), markdown)
+    print_tables(plan_tables(plan), markdown)
     return 0
 
 
@@ -135,7 +134,7 @@ def _finish(results: Results, plot_path: str | None, page_path: str | None, *, i
     if results.empty:
         report("nothing could be measured", "the reasons stand above; 'kvmbox doctor' looks at this host")
         return NOTHING_MEASURED
-    _keep(results, plot_path, results, page_path)
+    keep_output(results, plot_path, results, page_path)
     return 0
 
 
@@ -186,148 +185,23 @@ def _measure(
     results = Results.of(plan, facts)
     jobs = Jobs(plan, images, int(facts["tsc_khz"]), cpu, timeout, guest_cpus)
     try:
-        with _progress() as before:
+        with progress() as before:
             measure_all(plan, results, jobs.measure, before=before)
     except KeyboardInterrupt:
         return results, True
     return results, False
 
 
-# --- Output ------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A callback for each step that shows on a terminal's stderr how far it is, and nothing elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    if not has_rich():
-
-        def show(step: Step) -> None:
-            sys.stderr.write(f"\r\x1b[K{_describe(step)}")
-            sys.stderr.flush()
-
-        try:
-            yield show
-        finally:
-            sys.stderr.write("\r\x1b[K")
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-    # No thread that redraws: it would run beside what is measured.
-    with Progress(
-        *columns,
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-        auto_refresh=False,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("", total=None)
-
-        def advance(step: Step) -> None:
-            progress.update(
-                task, total=step.total, completed=step.number, description=_describe(step), refresh=True
-            )
-
-        yield advance
-
-
-def _describe(step: Step) -> str:
-    return f"round {step.round + 1}: {step.job}, {step.configuration.name}"
-
-
-def _show(results: Results, markdown: bool, *, each_row: bool) -> None:
-    """Heading and tables of `results`: with `each_row` the long ones, and always those over many rows."""
-    from kvmbox.tools.bench.answer import TABLES
-    from kvmbox.tools.bench.report import failure_table, heading, row_tables
-
-    for line in heading(results):
-        click.echo(line)
-    click.echo()
-    tables = [*(row_tables(results) if each_row else ()), failure_table(results)]
-    tables += [table(results) for table in TABLES.values()]
-    _print_tables([table for table in tables if table is not None], markdown)
-
-
-def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
-    from kvmbox.tools.bench import report as reports
-
-    console = None
-    if not markdown and has_rich():
-        from rich.console import Console
-
-        console = Console()
-    # A file or a pipe is as wide as a table.
-    if console is None or not console.is_terminal:
-        for table in tables:
-            click.echo(reports.markdown(table) if markdown else reports.plain(table))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    for table in tables:
-        names = max((len(line[0]) for line in table.lines), default=0)
-        shown = RichTable(box=SIMPLE_HEAD)
-        for index, name in enumerate(table.columns):
-            left = table.is_left(index)
-            shown.add_column(
-                name,
-                justify="left" if left else "right",
-                no_wrap=left,
-                min_width=names if index == 0 else 0,
-                overflow="fold",  # no figure is cut
-            )
-        for line in table.lines:
-            shown.add_row(*(Text(text) for text in line))
-        # Not as the table's own title, which would be broken at the table's width.
-        console.print(Text(table.title, style="bold"), soft_wrap=True)
-        console.print(shown)
-
-
-def _check(plot_path: str | None, page_path: str | None) -> None:
-    """Before anything is measured: that the picture can be drawn, and that the page has its markers."""
-    if plot_path is not None:
-        from kvmbox.tools.bench.plot import check
-
-        check(plot_path)
-    if page_path is not None:
-        from kvmbox.tools.bench import page
-
-        page.check(page_path, page.read(page_path))
-
-
-def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: str | None) -> None:
-    """Draw the picture of `drawn`, and fill the page from `results`."""
-    if plot_path is not None:
-        from kvmbox.tools.bench.plot import draw
-
-        draw(drawn, plot_path)
-    if page_path is not None:
-        from kvmbox.tools.bench import page
-
-        page.fill(page_path, results)
-
-
-def _read(path: str) -> Results:
-    from kvmbox.tools.bench.results import load
-
-    return load(path)
-
-
 def _load(
     path: str, only: Sequence[str], markdown: bool, plot_path: str | None, page_path: str | None
 ) -> int:
-    results = _read(path)
+    from kvmbox.tools.bench.results import load
+
+    results = load(path)
     shown = results.narrowed(only)
-    _check(plot_path, page_path)
-    _show(shown, markdown, each_row=bool(only))
-    _keep(shown, plot_path, results, page_path)
+    check_output(plot_path, page_path)
+    show_results(shown, markdown, each_row=bool(only))
+    keep_output(shown, plot_path, results, page_path)
     return 0
 
 
@@ -335,15 +209,16 @@ def _replay(rounds: int | None, divide: int | None, markdown: bool) -> int:
     from kvmbox.tools.bench.replayed import replay
 
     allow_enough()
-    _print_tables(replay(rounds, divide), markdown)
+    print_tables(replay(rounds, divide), markdown)
     return 0
 
 
 def _compare(paths: tuple[str, str], markdown: bool) -> int:
     from kvmbox.tools.bench.compare import summary, table
+    from kvmbox.tools.bench.results import load
 
-    old, new = map(_read, paths)
-    _print_tables([table(old, new)], markdown)
+    old, new = map(load, paths)
+    print_tables([table(old, new)], markdown)
     for line in summary(old, new):
         click.echo(line)
     return 0

@@ -20,10 +20,7 @@ _UNBOOTABLE = 4
 
 @click.command("inspect", short_help="show what an image is, and how it boots")
 @click.argument("image")
-@takes(
-    as_in_run("memory", help="The guest memory that the image must fit into."),
-    JSON,
-)
+@takes(as_in_run("memory", help="The guest memory that the image must fit into."), JSON)
 def command(image: str, memory: int, json_path: str | None) -> int:
     """Show what IMAGE is, and every way in which 'kvmbox run' could boot it.
 

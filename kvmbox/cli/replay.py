@@ -51,12 +51,7 @@ class _DumpCommand(click.Command):
     JSON,
 )
 def command(
-    file: str,
-    until: str | None,
-    device: str | None,
-    dump: str | None,
-    sandbox: str,
-    json_path: str | None,
+    file: str, until: str | None, device: str | None, dump: str | None, sandbox: str, json_path: str | None
 ) -> int:
     """Replay FILE, a recording of 'kvmbox run --record FILE', and compare the replies.
 

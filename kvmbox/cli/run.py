@@ -44,13 +44,7 @@ def _complete_fault(
     return complete_fault(context, parameter, incomplete)
 
 
-@click.command(
-    "run",
-    cls=SectionedCommand,
-    short_help="boot a guest",
-    sections=SECTIONS,
-    examples=EXAMPLES,
-)
+@click.command("run", cls=SectionedCommand, short_help="boot a guest", sections=SECTIONS, examples=EXAMPLES)
 @click.argument("guest", required=False, shell_complete=_complete_guest)
 @takes(*SECTIONS, defaults=False, completions={"inject": _complete_fault})
 def command(**options: Any) -> int:

@@ -20,11 +20,7 @@ class SectionedCommand(click.Command):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        sections: Sequence[Section],
-        examples: Sequence[tuple[str, str]] = (),
-        **kwargs: Any,
+        self, *args: Any, sections: Sequence[Section], examples: Sequence[tuple[str, str]] = (), **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.sections: Final = [section for section in sections if section.title != OTHER]

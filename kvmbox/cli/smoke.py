@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kvmbox.cli.messages import say
 from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.sections import SectionedCommand
+from kvmbox.cli.smoke_history import history_of, remember
+from kvmbox.cli.smoke_session import run_tests
 from kvmbox.cli.values import is_typed
 from kvmbox.errors import KvmError, UsageError
-from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FILE, FLAG, REPEATED, Option, Section
 
 if TYPE_CHECKING:
-    from kvmbox.tools.smoke.executor import Executor
+    from collections.abc import Mapping, Sequence
+
     from kvmbox.tools.smoke.history import History
     from kvmbox.tools.smoke.model import Test
     from kvmbox.tools.smoke.reporter import Plan
-    from kvmbox.tools.smoke.summary import Summary
 
 MOST_JOBS: Final = 1024
 AUTO: Final = "auto"
@@ -128,7 +124,7 @@ def command(suites: tuple[str, ...], **options: Any) -> int:
 
     _refuse(suites, options)
     collected = collect(suites, convention=options["convention"])
-    history, history_file = _history(options["history_path"], suites)
+    history, history_file = history_of(options["history_path"], suites)
     plan = _plan(collected.tests, options, history)
     if options["list_only"]:
         for test in plan.tests:
@@ -137,8 +133,8 @@ def command(suites: tuple[str, ...], **options: Any) -> int:
     if options["dask"] is None:
         host.check_kvm()
     allow_enough()
-    summary = _run(plan, options, history, (collected.files, history_file))
-    _remember(history_file, options["history_path"], history, summary)
+    summary = run_tests(plan, options, history, (collected.files, history_file))
+    remember(history_file, options["history_path"], history, summary)
     return summary.status
 
 
@@ -177,41 +173,6 @@ def _plan(found: Sequence[Test], options: Mapping[str, Any], history: History) -
     return Plan(tuple(tests), options["repeat"], options["jobs"], shard, len(found) - len(tests))
 
 
-def _run(
-    plan: Plan, options: Mapping[str, Any], history: History, files: tuple[Sequence[str], str | None]
-) -> Summary:
-    """Run the tests, and write the reports. `files` were read, and is to keep the history."""
-    from kvmbox.cli.smoke_reports import REPORTS, ReportContext, open_reporters
-    from kvmbox.tools.smoke.artefacts import Artefacts
-    from kvmbox.tools.smoke.engine import Engine
-    from kvmbox.tools.smoke.progress import Progress
-
-    timeout, logs, record, core = (options[name] for name in ("timeout", "logs", "record", "core"))
-    runner, skip = _executor(options["jobs"], options["dask"])
-    # From here on a signal is answered in order: every report is complete, whenever it comes.
-    early_signals.raising = False
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
-    reports = {flag: options[name] for flag, name in REPORTS.items()}
-    with ExitStack() as stack:
-        with runner as executor:
-            plan = plan.replaced(slots=executor.slots)
-            context = ReportContext(options["plain"], options["quiet"], timeout, plan.tests, history.verdicts)
-            summary = Engine(
-                Progress(plan.tests, repeat=plan.repeat, fail_fast=options["fail_fast"], skip=skip),
-                executor,
-                open_reporters(stack, reports, *files, context),
-                plan=plan,
-                timeout=timeout,
-                artefacts=None if logs is None else Artefacts(logs, record=record, core=core),
-                interrupted=lambda: bool(early_signals.received),
-                durations=history.seconds,
-            ).run()
-        # The reports have told the status: a signal that comes now does not change it.
-        early_signals.answered = True
-    return summary
-
-
 def _note(test: Test) -> str:
     """What --list says behind a test's name. A list needs no /dev/kvm."""
     from kvmbox.tools.smoke import host
@@ -221,60 +182,3 @@ def _note(test: Test) -> str:
     except KvmError as error:
         return f"  (needs {', '.join(test.needs)}: {error})"
     return f"  (skipped: {reason})" if reason else ""
-
-
-def _executor(jobs: int, dask: str | None) -> tuple[Executor, Callable[[Test], str | None]]:
-    """What boots, this machine or the workers of a Dask scheduler; and why a test is skipped there."""
-    from kvmbox.tools.smoke.host import why_skipped
-
-    if dask is None:
-        from kvmbox.tools.smoke.local import LocalExecutor
-        from kvmbox.tools.smoke.starts import ForkingExecutor
-
-        return ForkingExecutor(LocalExecutor(jobs)), why_skipped
-    import logging
-
-    from kvmbox.tools.smoke.dask_executor import connect
-
-    logging.disable()  # Dask logs at length what an error here says in a line
-    remote = connect(dask)
-
-    def skip(test: Test) -> str | None:
-        if test.start is not None:
-            return "--dask does not fork tests from a start"  # a snapshot is bound to the host it was made on
-        return why_skipped(test, hardware=lambda: remote.has_hardware_virtualization)
-
-    return remote, skip
-
-
-def _history(path: str | None, suites: Sequence[str]) -> tuple[History, str | None]:
-    """The history, and the file that is to keep it, or None."""
-    from kvmbox.tools.smoke.history import History
-    from kvmbox.tools.smoke.outputs import default_history_path, read_history
-
-    if path == "none":
-        return History(), None
-    if path is not None:
-        return read_history(path), path
-    found = default_history_path(suites, os.environ)
-    if found is None:
-        return History(), None
-    try:
-        return read_history(found), found
-    except UsageError as error:  # nobody has asked for it: it must not be in the way
-        say(f"kvmbox: note: {error}: it is made anew")
-        return History(), found
-
-
-def _remember(file: str | None, asked_for: str | None, history: History, summary: Summary) -> None:
-    from kvmbox.errors import HostOutputError
-    from kvmbox.tools.smoke.outputs import write_history
-
-    if file is None:
-        return
-    try:
-        write_history(file, history.with_results(summary.results))
-    except OSError as error:
-        if asked_for is not None:
-            raise HostOutputError(f"cannot write --history '{file}': {error.strerror}") from error
-        say(f"kvmbox: note: cannot keep the history in '{file}': {error.strerror}")

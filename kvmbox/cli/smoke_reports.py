@@ -6,8 +6,6 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
@@ -21,6 +19,9 @@ from kvmbox.host import early_signals
 from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import ExitStack
+
     from kvmbox.tools.smoke.model import Test, Verdict
     from kvmbox.tools.smoke.reporter import Reporter
 
@@ -51,6 +52,7 @@ def open_reporters(
 ) -> list[Reporter]:
     """Every reporter that is asked for, its file open; `stack` closes them."""
     from kvmbox.host.distinct import refuse_shared
+    from kvmbox.tools.smoke.artefacts import command_of
     from kvmbox.tools.smoke.outputs import STDOUT, ReportFile
     from kvmbox.tools.smoke.report_github import GithubReporter, harmless, without_commands
     from kvmbox.tools.smoke.reports import for_programs
@@ -74,11 +76,11 @@ def open_reporters(
         return file.write
 
     if in_actions and on_stdout and not _is_file(sys.stdout):
-        import secrets
-
         # A report has what guests print, and the runner reads this stdout.
-        stack.enter_context(without_commands(_print, secrets.token_hex(16)))
-    make = for_programs({"schema": SCHEMA, "kvmbox": __version__}, _again(context.timeout), context.before)
+        stack.enter_context(without_commands(_print))
+    make = for_programs(
+        {"schema": SCHEMA, "kvmbox": __version__}, command_of(context.timeout), context.before
+    )
     found = [make[option](writer(option, path)) for option, path in wanted]
     if page:
         file = ReportFile("GITHUB_STEP_SUMMARY", page, append=True)
@@ -97,22 +99,15 @@ def open_reporters(
 
 
 def _for_people(write: Callable[[str], None], context: ReportContext, *, live: bool) -> Reporter:
+    from kvmbox.tools.smoke.artefacts import command_of
     from kvmbox.tools.smoke.report_plain import PlainReporter
 
-    command_of, quiet = _again(context.timeout), context.quiet
+    again, quiet = command_of(context.timeout), context.quiet
     if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and has_rich():
         from kvmbox.tools.smoke.report_live import LiveReporter, make_console
 
-        return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
-    return PlainReporter(write, again=command_of, quiet=quiet)
-
-
-def _again(timeout: float | None) -> Callable[[Test], str]:
-    """The command that boots a test alone."""
-    from kvmbox.tools.smoke.artefacts import again
-    from kvmbox.tools.smoke.verdict import boot_of
-
-    return lambda test: again(boot_of(test, timeout=timeout))
+        return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=again, quiet=quiet)
+    return PlainReporter(write, again=again, quiet=quiet)
 
 
 def _is_file(stream: TextIO) -> bool:

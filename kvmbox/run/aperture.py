@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from kvmbox.devices.model import Effect
     from kvmbox.remote.follow_up import Application, FollowUp
     from kvmbox.run.boot import Boot
-    from kvmbox.run.builder import Devices
     from kvmbox.run.loop import MainLoop
+    from kvmbox.run.run_devices import Devices
     from kvmbox.run.standstill import Standstill
     from kvmbox.run.watch import Watch
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
-    from kvmbox.run.builder import GuestVm
     from kvmbox.run.coalescing import CoalescedRing
+    from kvmbox.run.guest_vm import GuestVm
     from kvmbox.run.vcpu import VcpuThread
 
 

@@ -51,7 +51,9 @@ class LateWrites:
     `slice_over`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
+        """With `exact`, all writes exit. What the devices say is noted: a snapshot has to know it."""
+        self._exact = exact
         self._ports: list[_Port] = []
         self._allowed: dict[int, int] = {}  # by port that always exits: whether its writes might be late
         self._lock = threading.Lock()  # taken last: a thread with it takes no other
@@ -62,13 +64,11 @@ class LateWrites:
         """Watch a port. The result hears whether writes to it may be late: see `model.LateWrites`. Any thread
         may call it, under the lock of the device's channel.
         """
+        if self._exact:
+            return lambda allowed: self._allowed.update({port: allowed})
         watched = _Port(port)
         self._ports.append(watched)
         return lambda allowed: self._allow(watched, allowed)
-
-    def note(self, port: int) -> Callable[[int], None]:
-        """As `add` for a port whose writes all exit: a snapshot has to know what the device has said."""
-        return lambda allowed: self._allowed.update({port: allowed})
 
     def attach(self, vm: Vm, ring: CoalescedRing | None, forbidden: Collection[int] = ()) -> None:
         """A virtual machine was built, with its ring, or with none where every write exits. Its devices are

@@ -19,12 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.errors import DeviceProcessError, KvmboxError
-from kvmbox.host.clock import GuestClock
-from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.remote.survival import LossPolicy
 from kvmbox.run.boot import Boot
-from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.ends import Ends
 from kvmbox.run.inputs import Inputs
 from kvmbox.run.kinds import loop_kind
@@ -36,7 +33,9 @@ from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
+    from kvmbox.host.clock import GuestClock
     from kvmbox.host.console import Console
+    from kvmbox.host.signals import Wakeup
     from kvmbox.host.starvation import Starvation
     from kvmbox.judge import Judge
     from kvmbox.kvm.vcpu import Vcpu
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     from kvmbox.run.caller import Caller
     from kvmbox.run.coalescing import CoalescedRing
     from kvmbox.run.config import RunConfig
+    from kvmbox.run.guest_vm import GuestVm
+    from kvmbox.run.run_devices import Devices
     from kvmbox.run.settling import Settling
     from kvmbox.run.vcpu_loop import ExitFilter
 

@@ -13,18 +13,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, Self
 
 from kvmbox.boot import bundled
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
-from kvmbox.host.serial import (
-    KeyboardSpec,
-    SerialSpec,
-    console_of,
-    parse_debugcon,
-    serial_plan,
-)
+from kvmbox.host.serial import KeyboardSpec, SerialSpec, console_of, parse_debugcon, serial_plan
 from kvmbox.host.typed import Typed, slice_of
 from kvmbox.judge import Judge
 from kvmbox.outcome import INTERRUPTED, Outcome
@@ -32,13 +25,12 @@ from kvmbox.run.by_name import load
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
 from kvmbox.run.options import taken
-from kvmbox.run.result import RunResult
 from kvmbox.run.run import run
-from kvmbox.run.timeline import Timeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
+    from collections.abc import Callable
     from inspect import Signature
     from types import TracebackType
     from typing import Unpack
@@ -47,7 +39,9 @@ if TYPE_CHECKING:
     from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
     from kvmbox.run.hands import Mouse
     from kvmbox.run.requests import Requests
+    from kvmbox.run.result import RunResult
     from kvmbox.run.text_screen import TextScreen
+    from kvmbox.run.timeline import Timeline
 
 _ErrorClass = type[BaseException]  # within Machine, `type` is a method
 

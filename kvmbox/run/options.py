@@ -15,18 +15,7 @@ from typing import Any, Final
 from kvmbox import layout
 from kvmbox.errors import UsageError
 from kvmbox.run import choices, values
-from kvmbox.run.option import (
-    COMMAND,
-    FILE,
-    FLAG,
-    IMAGE,
-    READ,
-    REPEATED,
-    SUITE,
-    WRITTEN,
-    Option,
-    Section,
-)
+from kvmbox.run.option import COMMAND, FILE, FLAG, IMAGE, READ, REPEATED, SUITE, WRITTEN, Option, Section
 
 # The formatter would give each cell a line of its own.
 # fmt: off

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
     from kvmbox.boot.plan import BootPlan
     from kvmbox.host.console import Console
-    from kvmbox.run.builder import Devices, SavedState
+    from kvmbox.run.guest_vm import SavedState
+    from kvmbox.run.run_devices import Devices
 
 
 class Origin:

@@ -53,12 +53,12 @@ if TYPE_CHECKING:
     from kvmbox.memory import GuestMemory
     from kvmbox.outcome import Outcome
     from kvmbox.run.boot_source import BootSource
-    from kvmbox.run.builder import Devices, Shims
     from kvmbox.run.caller import Caller
     from kvmbox.run.choices import PciChoice
     from kvmbox.run.config import RunConfig
     from kvmbox.run.loop import LossPolicyOf, MainLoop
     from kvmbox.run.result import Draft
+    from kvmbox.run.run_devices import Devices, Shims
 
 
 PERHAPS_FULL: Final = "the disk may be full: make room, or name a file elsewhere"
@@ -101,12 +101,7 @@ class Opening:
     """A run before it has a machine. `board` may be changed, and each slot filled once."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        caller: Caller,
-        judge: Judge,
-        source: BootSource,
-        say: Callable[[str], None],
+        self, config: RunConfig, caller: Caller, judge: Judge, source: BootSource, say: Callable[[str], None]
     ) -> None:
         self.config = config
         self.caller = caller
@@ -128,7 +123,7 @@ class Opening:
         self.speak = say
         """What tells the person a line. It may be replaced by something that calls it."""
         self.exact = False
-        """Whether each write that prints must exit: see `builder.Devices`."""
+        """Whether each write that prints must exit: see `run_devices.Devices`."""
         self.pci: PciChoice = DEFAULT_PCI
         """Whether there is a PCI bus: what --pci says."""
         self.tap: Tap | None = None

@@ -26,8 +26,8 @@ from kvmbox.run.text_memory import is_unused
 
 if TYPE_CHECKING:
     from kvmbox.run.aperture import Aperture
-    from kvmbox.run.builder import Devices
     from kvmbox.run.loop import MainLoop
+    from kvmbox.run.run_devices import Devices
 
 DISK: Final = "disk"
 SCREEN: Final = "screen"

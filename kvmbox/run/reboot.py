@@ -11,13 +11,14 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import Outcome
 from kvmbox.run.boot_source import BootSource
-from kvmbox.run.builder import Devices, GuestVm
+from kvmbox.run.guest_vm import GuestVm
+from kvmbox.run.run_devices import Devices
 from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.judge import Judge
-    from kvmbox.run.builder import SavedState
+    from kvmbox.run.guest_vm import SavedState
     from kvmbox.run.loop import MainLoop
     from kvmbox.run.origin import Origin
 

@@ -18,7 +18,7 @@ from kvmbox.kvm.wakeups import MASKED
 if TYPE_CHECKING:
     from kvmbox.kvm.vcpu import Vcpu
     from kvmbox.run.boot import Boot
-    from kvmbox.run.builder import Devices
+    from kvmbox.run.run_devices import Devices
 
 LVT_TIMER: Final = 0x320
 """Offset of the register in the local APIC's page."""

@@ -9,9 +9,9 @@ from kvmbox.choice import describe
 from kvmbox.host.console import Console
 from kvmbox.jail import layers
 from kvmbox.remote.pool import DevicePool
-from kvmbox.run.builder import Devices
 from kvmbox.run.loop import MainLoop
 from kvmbox.run.routes import port_access
+from kvmbox.run.run_devices import Devices
 from kvmbox.run.timeline import Timeline
 from kvmbox.stand_ins import Value
 
@@ -91,15 +91,11 @@ class RunStats(Value):
 
 
 def collect(
-    devices: Devices,
-    main_loop: MainLoop,
-    console: Console,
-    timeline: Timeline,
-    pool: DevicePool,
-    facts: Mapping[str, Any],
+    devices: Devices, main_loop: MainLoop, console: Console, timeline: Timeline, facts: Mapping[str, Any]
 ) -> RunStats:
     """Collect all numbers at the end of a run, before anything is closed. `facts` are those of its parts."""
     totals = main_loop.totals
+    pool = devices.pool
     first = console.first_byte_at
     return RunStats(
         format=totals.format,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.run.builder import Devices
+    from kvmbox.run.run_devices import Devices
 
 MAX_STEPS: Final = 256
 """More deadlines than the transmit FIFOs and time-outs of all UARTs can have."""

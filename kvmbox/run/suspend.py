@@ -29,7 +29,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.remote.channel import Channel
-    from kvmbox.run.builder import Devices
+    from kvmbox.run.run_devices import Devices
 
 _FACS_ALIGNMENT: Final = 64  # 5.2.10
 _WAKING_VECTOR: Final = 12  # offset in the FACS
@@ -46,10 +46,7 @@ class Suspension(Value):
 
 
 def sleep_until_woken(
-    suspension: Suspension,
-    devices: Devices,
-    judge: Judge,
-    sleep: Callable[[Callable[[], bool]], bool],
+    suspension: Suspension, devices: Devices, judge: Judge, sleep: Callable[[Callable[[], bool]], bool]
 ) -> bool:
     """Sleep. Return whether the machine was woken; otherwise the outcome is decided.
 

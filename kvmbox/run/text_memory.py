@@ -11,7 +11,7 @@ from kvmbox.remote.channel import Channel
 from kvmbox.remote.pool import DevicePool
 
 if TYPE_CHECKING:
-    from kvmbox.run.builder import Devices
+    from kvmbox.run.run_devices import Devices
 
 UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN_SIZE // 2))
 """The memory of a guest that does not use it, and as the built-in BIOS leaves it."""

@@ -33,14 +33,7 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.outcome import Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
-from kvmbox.run.routes import (
-    MMIO_KIND_BITS,
-    MMIO_KIND_MASK,
-    Routes,
-    known_value,
-    memory_access,
-    port_access,
-)
+from kvmbox.run.routes import MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, known_value, memory_access, port_access
 from kvmbox.run.vcpu_state import OBSERVE, Access, Attention, VcpuControl
 from kvmbox.stand_ins import Enum
 

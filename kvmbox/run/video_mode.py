@@ -12,7 +12,7 @@ from kvmbox.run.text_memory import place_of
 
 if TYPE_CHECKING:
     from kvmbox.firmware.video_modes import VideoMode
-    from kvmbox.run.builder import Devices
+    from kvmbox.run.run_devices import Devices
 
 
 def set_mode(devices: Devices, mode: VideoMode) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kvmbox.host.timers import DeadlineTimer
     from kvmbox.judge import Judge
     from kvmbox.run.boot import Boot
-    from kvmbox.run.builder import Devices
+    from kvmbox.run.run_devices import Devices
     from kvmbox.run.sound_sleep import SoundSleep
     from kvmbox.run.standstill import Standstill
     from kvmbox.run.vcpu import VcpuThread
@@ -39,12 +39,7 @@ class Watch:
     """The checks of one run. Belongs to the main thread."""
 
     def __init__(
-        self,
-        devices: Devices,
-        console: Console,
-        timers: DeadlineTimer,
-        judge: Judge,
-        standstill: Standstill,
+        self, devices: Devices, console: Console, timers: DeadlineTimer, judge: Judge, standstill: Standstill
     ) -> None:
         self._devices = devices
         self._console = console

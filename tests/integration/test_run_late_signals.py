@@ -24,7 +24,7 @@ GUEST = say(b"Hello\n") + debug_exit(3) + IDLE
 STAGES = (
     "kvmbox.outcome:Decision.decide+",
     "kvmbox.run.loop:MainLoop.run_until_reset+",
-    "kvmbox.run.builder:GuestVm.close",
+    "kvmbox.run.guest_vm:GuestVm.close",
     "kvmbox.host.console:Console.finish",
     "kvmbox.host.console:Console.finish+",
     "kvmbox.parts.record.recorder:Recorder.finish",

@@ -22,7 +22,7 @@ from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import HostFacts, Times
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.parts.snapshot.restore import SnapshotOrigin
-from kvmbox.run.builder import GuestVm
+from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.processors import Processors
 from tests.support.patience import patience
 

@@ -31,7 +31,7 @@ from kvmbox.run.vcpu import VcpuThread, ended_it
 
 if TYPE_CHECKING:
     from kvmbox.run.boot import Boot
-    from kvmbox.run.builder import GuestVm
+    from kvmbox.run.guest_vm import GuestVm
     from kvmbox.run.result import Draft
     from kvmbox.symbol_file import SymbolFile
 

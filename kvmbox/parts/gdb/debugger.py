@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from kvmbox.kvm.system import Kvm
     from kvmbox.kvm.vcpu import Vcpu
     from kvmbox.run.boot import Boot
-    from kvmbox.run.builder import GuestVm
+    from kvmbox.run.guest_vm import GuestVm
     from kvmbox.run.vcpu import VcpuThread
     from kvmbox.symbol_file import SymbolFile
 

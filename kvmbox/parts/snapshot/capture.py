@@ -40,7 +40,8 @@ from kvmbox.parts.snapshot.file import write_snapshot
 from kvmbox.parts.snapshot.snapshots import Request
 from kvmbox.remote.device_state import take_state
 from kvmbox.remote.on_demand import NoProcess
-from kvmbox.run.builder import Devices, GuestVm
+from kvmbox.run.guest_vm import GuestVm
+from kvmbox.run.run_devices import Devices
 
 if TYPE_CHECKING:
     from kvmbox.boot.files import HostFiles

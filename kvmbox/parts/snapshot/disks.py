@@ -26,7 +26,7 @@ from kvmbox.remote.window import WindowState
 if TYPE_CHECKING:
     from kvmbox.host.disks import RunDisk
     from kvmbox.parts.snapshot.file import SnapshotFile
-    from kvmbox.run.builder import Devices
+    from kvmbox.run.run_devices import Devices
 
 _SAME_FILES: Final = "start it with the files as they were, or take a new one"
 

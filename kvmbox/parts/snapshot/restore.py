@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +31,6 @@ from kvmbox.errors import ImageError, KvmError, SnapshotFileError, UsageError
 from kvmbox.firmware.memory_map import ram_ranges
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.difference import difference
-from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import (
     PCI_SECTION,
@@ -45,17 +43,21 @@ from kvmbox.parts.snapshot.description import (
 )
 from kvmbox.parts.snapshot.device_checksum import checksum_of
 from kvmbox.parts.snapshot.disks import give_disks, give_queues, give_windows
-from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.remote.device_state import give_state
 from kvmbox.run.origin import Origin
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from kvmbox.board import DeviceSpec
     from kvmbox.host.console import Console
     from kvmbox.host.mirror import PortLines
     from kvmbox.kvm.system import Kvm
-    from kvmbox.run.builder import Devices, GuestVm
+    from kvmbox.memory import GuestMemory
+    from kvmbox.parts.snapshot.file import SnapshotFile
+    from kvmbox.run.guest_vm import GuestVm
+    from kvmbox.run.run_devices import Devices
 
 TSC_TOLERANCE_PPM: Final = 250
 """How far the rates of two time-stamp counters may be apart: KVM takes such rates for the same

@@ -12,8 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import landlock, layers
@@ -23,11 +22,15 @@ from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.stand_ins import Value
 from kvmbox.tools.audit import payload, stand_in, wire
-from kvmbox.tools.audit.probes import Probe
 from kvmbox.tools.audit.provoke import provoke
 from kvmbox.tools.audit.result import Ended, Result
-from kvmbox.tools.audit.scene import Scene
 from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kvmbox.tools.audit.probes import Probe
+    from kvmbox.tools.audit.scene import Scene
 
 AHEAD: Final = 3
 """How many device processes are made ahead."""

@@ -29,7 +29,7 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.memory import GuestMemory
 from kvmbox.run.boot_source import BootSource
-from kvmbox.run.builder import GuestVm
+from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.machine import Machine
 
 LISTING: Final = """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
@@ -20,7 +20,7 @@ from kvmbox.host.beside import write_beside
 from kvmbox.tools.smoke.command_line import making_of, run_arguments
 from kvmbox.tools.smoke.model import Boot, Judgement, Test, TestResult, Verdict
 from kvmbox.tools.smoke.text import in_seconds, printable_lines
-from kvmbox.tools.smoke.verdict import outranks
+from kvmbox.tools.smoke.verdict import boot_of, outranks
 
 CONSOLE: Final = "console.log"
 REPORT: Final = "report.txt"
@@ -170,3 +170,8 @@ def again(boot: Boot) -> str:
     path = f"{_UNSAFE.sub('_', boot.start.name)}.snap"
     boots = (making_of(boot.start, path), boot.replaced(start=None, snapshot=path))
     return " && ".join(shlex.join(["kvmbox", *run_arguments(one)]) for one in boots)
+
+
+def command_of(timeout: float | None) -> Callable[[Test], str]:
+    """What gives the command that boots a test alone, in a session with this `timeout`."""
+    return lambda test: again(boot_of(test, timeout=timeout))

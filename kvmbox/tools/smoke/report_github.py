@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -44,11 +45,9 @@ def harmless(line: str) -> str:
 
 
 @contextmanager
-def without_commands(write: Callable[[str], None], token: str) -> Iterator[None]:
-    """What is written meanwhile is no workflow command for the runner, whatever a guest has printed.
-
-    `token` ends that, so no guest may guess it.
-    """
+def without_commands(write: Callable[[str], None]) -> Iterator[None]:
+    """What is written meanwhile is no workflow command for the runner, whatever a guest has printed."""
+    token = secrets.token_hex(16)  # it ends that, so no guest may guess it
     write(f"::stop-commands::{token}\n")
     try:
         yield

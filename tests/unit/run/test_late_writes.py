@@ -169,8 +169,8 @@ def test_port_whose_writes_pulse_is_not_coalesced_but_posted(rig: Rig) -> None:
 
 
 def test_what_a_device_says_is_known_where_every_write_exits() -> None:
-    late = LateWrites()
-    hear = late.note(PORT)
+    late = LateWrites(exact=True)
+    hear = late.add(PORT)
     vm: Any = FakeVm()
     late.attach(vm, None)
     hear(PULSES)

@@ -17,10 +17,11 @@ from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNO
 from kvmbox.remote.survival import LossPolicy
 from kvmbox.run import loop as module
 from kvmbox.run.boot import Boot
-from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.caller import Caller
+from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.loop import MainLoop
+from kvmbox.run.run_devices import Devices
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.suspend import Suspension
 from kvmbox.run.vcpu_loop import ExitAction

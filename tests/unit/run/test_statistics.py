@@ -45,6 +45,19 @@ def gathered(*loops: Any) -> RunStats:
                 }
             ),
             clock=SimpleNamespace(now=lambda: 1_500_000_000, stalls=2, stalled=540_000_000),
+            pool=SimpleNamespace(
+                design=Design(ipc="shm"),
+                spawner=SimpleNamespace(missing={"net-namespace": "not allowed"}),
+                spin=SimpleNamespace(granted=3, revoked=1),
+                members={
+                    "uart": SimpleNamespace(device_type="uart", layers=layers.REQUIRED),
+                    "pm": SimpleNamespace(device_type="pm", layers=layers.REQUIRED),
+                    "hpet": SimpleNamespace(device_type="hpet", layers=0),
+                },
+                starts=SimpleNamespace(
+                    names=["pm", "hpet"], made={"pm": Start(at=9_000_000, took=4_000_000, failed=False)}
+                ),
+            ),
         ),
         "main_loop": SimpleNamespace(
             totals=totals,
@@ -60,19 +73,6 @@ def gathered(*loops: Any) -> RunStats:
             shown_for_another={"COM1": 2, "debugcon": 0},
         ),
         "timeline": SimpleNamespace(started=5_000_000, stages={"closed": 9}),
-        "pool": SimpleNamespace(
-            design=Design(ipc="shm"),
-            spawner=SimpleNamespace(missing={"net-namespace": "not allowed"}),
-            spin=SimpleNamespace(granted=3, revoked=1),
-            members={
-                "uart": SimpleNamespace(device_type="uart", layers=layers.REQUIRED),
-                "pm": SimpleNamespace(device_type="pm", layers=layers.REQUIRED),
-                "hpet": SimpleNamespace(device_type="hpet", layers=0),
-            },
-            starts=SimpleNamespace(
-                names=["pm", "hpet"], made={"pm": Start(at=9_000_000, took=4_000_000, failed=False)}
-            ),
-        ),
     }
     return collect(**parts, facts=FACTS)
 

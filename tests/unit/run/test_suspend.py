@@ -17,7 +17,7 @@ from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.judge import Judge
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, Outcome
-from kvmbox.run.builder import Devices
+from kvmbox.run.run_devices import Devices
 from kvmbox.run.suspend import Suspension, report_wake_up, sleep_until_woken, waking_plan, waking_vector
 from kvmbox.wire import protocol
 

@@ -353,13 +353,15 @@ def test_report_on_stdout_is_between_marks_that_stop_commands() -> None:
     parts: list[str] = []
 
     def report() -> None:
-        with without_commands(parts.append, "token"):
+        with without_commands(parts.append):
             parts.append("::add-mask::x\n")
             raise HostOutputError("disk full")
 
     with pytest.raises(HostOutputError):
         report()
-    assert parts == ["::stop-commands::token\n", "::add-mask::x\n", "::token::\n"]
+    token = parts[0].removeprefix("::stop-commands::").strip()
+    assert len(bytes.fromhex(token)) == 16  # no guest guesses it
+    assert parts[1:] == ["::add-mask::x\n", f"::{token}::\n"]
 
 
 # --- Lines for people ------------------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""What a run has before there is a machine: its parts, its image, and its processes, which were asked for.
+
+The spawner is started first, because it must not inherit anything. Device processes start while the VMM
+builds the machine (`assembly`).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from kvmbox.remote import prestart
+from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.transports import TRANSPORTS
+from kvmbox.run.boot_source import BootSource
+from kvmbox.run.designs import design_here
+from kvmbox.run.part import Opening
+from kvmbox.run.parts import Parts, origin_of
+from kvmbox.run.run_board import board_of, refuse_conflicts
+from kvmbox.sandbox.seccomp import device_filter
+from kvmbox.stand_ins import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvmbox.boot.files import HostFiles
+    from kvmbox.firmware.fw_cfg import FwCfgItem
+    from kvmbox.host.placement import Placement
+    from kvmbox.judge import Judge
+    from kvmbox.run.caller import Caller
+    from kvmbox.run.config import RunConfig
+    from kvmbox.run.origin import Origin
+    from kvmbox.run.timeline import Timeline
+
+
+class Prepared(Value):
+    """A run whose machine can be built."""
+
+    opening: Opening
+    parts: Parts
+    origin: Origin
+    files: HostFiles
+    pool: DevicePool
+    placement: Placement
+
+
+def prepare(
+    config: RunConfig,
+    caller: Caller,
+    judge: Judge,
+    say: Callable[[str], None],
+    ready_by: int | None,
+    timeline: Timeline,
+    cleanup: ExitStack,
+) -> Prepared:
+    """Start the spawner, read the image, open what parts need, and ask for the device processes."""
+    parts, origin = Parts(config), origin_of(config)
+    files = origin.files()
+    items: tuple[FwCfgItem, ...] = ()
+    with origin.blamed():
+        if config.fw_cfg:
+            from kvmbox.run.fw_cfg_files import read_files
+
+            items = read_files(config, files, say)
+        board_of(config, fw_cfg=items)  # what contradicts itself is refused before anything starts
+    placement = prestart.OWN.place(config.pin, config.cpus)
+    cleanup.callback(placement.close)
+    design = design_here(config.design, config.require, placement, say)
+    pool = DevicePool(design)
+    cleanup.callback(pool.close)
+    pool.ready_by = ready_by
+    with origin.blamed():
+        source = BootSource.read(config, files)  # it tells which devices there are
+        opening = Opening(config, caller, judge, source, say)
+        parts.equip(opening, cleanup)
+        opening.complete(
+            board_of(config, bios=source.has_bios, drives=opening.drives, fw_cfg=(*source.fw_cfg, *items))
+        )
+        refuse_conflicts(config, opening.board)
+    origin.check_board(opening.board)  # before a part empties a file
+    parts.open(opening)
+    pool.tap = opening.tap
+    timeline.mark("spawner started")
+    transport = TRANSPORTS[design.ipc]
+    pool.launch(
+        opening.board,
+        device_filter(pipes=transport.uses_pipes) if design.filters else b"",
+        cpu=placement.cpu,
+        spare_cpus=placement.spares,
+        may_spin=transport.spins and placement.has_room_to_spin,
+        require=config.require,
+        on_demand=True,
+    )
+    timeline.mark("device processes asked for")
+    return Prepared(opening, parts, origin, files, pool, placement)
