@@ -7,11 +7,12 @@ devices use the same board. `board_extras` has what only some machines have.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from kvmbox import layout
 from kvmbox.devices import stopping
-from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
+from kvmbox.firmware.fw_cfg import FwCfgContent, FwCfgItem, content_of, machine_items
 from kvmbox.stand_ins import Value
 
 TYPE_CHECKING = False
@@ -402,11 +403,20 @@ def by_type(board: Sequence[DeviceSpec], *, per_device: bool = False) -> dict[st
 
 def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     """The devices of a PC, in the order of their types, but for those of `board_extras.whole_board`."""
-    board = [
-        _serial_port(name, pace=options.uart_pace) for name in SERIAL_PORTS if name in options.serial_ports
-    ]
-    board += [_pit(), rtc(options.rtc_base, options.memory_size), _i8042()]
-    board.append(
+    first, middle, last = _chips(options.serial_ports, options.uart_pace, options.debug_exit_port)
+    return [*first, rtc(options.rtc_base, options.memory_size), *middle, _fw_cfg(options), *last]
+
+
+@lru_cache(maxsize=4)
+def _chips(
+    serial_ports: tuple[str, ...], uart_pace: bool, debug_exit_port: int | None
+) -> tuple[tuple[DeviceSpec, ...], ...]:
+    """What is before the RTC, between RTC and fw_cfg, and behind that. Kept: a run asks twice, and warm boots
+    have it from their template.
+    """
+    first = [_serial_port(name, pace=uart_pace) for name in SERIAL_PORTS if name in serial_ports]
+    middle = [
+        _i8042(),
         DeviceSpec(
             "debugcon",
             "debug",
@@ -414,46 +424,25 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             ports=tuple(AddressRange(port, 1) for port in layout.DEBUGCON_PORTS),
             grants=(Output("debugcon"),),
             coalesced=layout.DEBUGCON_PORTS,
-        )
-    )
-    board.append(_post())
-    if options.debug_exit_port is not None:
-        board.append(_debug_exit("debug-exit", options.debug_exit_port))
-        # The user's port wins: it may be this one, or beside it.
-        if abs(options.debug_exit_port - layout.EXTRA_DEBUG_EXIT_PORT) >= layout.DEBUG_EXIT_PORT_COUNT:
-            board.append(_debug_exit("debug-exit-501", layout.EXTRA_DEBUG_EXIT_PORT))
-    board.append(
-        DeviceSpec(
-            "shutdown",
-            "debug",
-            "shutdown_port",
-            ports=(AddressRange(layout.SHUTDOWN_PORT, 1),),
-            grants=(StopClean((WrittenByte(0, stopping.SHUTDOWN[-1]),)),),
-        )
-    )
-    board += [_power_management(), _power_off_ports(), _hpet()]
-    board.append(
-        DeviceSpec(
-            "pvpanic",
-            "debug",
-            "pvpanic",
-            ports=(AddressRange(layout.PVPANIC_PORT, 1),),
-            grants=(StopPanic(),),
-        )
-    )
-    board.append(
-        DeviceSpec(
-            "reset-control",
-            "debug",
-            "reset_control",
-            # All four, because a wide access to the first one is none to the second one.
-            ports=(AddressRange(layout.PCI_ADDRESS_PORT, 4),),
-            grants=(Reset(),),
-            natural_sizes=frozenset({2, 4}),
-        )
-    )
-    board += [_fw_cfg(options), _vga(), _vbe()]
-    return board
+        ),
+        _post(),
+    ]
+    if debug_exit_port is not None:
+        exits = {"debug-exit": debug_exit_port, "debug-exit-501": layout.EXTRA_DEBUG_EXIT_PORT}
+        # The user's port wins: it may be the extra one, or beside it.
+        if abs(debug_exit_port - layout.EXTRA_DEBUG_EXIT_PORT) < layout.DEBUG_EXIT_PORT_COUNT:
+            del exits["debug-exit-501"]
+        count = layout.DEBUG_EXIT_PORT_COUNT
+        middle += [_debug(name, "debug_exit", port, StopValue(), count) for name, port in exits.items()]
+    clean = StopClean((WrittenByte(0, stopping.SHUTDOWN[-1]),))
+    middle += [
+        _debug("shutdown", "shutdown_port", layout.SHUTDOWN_PORT, clean),
+        *(_power_management(), _power_off_ports(), _hpet()),
+        _debug("pvpanic", "pvpanic", layout.PVPANIC_PORT, StopPanic()),
+        # All four ports, because a wide access to the first one is none to the second one.
+        _debug("reset-control", "reset_control", layout.PCI_ADDRESS_PORT, Reset(), 4),
+    ]
+    return (*first, _pit()), tuple(middle), (_vga(), _vbe())
 
 
 def _pit() -> DeviceSpec:
@@ -485,19 +474,19 @@ def _i8042() -> DeviceSpec:
     )
 
 
-def _debug_exit(name: str, port: int) -> DeviceSpec:
-    return DeviceSpec(
-        name,
-        "debug",
-        "debug_exit",
-        ports=(AddressRange(port, layout.DEBUG_EXIT_PORT_COUNT),),
-        grants=(StopValue(),),
-        natural_sizes=frozenset({2, 4}),
-    )
+def _debug(name: str, model: str, port: int, grant: Grant, count: int = 1) -> DeviceSpec:
+    """One that makes one thing happen. With several ports it takes wide accesses at once."""
+    sizes = frozenset({2, 4} if count > 1 else ())
+    ports = (AddressRange(port, count),)
+    return DeviceSpec(name, "debug", model, ports=ports, grants=(grant,), natural_sizes=sizes)
 
 
 def _fw_cfg(options: BoardOptions) -> DeviceSpec:
-    content = content_of([*machine_items(options.memory_size, options.cpus), *options.fw_cfg])
+    content = (
+        content_of([*machine_items(options.memory_size, options.cpus), *options.fw_cfg])
+        if options.fw_cfg
+        else _usual_content(options.memory_size, options.cpus)
+    )
     return DeviceSpec(
         "fw_cfg",
         "fwcfg",
@@ -512,6 +501,12 @@ def _fw_cfg(options: BoardOptions) -> DeviceSpec:
         natural_sizes=frozenset({2, 4}),
         on_demand=True,
     )
+
+
+@lru_cache(maxsize=4)
+def _usual_content(memory_size: int, cpus: int) -> FwCfgContent:
+    """What every guest of such a machine is told."""
+    return content_of(machine_items(memory_size, cpus))
 
 
 def _post() -> DeviceSpec:

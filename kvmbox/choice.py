@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from _imp import extension_suffixes  # `importlib.machinery` has them, and takes 0.4 ms to import
+from functools import cache
 from typing import Any, Final, TypeVar
 
 VARIABLE: Final = "KVMBOX_PURE"
@@ -20,9 +21,14 @@ def why_pure() -> str | None:
 
 def why_not_built() -> str | None:
     """Why it cannot be used, whatever the environment says, or None if it can."""
+    return _why_none_of(tuple(EXTENSION_SUFFIXES))
+
+
+@cache
+def _why_none_of(suffixes: tuple[str, ...]) -> str | None:
     for module in ("fast/vmm", "fast/serving"):
         # Not imported: the spawner is started before the modules that they need are loaded.
-        if not any(os.path.exists(f"{_PACKAGE}/{module}{suffix}") for suffix in EXTENSION_SUFFIXES):
+        if not any(os.path.exists(f"{_PACKAGE}/{module}{suffix}") for suffix in suffixes):
             return "it was not built for this Python"
     return None
 

@@ -191,6 +191,18 @@ class GuestMemory:
             length = min(step, offset + size - position)
             pages[position : position + length] = block[:length]
 
+    def zero(self, address: int, size: int) -> None:
+        """Let `size` bytes of RAM at `address` read as zero. Whole pages go back to the host, unread: kernels
+        reserve a heap of many megabytes, which must not cost a page fault for each page.
+        """
+        pages, offset = self._locate(address, size)
+        head = min(size, -address % layout.PAGE_SIZE)
+        tail = (size - head) % layout.PAGE_SIZE
+        if whole := size - head - tail:
+            pages.madvise(mmap.MADV_DONTNEED, offset + head, whole)
+        self.fill(address, head)
+        self.fill(address + size - tail, tail)
+
     def clear(self) -> None:
         """All of RAM reads as zero again, and the host gets its pages back. No VM uses it now."""
         for region in self.regions:

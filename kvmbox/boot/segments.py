@@ -18,7 +18,6 @@ from kvmbox.memory import GuestMemory
 from kvmbox.stand_ins import Value
 
 _LINK_HINT: Final = "link the kernel at 1 MiB or above, e.g. ld -Ttext=0x100000 -z max-page-size=0x1000"
-_ZEROS: Final = bytes(layout.MIB)
 
 
 class LoadSegment(Value):
@@ -75,7 +74,7 @@ def copy_segments(image: GuestImage, segments: Sequence[LoadSegment], memory: Gu
     view = memoryview(image.data)
     for segment in segments:
         memory.write(segment.address, view[segment.offset : segment.offset + segment.file_size])
-        _zero(memory, segment.address + segment.file_size, segment.memory_size - segment.file_size)
+        memory.zero(segment.address + segment.file_size, segment.memory_size - segment.file_size)
 
 
 def _beyond_memory(image: GuestImage, segment: LoadSegment, memory: GuestMemory) -> ImageError:
@@ -96,12 +95,3 @@ def _beyond_memory(image: GuestImage, segment: LoadSegment, memory: GuestMemory)
     return image.error(
         f"{segment} does not fit into {memory.size / layout.MIB:g} MiB of guest memory", hint=hint
     )
-
-
-def _zero(memory: GuestMemory, address: int, size: int) -> None:
-    # Fresh guest memory reads as zero without taking host memory. Reading leaves it so and writing would
-    # not, and kernels reserve a heap of many megabytes in their bss: write only what is not zero yet.
-    for position in range(address, address + size, len(_ZEROS)):
-        length = min(len(_ZEROS), address + size - position)
-        if memory.read(position, length) != _ZEROS[:length]:
-            memory.fill(position, length)

@@ -277,10 +277,8 @@ def _drive(one: Drive) -> bytes:
 def trap_vectors(rom: bytes) -> bytes:
     """A real-mode vector table whose vectors all lead to the ROM. ValueError as of `rom_with`."""
     header = _header(rom)
-    return b"".join(
-        struct.pack("<HH", header.stubs + header.stub_size * vector, ROM_SEGMENT)
-        for vector in range(_VECTORS)
-    )
+    first = ROM_SEGMENT << 16 | header.stubs
+    return struct.pack(f"<{_VECTORS}I", *range(first, first + _VECTORS * header.stub_size, header.stub_size))
 
 
 def service_vectors(rom: bytes) -> bytes:

@@ -33,7 +33,6 @@ REQUIRED_CAPABILITIES: Final = {
 _MSR_PVM_SIGNATURE: Final = 0x4B564D11
 _PVM_SIGNATURE: Final = 0x4D5650
 
-_FIRST_CPUID_GUESS: Final = 128
 _MAX_CPUID_ENTRIES: Final = 4096
 _FIRST_MSR_GUESS: Final = 512
 _MAX_MSR_INDICES: Final = 65536
@@ -156,7 +155,7 @@ class Kvm:
 
     def supported_cpuid(self) -> list[uapi.kvm_cpuid_entry2]:
         """The CPUID leaves that host and KVM can give a guest; hand them to `Vcpu.set_cpuid`."""
-        count = _FIRST_CPUID_GUESS
+        count = uapi.USUAL_CPUID_ENTRIES
         while True:
             leaves = uapi.kvm_cpuid2(count)()
             leaves.nent = count

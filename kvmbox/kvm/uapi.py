@@ -465,6 +465,10 @@ def kvm_signal_mask(size: int) -> type[Any]:
     )
 
 
+USUAL_CPUID_ENTRIES: Final = 128
+"""Enough for the leaves of any CPU known: what has fewer shares this type, since to make one takes time."""
+
+
 @lru_cache(maxsize=8)
 def kvm_cpuid2(count: int) -> type[Any]:
     """The type `struct kvm_cpuid2` with room for `count` entries."""

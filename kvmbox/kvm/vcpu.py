@@ -53,7 +53,7 @@ RESET_RIP: Final = 0xFFF0
 RESET_CS_BASE: Final = 0xFFFF_0000
 """Where a processor begins after a reset (Intel SDM volume 3, table 10-1)."""
 
-_SIGSET_SIZE: Final = 8
+SIGSET_SIZE: Final = 8
 _MOST_CPUID_ENTRIES: Final = 256  # KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h
 _MSRS_AT_ONCE: Final = 255  # MAX_IO_MSRS of arch/x86/kvm/x86.c is 256
 _SYS_TGKILL: Final = 234  # x86-64; glibc has a wrapper from 2.30 only, musl has none
@@ -161,8 +161,8 @@ class Vcpu:
         # Blocked in this thread but for KVM_RUN: whenever a kick arrives, no default action ends the process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK_SIGNAL})
         blocked = sum(1 << number - 1 for number in before - {KICK_SIGNAL})
-        mask = uapi.kvm_signal_mask(_SIGSET_SIZE)(_SIGSET_SIZE)
-        mask.sigset[:] = blocked.to_bytes(_SIGSET_SIZE, "little")
+        mask = uapi.kvm_signal_mask(SIGSET_SIZE)(SIGSET_SIZE)
+        mask.sigset[:] = blocked.to_bytes(SIGSET_SIZE, "little")
         self._set(io.KVM_SET_SIGNAL_MASK, mask)
 
     def unbind_thread(self) -> None:
@@ -306,9 +306,8 @@ class Vcpu:
 
     def set_cpuid(self, entries: Sequence[uapi.kvm_cpuid_entry2]) -> None:
         """What the guest's CPUID instruction answers; before the first `run`."""
-        leaves = uapi.kvm_cpuid2(len(entries))()
-        leaves.nent = len(entries)
-        leaves.entries[:] = list(entries)
+        leaves = uapi.kvm_cpuid2(max(len(entries), uapi.USUAL_CPUID_ENTRIES))(len(entries))
+        leaves.entries[: len(entries)] = list(entries)
         self._set(io.KVM_SET_CPUID2, leaves)
 
     def get_cpuid(self) -> list[uapi.kvm_cpuid_entry2]:

@@ -11,14 +11,15 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from ctypes import byref, c_uint64
+from functools import lru_cache
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 from kvmbox.kvm.abandon import abandon
-from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.kvm.vcpu import SIGSET_SIZE, Vcpu
 from kvmbox.kvm.wiring import PIC_PINS, ioapic_pin_of, pic_pin_of
 
 
@@ -118,11 +119,7 @@ class Vm:
         KVM wires it to the pin of its number at first. Right after `create_irqchip` this takes 10 µs; once
         there are vCPUs, it may take milliseconds.
         """
-        wires = [wire for gsi in range(uapi.KVM_IOAPIC_NUM_PINS) for wire in _wires(gsi)]
-        table = uapi.kvm_irq_routing(len(wires))(len(wires), 0)
-        for entry, (gsi, chip, pin) in zip(table.entries, wires, strict=True):
-            entry.gsi, entry.type = gsi, uapi.KVM_IRQ_ROUTING_IRQCHIP
-            entry.u[0], entry.u[1] = chip, pin
+        table = pc_routing()
         io.kvm_call("wire the interrupt lines", self._descriptor, io.KVM_SET_GSI_ROUTING, byref(table))
 
     def irq_line(self, gsi: int, level: int) -> None:
@@ -224,6 +221,25 @@ class Vm:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def make_usual_types() -> None:
+    """Make what is made with the first virtual machine, and kept: for a process that forks others."""
+    pc_routing()
+    uapi.kvm_cpuid2(uapi.USUAL_CPUID_ENTRIES)
+    uapi.kvm_msrs(1)
+    uapi.kvm_signal_mask(SIGSET_SIZE)
+
+
+@lru_cache(maxsize=1)
+def pc_routing() -> Any:
+    """The kvm_irq_routing of a PC, for all virtual machines: nobody changes it."""
+    wires = [wire for gsi in range(uapi.KVM_IOAPIC_NUM_PINS) for wire in _wires(gsi)]
+    table = uapi.kvm_irq_routing(len(wires))(len(wires), 0)
+    for entry, (gsi, chip, pin) in zip(table.entries, wires, strict=True):
+        entry.gsi, entry.type = gsi, uapi.KVM_IRQ_ROUTING_IRQCHIP
+        entry.u[0], entry.u[1] = chip, pin
+    return table
 
 
 def _wires(gsi: int) -> list[tuple[int, int, int]]:

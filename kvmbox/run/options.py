@@ -10,6 +10,7 @@ snapshot decides. A new option is a row, and the code that obeys it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from kvmbox import layout
@@ -310,9 +311,13 @@ def taken(given: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"Machine() got an unexpected keyword argument '{name}'{_did_you_mean(name)}")
     for name in given:
         _check_need(PARAMETERS[name], given)
-    return {
-        name: option.take(given.get(name, option.parameter_default)) for name, option in PARAMETERS.items()
-    }
+    given = {"rtc_base": PARAMETERS["rtc_base"].default, **given}  # the host's clock goes on
+    return _defaults() | {name: PARAMETERS[name].take(value) for name, value in given.items()}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return {name: option.take(option.parameter_default) for name, option in PARAMETERS.items()}
 
 
 def _check_need(option: Option, given: Mapping[str, Any]) -> None:

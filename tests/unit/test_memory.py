@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +69,26 @@ def test_memory_that_cannot_be_mapped_is_a_start_error_with_a_hint() -> None:
 
 def test_fresh_memory_reads_as_zero(memory: GuestMemory) -> None:
     assert memory.read(0x7C00, 512) == bytes(512)
+
+
+@pytest.mark.parametrize(
+    ("start", "size"), [(0x1000, 0x2000), (0xFF0, 0x2020), (0x1FFF, 2), (0x1010, 0x20), (5, 0)]
+)
+def test_zero_clears_what_it_is_told_and_nothing_else(memory: GuestMemory, start: int, size: int) -> None:
+    memory.fill(0, 0x5000, 0xAA)
+
+    memory.zero(start, size)
+
+    assert memory.read(0, 0x5000) == b"\xaa" * start + bytes(size) + b"\xaa" * (0x5000 - start - size)
+
+
+def test_zero_of_fresh_memory_touches_at_most_the_pages_at_both_ends() -> None:
+    memory = GuestMemory(64 * layout.MIB)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    memory.zero(0x1234, 60 * layout.MIB)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # of 15,360
 
 
 def test_write_then_read_gives_the_bytes_back(memory: GuestMemory) -> None:

@@ -152,6 +152,8 @@ def _boot(order: BootOrder) -> None:
                 screen=None if result.screen is None else result.screen.as_json(),
             )
         )
+        if not (machine.config.design.has_processes or machine.config.parts or machine.config.start):
+            os._exit(0)  # the VM is closed, and all else that is left ends with the process
 
     machine: Machine | None = None
     dialogue: _Dialogue | None = None

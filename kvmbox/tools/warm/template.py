@@ -23,6 +23,9 @@ from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
 from kvmbox.jail.title import ProcessTitle
+from kvmbox.kvm.vm import make_usual_types
+from kvmbox.run.builder import board_of
+from kvmbox.run.machine import Machine
 from kvmbox.tools.warm import boot, frames
 
 PRELOADED: Final = (
@@ -53,6 +56,7 @@ PRELOADED: Final = (
     "zlib",
 )
 """What a run imports when it needs it: each boot process would import it anew."""
+
 
 COMPILED: Final = ("kvmbox.fast.channel", "kvmbox.fast.direct", "kvmbox.fast.loop")
 """The same of the compiled hot path."""
@@ -112,12 +116,16 @@ class Template:
 
 
 def preload(compiled: bool) -> None:
-    """Load what boot processes need: modules, models for those without a sandbox, the disassembler."""
+    """Load what boot processes need: modules, models for those without a sandbox, the disassembler; and make
+    what is made at its first use, and kept.
+    """
     for name in (*PRELOADED, *(COMPILED if compiled else ())):
         import_module(name)
     for device_type in catalog.USUAL:
         catalog.load_usual(device_type)
     capstone.library()
+    make_usual_types()
+    board_of(Machine("hello32", sandbox="none").config)  # opens nothing
 
 
 def main(parent_pid: int, compiled: bool) -> NoReturn:

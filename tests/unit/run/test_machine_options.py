@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kvmbox.remote.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.run import choices, values
 from kvmbox.run.choices import FirmwareFile, SymbolSpec
 from kvmbox.run.options import PARAMETERS as ROWS
+from kvmbox.run.options import taken
 
 PARAMETERS = inspect.signature(Machine).parameters
 OF_THE_COMMAND = {
@@ -31,6 +33,15 @@ OF_THE_COMMAND = {
 OF_THE_LIBRARY = {
     *("image", "console", "kvm_path", "say", "devices", "resources", "sample_exits", "start", "transcript")
 }
+
+
+def test_taken_reads_the_hosts_clock_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(1_000_000)
+    monkeypatch.setattr("time.time", lambda: float(next(seconds)))
+
+    first, second = (taken({})["rtc_base"] for _ in range(2))
+
+    assert 1_000_000 <= first < second
 
 
 def test_machine_has_the_options_of_the_command_and_the_command_has_those_of_the_machine() -> None:
