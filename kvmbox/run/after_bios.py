@@ -25,7 +25,5 @@ def initialize_pics(vm: Vm) -> None:
 def start_timer(pool: DevicePool) -> None:
     """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
     for device_type, index, device in pool.places():
-        if device.model == "pit_8254":
-            channel = pool.channel(device_type)
-            for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
-                channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
+        for register, data in device.runs.firmware if device.runs is not None else ():
+            pool.channel(device_type).request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
