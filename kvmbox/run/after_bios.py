@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def initialize_pics(vm: Vm) -> None:
     """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
+    import kvmbox.remote.free_running  # noqa: F401 - for `start_timer`, while modules come from the bundle
+
     chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
     for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
         state = vm.get_irqchip(chip)
