@@ -201,6 +201,19 @@ Parameter = int | bytes
 _NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
 
 
+class FreeRunning(Value):
+    """The first output pin of a device is a wave of `period` pulses of a clock of `hertz` Hz: of each period,
+    the first ones are `high`. It begins with a RESET, and once more when firmware has written all that is in
+    `firmware`: to which register, and what. From then on, so many are `high_behind_firmware`.
+    """
+
+    hertz: int
+    period: int
+    high: int
+    firmware: tuple[tuple[int, bytes], ...]
+    high_behind_firmware: int
+
+
 class DeviceSpec(Value):
     """One device of the board.
 
@@ -216,8 +229,9 @@ class DeviceSpec(Value):
 
     `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
     long as it gets no other requests than HELLO, RESET and ADVANCE: these have no effects, and no deadline
-    follows from them; and what an ADVANCE, or a RESET before the last one, has changed makes no difference to
-    what comes later. `pci` is the function that it is on a PCI bus: it has no other place.
+    follows from them; and what was before the last RESET, or an ADVANCE that another one follows, makes no
+    difference to what comes later. `runs` is the pin that has effects all the same, which it announces. `pci`
+    is the function that it is on a PCI bus: it has no other place.
     """
 
     name: str
@@ -232,6 +246,7 @@ class DeviceSpec(Value):
     latches: tuple[int, ...] = ()
     source: bytes = b""
     on_demand: bool = False
+    runs: FreeRunning | None = None
     pci: PciFunction | None = None
 
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
@@ -456,6 +471,9 @@ def _pit() -> DeviceSpec:
         ),
         parameters={"announce": 1},
         grants=(Irq(layout.PIT_IRQ),),
+        on_demand=True,
+        # From power-on, counter 0 is in mode 3. The built-in BIOS writes mode 2, and 0, which is 65536.
+        runs=FreeRunning(1_193_182, 0x10000, 0x8000, ((3, b"\x34"), (0, b"\0\0")), 0xFFFF),
     )
 
 

@@ -55,7 +55,6 @@ MODELS: Final[Mapping[str, str]] = {
 
 USUAL: Final[Mapping[str, Sequence[str]]] = {
     "uart": ("uart_16550a",),
-    "pit": ("pit_8254",),
     "debug": ("debugcon", "pvpanic", "reset_control"),
 }
 """By the type of a device process that starts with every run: a model of each module that it needs."""

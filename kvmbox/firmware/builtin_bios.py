@@ -49,8 +49,6 @@ _NO_HANDLER: Final = 0xFFFF
 # keyboard and cascade are open.
 FIRST_VECTORS: Final = (0x08, 0x70)
 MASKS: Final = (0xF8, 0xFF)
-TIMER_MODE: Final = 0x34
-"""Counter 0 of the PIT: both bytes, mode 2, with a count of 0, which is 65536."""
 
 
 class Geometry(Value):

@@ -663,7 +663,7 @@ class Channel:
         """The error of a frame that is not the reply to `sent` that alone is good. Under the lock."""
         first = WORDS.unpack_from(frame)[0] if len(frame) >= HEADER.size else 0
         asked = WORDS.unpack_from(sent)[0]
-        if first != asked | _REPLY_BIT:
+        if first & ~(0xFF << 24) != asked | _REPLY_BIT:  # but for the number of effects
             return self._explain_header(first, asked, frame)
         return self._break(f"to {protocol.KIND_NAMES[sent[0]]} it did not answer as a device that is unused")
 

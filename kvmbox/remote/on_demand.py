@@ -3,13 +3,14 @@
 Theory of operation
 -------------------
 A device that is not used is as it was at power-on. So what it answers to the requests that concern the whole
-machine is known: HELLO, RESET and ADVANCE have no effects, and there is no deadline. `NoProcess` answers them
-in its place. Any other request starts the process: `NoProcess` has the process made and jailed, connects the
-channel to it, sends HELLO and the last RESET with the time that they had, and then the request itself. The
-replies to HELLO and RESET must be those that were given before, to the bit.
+machine is known: HELLO, RESET and ADVANCE have no effects, and there is no deadline, unless a pin of it runs
+by itself (`free_running`). `NoProcess` answers them in its place, and what firmware writes. Any other request
+starts the process: `NoProcess` has the process made and jailed, connects the channel to it, sends HELLO and
+what came from the last RESET on, with the time that it had, and then the request itself. The replies must be
+those that an unused device gives to the same requests, to the bit.
 
-The time of an ADVANCE need not be sent again, as a model that is told a later time comes to the same state.
-Nor is a RESET that another one has followed. `DeviceSpec.on_demand` says which models this is true of.
+An ADVANCE that another one follows need not be sent again, as a model that is told a later time comes to the
+same state. Nor is what came before a RESET. `DeviceSpec.on_demand` says which models this is true of.
 
 The channel is connected to another transport in the midst of a request, as it is by a restart. So later
 requests cost nothing more, and there is nothing on their way that asks whether the process has started.
@@ -19,16 +20,18 @@ A start that fails is a loss of the process: the channel's `Survival` decides wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import DeviceProcessError, SandboxError
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.patience import START_SLICES
-from kvmbox.remote.transport import Opens, Transport, Waits, Words
+from kvmbox.devices.model import NANOSECONDS
+from kvmbox.remote.transport import Transport, Waits, Words
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, WORDS
 
 if TYPE_CHECKING:
+    from kvmbox.board import DeviceSpec
+    from kvmbox.remote.channel import Channel
+    from kvmbox.remote.free_running import FreeRunningPin
     from kvmbox.remote.starts import ProcessStarts
 
 _ANSWERED: Final = (protocol.HELLO, protocol.RESET, protocol.ADVANCE)
@@ -40,17 +43,18 @@ class NoProcess(Transport):
 
     is_started = False
 
-    def __init__(self, starts: ProcessStarts) -> None:
+    def __init__(self, starts: ProcessStarts, devices: Sequence[DeviceSpec] = ()) -> None:
         self._starts = starts
+        self._devices = devices
+        self._unused = Unused(devices)
         self._channel: Channel
-        self._device_type = ""
-        self._hello: list[bytes] = []
-        self._reset: list[bytes] = []  # the last one, if there was any
+        self._told: list[bytes] = []  # HELLO, and what came from the last RESET on
+        self.rests = self._unused.runs is None
+        """Whether nothing but the last RESET makes a difference to the devices."""
 
     def open(self, device_type: str, waits: Waits) -> NoProcess:
         """See Opens."""
-        del waits
-        self._device_type = device_type
+        del device_type, waits
         return self
 
     def attach(self, channel: Channel) -> None:
@@ -60,7 +64,7 @@ class NoProcess(Transport):
     @property
     def reset_at(self) -> int | None:
         """The guest time of the last RESET, or None if there was none."""
-        return WORDS.unpack_from(self._reset[0])[1] if self._reset else None
+        return next((WORDS.unpack_from(one)[1] for one in self._told if one[0] == protocol.RESET), None)
 
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """See Transport: the guest uses the device."""
@@ -69,49 +73,52 @@ class NoProcess(Transport):
     def exchange(self, sent: bytes, slices: int | None) -> bytes:
         """See Transport."""
         kind = sent[0]
-        if kind not in _ANSWERED:
+        if kind not in _ANSWERED and not self._unused.knows(sent):
             return self._start().exchange(sent, slices)
-        if kind == protocol.HELLO:
-            self._hello.append(sent)
-        elif kind == protocol.RESET:
-            self._reset = [sent]
-        return answer(sent)
+        if kind == protocol.RESET:
+            self._told = [one for one in self._told if one[0] == protocol.HELLO]
+        elif kind == protocol.ADVANCE == self._told[-1][0]:
+            self._told.pop()
+        self._told.append(sent)
+        return self._unused.answer(sent)
 
     def _start(self) -> Transport:
         """The transport to the process, which is in the state that was told. The channel uses it from now on.
 
         Raises DeviceProcessError and TransportError.
         """
-        channel, survival = self._channel, self._channel.survival
-        # The watchdog counts how long a process takes to answer. The start has a limit of its own.
-        waiting, channel.waiting = channel.waiting, 0
-        survival.being_connected = True
-        self._starts.pause_time()
-        try:
-            channel.connect(self._started())
-            for sent in self._hello + self._reset:
-                frame = channel.transport.exchange(sent, START_SLICES)
-                if frame != answer(sent):
-                    raise channel.refuse(sent, frame)
-        finally:
-            self._starts.resume_time()
-            survival.being_connected = False
-            channel.waiting = waiting
-        return channel.transport
+        from kvmbox.remote.first_use import start
 
-    def _started(self) -> Opens:
-        try:
-            return self._starts.start(self._device_type)
-        except SandboxError as error:
-            why = str(error).removeprefix(f"cannot start device process '{self._device_type}': ")
-            lost = DeviceProcessError(
-                self._device_type, f"did not start when it was needed: {why}", hint=error.hint
-            )
-            raise self._channel.fail(lost) from error
+        start(self._channel, self._starts, self._told, Unused(self._devices))
+        return self._channel.transport
 
 
-def answer(sent: bytes) -> bytes:
-    """What a device that is as at power-on answers to HELLO, RESET and ADVANCE."""
-    first, _, _, _ = WORDS.unpack_from(sent)
-    value = protocol.VERSION if sent[0] == protocol.HELLO else 0
-    return WORDS.pack(first | protocol.REPLY, NO_DEADLINE, value, 0)
+class Unused:
+    """What the devices of one process that nobody uses answer."""
+
+    def __init__(self, devices: Sequence[DeviceSpec]) -> None:
+        self.runs = next((one.runs for one in devices if one.runs is not None), None)
+        """The pin of one of them that runs by itself, if there is such a pin."""
+        self._devices = devices
+        self._pin: FreeRunningPin | None = None
+
+    def knows(self, sent: bytes) -> bool:
+        """Whether `answer` knows the answer to a request that is none of `_ANSWERED`."""
+        return sent[0] == protocol.WRITE_RUN and self.runs is not None and self._running().knows(sent)
+
+    def answer(self, sent: bytes) -> bytes:
+        """The reply."""
+        first, _, _, _ = WORDS.unpack_from(sent)
+        is_hello = sent[0] == protocol.HELLO
+        runs = self.runs
+        if runs is not None and not is_hello:
+            return self._running().answer(sent)
+        deadline = NO_DEADLINE if runs is None else -(-runs.high * NANOSECONDS // runs.hertz)
+        return WORDS.pack(first | protocol.REPLY, deadline, protocol.VERSION if is_hello else 0, 0)
+
+    def _running(self) -> FreeRunningPin:
+        if self._pin is None:
+            from kvmbox.remote.free_running import FreeRunningPin
+
+            self._pin = FreeRunningPin(self._devices)
+        return self._pin

@@ -168,7 +168,7 @@ class DevicePool:
         self._order: Callable[[str, Link], DeviceProcess] | None = None
         self.loss_policy = LossPolicy()
         """What becomes of lost processes; to be set before `connect`."""
-        self._unloaded: list[str] = []  # without processes: models that are loaded when they are needed
+        self._unused: dict[str, NoProcess] = {}
         self.starts = ProcessStarts(self.start_member)
         """The processes that start when they are needed."""
         self.spin: SpinGrants | None = None
@@ -209,10 +209,13 @@ class DevicePool:
                 link = self.make_link()
                 process = DeviceThread(name, link, cpu=cpu)
             elif on_demand and all(device.on_demand for device in devices):
+                starts = ProcessStarts(
+                    _direct
+                )  # without processes, the models are loaded when they are needed
                 if self.spawner is not None:
-                    self.starts.names.append(name)
-                else:
-                    self._unloaded.append(name)
+                    starts = self.starts
+                    starts.names.append(name)
+                self._unused[name] = NoProcess(starts, devices)
             elif self._reserve is not None and (
                 waiting := self._reserve.take(
                     name, ipc=self.design.ipc, bpf=bpf, cpu=cpu, require=require, spin=self.spin
@@ -310,15 +313,8 @@ class DevicePool:
         `Channel`.
         """
         for member in self.members.values():
-            link: Opens
-            if member.link is not None:
-                link = member.link
-            elif member.device_type in self.starts.names:
-                link = NoProcess(self.starts)
-            elif member.device_type in self._unloaded:
-                link = NoProcess(ProcessStarts(_direct))
-            else:
-                link = _direct(member.device_type)
+            name = member.device_type
+            link: Opens = member.link or self._unused.get(name) or _direct(name)
             member.channel = channel_kind()(
                 member.device_type,
                 link,

@@ -18,7 +18,7 @@ from kvmbox.remote.transport import Link
 from kvmbox.remote.transports import DEFAULT_IPC, TRANSPORTS, ipc_of, make_link
 from kvmbox.sandbox.seccomp import device_filter
 
-PLAIN: Final = ("uart", "pit", "debug")
+PLAIN: Final = ("uart", "debug")
 """The device processes that start with every plain run."""
 
 

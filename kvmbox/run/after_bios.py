@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def initialize_pics(vm: Vm) -> None:
     """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
+    import kvmbox.remote.free_running  # noqa: F401 - for `start_timer`, while modules come from the bundle
+
     chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
     for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
         state = vm.get_irqchip(chip)
@@ -25,7 +27,5 @@ def initialize_pics(vm: Vm) -> None:
 def start_timer(pool: DevicePool) -> None:
     """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
     for device_type, index, device in pool.places():
-        if device.model == "pit_8254":
-            channel = pool.channel(device_type)
-            for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
-                channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
+        for register, data in device.runs.firmware if device.runs is not None else ():
+            pool.channel(device_type).request(protocol.WRITE_RUN, device=index, offset=register, payload=data)

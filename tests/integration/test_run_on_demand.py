@@ -31,7 +31,7 @@ from tests.support.selection import first_per_commit
 pytestmark = pytest.mark.kvm
 
 PROGRAM = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
-ON_DEMAND = {"rtc", "i8042", "pm", "hpet", "fwcfg", "vga"}
+ON_DEMAND = {"pit", "rtc", "i8042", "pm", "hpet", "fwcfg", "vga"}
 SHOW = bytes.fromhex("ba1105 ec bae900 ee")
 """mov dx,0x511; in al,dx; mov dx,0xe9; out dx,al: the next byte of the item."""
 
@@ -92,6 +92,7 @@ def test_statistics_tell_which_have_started(images: Images) -> None:
     _, _, messages = run_to_end(images.run(GUEST, "--stats"))
     lines = [line for line in messages.splitlines() if line.startswith("process of ")]
     assert [line.split()[2:4] for line in lines] == [
+        ["pit", "not"],
         ["rtc", "not"],
         ["i8042", "not"],
         ["pm", "not"],
@@ -218,6 +219,58 @@ def test_first_access_whose_spawner_is_dead_gives_8(images: Images) -> None:
         (line,) = error_lines(run.messages)
         assert "SIGKILL" in line
         run.family.wait_dead()
+
+
+# --- A timer that nobody has programmed -------------------------------------------------------------------
+
+READ_PORT_B = bytes.fromhex("e461")  # in al,0x61
+
+
+def wait_for_ticks(number: int, code: bytes = b"") -> bytes:
+    """At each of so many interrupts 0 do `code`, and print a letter; then shut down."""
+    # cli; call next; pop bx; xor ax,ax; mov ds,ax; then the vector: 0x20 is that of interrupt 8.
+    start = bytes.fromhex("fa e80000 5b 31c0 8ed8 81c3")
+    pic = out(0x20, 0x11) + out(0x21, 8) + out(0x21, 4) + out(0x21, 1) + out(0x21, 0xFE)
+    rest = bytes.fromhex("891e2000 8c0e2200 b9") + number.to_bytes(2, "little") + pic
+    rest += bytes.fromhex("fb f4 ebfc")  # sti; hlt; and again
+    handler = code + say(b"t") + out(0x20, 0x20) + b"\x49\x75" + bytes((len(SHUTDOWN),)) + SHUTDOWN + b"\xcf"
+    distance = len(start) - 4 + 2 + len(rest)
+    return start + distance.to_bytes(2, "little") + rest + handler
+
+
+@pytest.mark.parametrize("sandbox", first_per_commit(["process", "none", "per-device"]))
+def test_tick_that_nobody_has_asked_for_comes_without_a_process(images: Images, sandbox: str) -> None:
+    status, output, report = report_of(images, wait_for_ticks(3), "--sandbox", sandbox)
+    assert (status, output) == (0, b"ttt")
+    pit = "PIT" if sandbox == "per-device" else "pit"
+    assert report["on_demand"].get(pit) is None
+
+
+@pytest.mark.parametrize("choice", ["fail", "restart"])
+def test_ticks_go_on_when_the_process_has_started(images: Images, choice: str) -> None:
+    status, output, report = report_of(images, wait_for_ticks(4, READ_PORT_B), "--on-device-crash", choice)
+    assert (status, output) == (0, b"tttt")
+    assert not report["on_demand"]["pit"]["failed"]
+
+
+def test_tick_that_nobody_has_asked_for_comes_in_a_machine_from_a_snapshot(images: Images) -> None:
+    path = images.directory / "ticking"
+    arguments = ("--snapshot-when", f"tt={path}", "--snapshot-stop")
+    assert run_to_end(images.run(wait_for_ticks(6), *arguments))[:2] == (0, b"tt")
+    with Run("--from", path) as run:
+        assert run.status() == 0
+        assert run.output == b"tttt"
+
+
+@pytest.mark.parametrize(("entry", "words"), [FAILURES[0], FAILURES[3]])
+def test_timer_whose_process_does_not_start_is_replaced(images: Images, entry: str, words: str) -> None:
+    command = (sys.executable, PROGRAM, "pit", entry, "1000")
+    status, output, messages = run_to_end(
+        images.run(wait_for_ticks(3, READ_PORT_B), "--on-device-crash", "restart", command=command)
+    )
+    assert (status, output) == (0, b"ttt")
+    assert words in messages
+    assert "restarted" in messages
 
 
 # --- What the guest does not see --------------------------------------------------------------------------

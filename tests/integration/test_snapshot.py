@@ -221,7 +221,8 @@ def test_guests_that_prove_interrupts_and_clocks_go_on(
 def test_device_that_the_guest_never_used_has_no_process_afterwards(counting: Path) -> None:
     with machine(counting) as vm:
         statistics = vm.wait().statistics
-    assert set(statistics.on_demand.values()) == {None}
+    # The PIT runs by itself, so a snapshot has its state.
+    assert {name for name, start in statistics.on_demand.items() if start is not None} == {"pit"}
 
 
 def test_lost_device_process_is_restarted_with_its_state(images: Images, tmp_path: Path) -> None:

@@ -1,23 +1,31 @@
 """The devices that may start when they are used: none of them does before that what anybody could see.
 
-A process that starts at the first use gets HELLO and the last RESET. It must answer whatever follows as one
-that was there from the start, and was told of every reset and of all time in between.
+A process that starts at the first use gets HELLO, the last RESET, and the last ADVANCE behind it. It must
+answer whatever follows as one that was there from the start, and was told of every reset and of all time in
+between. What was answered for it meanwhile must be what that one answers.
 """
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type
 from kvmbox.board_extras import whole_board
+from kvmbox.devices.model import NO_RISE
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.greeting import hello_of
-from kvmbox.remote.on_demand import answer
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.direct import DirectLink
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.greeting import greet, hello_of
+from kvmbox.remote.on_demand import NoProcess, Unused
+from kvmbox.remote.starts import ProcessStarts
+from kvmbox.remote.transport import Opens
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import Request
+from kvmbox.wire.protocol import NO_DEADLINE, WORDS, Request
 
 LAST_TIME = 1 << 50
 """13 days of guest time."""
@@ -39,7 +47,7 @@ TYPES = on_demand()
 
 
 def test_those_that_a_guest_may_never_use_start_on_demand_and_no_type_is_divided() -> None:
-    assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pm", "rtc", "testdev", "vga"]
+    assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pit", "pm", "rtc", "testdev", "vga"]
     board = whole_board(
         BoardOptions((), 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),))
     )
@@ -70,11 +78,16 @@ def test_device_that_starts_at_its_first_use_is_as_one_that_was_always_there(
     kinds = data.draw(st.lists(st.sampled_from((protocol.RESET, protocol.ADVANCE)), max_size=4))
     hello = [request.encode() for request in hello_of(devices)]
     before = [Request(kind, 0, 0, 9, times.pop(0)).encode() for kind in kinds]
+    unused = Unused(devices)
     for frame in hello + before:
-        assert early.handle(frame) == answer(frame)
-    resets = [frame for frame in before if frame[0] == protocol.RESET]
-    for frame in hello + resets[-1:]:
-        assert late.handle(frame) == answer(frame)
+        assert early.handle(frame) == unused.answer(frame)
+    while protocol.RESET in kinds[1:]:
+        del kinds[0], before[0]
+    unused = Unused(devices)
+    for frame in (
+        hello + before[: kinds[:1].count(protocol.RESET)] + before[kinds[:1].count(protocol.RESET) :][-1:]
+    ):
+        assert late.handle(frame) == unused.answer(frame)
     for now in times:
         kind, index, size, offset, value = data.draw(uses(devices))
         frame = Request(kind, index, size, 10, now, value, offset).encode()
@@ -83,3 +96,133 @@ def test_device_that_starts_at_its_first_use_is_as_one_that_was_always_there(
     assert late.handle(told) == early.handle(told)
     end = Request(protocol.SNAPSHOT, data.draw(st.integers(0, len(devices) - 1))).encode()
     assert late.handle(end) == early.handle(end)
+
+
+PIT = TYPES["pit"]
+
+
+FIRMWARE = PIT[0].runs.firmware if PIT[0].runs is not None else ()
+STEP = st.tuples(
+    st.sampled_from((protocol.ADVANCE, protocol.RESET, protocol.WRITE_RUN)), st.integers(0, 60_000_000)
+)
+"""Kind and time of what may come before the guest uses it."""
+
+
+@given(steps=st.lists(STEP, min_size=1), exact=st.booleans())
+def test_pin_that_runs_by_itself_is_as_the_model_has_it(steps: list[tuple[int, int]], exact: bool) -> None:
+    """With `exact`, a request comes at a deadline, or right before it."""
+    server, unused = DeviceServer(), Unused(PIT)
+    (hello,) = hello_of(PIT)
+    frame, now, written = hello.encode(), 0, 0
+    for kind, later in steps:
+        reply = server.handle(frame)
+        assert unused.answer(frame) == reply
+        deadline = WORDS.unpack_from(reply)[1]
+        now = max(now, deadline - later % 2) if exact and deadline != NO_DEADLINE else now + later
+        frame = Request(kind, 0, 0, 9, now).encode()
+        if kind == protocol.WRITE_RUN:
+            frame = Request(kind, 0, 0, 9, now, 0, *FIRMWARE[written % len(FIRMWARE)]).encode()
+            if written == len(FIRMWARE):
+                assert not unused.knows(frame)
+                break
+            assert unused.knows(frame)
+            written += 1
+        elif kind == protocol.RESET:
+            written = 0
+    else:
+        assert unused.answer(frame) == server.handle(frame)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Request(protocol.WRITE_RUN, 1, 0, 9, 0, 0, *FIRMWARE[0]),
+        Request(protocol.WRITE_RUN, 0, 0, 9, 0, 0, FIRMWARE[0][0] + 1, FIRMWARE[0][1]),
+        Request(protocol.WRITE_RUN, 0, 0, 9, 0, 0, FIRMWARE[0][0], FIRMWARE[0][1] + b"\0"),
+        Request(protocol.WRITE_RUN, 0, 0, 9, 0, 0, *FIRMWARE[1]),
+        Request(protocol.WRITE_STRING, 0, 1, 9, 0, 0, *FIRMWARE[0]),
+    ],
+)
+def test_answer_is_known_to_what_firmware_writes_and_to_nothing_else(sent: Request) -> None:
+    assert not Unused(PIT).knows(sent.encode())
+
+
+class Machine:
+    """A channel to the PIT, and all that comes of it."""
+
+    def __init__(self, link: Opens) -> None:
+        self.time = self.written = 0
+        self.seen: list[object] = []
+        source = Announced(self.seen)
+        self.channel = Channel(
+            "pit",
+            link,
+            [Grants("PIT", irq_lines=[lambda *change: self.seen.append(change)], rises={0: source})],
+            now=lambda: self.time,
+            deadline_changed=lambda deadline, _now: self.seen.append(deadline),
+        )
+        if isinstance(link, NoProcess):
+            link.attach(self.channel)
+        greet(self.channel, PIT)
+
+    def do(self, now: int, kind: int, offset: int, value: int) -> object:
+        """Tell the time at each deadline until `now`, and then make one request."""
+        while self.channel.deadline <= now:
+            self.time = self.channel.deadline
+            self.channel.request(protocol.ADVANCE)
+        self.time = now
+        if kind in ACCESSES:
+            return self.channel.access(protocol.request_word(kind, 0, 1), offset, value, 0xFF)
+        payload = b""
+        if kind == protocol.WRITE_RUN:
+            offset, payload = FIRMWARE[self.written % len(FIRMWARE)]
+            self.written += 1
+        return self.channel.request(kind, offset=offset, payload=payload)
+
+
+class Announced:
+    """Hears of announced rises."""
+
+    slack = 0
+
+    def __init__(self, seen: list[object]) -> None:
+        self.at = NO_RISE
+        self._seen = seen
+
+    def announce(self, at: int) -> None:
+        self.at = at
+        self._seen.append(("announced", at))
+
+    def guarded_by(self, lock: object) -> None:
+        """Nobody else is there."""
+
+    def raise_ahead(self) -> None:
+        self._seen.append("ahead")
+
+    def settle(self) -> None:
+        """Nothing."""
+
+
+ACCESSES = (protocol.READ, protocol.WRITE)
+ACCESS = st.tuples(
+    st.sampled_from((*ACCESSES, protocol.ADVANCE, protocol.RESET)),
+    st.integers(0, 100_000_000),
+    st.integers(0, 4),
+    st.integers(0, 255),
+)
+
+
+@given(before=st.lists(STEP, max_size=6), after=st.lists(ACCESS))
+def test_machine_whose_pit_starts_at_its_first_use_sees_what_any_machine_sees(
+    before: list[tuple[int, int]], after: list[tuple[int, int, int, int]]
+) -> None:
+    late = Machine(NoProcess(ProcessStarts(lambda _name: DirectLink()), PIT))
+    early = Machine(DirectLink())
+    now = 0
+    for kind, later, offset, value in [(*step, 0, 0) for step in before] + after:
+        # Not beyond the next deadline, as there may be a million in a second.
+        now = max(now, min(late.channel.deadline, now + later))
+        assert late.do(now, kind, offset, value) == early.do(now, kind, offset, value)
+        assert late.seen == early.seen
+    if any(kind in ACCESSES for kind, *_ in after):
+        assert late.channel.is_started

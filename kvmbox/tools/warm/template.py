@@ -49,6 +49,7 @@ PRELOADED: Final = (
     "kvmbox.explain.diagnosis",
     "kvmbox.host.bios_reports",
     "kvmbox.host.start_timeout",
+    "kvmbox.remote.free_running",
     "kvmbox.run.after_bios",
     "kvmbox.sandbox.listener",
     "kvmbox.parts.snapshot.restore",

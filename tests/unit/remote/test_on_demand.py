@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from kvmbox.board import DeviceSpec
+from kvmbox import layout
+from kvmbox.board import BoardOptions, DeviceSpec, pc_board
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart.recovery import AllOnes, Recovery, Restart
@@ -51,7 +52,10 @@ class Process:
 class Bench:
     """A channel whose process is not there yet, and the pool that starts it."""
 
+    SPECS: ClassVar = SPECS
+
     def __init__(self, *processes: Process, survival: Survival | None = None, **options: Any) -> None:
+        self.name = self.SPECS[0].device_type
         self.processes = list(processes) or [Process()]
         self.log: list[str] = []
         self.time = 0
@@ -61,23 +65,24 @@ class Bench:
         self.links: list[CallingTransport] = []
         self.told: list[tuple[int, int]] = []
         starts: Any = self
-        none = NoProcess(starts)
+        self.levels: list[tuple[int, int]] = []
+        none = NoProcess(starts, self.SPECS)
         self.channel = Channel(
-            "pm",
+            self.name,
             none,
-            [Grants("PM", irq_lines=[lambda _level, _coalesced: None])],
+            [Grants(self.SPECS[0].name, irq_lines=[lambda *change: self.levels.append(change)])],
             now=lambda: self.time,
             deadline_changed=lambda deadline, now: self.told.append((deadline, now)),
             survival=survival,
             **options,
         )
         none.attach(self.channel)
-        assert greet(self.channel, SPECS) == protocol.VERSION
+        assert greet(self.channel, self.SPECS) == protocol.VERSION
 
     # --- The pool -----------------------------------------------------------------------------------------
 
     def start(self, name: str) -> Opens:
-        assert name == "pm"
+        assert name == self.name
         self.waiting.append(self.channel.waiting)
         assert self.channel.survival.being_connected
         self.log.append("start")
@@ -118,7 +123,28 @@ class Rescuing(Bench):
     """The same with restarts."""
 
     def __init__(self, *processes: Process, journal_limit: int = JOURNAL_LIMIT) -> None:
-        super().__init__(*processes, survival=Recovery(SPECS, self, journal_limit=journal_limit))
+        super().__init__(*processes, survival=Recovery(self.SPECS, self, journal_limit=journal_limit))
+
+
+class Ticks(Bench):
+    """A timer that nobody has programmed: its line rises 18 times a second."""
+
+    SPECS: ClassVar = [device for device in pc_board(BoardOptions((), 0, layout.MIB)) if device.name == "PIT"]
+
+    def tick(self, until: int) -> None:
+        """Tell the time at each deadline, until there is none before `until`, in ns."""
+        while self.channel.deadline <= until:
+            self.time = self.channel.deadline
+            self.channel.request(protocol.ADVANCE)
+
+    def status(self) -> int:
+        """Of counter 0: read-back, then the byte."""
+        self.channel.access(request_word(protocol.WRITE, 0, 1), 3, 0xE2, 0)
+        return self.channel.access(request_word(protocol.READ, 0, 1), 0, 0, 0xFF)
+
+
+class RescuedTicks(Rescuing, Ticks):
+    """The same with restarts."""
 
 
 def test_process_of_a_device_that_is_not_used_does_not_start() -> None:
@@ -154,7 +180,8 @@ def test_first_use_of_any_kind_starts_it_and_is_answered_by_it(first: str) -> No
 
 def test_started_process_is_told_the_last_reset_at_its_time_and_nothing_that_it_need_not_know() -> None:
     bench = Bench()
-    for number, kind in enumerate((protocol.ADVANCE, protocol.RESET, protocol.RESET, protocol.ADVANCE), 1):
+    told = (protocol.ADVANCE, protocol.RESET, protocol.RESET, protocol.ADVANCE, protocol.ADVANCE)
+    for number, kind in enumerate(told, 1):
         bench.time = number * SECOND
         bench.channel.request(kind)
     bench.time = 9 * SECOND
@@ -163,9 +190,10 @@ def test_started_process_is_told_the_last_reset_at_its_time_and_nothing_that_it_
     assert [(request.kind, request.now) for request in asked] == [
         (protocol.HELLO, 0),
         (protocol.RESET, 3 * SECOND),
+        (protocol.ADVANCE, 5 * SECOND),
         (protocol.READ, 9 * SECOND),
     ]
-    assert len({request.sequence for request in asked}) == 3  # in shared memory a new frame must look new
+    assert len({request.sequence for request in asked}) == 4  # in shared memory a new frame must look new
 
 
 def test_deadline_of_the_first_use_is_told() -> None:
@@ -295,7 +323,11 @@ def error(frame: bytes, reply: bytes) -> bytes:
     [
         (change(6, 99, protocol.HELLO), "broke the protocol: to hello it did not answer as a device that is"),
         (change(5, 1, protocol.RESET), "broke the protocol: to reset it did not answer as a device that is"),
-        (change(3, 1, protocol.RESET), "broke the protocol: a reply of kind 0x86 to a request of kind 0x6"),
+        (change(3, 1, protocol.RESET), "broke the protocol: to reset it did not answer as a device that is"),
+        (
+            change(0, 0x84, protocol.RESET),
+            "broke the protocol: a reply of kind 0x84 to a request of kind 0x6",
+        ),
         (change(4, 77, protocol.HELLO), "broke the protocol: reply 77 to request 1"),
         (lambda _frame, _reply: b"", "broke the protocol: reply 0 to request 1"),
         (lambda _frame, reply: reply + b"x", "broke the protocol: to hello it did not answer"),
@@ -392,3 +424,74 @@ def test_time_of_the_last_reset_is_known_while_there_is_no_process() -> None:
     bench.time = 5 * SECOND
     bench.channel.request(protocol.ADVANCE)
     assert none.reset_at == 3 * SECOND
+
+
+# --- A device whose line runs by itself -------------------------------------------------------------------
+
+RISES, FALLS = (1, 0), (0, 0)
+HALF, PERIOD = 27_462_701, 54_925_402
+"""Of 65536 pulses at 1,193,182 Hz, in ns."""
+OUT_HIGH, OUT_LOW = 0x86, 0x06
+
+
+def test_line_that_runs_by_itself_needs_no_process() -> None:
+    bench = Ticks()
+    bench.tick(SECOND)
+    assert bench.levels == [RISES, FALLS] * 18 + [RISES]
+    assert bench.told[:3] == [(HALF, 0), (PERIOD, HALF), (PERIOD + HALF - 1, PERIOD)]
+    assert bench.log == []
+    bench.channel.request(protocol.RESET)  # while the line is low
+    assert bench.channel.deadline == bench.time + HALF
+    assert not bench.channel.is_started
+
+
+def test_line_that_runs_by_itself_goes_low_at_a_reset_and_begins_anew() -> None:
+    bench = Ticks()
+    bench.tick(60_000_000)
+    bench.channel.request(protocol.RESET)
+    assert bench.levels == [RISES, FALLS, RISES, FALLS]  # the last one by the reset
+    assert bench.channel.deadline == bench.time + HALF
+
+
+def test_first_use_finds_the_line_as_it_runs() -> None:
+    bench = Ticks()
+    bench.tick(60_000_000)
+    assert bench.levels.pop() == RISES
+    assert bench.status() == OUT_HIGH
+    assert bench.log == ["pause", "start", "resume"]
+    asked = [protocol.decode_request(frame) for frame in bench.processes[0].asked]
+    assert [(request.kind, request.now) for request in asked[:-2]] == [
+        (protocol.HELLO, 0),
+        (protocol.ADVANCE, PERIOD),
+    ]
+    bench.levels.clear()
+    bench.tick(120_000_000)
+    assert bench.levels == [FALLS, RISES]
+    bench.time = 150_000_000
+    assert bench.status() == OUT_LOW
+    assert bench.levels == [FALLS, RISES, FALLS]
+
+
+@pytest.mark.parametrize("kind", [protocol.HELLO, protocol.RESET, protocol.ADVANCE])
+def test_process_whose_line_runs_otherwise_is_found_out(kind: int) -> None:
+    bench = Ticks(Process(change(5, 1, kind)))
+    bench.channel.request(protocol.RESET)
+    bench.tick(30_000_000)
+    with pytest.raises(DeviceProcessError, match=f"to {protocol.KIND_NAMES[kind]} it did not answer as a"):
+        bench.status()
+
+
+@pytest.mark.parametrize("lost", [protocol.HELLO, protocol.ADVANCE, protocol.WRITE, protocol.READ])
+def test_process_whose_line_runs_by_itself_is_replaced_before_and_after_its_first_use(lost: int) -> None:
+    def dies(frame: bytes, reply: bytes) -> bytes:
+        return die(frame, reply) if frame[0] == lost else reply
+
+    bench, undisturbed = RescuedTicks(Process(dies), Process()), Ticks()
+    for one in (bench, undisturbed):
+        one.tick(40_000_000)
+        one.channel.request(protocol.RESET)
+        one.tick(300_000_000)
+        assert one.status() == OUT_LOW
+        one.tick(SECOND)
+    assert bench.log[-1].startswith("restarted, ")
+    assert (bench.levels, bench.told) == (undisturbed.levels, undisturbed.told)
