@@ -150,6 +150,7 @@ MAY_LEAVE: Final = {
     "kvmbox.run.run": {"KeyboardInterrupt"},
     # Forked children again. One that is interrupted before its guest runs has a result all the same.
     "kvmbox.tools.warm.boot": {"os._exit", "KeyboardInterrupt"},
+    "kvmbox.tools.warm.spawner_template": {"os._exit"},
     "kvmbox.tools.warm.template": {"os._exit"},
 }
 """The processes that end themselves, outside of `cli`."""
@@ -473,7 +474,10 @@ def _modules_named_in_text() -> set[str]:
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
     named.add("kvmbox.tools.smoke.pytest_plugin")  # an entry point of pytest
-    named |= {"kvmbox.jail.spawner", "kvmbox.tools.warm.template"}  # in interpreters of their own
+    # In interpreters of their own.
+    named |= {
+        f"kvmbox.{name}" for name in ("jail.spawner", "tools.warm.spawner_template", "tools.warm.template")
+    }
     named |= {f"kvmbox.parts.{part}.part" for part in (*ORDER, MONITOR)}
     named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
     named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `choice`

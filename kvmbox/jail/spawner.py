@@ -326,59 +326,93 @@ def _load_entry(name: str) -> Callable[..., int | None]:
     return entry
 
 
-def _hand_over(pid: int) -> None:
-    """The last act of the stage: tell the VMM who the spawner is."""
-    passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
-
-
-def main(
-    vmm_pid: int, entry_names: Sequence[str], landlock_limit: int, seccomp: int, without: int
-) -> NoReturn:
-    """The life of the spawner process. `landlock_limit` is the highest Landlock ABI to use, `seccomp` the
-    mode of device processes (linux.SECCOMP_MODE_*), `without` a mask of layers to leave out.
+def prepare(entry_names: Sequence[str], *, strict: bool = False) -> list[Callable[..., int | None]]:
+    """Load what device processes need, and be what a spawner is before it confines itself. Returns the
+    entries. In `strict` mode an import would need memory in ways that are forbidden there.
     """
+    for number in IGNORED_SIGNALS:
+        linux.set_signal_action(number, linux.SIG_IGN)
+    linux.block_signals(linux.SIGCHLD)
+    os.umask(0o777)
+    os.chdir("/")
+    entries = [_load_entry(name) for name in entry_names]
+    if strict or not kept.keep(f"{catalog.__package__}."):
+        catalog.load_all()
+    label.in_force()  # while its modules can be read
+    return entries
+
+
+def serve(
+    vmm_pid: int,
+    parent_pid: int,
+    entries: Sequence[Callable[..., int | None]],
+    title: ProcessTitle,
+    choices: tuple[int, int, int],
+    register: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Confine this process, a child of `parent_pid`, and serve. `choices` are landlock_limit, seccomp and
+    without, as in `main`. `register` gets the spawner's pid. Raises whatever goes wrong.
+    """
+    landlock_limit, _, without = choices
+
+    def hand_over(pid: int) -> None:
+        """The last act of the stage: tell the VMM who the spawner is."""
+        passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
+        register(pid)
+
+    isolation = isolate(vmm_pid, without, hand_over)
+    if not isolation.staged:
+        register(os.getpid())
+    linux.close_range(CONTROL_FD + 1)
+    applied = isolation.applied
+    parent_pid = 0 if applied & layers.PID_NS else parent_pid
+    kept = GIVING_IDS if applied & layers.OWN_UID else 0
+    applied |= jail.confine(parent_pid, landlock_limit, without, kept)
+    # Whoever dies closes its sockets first and sends death signals second, so this leaves no window.
+    if passing.hung_up(CONTROL_FD):
+        raise OSError("the VMM died")
+    reasons = isolation.reasons
+    for layer in (layers.LANDLOCK, layers.LANDLOCK_NET, layers.LANDLOCK_SCOPES):
+        if not applied & layer:
+            reasons.setdefault(layer, landlock.why_missing(landlock_limit))
+    if not without & layers.LABEL:
+        applied |= jail.take_label(reasons, "spawner", machine=vmm_pid)
+    # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
+    if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
+        applied |= layers.EMPTY_ENVIRONMENT
+    spawner = Spawner(entries, title, applied, isolation, *choices)
+    gc.freeze()  # no collection writes into the pages that the children share
+    missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
+    flags = (frames.STAGED_TOO if isolation.staged else 0) | (frames.OWNED if isolation.owned else 0)
+    passing.send(CONTROL_FD, frames.pack(frames.HELLO, flags, frames.VERSION, applied, missing))
+    spawner.serve()
+
+
+def live(life: Callable[[], None]) -> NoReturn:
+    """Be a process whose life is `life`. It leaves by _exit, whatever happens."""
     status = 1
     try:
-        linux.close_range(CONTROL_FD + 1)
-        for number in IGNORED_SIGNALS:
-            linux.set_signal_action(number, linux.SIG_IGN)
-        linux.block_signals(linux.SIGCHLD)
-        title = ProcessTitle.find()
-        title.set("kvmbox: spawner")
-        os.umask(0o777)
-        os.chdir("/")
-        entries = [_load_entry(name) for name in entry_names]
-        # In strict mode an import would need memory in ways that are forbidden there.
-        if seccomp == linux.SECCOMP_MODE_STRICT or not kept.keep(f"{catalog.__package__}."):
-            catalog.load_all()
-        label.in_force()  # while its modules can be read
-        isolation = isolate(vmm_pid, without, _hand_over)
-        applied = isolation.applied
-        parent_pid = 0 if applied & layers.PID_NS else vmm_pid
-        applied |= jail.confine(
-            parent_pid, landlock_limit, without, GIVING_IDS if applied & layers.OWN_UID else 0
-        )
-        # Whoever dies closes its sockets first and sends death signals second, so this leaves no window.
-        if passing.hung_up(CONTROL_FD):
-            raise OSError("the VMM died")
-        reasons = isolation.reasons
-        for layer in (layers.LANDLOCK, layers.LANDLOCK_NET, layers.LANDLOCK_SCOPES):
-            if not applied & layer:
-                reasons.setdefault(layer, landlock.why_missing(landlock_limit))
-        if not without & layers.LABEL:
-            applied |= jail.take_label(reasons, "spawner", machine=vmm_pid)
-        # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
-        if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
-            applied |= layers.EMPTY_ENVIRONMENT
-        bytecode.leave()
-        spawner = Spawner(entries, title, applied, isolation, landlock_limit, seccomp, without)
-        gc.freeze()  # no collection writes into the pages that the children share
-        missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
-        flags = (frames.STAGED_TOO if isolation.staged else 0) | (frames.OWNED if isolation.owned else 0)
-        passing.send(CONTROL_FD, frames.pack(frames.HELLO, flags, frames.VERSION, applied, missing))
-        spawner.serve()
+        life()
         status = 0
     except BaseException as error:  # noqa: BLE001 - reported to the VMM, then the process ends
         passing.send(CONTROL_FD, frames.pack(frames.FATAL, payload=_reason(error)))
     finally:
         os._exit(status)
+
+
+def main(
+    vmm_pid: int, entry_names: Sequence[str], landlock_limit: int, seccomp: int, without: int
+) -> NoReturn:
+    """The life of a spawner that its VMM has started. `landlock_limit` is the highest Landlock ABI to use,
+    `seccomp` the mode of device processes (linux.SECCOMP_MODE_*), `without` a mask of layers to leave out.
+    """
+
+    def life() -> None:
+        linux.close_range(CONTROL_FD + 1)
+        title = ProcessTitle.find()
+        title.set("kvmbox: spawner")
+        entries = prepare(entry_names, strict=seccomp == linux.SECCOMP_MODE_STRICT)
+        bytecode.leave()
+        serve(vmm_pid, vmm_pid, entries, title, (landlock_limit, seccomp, without))
+
+    live(life)

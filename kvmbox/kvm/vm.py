@@ -19,7 +19,7 @@ from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 from kvmbox.kvm.abandon import abandon
-from kvmbox.kvm.vcpu import SIGSET_SIZE, Vcpu
+from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.wiring import PIC_PINS, ioapic_pin_of, pic_pin_of
 
 
@@ -221,14 +221,6 @@ class Vm:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def make_usual_types() -> None:
-    """Make what is made with the first virtual machine, and kept: for a process that forks others."""
-    pc_routing()
-    uapi.kvm_cpuid2(uapi.USUAL_CPUID_ENTRIES)
-    uapi.kvm_msrs(1)
-    uapi.kvm_signal_mask(SIGSET_SIZE)
 
 
 @lru_cache(maxsize=1)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.on_demand import Unused
 from kvmbox.remote.patience import START_SLICES
 from kvmbox.remote.starts import ProcessStarts
 from kvmbox.remote.transport import Opens
 
 
-def start(channel: Channel, starts: ProcessStarts, told: Sequence[bytes], unused: Unused) -> None:
+def start(
+    channel: Channel, starts: ProcessStarts, told: Sequence[bytes], expected: Callable[[bytes], bytes]
+) -> None:
     """Connect `channel` to its process, and tell that what was `told` when there was none. Its replies must
-    be those of `unused`. Under the lock of the channel. Raises DeviceProcessError and TransportError.
+    be the `expected` ones. Under the lock of the channel. Raises DeviceProcessError and TransportError.
     """
     survival = channel.survival
     # The watchdog counts how long a process takes to answer. The start has a limit of its own.
@@ -25,7 +26,7 @@ def start(channel: Channel, starts: ProcessStarts, told: Sequence[bytes], unused
         channel.connect(_started(channel, starts))
         for sent in told:
             frame = channel.transport.exchange(sent, START_SLICES)
-            if frame != unused.answer(sent):
+            if frame != expected(sent):
                 raise channel.refuse(sent, frame)
     finally:
         starts.resume_time()

@@ -89,7 +89,7 @@ class NoProcess(Transport):
         """
         from kvmbox.remote.first_use import start
 
-        start(self._channel, self._starts, self._told, Unused(self._devices))
+        start(self._channel, self._starts, self._told, Unused(self._devices).answer)
         return self._channel.transport
 
 

@@ -32,10 +32,12 @@ class Prestart:
         self._is_placed = False
         """Whether a machine has the placement of the reserve, and closes it."""
 
-    def start(self) -> None:
-        """Start a spawner for filtered device processes with every layer. If that fails, `take` says why."""
+    def start(self, spawner: SpawnerClient | None = None) -> None:
+        """Start a spawner for filtered device processes with every layer, or have this one. If that fails,
+        `take` says why.
+        """
         with contextlib.suppress(SandboxError):
-            self._waiting.append(self.kind.start())
+            self._waiting.append(spawner or self.kind.start())
             early_signals.exit_callbacks.append(self.drop)
 
     def reserve(self) -> None:

@@ -11,8 +11,8 @@ Everything in this module belongs to the thread that starts the spawner. This th
 because the death signal of the spawner fires when the *thread* that started it exits (prctl(2),
 PR_SET_PDEATHSIG). The only exception is `DeviceProcess.kill`, which any thread may call before `close`.
 
-Who kills: the spawner kills device processes on request. So the VMM needs no right over them. The VMM may
-signal only the spawner, through its pidfd. `pin` gives this pidfd a number that no other descriptor can get.
+Who kills: the spawner kills device processes on request. So the VMM needs no right over them. How the VMM
+ends the spawner itself is in `spawner_process`.
 If the spawner has not killed a process within KILL_PATIENCE_NS, the next request kills the spawner, and every
 device process dies with it. A thread that waits for the end of a device process repeats the request: the
 watchdog in each slice, and the thread that joins the vCPU thread after half a second. So a hung spawner
@@ -45,6 +45,7 @@ from kvmbox.wire import spawner_frames as frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.remote.spawner_process import SpawnerProcess
     from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 
 DEFAULT_ENTRY: Final = "kvmbox.jail.main:main"
@@ -171,16 +172,90 @@ class DeviceProcess:
             self.pidfd = -1
 
 
+class SpawnerChild:
+    """A spawner that is a child of this process. See SpawnerProcess."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        """The process that was started: the spawner, or its stage."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self._stage: tuple[int, int] | None = None  # pid and pidfd, once its time is over
+
+    def go_on_as(self, pid: int, pidfd: int) -> None:
+        """See SpawnerProcess."""
+        self._stage = self.pid, self._pidfd
+        self.pid, self._pidfd = pid, pidfd
+        self._reap_stage()
+
+    def _reap_stage(self) -> None:
+        if self._stage is not None:
+            pid, pidfd = self._stage
+            _reap(pid, pidfd, kill=False)
+            os.close(pidfd)
+            self._stage = None
+
+    def kill(self) -> None:
+        """See SpawnerProcess."""
+        _signal(self._pidfd, signal.SIGKILL)
+
+    def resume(self) -> None:
+        """See SpawnerProcess."""
+        _signal(self._pidfd, signal.SIGCONT)
+
+    def end(self, *, kill: bool) -> int | None:
+        """See SpawnerProcess. None if the kernel has reaped it, as SIGCHLD is ignored in this process."""
+        self._reap_stage()
+        return _reap(self.pid, self._pidfd, kill=kill)
+
+    def pin(self) -> int:
+        """See SpawnerProcess: the limit of open files, which is lowered to its number for good."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
+        for number in range(limit - 1, limit - 1 - PIN_TRIES, -1):
+            try:
+                pinned = fcntl.fcntl(self._pidfd, fcntl.F_DUPFD_CLOEXEC, number)
+            except OSError:
+                continue  # what is at this number was inherited, or there is no limit above it
+            break
+        else:
+            raise SandboxError(f"no descriptor below {limit} is free for the spawner's pidfd")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (pinned, pinned))
+        os.close(self._pidfd)
+        self._pidfd = pinned
+        return pinned
+
+    def close(self) -> None:
+        """See SpawnerProcess."""
+        os.close(self._pidfd)
+
+
+def _signal(pidfd: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def _reap(pid: int, pidfd: int, *, kill: bool) -> int | None:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    # If it does not exit by itself, it is made to.
+    if kill or not poller.poll(CLOSE_TIMEOUT_NS // NS_PER_MS):
+        _signal(pidfd, signal.SIGKILL)
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
+
+
 class SpawnerClient:
     """The connection to one spawner and its device processes."""
 
-    def __init__(self, pid: int, pidfd: int, control: int, entries: Sequence[str]) -> None:
-        """Use `start`. `pid` is the process that was started: the spawner, or its stage."""
-        self._pid = pid
-        self._pidfd = pidfd
+    def __init__(self, process: SpawnerProcess, control: int, entries: Sequence[str]) -> None:
+        """Use `start`, unless there is a spawner. `control` is our end of its socket, `entries` are those of
+        `start`.
+        """
+        self.process = process
         self._owner = get_ident()
         self._owned = False  # by our user, the spawner's user namespace
-        self._stage: tuple[int, int] | None = None  # pid and pidfd, once its time is over
         self._staged = False
         self._stage_tells = False
         self._control = control
@@ -223,13 +298,14 @@ class SpawnerClient:
         strict = seccomp == SECCOMP_MODE_STRICT
         flags = STRICT_INTERPRETER_FLAGS if strict else INTERPRETER_FLAGS
         environment = STRICT_ENVIRONMENT if strict else {}
-        return cls(*interpreter.start("the spawner", code, flags, environment, SandboxError), entries)
+        pid, pidfd, control = interpreter.start("the spawner", code, flags, environment, SandboxError)
+        return cls(SpawnerChild(pid, pidfd), control, entries)
 
     @property
     def pid(self) -> int:
         """The spawner's pid, as this process sees it; waits until it has said hello, or is gone."""
         self.wait_hello()
-        return self._pid
+        return self.process.pid
 
     def wait_hello(self, timeout_ns: int = READY_TIMEOUT_NS) -> bool:
         """Wait until the spawner is confined, so that `layers` and `missing` tell how, and whether it is."""
@@ -313,31 +389,7 @@ class SpawnerClient:
         overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
         if overdue and get_ident() == self._owner and not _is_over(process.pidfd):
             self._disobeyed = True
-            self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        """To the spawner."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, number)
-
-    def pin(self) -> int:
-        """Put the descriptor by which the spawner is signalled where no other can be: at the limit of open
-        files, which is lowered to its number for good. Returns it; for a filter. Raises SandboxError.
-        """
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
-        for number in range(limit - 1, limit - 1 - PIN_TRIES, -1):
-            try:
-                pinned = fcntl.fcntl(self._pidfd, fcntl.F_DUPFD_CLOEXEC, number)
-            except OSError:
-                continue  # what is at this number was inherited, or there is no limit above it
-            break
-        else:
-            raise SandboxError(f"no descriptor below {limit} is free for the spawner's pidfd")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (pinned, pinned))
-        os.close(self._pidfd)
-        self._pidfd = pinned
-        return pinned
+            self.process.kill()
 
     def capabilities_needed(self, *, moves_processes: bool = False) -> int:
         """The capabilities, as a mask, without which this process could not end its device processes, or with
@@ -375,7 +427,7 @@ class SpawnerClient:
         for process in self._alive():
             process.kill()
         # A spawner that somebody stopped must go on to reap its children.
-        self._signal(signal.SIGCONT)
+        self.process.resume()
         with contextlib.suppress(OSError):
             passing.send(self._control, frames.pack(frames.SHUTDOWN), wait=False)
         while self._end is None and self._hears(deadline):
@@ -384,9 +436,9 @@ class SpawnerClient:
             self._reap(kill=True)
         for process in self._processes.values():
             process.release()
-        os.close(self._pidfd)
+        self.process.close()
         os.close(self._control)
-        self._control = self._pidfd = -1
+        self._control = -1
 
     def _alive(self) -> list[DeviceProcess]:
         return [process for process in self._processes.values() if process.wait_status is None]
@@ -434,11 +486,8 @@ class SpawnerClient:
         kind, identifier, number, mask, payload = frames.unpack(frame)
         text = payload.decode(errors="replace")
         if kind == frames.STAGED:
-            self._stage = self._pid, self._pidfd
             self._staged = True
-            self._pid = number
-            (self._pidfd,) = descriptors
-            self._reap_stage()
+            self.process.go_on_as(number, *descriptors)
             return
         if kind == frames.HELLO:
             self.layers = mask
@@ -469,37 +518,12 @@ class SpawnerClient:
 
     def _reap(self, *, kill: bool) -> None:
         """The spawner has closed its socket, or is to be killed: wait for its end, and remember it."""
-        self._reap_stage()
-        status = _reap_child(self._pid, self._pidfd, kill=kill)
+        status = self.process.end(kill=kill)
         self._end = "the spawner died" if status is None else f"the spawner {describe_wait_status(status)}"
         if self._disobeyed:
             self._end = "the spawner was killed: it did not do so to a device process when it was told"
         elif self._fatal is not None:
             self._end = f"the spawner gave up: {self._fatal}"
-
-    def _reap_stage(self) -> None:
-        """The stage exits as soon as it has told of the spawner."""
-        if self._stage is not None:
-            pid, pidfd = self._stage
-            _reap_child(pid, pidfd, kill=False)
-            os.close(pidfd)
-            self._stage = None
-
-
-def _reap_child(pid: int, pidfd: int, *, kill: bool) -> int | None:
-    """The wait status of a child that is about to exit, or is to be killed; None if the kernel has reaped it,
-    because SIGCHLD is ignored in this process.
-    """
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    # If it does not exit by itself, it is made to.
-    if kill or not poller.poll(CLOSE_TIMEOUT_NS // NS_PER_MS):
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    try:
-        return os.waitpid(pid, 0)[1]
-    except ChildProcessError:
-        return None
 
 
 def _is_over(pidfd: int) -> bool:

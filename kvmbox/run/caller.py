@@ -146,7 +146,7 @@ class ProcessOwner(Caller):
         spawner = pool.spawner
         return vmm.confine_main(
             keep=spawner.capabilities_needed(moves_processes=pool.spin is not None) if spawner else 0,
-            spawner_pidfd=spawner.pin() if spawner else None,
+            spawner_pidfd=spawner.process.pin() if spawner else None,
             without=config.design.without,
             require=config.require,
             tracebacks=self._tracebacks,

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -22,11 +21,12 @@ from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.jail import layers
 from kvmbox.tools.warm import WarmPool, WarmResult
-from tests.support.family import children_of, title_of
+from tests.support.family import children_of, descendants_of, title_of
 from tests.support.patience import patience
-from tests.support.real_mode import COM1, COM2, IDLE, SHUTDOWN, out, say
+from tests.support.real_mode import COM1, SHUTDOWN, out
 from tests.support.runs import KVMBOX, Images
-from tests.support.waiting import Stream, wait_readable
+from tests.support.waiting import wait_readable
+from tests.support.warm import Beacon, files_of, running_boot, template_of
 
 pytestmark = pytest.mark.kvm
 
@@ -73,56 +73,10 @@ print(result.status, *sorted(name for name in sys.modules.keys() - before if nam
 """What a boot process does behind its fork: prints the status, and which modules it had to load."""
 
 
-class Beacon:
-    """A guest that says on COM2 that it runs, and then idles; COM2 is a FIFO."""
-
-    def __init__(self, images: Images) -> None:
-        self.fifo = images.directory / "com2"
-        os.mkfifo(self.fifo)
-        self.stream = Stream(os.open(self.fifo, os.O_RDWR), "COM2")
-        self.options: dict[str, Any] = {
-            "image": str(images.write(say(b"up", COM2), IDLE)),
-            "boot": "real",
-            "serial": [f"COM2=file:{self.fifo}"],
-        }
-
-    def wait(self) -> None:
-        """Until the guest runs."""
-        self.stream.until(b"up")
-
-    def close(self) -> None:
-        """The FIFO."""
-        os.close(self.stream.descriptor)
-
-
 @pytest.fixture
 def beacon(images: Images) -> Iterator[Beacon]:
     with closing(Beacon(images)) as made:
         yield made
-
-
-def template_of(program: int) -> int:
-    """The template of the one pool of a program."""
-    found = [pid for pid in children_of(program) if title_of(pid) == "kvmbox: template"]
-    assert len(found) == 1
-    return found[0]
-
-
-def running_boot(program: int, path: Path) -> int:
-    """The boot process that has opened `path`."""
-    found = [pid for pid in children_of(template_of(program)) if str(path) in _files(pid)]
-    assert len(found) == 1
-    return found[0]
-
-
-def _files(pid: int) -> list[str]:
-    directory = f"/proc/{pid}/fd"
-    return [os.readlink(f"{directory}/{number}") for number in os.listdir(directory)]
-
-
-def _descendants(pid: int) -> list[int]:
-    found = children_of(pid)
-    return found + [below for child in found for below in _descendants(child)]
 
 
 # --- Results ----------------------------------------------------------------------------------------------
@@ -279,9 +233,9 @@ def test_no_process_that_waits_has_anything_of_a_guest(beacon: Beacon) -> None:
         beacon.wait()
         template = template_of(os.getpid())
         boot = running_boot(os.getpid(), beacon.fifo)
-        assert any("kvm" in file for file in _files(boot))
+        assert any("kvm" in file for file in files_of(boot))
         for pid in (template, *(pid for pid in children_of(template) if pid != boot)):
-            held = {file for file in _files(pid) if "kvm" in file or str(beacon.fifo) in file}
+            held = {file for file in files_of(pid) if "kvm" in file or str(beacon.fifo) in file}
             assert held <= {"/memfd:kvmbox-page (deleted)"}  # channels that nobody has used yet
         os.kill(boot, signal.SIGTERM)
         assert future.result().status == 130
@@ -412,7 +366,7 @@ def test_no_process_outlives_a_program_that_is_ended(beacon: Beacon, number: sig
     with program:
         try:
             beacon.wait()
-            for pid in _descendants(program.pid):
+            for pid in descendants_of(program.pid):
                 with suppress(ProcessLookupError):  # the first stage of a spawner that comes up
                     pidfds.append(os.pidfd_open(pid))
             assert len(pidfds) >= len(("template", "boot", "spawner", "uart", "debug"))

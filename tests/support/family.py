@@ -17,13 +17,21 @@ def children_of(pid: int) -> list[int]:
     found = []
     for name in os.listdir("/proc"):
         with suppress(OSError):
-            # Field 4 of stat, after the name in parentheses, is the parent (proc_pid_stat(5)).
-            if (
-                name.isdecimal()
-                and int(Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[1]) == pid
-            ):
+            if name.isdecimal() and parent_of(int(name)) == pid:
                 found.append(int(name))
     return found
+
+
+def parent_of(pid: int) -> int:
+    """The process id of the parent of `pid`, which there must be."""
+    # Field 4 of stat, after the name in parentheses (proc_pid_stat(5)).
+    return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def descendants_of(pid: int) -> list[int]:
+    """The process ids of the children of `pid`, and of theirs."""
+    found = children_of(pid)
+    return found + [below for child in found for below in descendants_of(child)]
 
 
 def title_of(pid: int) -> str:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.boot.entry_state import waking_state
-from kvmbox.boot.files import StoredFiles
 from kvmbox.boot.plan import BootPlan
 from kvmbox.devices.model import NANOSECONDS
 from kvmbox.errors import ImageError, KvmError, SnapshotFileError, UsageError
@@ -43,6 +42,7 @@ from kvmbox.parts.snapshot.description import (
 )
 from kvmbox.parts.snapshot.device_checksum import checksum_of
 from kvmbox.parts.snapshot.disks import give_disks, give_queues, give_windows
+from kvmbox.parts.snapshot.stored_files import StoredFiles
 from kvmbox.remote.device_state import give_state
 from kvmbox.run.origin import Origin
 from kvmbox.wire import protocol

@@ -12,6 +12,7 @@ The result is told before the processes and the VM end, so that the next boot ne
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import re
@@ -24,16 +25,18 @@ from kvmbox.host import early_signals
 from kvmbox.jail import linux
 from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.remote import prestart
+from kvmbox.remote.spawner_client import SpawnerClient, device_entry
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.machine import Machine
 from kvmbox.run.result import RunResult
 from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox import scope
+from kvmbox.tools.warm.lent_spawner import LentSpawner
 from kvmbox.tools.warm.result import BootOrder, WarmResult, pack_result, read_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CHANNEL_FD: Final = 3
 
@@ -71,23 +74,27 @@ class _Dialogue:
             self._machine.send(answer)
 
 
-def live(channel: int, parent_pid: int, name: Callable[[], None], *, spawns: bool) -> NoReturn:
+def live(channel: int, parent_pid: int, name: Callable[[], None], spawner: Sequence[int]) -> NoReturn:
     """The life of a boot process, from the fork. It leaves by _exit, whatever happens.
 
-    `name` gives it a title. With `spawns` the spawner of a plain run starts before there is an order.
+    `name` gives it a title. `spawner` are the socket of a plain run's spawner and its lifeline, if it is to
+    have one before there is an order.
     """
     status = 1
     try:
-        if channel != CHANNEL_FD:
-            os.dup2(channel, CHANNEL_FD, inheritable=False)
-        linux.close_range(CHANNEL_FD + 1)
+        kept = (channel, *spawner)
+        parked = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, CHANNEL_FD + len(kept)) for one in kept]
+        for number, one in enumerate(parked, CHANNEL_FD):
+            os.dup2(one, number, inheritable=False)
+        linux.close_range(CHANNEL_FD + len(kept))
         linux.die_with_parent(parent_pid)
         linux.unblock_signals(linux.SIGCHLD)
         name()
         early_signals.listen()
         scope.OWN.take()
-        if spawns:
-            prestart.OWN.start()
+        if spawner:
+            process = LentSpawner(CHANNEL_FD + 2)
+            prestart.OWN.start(SpawnerClient(process, CHANNEL_FD + 1, (device_entry(),)))
             prestart.OWN.reserve()
         order = read_order(lambda size: os.read(CHANNEL_FD, size))
         if order is not None:

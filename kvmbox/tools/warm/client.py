@@ -1,5 +1,6 @@
-"""The pool's side of a template: start it, have it fork boot processes, hear of them, end it.
+"""The other side of a template: start it, have it fork processes, hear of them, end it.
 
+A pool has the template of boot processes, which has the template of their spawners.
 Everything here belongs to the thread that starts the template: the template's death signal fires when this
 thread ends (prctl(2), PR_SET_PDEATHSIG).
 """
@@ -9,13 +10,15 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from kvmbox.choice import is_compiled
 from kvmbox.errors import StartError
 from kvmbox.jail import passing
-from kvmbox.remote import interpreter
+from kvmbox.remote import interpreter, spawner_client
+from kvmbox.remote.spawner_client import device_entry
 from kvmbox.tools.warm import frames
 
 INTERPRETER_FLAGS: Final = ("-P", "-X", "utf8")
@@ -25,7 +28,7 @@ END_PATIENCE_MS: Final = 2_000
 
 
 class News(NamedTuple):
-    """A frame of the template. `descriptor` is a pidfd for BORN, else -1."""
+    """A frame of the template. `descriptor` is a boot process's pidfd for BORN, else -1."""
 
     kind: int
     identifier: int
@@ -53,26 +56,38 @@ class TemplateClient:
 
     @classmethod
     def start(cls) -> TemplateClient:
-        """Start one; returns before it is ready. Raises StartError."""
+        """Start one of boot processes; returns before it is ready. Raises StartError."""
         code = f"from kvmbox.tools.warm.template import main; main({os.getpid()}, {is_compiled()})"
+        return cls._start("a warm worker", code, INTERPRETER_FLAGS, os.environ)
+
+    @classmethod
+    def start_spawners(cls) -> TemplateClient:
+        """Start one of spawners, without an environment, as a VMM starts its spawner. See `start`."""
+        module = "kvmbox.tools.warm.spawner_template"
+        code = f"from {module} import main; main({os.getpid()}, {(device_entry(),)!r})"
+        code = f"bytecode.load('spawner'); {code}"
+        return cls._start("the spawner template", code, spawner_client.INTERPRETER_FLAGS, {})
+
+    @classmethod
+    def _start(
+        cls, name: str, code: str, flags: Sequence[str], environment: Mapping[str, str]
+    ) -> TemplateClient:
         try:
-            started = interpreter.start("a warm worker", code, INTERPRETER_FLAGS, os.environ, StartError)
+            started = interpreter.start(name, code, flags, environment, StartError)
         except OSError as error:
-            raise StartError(
-                f"cannot start a warm worker: {error.strerror}", hint="see 'ulimit -n'"
-            ) from error
+            raise StartError(f"cannot start {name}: {error.strerror}", hint="see 'ulimit -n'") from error
         return cls(*started)
 
     def fileno(self) -> int:
         """For poll: readable when `take_news` has something to do."""
         return self._control
 
-    def boot(self, identifier: int, channel: int, *, spawns: bool) -> bool:
-        """Have a boot process forked, which gets the descriptor `channel`, and with `spawns` starts the
+    def order(self, identifier: int, ends: Sequence[int], *, spawns: bool = False) -> bool:
+        """Have a process forked, which gets the descriptors `ends`. A boot process with `spawns` has the
         spawner of a plain run at once. False if the template cannot be asked.
         """
         try:
-            passing.send(self._control, frames.pack(frames.BOOT, identifier, spawns), [channel], wait=False)
+            passing.send(self._control, frames.pack(frames.BOOT, identifier, spawns), ends, wait=False)
         except OSError:  # it has died, or is behind with its work
             return False
         return True

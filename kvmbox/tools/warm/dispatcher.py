@@ -251,7 +251,7 @@ class Dispatcher:
                 return
             with theirs:
                 self._identifier += 1
-                if not template.boot(self._identifier, theirs.fileno(), spawns=spawns):
+                if not template.order(self._identifier, [theirs.fileno()], spawns=spawns):
                     ours.close()
                     return
             ours.setblocking(False)

@@ -1,16 +1,18 @@
 """Many boots from one program: a queue of orders, and a reserve of boot processes that wait for them.
 
-    pool ── template ─┬─ boot process ── spawner ── device processes      runs a guest
-                      ├─ boot process ── spawner                          waits for an order
-                      └─ boot process                                     has told its result, and ends
+    pool ── template ─┬─ boot process                                     runs a guest
+                      ├─ boot process                                     waits for an order
+                      ├─ boot process                                     has told its result, and ends
+                      └─ spawner template ─┬─ spawner ── device processes   of the first
+                                           └─ spawner ── device processes   of the second
 
 A pool starts one template (`template`), and has the template fork boot processes (`boot`). Each of
-them serves one order. As many as there are workers run a guest. As many wait for an order, and their spawners
-start meanwhile. Those that have told their results end beside the next boots.
+them serves one order. As many as there are workers run a guest. As many wait for an order, and their device
+processes jail themselves meanwhile. Those that have told their results end beside the next boots.
 
 The template is replaced if it dies, after `renew_after` boots, and after a boot in which a device process,
-KVM or kvmbox failed. All boot processes of a template have one layout of memory, and who attacks them must
-not learn this layout by trying.
+KVM or kvmbox failed, and the spawner template with it. All boot processes of a template have one layout of
+memory, and all their device processes another. Who attacks them must not learn a layout by trying.
 """
 
 from __future__ import annotations

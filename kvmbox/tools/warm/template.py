@@ -4,6 +4,9 @@ The template is a new interpreter, which a pool starts (`pool`). It never opens 
 it never reads an order or a result: so nothing of a guest can be in what boot processes inherit. It has one
 thread, so that forking is safe.
 
+It starts the template of spawners (`spawner_template`), and is ready with it. A boot process that wants a
+spawner is born when the spawner is there. If the spawner template dies, this one gives up.
+
 The template ends when the pool closes its socket, or when the thread that started the template ends. Its boot
 processes get their death signal then.
 """
@@ -13,62 +16,28 @@ from __future__ import annotations
 import gc
 import os
 import select
-from importlib import import_module
-from typing import Final, NoReturn
+from itertools import chain
+from typing import NoReturn
 
 from kvmbox import bytecode
-from kvmbox.devices import catalog
-from kvmbox.explain import capstone
 from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
 from kvmbox.jail.title import ProcessTitle
-from kvmbox.kvm.vm import make_usual_types
-from kvmbox.run.builder import board_of
-from kvmbox.run.machine import Machine
+from kvmbox.remote.spawner_client import describe_wait_status
 from kvmbox.tools.warm import boot, frames
-
-PRELOADED: Final = (
-    "base64",
-    "kvmbox.board_extras",
-    "kvmbox.boot.way_elf",
-    "kvmbox.boot.way_firmware",
-    "kvmbox.boot.way_linux",
-    "kvmbox.boot.way_multiboot",
-    "kvmbox.boot.way_multiboot2",
-    "kvmbox.boot.way_pvh",
-    "kvmbox.boot.way_real",
-    "kvmbox.remote.reserve",
-    "kvmbox.firmware.acpi",
-    "kvmbox.firmware.bda",
-    "kvmbox.firmware.mp_table",
-    "kvmbox.firmware.smbios",
-    "kvmbox.kvm.cpuid.backend_limits",
-    "kvmbox.kvm.cpuid.model",
-    "kvmbox.explain.disassembly",
-    "kvmbox.explain.diagnosis",
-    "kvmbox.host.bios_reports",
-    "kvmbox.host.start_timeout",
-    "kvmbox.remote.free_running",
-    "kvmbox.run.after_bios",
-    "kvmbox.sandbox.listener",
-    "kvmbox.parts.snapshot.restore",
-    "kvmbox.parts.snapshot.start_options",
-    "zlib",
-)
-"""What a run imports when it needs it: each boot process would import it anew."""
-
-
-COMPILED: Final = ("kvmbox.fast.channel", "kvmbox.fast.direct", "kvmbox.fast.loop")
-"""The same of the compiled hot path."""
+from kvmbox.tools.warm.client import TemplateClient
+from kvmbox.tools.warm.preload import preload
 
 
 class Template:
     """The serving loop and its state."""
 
-    def __init__(self, title: ProcessTitle) -> None:
+    def __init__(self, title: ProcessTitle, spawners: TemplateClient) -> None:
         self._title = title
+        self._spawners = spawners
         self._boots: dict[int, int] = {}  # identifier by pid
+        self._unborn: dict[int, int] = {}  # pidfds of boot processes whose spawner is not there yet, by pid
         self._signals = linux.signal_descriptor(linux.SIGCHLD)
 
     def serve(self) -> None:
@@ -76,6 +45,7 @@ class Template:
         poller = select.poll()
         poller.register(CONTROL_FD, select.POLLIN)
         poller.register(self._signals, select.POLLIN)
+        poller.register(self._spawners.fileno(), select.POLLIN)
         while True:
             for descriptor, _ in poller.poll():
                 if descriptor == CONTROL_FD:
@@ -83,6 +53,8 @@ class Template:
                     if message is None:
                         return
                     self._fork(*message)
+                elif descriptor == self._spawners.fileno():
+                    self._take_spawner_news()
                 else:
                     os.read(self._signals, 16 * linux.SIGNALFD_SIGINFO_SIZE)
             self._reap()
@@ -93,40 +65,52 @@ class Template:
             raise ValueError(f"frame of kind {kind} with {len(descriptors)} descriptors")
         (channel,) = descriptors
         parent = os.getpid()
+        pairs: list[tuple[int, int]] = []
         try:
+            for _ in range(2 if spawns else 0):  # to talk to the spawner, and its lifeline
+                pairs.append(passing.socket_pair())
             # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
             pid = os.fork()
         except OSError as error:
-            os.close(channel)
+            for descriptor in (channel, *chain(*pairs)):
+                os.close(descriptor)
             passing.send(CONTROL_FD, frames.pack(frames.FAILED, identifier, error.errno or 0))
             return
         if pid == 0:
-            boot.live(channel, parent, lambda: self._title.set("kvmbox: boot"), spawns=bool(spawns))
-        os.close(channel)
+            boot.live(channel, parent, lambda: self._title.set("kvmbox: boot"), [own for own, _ in pairs])
         self._boots[pid] = identifier
-        pidfd = os.pidfd_open(pid)  # before anything can reap it
-        passing.send(CONTROL_FD, frames.pack(frames.BORN, identifier), [pidfd])
-        os.close(pidfd)
+        self._unborn[pid] = os.pidfd_open(pid)  # before anything can reap it
+        if not spawns:
+            self._tell_birth(pid)
+        elif not self._spawners.order(pid, [end for _, end in pairs]):
+            raise OSError("the spawner template does not answer")
+        for descriptor in (channel, *chain(*pairs)):
+            os.close(descriptor)
+
+    def _take_spawner_news(self) -> None:
+        news = self._spawners.take_news()
+        if news is None or news.kind == frames.FATAL:
+            raise OSError(f"the spawner template gave up: {self._spawners.fatal or 'it said nothing'}")
+        if news.kind == frames.READY:
+            passing.send(CONTROL_FD, frames.pack(frames.READY))
+        else:
+            self._tell_birth(news.identifier)
+
+    def _tell_birth(self, pid: int) -> None:
+        pidfd = self._unborn.pop(pid, -1)
+        if pidfd >= 0:
+            passing.send(CONTROL_FD, frames.pack(frames.BORN, self._boots[pid]), [pidfd])
+            os.close(pidfd)
 
     def _reap(self) -> None:
-        while self._boots:
+        while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            if pid == self._spawners.pid:
+                raise OSError(f"the spawner template {describe_wait_status(status)}")
+            self._tell_birth(pid)
             passing.send(CONTROL_FD, frames.pack(frames.DIED, self._boots.pop(pid), status))
-
-
-def preload(compiled: bool) -> None:
-    """Load what boot processes need: modules, models for those without a sandbox, the disassembler; and make
-    what is made at its first use, and kept.
-    """
-    for name in (*PRELOADED, *(COMPILED if compiled else ())):
-        import_module(name)
-    for device_type in catalog.USUAL:
-        catalog.load_usual(device_type)
-    capstone.library()
-    make_usual_types()
-    board_of(Machine("hello32", sandbox="none").config)  # opens nothing
 
 
 def main(parent_pid: int, compiled: bool) -> NoReturn:
@@ -138,13 +122,14 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         title = ProcessTitle.find()
         title.set("kvmbox: template")
         linux.block_signals(linux.SIGCHLD)
+        allow_enough()
+        spawners = TemplateClient.start_spawners()
         preload(compiled)
         bytecode.leave()
-        allow_enough()
         gc.collect()
         gc.freeze()  # no collection writes into the pages that boot processes share
-        passing.send(CONTROL_FD, frames.pack(frames.READY))
-        Template(title).serve()
+        Template(title, spawners).serve()
+        spawners.close()
         status = 0
     except BaseException as error:  # noqa: BLE001 - told to the pool, then the process ends
         passing.send(CONTROL_FD, frames.pack(frames.FATAL, text=f"{type(error).__name__}: {error}"))

@@ -11,6 +11,7 @@ other one is named. LANDLOCK-LIMIT is the highest Landlock ABI to use.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -44,7 +45,7 @@ def main() -> None:
             options |= {"payload_directory": directory, "landlock_limit": landlock_limit}
             client = super().start(entries=entries, **options)
             if device_type == "spawner":
-                signal.pidfd_send_signal(client._pidfd, signal.SIGSTOP)
+                os.kill(client.process.pid, signal.SIGSTOP)
             return client
 
         def wait_ready(self, process: DeviceProcess, *arguments: int) -> None:

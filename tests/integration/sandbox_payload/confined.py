@@ -214,7 +214,7 @@ def main() -> None:
     sys.path.append(sys.argv[1])
     from kvmbox.errors import SandboxError
     from kvmbox.jail import layers
-    from kvmbox.remote.spawner_client import SpawnerClient
+    from kvmbox.remote.spawner_client import SpawnerChild
     from kvmbox.sandbox import scope, vmm
 
     without, keep = int(sys.argv[2]), int(sys.argv[3])
@@ -230,7 +230,7 @@ def main() -> None:
     if "scoped" in sys.argv:
         scope.OWN.take()
     spawner, spawner_pidfd = waiting_child()
-    pinned = SpawnerClient(spawner, spawner_pidfd, -1, []).pin()
+    pinned = SpawnerChild(spawner, spawner_pidfd).pin()
     targets = stranger, stranger_pidfd, pinned
     if "early-thread" in sys.argv:
         early.start()

@@ -50,7 +50,7 @@ def main() -> None:
     if phase == "confined":
         from kvmbox.sandbox import vmm
 
-        vmm.confine_main(keep=client.capabilities_needed(), spawner_pidfd=client.pin())
+        vmm.confine_main(keep=client.capabilities_needed(), spawner_pidfd=client.process.pin())
     report = {
         "spawner": client.pid,
         "devices": [process.pid for process in processes],

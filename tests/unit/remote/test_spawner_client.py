@@ -11,7 +11,13 @@ import pytest
 
 from kvmbox.errors import SandboxError
 from kvmbox.jail import layers, passing
-from kvmbox.remote.spawner_client import Death, DeviceProcess, SpawnerClient, describe_wait_status
+from kvmbox.remote.spawner_client import (
+    Death,
+    DeviceProcess,
+    SpawnerChild,
+    SpawnerClient,
+    describe_wait_status,
+)
 from kvmbox.sandbox.listener import ForbiddenCall
 from kvmbox.wire import spawner_frames
 
@@ -59,7 +65,7 @@ def test_stage_that_tells_late_is_reaped_all_the_same(staged_first: bool) -> Non
     # The stage and the spawner run at the same time: either may be the first to be heard.
     own_end, spawner_end = passing.socket_pair()
     stage = os.posix_spawn("/bin/true", ["true"], {})
-    client = SpawnerClient(stage, os.pidfd_open(stage), own_end, [])
+    client = SpawnerClient(SpawnerChild(stage, os.pidfd_open(stage)), own_end, [])
     pidfd = os.pidfd_open(os.getpid())
 
     def tell_staged() -> None:
@@ -86,7 +92,8 @@ def test_stage_that_tells_late_is_reaped_all_the_same(staged_first: bool) -> Non
     assert (client.pid, client.layers, client.missing) == (os.getpid(), layers.PID_NS, {"x": "y"})
     with pytest.raises(ChildProcessError):
         os.waitpid(stage, os.WNOHANG)
-    for descriptor in (own_end, spawner_end, pidfd, client._pidfd):
+    client.process.close()
+    for descriptor in (own_end, spawner_end, pidfd):
         os.close(descriptor)
 
 
@@ -98,7 +105,7 @@ def test_spawn_limits_agree() -> None:
 def test_close_of_a_spawner_that_makes_no_sense_kills_it(last_words: bytes) -> None:
     own_end, spawner_end = passing.socket_pair()
     spawner = os.posix_spawn("/bin/sleep", ["sleep", "infinity"], {})
-    client = SpawnerClient(spawner, os.pidfd_open(spawner), own_end, [])
+    client = SpawnerClient(SpawnerChild(spawner, os.pidfd_open(spawner)), own_end, [])
     passing.send(spawner_end, last_words)
     client.close()
     os.close(spawner_end)

@@ -8,7 +8,13 @@ import pytest
 
 from kvmbox.errors import SandboxError
 from kvmbox.remote import spawner_client
-from kvmbox.remote.spawner_client import READY_TIMEOUT_NS, SLICE_NS, DeviceProcess, SpawnerClient
+from kvmbox.remote.spawner_client import (
+    READY_TIMEOUT_NS,
+    SLICE_NS,
+    DeviceProcess,
+    SpawnerChild,
+    SpawnerClient,
+)
 
 HOUR_NS = 3600 * 10**9
 
@@ -17,7 +23,7 @@ class Silent(SpawnerClient):
     """A spawner that says nothing, on a host that stands still for an hour in the first slice."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, process: DeviceProcess, *, ready_after: int) -> None:
-        super().__init__(0, -1, -1, ())
+        super().__init__(SpawnerChild(0, -1), -1, ())
         self.layers = 1
         self.slices = 0
         self.now = 0

@@ -1,0 +1,63 @@
+"""What the template loads and makes, since each boot process would do so anew."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from kvmbox.devices import catalog
+from kvmbox.explain import capstone
+from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import SIGSET_SIZE
+from kvmbox.kvm.vm import pc_routing
+from kvmbox.run.machine import Machine
+from kvmbox.run.run_board import board_of
+
+PRELOADED: Final = (
+    "base64",
+    "kvmbox.board_extras",
+    "kvmbox.boot.way_elf",
+    "kvmbox.boot.way_firmware",
+    "kvmbox.boot.way_linux",
+    "kvmbox.boot.way_multiboot",
+    "kvmbox.boot.way_multiboot2",
+    "kvmbox.boot.way_pvh",
+    "kvmbox.boot.way_real",
+    "kvmbox.remote.reserve",
+    "kvmbox.firmware.acpi",
+    "kvmbox.firmware.bda",
+    "kvmbox.firmware.mp_table",
+    "kvmbox.firmware.smbios",
+    "kvmbox.kvm.cpuid.backend_limits",
+    "kvmbox.kvm.cpuid.model",
+    "kvmbox.explain.disassembly",
+    "kvmbox.explain.diagnosis",
+    "kvmbox.host.bios_reports",
+    "kvmbox.host.start_timeout",
+    "kvmbox.remote.free_running",
+    "kvmbox.run.after_bios",
+    "kvmbox.sandbox.listener",
+    "kvmbox.parts.snapshot.restore",
+    "kvmbox.parts.snapshot.start_options",
+    "zlib",
+)
+"""What a run imports when it needs it."""
+
+COMPILED: Final = ("kvmbox.fast.channel", "kvmbox.fast.direct", "kvmbox.fast.loop")
+"""The same of the compiled hot path."""
+
+
+def preload(compiled: bool) -> None:
+    """Load what boot processes need: modules, models for those without a sandbox, the disassembler; and make
+    what is made at its first use, and kept.
+    """
+    for name in (*PRELOADED, *(COMPILED if compiled else ())):
+        import_module(name)
+    for device_type in catalog.USUAL:
+        catalog.load_usual(device_type)
+    capstone.library()
+    pc_routing()
+    uapi.kvm_cpuid2(uapi.USUAL_CPUID_ENTRIES)
+    uapi.kvm_msrs(1)
+    uapi.kvm_signal_mask(SIGSET_SIZE)
+    board_of(Machine("hello32", sandbox="none").config)  # opens nothing
