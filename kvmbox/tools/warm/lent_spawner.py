@@ -15,14 +15,15 @@ from typing import Final
 
 from kvmbox.jail import passing
 from kvmbox.remote.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS
+from kvmbox.remote.spawner_process import SpawnerProcess
 from kvmbox.tools.warm import frames
 
 KILL: Final = b"kill"
 """Nobody reads that."""
 
 
-class LentSpawner:
-    """See SpawnerProcess."""
+class LentSpawner(SpawnerProcess):
+    """One that a template has forked."""
 
     def __init__(self, lifeline: int) -> None:
         self.pid = 0
