@@ -98,6 +98,7 @@ class Chaos:
         self._limit = limit
         self._faults: list[tuple[str, str]] = []
         self._serving: dict[str, int] = {}  # pidfds of processes that nothing was done to yet
+        self._started: set[str] = set()  # types that have, or had, a process
         self._stillborn = 0
         self._news = b""
         self._kinds = [name for name in SIGNALS if not (name == "short" and "shm" in options)]
@@ -187,11 +188,12 @@ class Chaos:
                 continue
             try:
                 self._serving[name] = os.pidfd_open(int(pid))
+                self._started.add(name)
             except ProcessLookupError:
                 continue  # the run has ended, or somebody else was faster
 
     def _can_strike(self) -> bool:
-        return len(self._serving) > max(0, len(self._guest.weights) - AT_ONCE)
+        return bool(self._serving) and len(self._started) - len(self._serving) < AT_ONCE
 
     def _strike(self) -> None:
         names = sorted(self._serving)
