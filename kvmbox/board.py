@@ -202,16 +202,18 @@ _NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
 
 
 class FreeRunning(Value):
-    """The first output pin of a device is a wave of `period` pulses of a clock of `hertz` Hz: of each period,
-    the first ones are `high`. It begins with a RESET, and once more when firmware has written all that is in
-    `firmware`: to which register, and what. From then on, so many are `high_behind_firmware`.
+    """The first output pin of a device follows a wave, whether the guest uses the device or not.
+
+    A clock of `hertz` Hz counts a `period`. The wave is high for the first `high` counts, and low for the
+    others. It begins at a RESET. It begins anew when firmware has made all writes of `firmware`, each a
+    register and its data: then it is high for `high_after_firmware` counts.
     """
 
     hertz: int
     period: int
     high: int
     firmware: tuple[tuple[int, bytes], ...]
-    high_behind_firmware: int
+    high_after_firmware: int
 
 
 class DeviceSpec(Value):

@@ -49,7 +49,7 @@ class NoProcess(Transport):
         self._unused = Unused(devices)
         self._channel: Channel
         self._told: list[bytes] = []  # HELLO, and what came from the last RESET on
-        self.rests = self._unused.runs is None
+        self.stands_still = self._unused.runs is None
         """Whether nothing but the last RESET makes a difference to the devices."""
 
     def open(self, device_type: str, waits: Waits) -> NoProcess:
