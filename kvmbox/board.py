@@ -229,11 +229,11 @@ class DeviceSpec(Value):
     it alone. `source` is the
     text of the Python module that defines the class `model`, where that is none of the catalogue.
 
-    `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
-    long as it gets no other requests than HELLO, RESET and ADVANCE: these have no effects, and no deadline
-    follows from them; and what was before the last RESET, or an ADVANCE that another one follows, makes no
-    difference to what comes later. `runs` is the pin that has effects all the same, which it announces. `pci`
-    is the function that it is on a PCI bus: it has no other place.
+    `on_demand` says that the process may start at the first use of the device. As long as such a model gets
+    no other requests than HELLO, RESET and ADVANCE, they have no effects, and no deadline follows from them.
+    What was before the last RESET makes no difference to what comes later, nor does an ADVANCE that another
+    one follows. `runs` is the pin that has effects all the same, and announces them. `pci` is the function
+    that it is on a PCI bus: it has no other place.
     """
 
     name: str
