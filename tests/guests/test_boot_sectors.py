@@ -33,7 +33,7 @@ PRINTS: Final = {
     "crtc": "ab\r\nc\r\n0051200008002D275F4F47060031",
     "keys": "1E61 8500 48E0 E00D \r\n1E41 4737 4700 \r\n5E00 0E7F 7800 0F00 \r\n4800 1C0D \r\n3062 \r\n0404",
     "key_hook": "041E613062",
-    "mouse_key": "..1E613062",
+    "mouse_key": "...1E613062",
     "pci": "PCI 0210\r\n0008000880867000\r\n8686\r\n",
     "bios32": "800002100008808670000086\r\n",
     "protected": "Started in 16-bit Real Mode\r\nSuccessfully landed in 32-bit Protected Mode\r\n",
