@@ -202,16 +202,18 @@ _NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
 
 
 class FreeRunning(Value):
-    """The first output pin of a device is a wave of `period` pulses of a clock of `hertz` Hz: of each period,
-    the first ones are `high`. It begins with a RESET, and once more when firmware has written all that is in
-    `firmware`: to which register, and what. From then on, so many are `high_behind_firmware`.
+    """The first output pin of a device follows a wave, whether the guest uses the device or not.
+
+    A clock of `hertz` Hz counts a `period`. The wave is high for the first `high` counts, and low for the
+    others. It begins at a RESET. It begins anew when firmware has made all writes of `firmware`, each a
+    register and its data: then it is high for `high_after_firmware` counts.
     """
 
     hertz: int
     period: int
     high: int
     firmware: tuple[tuple[int, bytes], ...]
-    high_behind_firmware: int
+    high_after_firmware: int
 
 
 class DeviceSpec(Value):
@@ -227,11 +229,11 @@ class DeviceSpec(Value):
     it alone. `source` is the
     text of the Python module that defines the class `model`, where that is none of the catalogue.
 
-    `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
-    long as it gets no other requests than HELLO, RESET and ADVANCE: these have no effects, and no deadline
-    follows from them; and what was before the last RESET, or an ADVANCE that another one follows, makes no
-    difference to what comes later. `runs` is the pin that has effects all the same, which it announces. `pci`
-    is the function that it is on a PCI bus: it has no other place.
+    `on_demand` says that the process may start at the first use of the device. As long as such a model gets
+    no other requests than HELLO, RESET and ADVANCE, they have no effects, and no deadline follows from them.
+    What was before the last RESET makes no difference to what comes later, nor does an ADVANCE that another
+    one follows. `runs` is the pin that has effects all the same, and announces them. `pci` is the function
+    that it is on a PCI bus: it has no other place.
     """
 
     name: str

@@ -2,11 +2,11 @@
 """What a boot pays: exits of whole boots, and what kvmbox adds to them, for docs/performance.md.
 
     python tools/boot_exits.py hello64 clock linuxboot "/usr/share/seabios/bios.bin --timeout 60"
-    python tools/boot_exits.py hello64 --lab "xv6.img --memory 512M --disk fs.img --expect 'starting sh'"
+    python tools/boot_exits.py hello64 --lab xv6 "xv6.img --memory 512M --disk fs.img --expect 'starting sh'"
 
-Each argument is what `kvmbox run` gets; of `--lab`, in the lab's machine with AMD-V. What is added is worked
-out: of each exit whose value was not steady, what docs/performance.json says that kvmbox adds to a write of
-which the device's process has to be told.
+Each argument is what `kvmbox run` gets. A guest of `--lab` runs in the lab's machine with AMD-V, and has a
+title for the table. What is added is worked out: of each exit whose value was not steady, what
+docs/performance.json says that kvmbox adds to a write of which the device's process has to be told.
 """
 
 from __future__ import annotations
@@ -74,11 +74,16 @@ def counts_in_lab(words: str) -> Counts:
     return int(found[1]), int(found[2])
 
 
-def row(words: str, counted: Counts, costs: Sequence[float]) -> list[str]:
+def row(title: str, counted: Counts, costs: Sequence[float]) -> list[str]:
     """The row of a guest."""
     exits, steady = counted
     spent = [f"{(exits - steady) * cost / 1e6:.2f} ms" for cost in costs]
-    return [f"`{Path(shlex.split(words)[0]).name}`", f"{exits}", f"{steady}", *spent]
+    return [title, f"{exits}", f"{steady}", *spent]
+
+
+def title_of(words: str) -> str:
+    """The title of a guest that has no other one: the name of its image."""
+    return f"`{Path(shlex.split(words)[0]).name}`"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,7 +92,9 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("guests", nargs="+", metavar="GUEST", help="what 'kvmbox run' gets, as one argument")
-    parser.add_argument("--lab", action="append", default=[], metavar="GUEST", help="a guest for the lab")
+    parser.add_argument(
+        "--lab", action="append", default=[], nargs=2, metavar=("TITLE", "GUEST"), help="a guest for the lab"
+    )
     parser.add_argument("--counts", action="store_true", help="only print the counts of one guest")
     options = parser.parse_args(arguments)
     if options.counts:
@@ -95,8 +102,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     costs = [added(ipc) for ipc in IPCS]
     head = ["guest", "exits", "of them steady", *(f"added, {ipc}" for ipc in IPCS)]
-    rows = [row(words, counts(words), costs) for words in options.guests]
-    rows += [row(words, counts_in_lab(words), costs) for words in options.lab]
+    rows = [row(title_of(words), counts(words), costs) for words in options.guests]
+    rows += [row(title, counts_in_lab(words), costs) for title, words in options.lab]
     lines = table(head, rows)
     print("\n".join(lines))
     fill(PAGE, NAME, lines)

@@ -153,10 +153,13 @@ timer_interrupt:                    /* IRQ 0, 18.2 times a second: IBM PC AT Tec
 keyboard_irq:                       /* IRQ 1: int 15h AH=4Fh sees the scan code in AL first, and clears CF to take it */
     pushw   %ax
     inb     $0x64, %al
-    and     $0x21, %al              /* a byte, and not the mouse's */
-    cmp     $1, %al
-    jne     1f
-    inb     $0x60, %al
+    test    $0x20, %al              /* the mouse's byte */
+    jnz     1f
+    and     $1, %al
+    cmp     %cs:key_taken, %al
+    movb    $0, %cs:key_taken
+    jb      1f                      /* no byte: mouse.c has taken it */
+    inb     $0x60, %al              /* which keeps a byte that a guest's own handler has read before */
     mov     $0x4f, %ah
     stc
     int     $0x15

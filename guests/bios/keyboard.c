@@ -90,7 +90,7 @@ static uint16_t sequence(void)
     if (!byte_follows())
         return 0x0100 | ESC;
     byte = inb(COM1 + UART_RBR);
-    if (byte != '[' && byte != 'O') { /* Alt and a character: the character's scan code alone */
+    if (byte != '[' && byte != 'O') { /* no sequence: Escape, and the next key */
         put(0x0100 | ESC);
         return (uint16_t)(scan_code(byte) << 8 | byte);
     }
@@ -186,7 +186,7 @@ void console_interrupt(void)
 
 /* --- From the keyboard controller --------------------------------------------------------------------------- */
 
-/* What a key of the keypad is in the buffer, from 7 to the point: alone or with Shift it gives its digit or its code. */
+/* The keypad in the order of its scan codes: characters with Num Lock, and scan codes with Control. */
 static const char pad_digits[] = "789-456+1230.";
 static const uint8_t pad_with_control[] = {0x77, 0x8d, 0x84, 0x8e, 0x73, 0x8f, 0x74, 0x90, 0x75, 0x91, 0x76, 0x92, 0x93};
 
@@ -316,7 +316,7 @@ static int both_sides(uint8_t flag, uint8_t left, uint8_t right, int prefixed, i
     return follow(BDA_SHIFT, flag, !(far8(BDA, BDA_KEYS_DOWN) & left) && !(far8(BDA, BDA_KEYBOARD_FLAGS) & right));
 }
 
-/* Whether this key is none that only changes what others give. */
+/* Whether this key only changes what others give. It follows the key. */
 static int changes_others(uint8_t code, int prefixed, int released)
 {
     switch (code) {

@@ -7,12 +7,14 @@
 #include "bios.h"
 
 enum { BAD_FUNCTION = 1, BAD_INPUT = 2, BAD_ANSWER = 3, NO_HANDLER_SET = 5 };
-enum { COMMAND = KBC_STATUS, READ_MODE = 0x20, WRITE_MODE = 0x60, TO_MOUSE = 0xd4 };
+enum { COMMAND = KBC_STATUS, READ_MODE = 0x20, WRITE_MODE = 0x60, KEYBOARD_OFF = 0xad, TO_MOUSE = 0xd4 };
 enum { HAS_BYTE = 0x01, BUSY = 0x02, FROM_MOUSE = 0x20 };
-enum { IRQ_12 = 0x02, MOUSE_OFF = 0x20 }; /* in the controller's mode */
+enum { IRQ_12 = 0x02, CLOCKS_OFF = 0x30 }; /* in the controller's mode: of keyboard and mouse */
 enum { ACK = 0xfa, PASSED = 0xaa };
 enum { GET_STATUS = 0xe9, RESOLUTION = 0xe8, IDENTIFY = 0xf2, RATE = 0xf3, ENABLE = 0xf4, DISABLE = 0xf5, RESET = 0xff };
 enum { PATIENCE = 20000 };
+
+uint8_t key_taken; /* by this file, before its interrupt comes: entry.S does not take it again */
 
 static void send(uint16_t port, uint8_t value)
 {
@@ -21,7 +23,27 @@ static void send(uint16_t port, uint8_t value)
     outb(port, value);
 }
 
-/* A byte of the mouse, or else of the controller; keys that come before it are taken. */
+static void take_key(uint8_t code)
+{
+    keyboard_interrupt(code);
+    key_taken = 1;
+}
+
+/* Take what waits: keys, and bytes of a packet, of which the next command drops the rest. */
+static void drain(void)
+{
+    for (unsigned i = 0; i < PATIENCE; i++) {
+        uint8_t status = inb(KBC_STATUS), byte;
+
+        if (!(status & HAS_BYTE))
+            return;
+        byte = inb(KBC_DATA);
+        if (!(status & FROM_MOUSE))
+            take_key(byte);
+    }
+}
+
+/* A byte of the mouse, or else of the controller; keys that come before the mouse's are taken. */
 static int receive(uint8_t from, uint8_t *byte)
 {
     for (unsigned i = 0; i < PATIENCE; i++) {
@@ -33,7 +55,7 @@ static int receive(uint8_t from, uint8_t *byte)
         if ((status & FROM_MOUSE) == from)
             return 1;
         if (!(status & FROM_MOUSE))
-            keyboard_interrupt(*byte);
+            take_key(*byte);
     }
     return 0;
 }
@@ -42,6 +64,8 @@ static int tell_mouse(uint8_t byte)
 {
     uint8_t answer;
 
+    drain();
+    set_far8(far16(BDA, BDA_EBDA), EBDA_MOUSE_BYTES, 0);
     send(COMMAND, TO_MOUSE);
     send(KBC_DATA, byte);
     return receive(FROM_MOUSE, &answer) && answer == ACK;
@@ -52,17 +76,19 @@ static int tell_mouse_both(uint8_t command, uint8_t option)
     return tell_mouse(command) && tell_mouse(option);
 }
 
-/* The interface, the interrupt and a new packet. */
+/* The interface and the interrupt. Meanwhile no key comes, which looks like an answer of the controller. */
 static void open(void)
 {
-    uint8_t mode = 0;
+    uint8_t mode;
 
+    send(COMMAND, KEYBOARD_OFF);
+    drain();
     send(COMMAND, READ_MODE);
-    receive(0, &mode);
-    send(COMMAND, WRITE_MODE);
-    send(KBC_DATA, (mode | IRQ_12) & (uint8_t)~MOUSE_OFF);
+    if (receive(0, &mode)) {
+        send(COMMAND, WRITE_MODE);
+        send(KBC_DATA, (mode | IRQ_12) & (uint8_t)~CLOCKS_OFF);
+    }
     outb(PIC2_DATA, inb(PIC2_DATA) & (uint8_t) ~(1 << (MOUSE_IRQ - 8)));
-    set_far8(far16(BDA, BDA_EBDA), EBDA_MOUSE_BYTES, 0);
 }
 
 static uint8_t reset(struct frame *f)

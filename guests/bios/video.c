@@ -364,14 +364,13 @@ static void show_changes(uint8_t function)
 
 static enum action serve(struct frame *f)
 {
-    uint8_t page = f->b.h;
+    uint8_t page = f->b.h, mode = f->a.l & 0x7f;
 
     switch (f->a.h) {
     case 0x00:
         if (!set_vga_mode(f->a.l))
             break;
-        page = f->a.l & 0x7f;
-        f->a.l = page == 6 ? 0x3f : page > 7 ? 0x20 : 0x30;
+        f->a.l = mode == 6 ? 0x3f : mode > 7 ? 0x20 : 0x30;
         return DONE;
     case 0x01:
         set_far16(BDA, BDA_CURSOR_SHAPE, f->c.x);

@@ -50,7 +50,7 @@ class FreeRunningPin:
             is_last = self._written == len(self._runs.firmware)
             if is_last or self._changes:
                 self._set(1)
-            self._begin(self._runs.high_behind_firmware if is_last else 0)
+            self._begin(self._runs.high_after_firmware if is_last else 0)
         effects, self._effects = self._effects, []
         return encode_reply(asked, self._time_of(self._changes + 1), 0, effects)
 

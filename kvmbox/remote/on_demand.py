@@ -4,13 +4,13 @@ Theory of operation
 -------------------
 A device that is not used is as it was at power-on. So what it answers to the requests that concern the whole
 machine is known: HELLO, RESET and ADVANCE have no effects, and there is no deadline, unless a pin of it runs
-by itself (`free_running`). `NoProcess` answers them in its place, and what firmware writes. Any other request
-starts the process: `NoProcess` has the process made and jailed, connects the channel to it, sends HELLO and
-what came from the last RESET on, with the time that it had, and then the request itself. The replies must be
-those that an unused device gives to the same requests, to the bit.
+by itself (`free_running`). `NoProcess` answers them in its place, and the writes of firmware, too. Any other
+request starts the process: `NoProcess` has the process made and jailed, connects the channel to it, sends
+HELLO and what came from the last RESET on, with the time that it had, and then the request itself. The
+replies must be those that an unused device gives to the same requests, to the bit.
 
-An ADVANCE that another one follows need not be sent again, as a model that is told a later time comes to the
-same state. Nor is what came before a RESET. `DeviceSpec.on_demand` says which models this is true of.
+Two things are not sent again: what came before a RESET, and an ADVANCE that another one follows, as a model
+that is told a later time comes to the same state. `DeviceSpec.on_demand` says which models this is true of.
 
 The channel is connected to another transport in the midst of a request, as it is by a restart. So later
 requests cost nothing more, and there is nothing on their way that asks whether the process has started.
@@ -49,7 +49,7 @@ class NoProcess(Transport):
         self._unused = Unused(devices)
         self._channel: Channel
         self._told: list[bytes] = []  # HELLO, and what came from the last RESET on
-        self.rests = self._unused.runs is None
+        self.stands_still = self._unused.runs is None
         """Whether nothing but the last RESET makes a difference to the devices."""
 
     def open(self, device_type: str, waits: Waits) -> NoProcess:

@@ -209,11 +209,9 @@ class DevicePool:
                 link = self.make_link()
                 process = DeviceThread(name, link, cpu=cpu)
             elif on_demand and all(device.on_demand for device in devices):
-                starts = ProcessStarts(
-                    _direct
-                )  # without processes, the models are loaded when they are needed
+                # Without processes, the models are loaded when they are needed.
+                starts = ProcessStarts(_direct) if self.spawner is None else self.starts
                 if self.spawner is not None:
-                    starts = self.starts
                     starts.names.append(name)
                 self._unused[name] = NoProcess(starts, devices)
             elif self._reserve is not None and (

@@ -311,7 +311,7 @@ def taken(given: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"Machine() got an unexpected keyword argument '{name}'{_did_you_mean(name)}")
     for name in given:
         _check_need(PARAMETERS[name], given)
-    given = {"rtc_base": PARAMETERS["rtc_base"].default, **given}  # the host's clock goes on
+    given = {"rtc_base": PARAMETERS["rtc_base"].default, **given}  # the time of each run
     return _defaults() | {name: PARAMETERS[name].take(value) for name, value in given.items()}
 
 

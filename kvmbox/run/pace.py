@@ -3,8 +3,8 @@
 The main thread learns of deaths, deadlines, input, signals and the end of a run through descriptors. It has
 to check the following by itself, once per slice: a request that a device process leaves unanswered, writes
 that did not exit, a vCPU that is halted for ever, and a stopped device process that gets no requests. With
-slices of 50 ms, an examination of the vCPUs each 100 ms and a probe of each process each second, the checks
-use 0.9 % of a CPU for an idle guest. Each deadline of a device in between costs as much as a slice.
+slices of 50 ms and an examination of the vCPUs each 100 ms, the checks use almost 1 % of a CPU for an idle
+guest. Each deadline of a device in between costs as much as a slice.
 
 If no vCPU has exited for `LOOK_MS`, and nothing else is open, the checks become rarer:
 
@@ -24,9 +24,10 @@ If no vCPU has exited for `LOOK_MS`, and nothing else is open, the checks become
 - Writes that did not exit wait for the end of the slice. So the output of a guest that only prints on the
   debug console, and is woken only by the timer of the local APIC, appears at most `DEEP_SLICE_MS` late.
   Output counts as activity, so the following output appears sooner.
-- A timer whose interrupt line is masked in every controller is advanced once per slice (`may_put_off`),
-  because the guest cannot notice its ticks. The model is as late as on a busy host, and counts the ticks that
-  it combines. Slices are `QUIET_SLICE_MS` long at most while a timer waits, or somebody looks at each slice.
+- A timer whose interrupt line is masked in every controller is advanced with the next probe (`may_put_off`),
+  because the guest cannot notice its ticks. If the line is no longer masked at the end of a slice, the timer
+  is advanced then. The model is as late as on a busy host, and counts the ticks that it combines. Slices are
+  `QUIET_SLICE_MS` long at most while a timer waits, or somebody looks at each slice.
 
 Time is counted in slices, and never measured. So a VMM that was suspended has only missed some slices.
 """
@@ -53,8 +54,8 @@ MAX_LOOK_MS: Final = 3200
 """How long, at most, between two looks at vCPUs that stay halted."""
 
 PROBE_MS: Final = 1000
-"""How often, while something happens, every device process is asked to answer. The guest feels it: a process
-runs on the CPU of its vCPU.
+"""How often, while something happens, every device process is asked to answer. Each probe delays the guest:
+the process runs on the CPU of its vCPU.
 """
 
 MAX_PROBE_MS: Final = 3200

@@ -188,7 +188,7 @@ class Taker:
         for device_type, index, device in self._devices.pool.places():
             channel = self._devices.pool.channel(device_type)
             transport = channel.transport
-            if isinstance(transport, NoProcess) and transport.rests:
+            if isinstance(transport, NoProcess) and transport.stands_still:
                 reset_at = transport.reset_at
             else:
                 state = take_state(channel, index)
