@@ -421,7 +421,9 @@ def by_type(board: Sequence[DeviceSpec], *, per_device: bool = False) -> dict[st
 def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     """The devices of a PC, in the order of their types, but for those of `board_extras.whole_board`."""
     first, middle, last = _chips(options.serial_ports, options.uart_pace, options.debug_exit_port)
-    return [*first, rtc(options.rtc_base, options.memory_size), *middle, _fw_cfg(options), *last]
+    board = [*first, rtc(options.rtc_base, options.memory_size)]
+    board += [*middle, _fw_cfg(options), *last]
+    return board
 
 
 @lru_cache(maxsize=4)

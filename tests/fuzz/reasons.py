@@ -22,7 +22,6 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "the board of the fuzzer has no ROM, tables of revision 2, and little text": (
         *("boot/linux_setup.py plan_setup: if context.bios_rom", "boot/multiboot2_info.py *"),
-        "boot/segments.py _zero: *",
     ),
     "waits for another thread, which a fuzzer does not have": (
         *(
