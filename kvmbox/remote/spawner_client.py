@@ -235,10 +235,8 @@ def _signal(pidfd: int, number: int) -> None:
 
 
 def _reap(pid: int, pidfd: int, *, kill: bool) -> int | None:
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
     # If it does not exit by itself, it is made to.
-    if kill or not poller.poll(CLOSE_TIMEOUT_NS // NS_PER_MS):
+    if kill or not is_readable(pidfd, CLOSE_TIMEOUT_NS // NS_PER_MS):
         _signal(pidfd, signal.SIGKILL)
     try:
         return os.waitpid(pid, 0)[1]
@@ -387,7 +385,7 @@ class SpawnerClient:
         with contextlib.suppress(OSError):
             passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
         overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
-        if overdue and get_ident() == self._owner and not _is_over(process.pidfd):
+        if overdue and get_ident() == self._owner and not is_readable(process.pidfd):
             self._disobeyed = True
             self.process.kill()
 
@@ -526,12 +524,12 @@ class SpawnerClient:
             self._end = f"the spawner gave up: {self._fatal}"
 
 
-def _is_over(pidfd: int) -> bool:
-    """Whether a process is dead, by its pidfd."""
+def is_readable(descriptor: int, patience_ms: int = 0) -> bool:
+    """Whether `descriptor` is readable within that time: a pidfd is when its process is dead. -1 never is."""
     poller = select.poll()
-    if pidfd >= 0:
-        poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))
+    if descriptor >= 0:
+        poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(patience_ms))
 
 
 def _pid_behind(pidfd: int) -> int:

@@ -9,12 +9,11 @@ of the spawner, once it has reaped it.
 from __future__ import annotations
 
 import os
-import select
 from contextlib import suppress
 from typing import Final
 
 from kvmbox.jail import passing
-from kvmbox.remote.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS
+from kvmbox.remote.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS, is_readable
 from kvmbox.remote.spawner_process import SpawnerProcess
 from kvmbox.tools.warm import frames
 
@@ -44,17 +43,13 @@ class LentSpawner(SpawnerProcess):
 
     def end(self, *, kill: bool) -> int | None:
         """See SpawnerProcess."""
-        if kill or not self._is_over():
+        if kill or not is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS):
             self.kill()
         message = None
-        with suppress(OSError):
-            message = passing.receive(self._lifeline, wait=False) if self._is_over() else None
+        if is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS):
+            with suppress(OSError):
+                message = passing.receive(self._lifeline, wait=False)
         return None if message is None else frames.unpack(message[0])[2]
-
-    def _is_over(self) -> bool:
-        poll = select.poll()
-        poll.register(self._lifeline, select.POLLIN)
-        return bool(poll.poll(CLOSE_TIMEOUT_NS // NS_PER_MS))
 
     def pin(self) -> None:
         """See SpawnerProcess: nobody needs to be signalled."""
