@@ -7,10 +7,14 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Final
 
 import pytest
 
+from kvmbox.errors import StartError
 from kvmbox.jail import passing
+from kvmbox.remote import interpreter
+from kvmbox.remote.spawner_client import INTERPRETER_FLAGS, device_entry
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import TemplateClient
 from tests.support.waiting import wait_readable
@@ -22,6 +26,37 @@ KILLED = int(signal.SIGKILL)
 def template() -> Iterator[TemplateClient]:
     """One that is ready."""
     with closing(TemplateClient.start_spawners()) as started:
+        assert next_kind(started) == frames.READY
+        yield started
+
+
+FAILING: Final = f"""
+import os
+from kvmbox.jail import spawner
+from kvmbox.tools.warm.spawner_template import main
+
+fork, forks = os.fork, []
+
+def failing():
+    forks.append(None)
+    if len(forks) == 1:
+        raise BlockingIOError("no more processes")
+    pid = fork()
+    if pid == 0 and len(forks) == 2:
+        spawner.isolate = None
+    return pid
+
+os.fork = failing
+main(os.getppid(), {(device_entry(),)!r})
+"""
+"""A template that cannot make the first stage, and whose second stage cannot make a spawner."""
+
+
+@pytest.fixture
+def failing() -> Iterator[TemplateClient]:
+    """One of these, ready."""
+    process = interpreter.start("a template", FAILING, INTERPRETER_FLAGS, {}, StartError)
+    with closing(TemplateClient(*process)) as started:
         assert next_kind(started) == frames.READY
         yield started
 
@@ -100,3 +135,17 @@ def test_spawner_ends_with_its_vmm_though_others_have_the_sockets(
         vmm.kill()
         assert os.waitstatus_to_exitcode(given_away.status()) == -KILLED
         given_away.wait_end()
+
+
+def test_boot_process_whose_spawner_cannot_be_made_is_told_so_and_no_other_is_lost(
+    failing: TemplateClient, vmm: subprocess.Popen[bytes]
+) -> None:
+    for _ in ("no stage", "no spawner"):
+        with closing(Ends(failing, vmm.pid)) as without:
+            assert next_kind(failing) == frames.BORN
+            assert os.waitstatus_to_exitcode(without.status()) == 1
+            without.wait_end()
+    with closing(Ends(failing, vmm.pid)) as other:
+        assert next_kind(failing) == frames.BORN
+        passing.send(other.lifeline, b"end it")
+        assert os.waitstatus_to_exitcode(other.status()) == -KILLED

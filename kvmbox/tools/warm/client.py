@@ -72,10 +72,9 @@ class TemplateClient:
         cls, name: str, code: str, flags: Sequence[str], environment: Mapping[str, str]
     ) -> TemplateClient:
         try:
-            started = interpreter.start(name, code, flags, environment, StartError)
+            return cls(*interpreter.start(name, code, flags, environment, StartError))
         except OSError as error:
             raise StartError(f"cannot start {name}: {error.strerror}", hint="see 'ulimit -n'") from error
-        return cls(*started)
 
     def fileno(self) -> int:
         """For poll: readable when `take_news` has something to do."""

@@ -386,9 +386,8 @@ class Dispatcher:
         if boot.job is not None:
             problem = boot.problem or how
             self._retire(boot.template)
-            self._finish(
-                boot, lost(f"the boot process was lost: {problem}", f"it {how}" if boot.problem else None)
-            )
+            hint = f"it {how}" if boot.problem else None
+            self._finish(boot, lost(f"the boot process was lost: {problem}", hint))
         elif not boot.ends:
             self._failed(f"a boot process that waited was lost: {how}")
         boot.close()

@@ -45,11 +45,11 @@ class LentSpawner(SpawnerProcess):
         """See SpawnerProcess."""
         if kill or not is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS):
             self.kill()
-        message = None
-        if is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS):
-            with suppress(OSError):
-                message = passing.receive(self._lifeline, wait=False)
-        return None if message is None else frames.unpack(message[0])[2]
+        is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS)
+        with suppress(OSError):
+            if message := passing.receive(self._lifeline, wait=False):
+                return frames.unpack(message[0])[2]
+        return None
 
     def pin(self) -> None:
         """See SpawnerProcess: nobody needs to be signalled."""

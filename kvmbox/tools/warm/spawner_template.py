@@ -16,8 +16,9 @@ pidfd of the VMM, as a VMM that is taken over could give its end of the lifeline
 processes die with their spawner, as ever. A spawner dies with the template, by its death signal.
 
 The stage of a spawner tells the template who the spawner is, and only then the boot process is born. A stage
-that dies before may have left a spawner that nobody knows: then the template gives up, and all spawners end.
-So the template itself never kills a stage: it kills the spawner once it knows it.
+that is killed before may have left a spawner that nobody knows: then the template gives up, and all spawners
+end. So the template itself never kills a stage: it kills the spawner once it knows it. A stage that fails has
+made no spawner: its boot process is born without one, and no other is concerned.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 BIRTH_FD: Final = 4
 """Where a stage tells the template who the spawner is. The spawner has it until it is confined."""
+
+FAILED: Final = 1 << 8
+"""The wait status of a stage that has made no spawner."""
 
 ANY_LANDLOCK: Final = 1000
 """A limit on the Landlock ABI that is none."""
@@ -97,8 +101,17 @@ class SpawnerTemplate:
         if kind != frames.BOOT or len(descriptors) != 3:
             raise OSError(f"frame of kind {kind} with {len(descriptors)} descriptors")
         control, *watched = descriptors
-        # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
-        pid = os.fork()
+        one = _Spawner(boot, watched)
+        for descriptor in watched:
+            self._watched[descriptor] = one
+            self._poller.register(descriptor, select.POLLIN)
+        try:
+            # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
+            pid = os.fork()
+        except OSError:  # there are too many processes, for one
+            os.close(control)
+            self._tell_end(one, FAILED)
+            return
         if pid == 0:
             os.dup2(control, CONTROL_FD, inheritable=False)
             linux.close_range(BIRTH_FD + 1)
@@ -106,10 +119,7 @@ class SpawnerTemplate:
             self._title.set(f"kvmbox: spawner of {boot}")  # which its parent does not tell
             spawner.live(lambda: self._be_spawner(boot))
         os.close(control)
-        self._spawners[pid] = one = _Spawner(boot, watched)
-        for descriptor in watched:
-            self._watched[descriptor] = one
-            self._poller.register(descriptor, select.POLLIN)
+        self._spawners[pid] = one
 
     def _be_spawner(self, boot: int) -> None:
         def register(pid: int) -> None:
@@ -142,19 +152,19 @@ class SpawnerTemplate:
             os.kill(one.pid, linux.SIGKILL)  # as above
 
     def _reap(self) -> None:
-        while self._spawners:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return
+        while self._spawners and (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = reaped
             self._take_births(pid)
             dead = self._spawners.pop(pid, _Spawner(0, ()))  # killed before its stage could tell
             if dead is None:
                 continue  # a stage
-            if not dead.pid:
+            if not dead.pid and status != FAILED:
                 raise OSError("a spawner died while it started")
             self._tell_end(dead, status)
 
     def _tell_end(self, dead: _Spawner, status: int) -> None:
+        if not dead.pid:
+            passing.send(CONTROL_FD, frames.pack(frames.BORN, dead.boot))  # without it
         try:  # noqa: SIM105 - see the imports
             passing.send(dead.watched[0], frames.pack(frames.DIED, dead.boot, status), wait=False)
         except OSError:
