@@ -21,7 +21,7 @@ cannot be reached either.
 
 A pid namespace is for children. So the process that asks for it clones the real spawner, its *sibling*, which
 is PID 1 in there and a child of the VMM like the process that it replaces; that one writes the map of ids,
-says that it is over, and exits.
+tells who the other is, and exits. The sibling goes on when it has.
 
 The root of the mount namespace is a tmpfs without room for a single file, read-only, not listable; the
 host's mounts are detached from it. In the ipc namespace the number of System V objects is limited to none:
@@ -248,11 +248,13 @@ def _go_on_as_sibling(
                 identity.map_ids(maps[0], pid, maps[1])
             except OSError:
                 pass
-        os.close(done)
-        hand_over(pid)
-        os._exit(0)
+        try:
+            hand_over(pid)
+            os.close(done)
+        finally:  # even if the VMM is gone: then the other one goes, too
+            os._exit(0)
     os.close(done)
-    os.read(mapped, 1)  # until the other one has closed it, or died
+    os.read(mapped, 1)  # until the other one has told who we are, and closed it, or died
     os.close(mapped)
     isolation.staged = True
     os.setsid()  # the session so far was that of the process that exits

@@ -357,17 +357,16 @@ def serve(
 
     def hand_over(pid: int) -> None:
         """The last act of the stage: tell the VMM who the spawner is."""
-        passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
         register(pid)
+        passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
 
     isolation = isolate(vmm_pid, without, hand_over)
     if not isolation.staged:
         register(os.getpid())
     linux.close_range(CONTROL_FD + 1)
     applied = isolation.applied
-    parent_pid = 0 if applied & layers.PID_NS else parent_pid
     kept = GIVING_IDS if applied & layers.OWN_UID else 0
-    applied |= jail.confine(parent_pid, landlock_limit, without, kept)
+    applied |= jail.confine(0 if applied & layers.PID_NS else parent_pid, landlock_limit, without, kept)
     # Whoever dies closes its sockets first and sends death signals second, so this leaves no window.
     if passing.hung_up(CONTROL_FD):
         raise OSError("the VMM died")

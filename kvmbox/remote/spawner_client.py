@@ -209,8 +209,7 @@ class SpawnerChild:
 
     def pin(self) -> int:
         """See SpawnerProcess: the limit of open files, which is lowered to its number for good."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
+        limit = descriptor_limit()
         for number in range(limit - 1, limit - 1 - PIN_TRIES, -1):
             try:
                 pinned = fcntl.fcntl(self._pidfd, fcntl.F_DUPFD_CLOEXEC, number)
@@ -229,16 +228,20 @@ class SpawnerChild:
         os.close(self._pidfd)
 
 
+def descriptor_limit() -> int:
+    """How many files this process may have open once it is confined."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
+
+
 def _signal(pidfd: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
 
 
 def _reap(pid: int, pidfd: int, *, kill: bool) -> int | None:
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
     # If it does not exit by itself, it is made to.
-    if kill or not poller.poll(CLOSE_TIMEOUT_NS // NS_PER_MS):
+    if kill or not is_readable(pidfd, CLOSE_TIMEOUT_NS // NS_PER_MS):
         _signal(pidfd, signal.SIGKILL)
     try:
         return os.waitpid(pid, 0)[1]
@@ -387,7 +390,7 @@ class SpawnerClient:
         with contextlib.suppress(OSError):
             passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
         overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
-        if overdue and get_ident() == self._owner and not _is_over(process.pidfd):
+        if overdue and get_ident() == self._owner and not is_readable(process.pidfd):
             self._disobeyed = True
             self.process.kill()
 
@@ -526,12 +529,12 @@ class SpawnerClient:
             self._end = f"the spawner gave up: {self._fatal}"
 
 
-def _is_over(pidfd: int) -> bool:
-    """Whether a process is dead, by its pidfd."""
+def is_readable(descriptor: int, patience_ms: int = 0) -> bool:
+    """Whether `descriptor` is readable within that time: a pidfd is when its process is dead. -1 never is."""
     poller = select.poll()
-    if pidfd >= 0:
-        poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))
+    if descriptor >= 0:
+        poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(patience_ms))
 
 
 def _pid_behind(pidfd: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.remote.spawner_client import MOST_DESCRIPTORS
 from kvmbox.tools.warm import WarmPool
 from tests.support.family import children_of, descendants_of, title_of
 from tests.support.runs import Images
@@ -60,6 +62,15 @@ def places(pid: int) -> dict[str, int]:
         if name.startswith(("/", "[heap", "[stack", "[vdso")):
             found.setdefault(name, int(first.partition("-")[0], 16))
     return found
+
+
+def test_boot_process_may_open_as_few_files_as_another_vmm(busy: Beacon) -> None:
+    with WarmPool(workers=1) as pool:
+        pool.submit(busy.options)
+        boot = Boot(busy)
+        _, hard = resource.prlimit(boot.process, resource.RLIMIT_NOFILE)
+        assert hard <= MOST_DESCRIPTORS < resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        pool.close(cancel=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the maps of a process that is not dumpable are for root")

@@ -69,10 +69,7 @@ E1000: Final = "e1000"
 FIRST: Final = 1
 """The handle that the VMM gives to the only request."""
 
-_PUBLISH: Final[tuple[Said, ...]] = (
-    (0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, USED)),
-    (0, Walk(0, 1)),
-)
+_PUBLISH: Final[tuple[Said, ...]] = ((0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, USED)), (0, Walk(0, 1)))
 
 _WRITTEN: Final = (
     (virtio_mmio.QUEUE_NUM, ENTRIES),

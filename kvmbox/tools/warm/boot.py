@@ -2,8 +2,8 @@
 
     fork → own spawner, which starts at once → order → run, as `kvmbox run` does it → result → end of the VM
 
-A boot process is to its guest what the process of `kvmbox run` is: it has a spawner of its own, which is a
-new interpreter, and device processes of its own, and it confines itself before the guest starts
+A boot process is to its guest what the process of `kvmbox run` is: it has a spawner of its own, which another
+template has forked, and device processes of its own, and it confines itself before the guest starts
 (docs/adr/confinement.md). Nothing of it survives: memory, descriptors, children and what confines it end with
 the process.
 

@@ -8,7 +8,6 @@ thread ends (prctl(2), PR_SET_PDEATHSIG).
 from __future__ import annotations
 
 import os
-import select
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from kvmbox.choice import is_compiled
 from kvmbox.errors import StartError
 from kvmbox.jail import passing
 from kvmbox.remote import interpreter, spawner_client
-from kvmbox.remote.spawner_client import device_entry
+from kvmbox.remote.spawner_client import device_entry, is_readable
 from kvmbox.tools.warm import frames
 
 INTERPRETER_FLAGS: Final = ("-P", "-X", "utf8")
@@ -73,10 +72,9 @@ class TemplateClient:
         cls, name: str, code: str, flags: Sequence[str], environment: Mapping[str, str]
     ) -> TemplateClient:
         try:
-            started = interpreter.start(name, code, flags, environment, StartError)
+            return cls(*interpreter.start(name, code, flags, environment, StartError))
         except OSError as error:
             raise StartError(f"cannot start {name}: {error.strerror}", hint="see 'ulimit -n'") from error
-        return cls(*started)
 
     def fileno(self) -> int:
         """For poll: readable when `take_news` has something to do."""
@@ -111,9 +109,7 @@ class TemplateClient:
             return
         os.close(self._control)
         self._control = -1
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        if not poll.poll(END_PATIENCE_MS):
+        if not is_readable(self._pidfd, END_PATIENCE_MS):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         with suppress(ChildProcessError):  # a program that ignores SIGCHLD has the kernel reap

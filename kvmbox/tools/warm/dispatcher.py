@@ -23,7 +23,7 @@ from typing import Final
 from kvmbox.errors import StartError
 from kvmbox.host.signals import Wakeup
 from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED
-from kvmbox.remote.spawner_client import describe_wait_status
+from kvmbox.remote.spawner_client import describe_wait_status, is_readable
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import News, TemplateClient
 from kvmbox.tools.warm.jobs import CANCELLED, Job, JobQueue
@@ -98,9 +98,7 @@ class _Boot:
     @property
     def is_gone(self) -> bool:
         """Whether the process has ended, whatever the template has told."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return is_readable(self.pidfd)
 
     def kill(self, problem: str) -> None:
         """Kill it, because of `problem`."""
@@ -388,9 +386,8 @@ class Dispatcher:
         if boot.job is not None:
             problem = boot.problem or how
             self._retire(boot.template)
-            self._finish(
-                boot, lost(f"the boot process was lost: {problem}", f"it {how}" if boot.problem else None)
-            )
+            hint = f"it {how}" if boot.problem else None
+            self._finish(boot, lost(f"the boot process was lost: {problem}", hint))
         elif not boot.ends:
             self._failed(f"a boot process that waited was lost: {how}")
         boot.close()

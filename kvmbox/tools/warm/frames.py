@@ -10,9 +10,10 @@
       DIED    it has ended, number = wait status
       FATAL   payload = why the template gives up
 
-The template and its spawner template use the same kinds. BOOT brings two descriptors, the spawner's end of
-its socket and that of the lifeline, BORN no descriptor, and `identifier` is the pid of the boot process. DIED
-goes to the boot process, by the lifeline. A stage sends BORN with number = pid of the spawner.
+The template and its spawner template use the same kinds. BOOT brings three descriptors, the spawner's end of
+its socket, that of the lifeline, and the pidfd of the boot process; BORN none. `identifier` is the pid of the
+boot process. DIED goes to the boot process, by the lifeline. A stage sends BORN with its own pid, and number
+= pid of the spawner.
 
 `identifier` is the pool's number of the boot process. The end of file from the pool ends the template, and
 the end of the template ends every boot process.

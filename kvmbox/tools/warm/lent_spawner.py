@@ -9,12 +9,12 @@ of the spawner, once it has reaped it.
 from __future__ import annotations
 
 import os
-import select
+import resource
 from contextlib import suppress
 from typing import Final
 
 from kvmbox.jail import passing
-from kvmbox.remote.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS
+from kvmbox.remote.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS, descriptor_limit, is_readable
 from kvmbox.remote.spawner_process import SpawnerProcess
 from kvmbox.tools.warm import frames
 
@@ -44,20 +44,18 @@ class LentSpawner(SpawnerProcess):
 
     def end(self, *, kill: bool) -> int | None:
         """See SpawnerProcess."""
-        if kill or not self._is_over():
+        if kill or not is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS):
             self.kill()
-        message = None
+        is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS)
         with suppress(OSError):
-            message = passing.receive(self._lifeline, wait=False) if self._is_over() else None
-        return None if message is None else frames.unpack(message[0])[2]
-
-    def _is_over(self) -> bool:
-        poll = select.poll()
-        poll.register(self._lifeline, select.POLLIN)
-        return bool(poll.poll(CLOSE_TIMEOUT_NS // NS_PER_MS))
+            if message := passing.receive(self._lifeline, wait=False):
+                return frames.unpack(message[0])[2]
+        return None
 
     def pin(self) -> None:
-        """See SpawnerProcess: nobody needs to be signalled."""
+        """See SpawnerProcess: nobody needs to be signalled, and open files are limited all the same."""
+        limit = descriptor_limit()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
     def close(self) -> None:
         """See SpawnerProcess."""

@@ -132,11 +132,9 @@ def _pattern(wanted: str | bytes) -> bytes:
 def _refuse_streams(options: Mapping[str, Any]) -> None:
     """UsageError for what belongs to the calling process. Whatever else is wrong is found by `Machine`."""
     serial = options.get("serial", ())
-    backends = (
-        serial.values() if isinstance(serial, Mapping) else [str(one).partition("=")[2] for one in serial]
-    )
+    named = serial.values() if isinstance(serial, Mapping) else [str(one).partition("=")[2] for one in serial]
     streams = {"stdio", "stdout", "stderr"}
-    if options.get("console", "capture") != "capture" or streams & {*map(str, backends)}:
+    if options.get("console", "capture") != "capture" or streams & {*map(str, named)}:
         raise UsageError("a warm worker has no stdio", hint="its console is captured: see WarmResult.output")
     if options.get("debugcon") in streams:
         raise UsageError("a warm worker has no stdio", hint="debugcon 'auto' is captured with the console")

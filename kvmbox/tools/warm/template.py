@@ -82,7 +82,7 @@ class Template:
         self._unborn[pid] = os.pidfd_open(pid)  # before anything can reap it
         if not spawns:
             self._tell_birth(pid)
-        elif not self._spawners.order(pid, [end for _, end in pairs]):
+        elif not self._spawners.order(pid, [*(end for _, end in pairs), self._unborn[pid]]):
             raise OSError("the spawner template does not answer")
         for descriptor in (channel, *chain(*pairs)):
             os.close(descriptor)
