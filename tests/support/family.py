@@ -56,11 +56,8 @@ class Family:
     """The spawner and device processes of one running kvmbox: taken once its guest runs."""
 
     def __init__(self, vmm: int) -> None:
-        # As in `device_processes`.
-        (self.spawner,) = [pid for pid in children_of(vmm) if children_of(pid)]
-        self.devices: dict[str, int] = {}
-        for pid in children_of(self.spawner):
-            self.devices[title_of(pid).removeprefix("kvmbox: ")] = pid
+        self.devices = {name: pid for pid, name in device_processes(vmm).items()}
+        self.spawner = parent_of(self.devices["uart"])
         assert sorted(self.devices) == sorted(DEVICE_TYPES)
         self._pidfds = [os.pidfd_open(pid) for pid in (self.spawner, *self.devices.values())]
 
