@@ -77,6 +77,10 @@ def test_module_comes_from_the_bundle_without_typing(package: Path) -> None:
     assert told(package) == "True 1 2 False"
 
 
+def test_module_that_is_imported_while_the_guest_runs_comes_from_the_bundle(package: Path) -> None:
+    assert told(package, before="bytecode.loaded()") == "True 1 2 False"
+
+
 def test_module_whose_source_has_changed_comes_from_its_source(package: Path) -> None:
     source = package / "inner/module.py"
     source.write_text(MODULE.replace("VALUE: Final = 1", "VALUE: Final = 17"))
