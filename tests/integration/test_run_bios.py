@@ -13,7 +13,7 @@ import pytest
 from kvmbox import layout
 from kvmbox.boot import bundled
 from kvmbox.host.bios_reports import MOST, TRAP
-from tests.support.boot_images import bzimage, multiboot_header
+from tests.support.boot_images import Piece, bzimage, elf, multiboot_header
 from tests.support.real_mode import (
     DEBUGCON,
     JUMP_TO_RESET,
@@ -45,6 +45,17 @@ def test_firmware_that_is_missing_is_named_before_what_it_would_not_start() -> N
     status, output, messages = run_to_end(Run("hello64", "--bios", "/no/such"))
     assert (status, output) == (4, b"")
     assert error_lines(messages) == ["kvmbox: error: cannot read '/no/such': no such file"]
+
+
+@pytest.mark.parametrize("bios", [(), ("--bios", "none")], ids=["BIOS", "none"])
+def test_kernel_in_the_place_of_the_bios_is_named_in_a_line(tmp_path: Path, bios: tuple[str, ...]) -> None:
+    # Multiboot, then: mov al, 3; out 0xf4, al
+    code = multiboot_header() + bytes.fromhex("b003 e6f4")
+    image = Images(tmp_path).write(elf([Piece(code, layout.BIOS_ROM + 0x800)], entry=layout.BIOS_ROM + 0x80C))
+    status, _, messages = run_to_end(Run(*bios, image))
+    assert status == 7
+    line = "kvmbox: the guest has no BIOS: segment 0 (0xf4800..0xf4810) lies in its place"
+    assert messages.startswith(line) == (not bios)
 
 
 @pytest.fixture

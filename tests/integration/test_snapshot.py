@@ -446,7 +446,6 @@ def test_killed_vmm_leaves_no_file_and_no_process(images: Images, tmp_path: Path
     guest = images.write(say(b"?"), IDLE)
     with Run("--boot", "real", "--snapshot-when", f"READY={tmp_path}/a.snap", guest) as run:
         run.stdout.until(b"?")
-        assert len(left_in(tmp_path)) == 1
         pidfds = [os.pidfd_open(pid) for pid in children_of(run.pid)]
         run.signal(signal.SIGKILL)
         for pidfd in pidfds:
