@@ -77,6 +77,8 @@ class NoProcess(Transport):
             return self._start().exchange(sent, slices)
         if kind == protocol.RESET:
             self._told = [one for one in self._told if one[0] == protocol.HELLO]
+        elif kind == protocol.HELLO and not WORDS.unpack_from(sent)[3] & 0xFFFF_FFFF:
+            self._told = []  # the first part: it is greeted anew
         elif kind == protocol.ADVANCE == self._told[-1][0]:
             self._told.pop()
         self._told.append(sent)
