@@ -70,9 +70,11 @@ def test_job_that_is_given_back_ends_with_the_pool(closes_first: bool) -> None:
     job = queue.take()
     assert job is not None
 
-    steps = [lambda: queue.give_back(job), lambda: queue.close(cancel=True)]
-    for step in reversed(steps) if closes_first else steps:
-        step()
+    if closes_first:
+        queue.close(cancel=True)
+    queue.give_back(job)
+    if not closes_first:
+        queue.close(cancel=True)
 
     assert queue.is_over
     assert job.future.result(timeout=0).lost
