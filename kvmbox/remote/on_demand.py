@@ -78,6 +78,8 @@ class NoProcess(Transport):
             return self._start().exchange(sent, slices)
         if kind == protocol.RESET:
             self.told = [one for one in self.told if one[0] == protocol.HELLO]
+        elif kind == protocol.HELLO and not WORDS.unpack_from(sent)[3] & 0xFFFF_FFFF:
+            self.told = []  # the first part: it is greeted anew
         elif kind == protocol.ADVANCE == self.told[-1][0]:
             self.told.pop()
         self.told.append(sent)

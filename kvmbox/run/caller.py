@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from kvmbox.errors import SandboxError, UsageError
 from kvmbox.host.console import STDIN
@@ -65,6 +65,9 @@ class Caller:
         from kvmbox.host.start_timeout import StartDeadline
 
         return StartDeadline(timeout, timeline.started, timeline.latest)
+
+    def stands(self, machine: Any, guest: Any) -> None:
+        """The machine, a `Standing`, is complete, and nothing of its `GuestVm` has run. It runs next."""
 
     def ready(self, decision: Decision, wakeup: Wakeup) -> None:
         """Nothing can go wrong with the start any more: from now on `decision` is what ends the run, and

@@ -43,7 +43,8 @@ class Ends:
         self._judge = judge
         self._caller = caller
         self._leave = leave
-        self._started = started
+        self.started = started
+        """See `__init__`."""
         self._say = say
         self._ended: list[VcpuThread] = []
         """The threads whose loop has ended, in that order, and whose end has not decided the outcome yet."""
@@ -119,7 +120,7 @@ class Ends:
     def times_out_at(self, stood_ns: int) -> float | None:
         """When --timeout is over, in ns, if a standstill of `stood_ns` does not count; None: never."""
         timeout = self._config.timeout
-        return None if timeout is None else self._started + timeout * 1e9 + stood_ns
+        return None if timeout is None else self.started + timeout * 1e9 + stood_ns
 
     def overdue(self, stood_ns: int) -> Outcome | None:
         """The outcome that --timeout gives now, if it is over."""

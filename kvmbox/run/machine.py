@@ -85,7 +85,7 @@ class Machine:
             flat = False
             path, chosen = boot_from_drive(chosen)
         else:
-            path, flat = _find(os.fspath(image))
+            path, flat = find_image(os.fspath(image))
         self.console: Final = console_of(chosen["serial"], chosen["console"])
         """The Capture with the console's output; None where the console is on stdio."""
         plan = serial_plan(chosen["serial"], self.console)
@@ -422,7 +422,7 @@ def _already(found: Any) -> Callable[[], Any]:
     return lambda: found
 
 
-def _find(image: str) -> tuple[str, bool]:
+def find_image(image: str) -> tuple[str, bool]:
     """The file of an image, and whether it is a bundled one that is flat. A file goes first."""
     found = bundled.find(image)
     if found is None or os.path.exists(image):

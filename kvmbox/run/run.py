@@ -69,6 +69,7 @@ def run(
             settling = _stand(machine, prepared, requests, timeline)
             prepared.pool.ready_by = None
             starting.over()
+            caller.stands(machine, guest)
             caller.ready(judge, machine.loop.wakeup)
             _confine(machine, prepared.parts, caller, timeline)
             started()

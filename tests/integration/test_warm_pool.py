@@ -67,7 +67,7 @@ if sys.argv[1] == "process":
     prestart.OWN.start()
     prestart.OWN.reserve()
 machine = boot._machine({"image": "hello32", "sandbox": sys.argv[1]})
-result = machine.run_here(boot.ProcessOwner(), boot.Timeline())
+result = machine.run_here(boot.ProcessOwner(), boot.AheadTimeline())
 print(result.status, *sorted(name for name in sys.modules.keys() - before if name.startswith("kvmbox.")))
 """
 """What a boot process does behind its fork: prints the status, and which modules it had to load."""

@@ -2,6 +2,8 @@
 
     fork → own spawner, which starts at once → order → run, as `kvmbox run` does it → result → end of the VM
 
+If the pool knows an order before it has a place for the boot, the machine is prepared ahead (`ahead`).
+
 A boot process is to its guest what the process of `kvmbox run` is: it has a spawner of its own, which another
 template has forked, and device processes of its own, and it confines itself before the guest starts
 (docs/adr/confinement.md). Nothing of it survives: memory, descriptors, children and what confines it end with
@@ -15,12 +17,10 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import re
-import threading
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from kvmbox.errors import ExpectError, KvmboxError, UsageError
+from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early_signals
 from kvmbox.jail import linux
 from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
@@ -29,10 +29,12 @@ from kvmbox.remote.spawner_client import SpawnerClient, device_entry
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.machine import Machine
 from kvmbox.run.result import RunResult
-from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox import scope
+from kvmbox.tools.warm.ahead import Ahead, AheadTimeline
+from kvmbox.tools.warm.dialogue import Dialogue
 from kvmbox.tools.warm.lent_spawner import LentSpawner
-from kvmbox.tools.warm.result import BootOrder, WarmResult, pack_result, read_order
+from kvmbox.tools.warm.orders import PREPARE, BootOrder, Request, read_request
+from kvmbox.tools.warm.result import REFUSAL, WarmResult, pack_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,44 +42,14 @@ if TYPE_CHECKING:
 
 CHANNEL_FD: Final = 3
 
-LAST_WORDS_S: Final = 1.0
-"""How long the dialogue may take to look at the last output."""
+TITLE: Final = "kvmbox: boot"
+PREPARED_TITLE: Final = "kvmbox: boot, prepared"
 
 
-class _Dialogue:
-    """Answers the guest, in a thread of its own."""
-
-    def __init__(self, machine: Machine, steps: tuple[tuple[bytes, bytes], ...]) -> None:
-        self.answered = 0
-        self._machine = machine
-        self._steps = [(re.compile(pattern), answer) for pattern, answer in steps]
-        self._thread = threading.Thread(target=self._converse, name="kvmbox dialogue", daemon=True)
-
-    def start(self) -> None:
-        """The guest is about to run."""
-        if self._steps:
-            self._thread.start()
-
-    def finish(self) -> int:
-        """The guest has ended; returns how many patterns were seen."""
-        if self._steps:
-            self._thread.join(LAST_WORDS_S)
-        return self.answered
-
-    def _converse(self) -> None:
-        for pattern, answer in self._steps:
-            try:
-                self._machine.expect(pattern)
-            except ExpectError:
-                return
-            self.answered += 1
-            self._machine.send(answer)
-
-
-def live(channel: int, parent_pid: int, name: Callable[[], None], spawner: Sequence[int]) -> NoReturn:
+def live(channel: int, parent_pid: int, name: Callable[[str], None], spawner: Sequence[int]) -> NoReturn:
     """The life of a boot process, from the fork. It leaves by _exit, whatever happens.
 
-    `name` gives it a title. `spawner` are the socket of a plain run's spawner and its lifeline, if it is to
+    `name` gives it its title. `spawner` are the socket of a plain run's spawner and its lifeline, if it is to
     have one before there is an order.
     """
     status = 1
@@ -89,16 +61,17 @@ def live(channel: int, parent_pid: int, name: Callable[[], None], spawner: Seque
         linux.close_range(CHANNEL_FD + len(kept))
         linux.die_with_parent(parent_pid)
         linux.unblock_signals(linux.SIGCHLD)
-        name()
+        name(TITLE)
         early_signals.listen()
         scope.OWN.take()
         if spawner:
             process = LentSpawner(CHANNEL_FD + 2)
             prestart.OWN.start(SpawnerClient(process, CHANNEL_FD + 1, (device_entry(),)))
             prestart.OWN.reserve()
-        order = read_order(lambda size: os.read(CHANNEL_FD, size))
-        if order is not None:
-            _boot(order)
+        request = _next_request()
+        if request is not None and request.order is not None:
+            wanted = partial(_wanted, name) if request.kind == PREPARE else None
+            _boot(request.order, wanted)
         status = 0
     finally:
         # Nothing ever returns into the template's loop.
@@ -118,23 +91,54 @@ def _machine(options: dict[str, Any]) -> Machine:
         raise UsageError(f"wrong options: {str(error).removeprefix('Machine.__init__() ')}") from error
 
 
-def _started(dialogue: _Dialogue) -> None:
+def _started(dialogue: Dialogue) -> None:
     """The guest is about to run."""
     gc.freeze()
     gc.enable()  # the template has stopped it
     dialogue.start()
 
 
-def _boot(order: BootOrder) -> None:
-    timeline = Timeline()
+def _next_request() -> Request | None:
+    return read_request(lambda size: os.read(CHANNEL_FD, size))
+
+
+def _wanted(name: Callable[[str], None]) -> int | None:
+    """Wait until what was prepared is wanted: from when that counts, or None if it is not wanted."""
+    name(PREPARED_TITLE)
+    request = _next_request()
+    name(TITLE)
+    return None if request is None else request.at
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(CHANNEL_FD, view) :]
+
+
+def _warm_result(result: RunResult, machine: Machine, answered: int, timeline: AheadTimeline) -> WarmResult:
+    return WarmResult.decoded(
+        result.encoded(),
+        failed=result.failed,
+        output=result.output,
+        messages=tuple(machine.messages),
+        answered=answered,
+        durations=dict(timeline.stages),
+        statistics=result.statistics.as_json(),
+        screen=None if result.screen is None else result.screen.as_json(),
+    )
+
+
+def _boot(order: BootOrder, wanted: Callable[[], int | None] | None) -> None:
+    """Boot. If there is something that waits until the boot is `wanted`, the guest starts behind that."""
+    timeline = AheadTimeline()
+    owner = ProcessOwner() if wanted is None else Ahead(order, timeline, wanted)
     sent = False
 
     def send(result: WarmResult) -> None:
         nonlocal sent
         sent = True
-        data = memoryview(pack_result(result))
-        while data:
-            data = data[os.write(CHANNEL_FD, data) :]
+        _write(pack_result(result))
 
     def fail(status: int, reason: str, hint: str | None = None) -> None:
         timeline.mark("total")
@@ -147,33 +151,25 @@ def _boot(order: BootOrder) -> None:
         assert dialogue is not None
         answered = dialogue.finish()
         timeline.mark("total")
-        send(
-            WarmResult.decoded(
-                result.encoded(),
-                failed=result.failed,
-                output=result.output,
-                messages=tuple(machine.messages),
-                answered=answered,
-                durations=dict(timeline.stages),
-                statistics=result.statistics.as_json(),
-                screen=None if result.screen is None else result.screen.as_json(),
-            )
-        )
+        send(_warm_result(result, machine, answered, timeline))
         if not (machine.config.design.has_processes or machine.config.parts or machine.config.start):
             os._exit(0)  # the VM is closed, and all else that is left ends with the process
 
     machine: Machine | None = None
-    dialogue: _Dialogue | None = None
+    dialogue: Dialogue | None = None
     try:
         os.chdir(order.directory)
         machine = _machine(order.options)
-        dialogue = _Dialogue(machine, order.dialogue)
+        dialogue = Dialogue(machine, order.dialogue)
         if not machine.config.design.has_processes:
             prestart.OWN.drop()  # while it can be told to end
-        machine.run_here(ProcessOwner(), timeline, started=partial(_started, dialogue), settled=settled)
+        machine.run_here(owner, timeline, started=partial(_started, dialogue), settled=settled)
     except BaseException as error:
         if sent:
             raise
+        if isinstance(owner, Ahead) and not owner.is_wanted:
+            _write(REFUSAL)
+            return
         match error:
             case KvmboxError():
                 fail(error.exit_status, str(error), error.hint)

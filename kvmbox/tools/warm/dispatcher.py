@@ -27,7 +27,8 @@ from kvmbox.remote.spawner_client import describe_wait_status, is_readable
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import News, TemplateClient
 from kvmbox.tools.warm.jobs import CANCELLED, Job, JobQueue
-from kvmbox.tools.warm.result import MalformedResultError, WarmResult, lost, unpack_result
+from kvmbox.tools.warm.orders import PREPARE, RUN, RUN_IT, request
+from kvmbox.tools.warm.result import REFUSAL, MalformedResultError, WarmResult, lost, unpack_result
 
 SLICE_MS: Final = 50
 NS_PER_MS: Final = 1_000_000
@@ -64,6 +65,8 @@ class _Boot:
         self.spawns = spawns
         self.pidfd = -1
         self.job: Job | None = None
+        self.prepared: Job | None = None
+        """The job whose machine it prepares, or one with the same order: it can do no other."""
         self.ends = False
         """Whether it has told its result, or is not needed any more."""
         self.problem: str | None = None
@@ -77,6 +80,18 @@ class _Boot:
     def waits(self) -> bool:
         """Whether it can be given a job."""
         return self.pidfd >= 0 and self.job is None and not self.ends
+
+    def has_prepared(self, job: Job) -> bool:
+        """Whether it has prepared the machine of `job`."""
+        return self.prepared is not None and job.prepares and self.prepared.order == job.order
+
+    def can_run(self, job: Job) -> bool:
+        """Whether it can be given `job`."""
+        return self.prepared is None or self.has_prepared(job)
+
+    def ask(self, kind: int, order: bytes = b"") -> None:
+        """Send a request."""
+        self.unsent = memoryview(bytes(self.unsent) + request(kind, order))
 
     @property
     def limit_ns(self) -> int | None:
@@ -127,6 +142,10 @@ class Dispatcher:
         self._identifier = 0
         self._failures = 0
         self._latest_kind = True
+        self._unprepared: bytes | None = None
+        """The last order whose machine could not be prepared."""
+        self._prepares = True
+        """Whether machines are prepared ahead."""
         self._given_up: tuple[str, str | None] | None = None
 
     def wake(self) -> None:
@@ -142,7 +161,9 @@ class Dispatcher:
                     self._cancel()
                 self._keep_template()
                 self._assign()
-                self._replenish()
+                if not self._hurries:
+                    self._prepare()
+                    self._replenish()
                 self._end_retired()
                 self._wait()
             self._let_end()
@@ -210,6 +231,7 @@ class Dispatcher:
     def _dismiss(boot: _Boot) -> None:
         """It is not needed: it reads the end of file, and ends."""
         boot.ends = True
+        boot.waited_ns = 0
         with suppress(OSError):
             boot.channel.shutdown(socket.SHUT_WR)
 
@@ -217,31 +239,68 @@ class Dispatcher:
         running = sum(boot.job is not None for boot in self._boots.values())
         waiting = [boot for boot in self._boots.values() if boot.waits]
         for _ in range(min(len(waiting), self._workers - running)):
-            job = self._queue.take()
+            job = self._queue.take(lambda job: any(boot.can_run(job) for boot in waiting))
             if job is None:
                 return
             # The oldest of those that have prepared what the job wants, else the oldest.
-            boot = min(waiting, key=lambda one: one.spawns is not job.spawns)
+            able = [boot for boot in waiting if boot.can_run(job)]
+            boot = min(able, key=lambda one: (not one.has_prepared(job), one.spawns is not job.spawns))
             waiting.remove(boot)
             boot.job = job
+            boot.waited_ns = 0
+            self._latest_kind = job.spawns
             boot.template.served += 1
-            boot.unsent = memoryview(job.order)
+            if boot.prepared is None:
+                boot.ask(RUN, job.order)
+            else:
+                boot.ask(RUN_IT)
             self._send(boot)
+
+    @property
+    def _hurries(self) -> bool:
+        """Whether what is done for later boots has to wait: a boot has just begun, there is a process for one
+        more, and nobody waits for it.
+        """
+        boots = self._boots.values()
+        young = any(boot.job is not None and boot.waited_ns < SLICE_MS * NS_PER_MS for boot in boots)
+        return young and any(boot.waits for boot in boots) and not self._queue.upcoming(1)
+
+    def _prepare(self) -> None:
+        """Have the machines prepared of the jobs that come next, and of those that will perhaps come."""
+        busy = sum(boot.job is not None for boot in self._boots.values())
+        at_once = max(0, self._workers - busy)  # these wait for a process that can run them
+        coming = self._queue.upcoming(at_once + self._workers)[at_once:]
+        if (likely := self._queue.likely) is not None:
+            coming += [likely] * (self._workers - len(coming))
+        waiting = [boot for boot in self._boots.values() if boot.waits]
+        for boot in [boot for boot in waiting if boot.prepared is not None]:
+            job = next((job for job in coming if boot.has_prepared(job)), None)
+            if job is None:
+                self._dismiss(boot)
+            else:
+                coming.remove(job)
+        waiting = [boot for boot in waiting if boot.prepared is None]
+        for job in coming if self._prepares else ():
+            if job.prepares and job.order != self._unprepared and waiting:
+                boot = min(waiting, key=lambda one: one.spawns is not job.spawns)
+                waiting.remove(boot)
+                boot.prepared = job
+                boot.ask(PREPARE, job.order)
+                self._send(boot)
 
     def _replenish(self) -> None:
         template = self._current()
         if template is None or self._given_up is not None:
             return
-        kinds = self._queue.upcoming(self._workers)
+        kinds = [job.spawns for job in self._queue.upcoming(self._workers)]
         if not self._queue.is_closed:
             kinds += [kinds[-1] if kinds else self._latest_kind] * (self._workers - len(kinds))
         for boot in self._boots.values():
-            if boot.job is None and not boot.ends and kinds:
+            if boot.job is None and boot.prepared is None and not boot.ends and kinds:
                 # One that has prepared something else will do as well.
                 kinds.remove(boot.spawns if boot.spawns in kinds else kinds[-1])
         room = self._workers * MOST_PER_WORKER - len(self._boots)
         for spawns in kinds[: max(0, room)]:
-            self._latest_kind = spawns
             try:
                 ours, theirs = socket.socketpair()
             except OSError as error:  # the program may have used up its descriptors
@@ -268,7 +327,7 @@ class Dispatcher:
             if boot.problem is None and not (boot.ends and boot.job is None):
                 boots[boot.channel.fileno()] = boot
                 poll.register(boot.channel, select.POLLIN | (select.POLLOUT if boot.unsent else 0))
-        timed = any(boot.limit_ns is not None for boot in self._boots.values())
+        timed = self._hurries or any(boot.limit_ns is not None for boot in self._boots.values())
         before = time.monotonic_ns()
         events = poll.poll(SLICE_MS if timed else None)
         elapsed_ns = min(time.monotonic_ns() - before, 2 * SLICE_MS * NS_PER_MS)
@@ -290,9 +349,9 @@ class Dispatcher:
         silent: list[TemplateClient] = []
         for boot in self._boots.values():
             limit = boot.limit_ns
+            boot.waited_ns += elapsed_ns
             if limit is None:
                 continue
-            boot.waited_ns += elapsed_ns
             overdue = boot.waited_ns - limit - self._grace_ns
             if boot.pidfd < 0:
                 if overdue > 0:
@@ -324,6 +383,9 @@ class Dispatcher:
         try:
             while data := boot.channel.recv(READ_SIZE):
                 boot.received += data
+                if boot.received == REFUSAL and boot.prepared is not None:
+                    self._take_refusal(boot)
+                    return
                 result = unpack_result(boot.received)
                 if result is not None:
                     self._take_result(boot, result)
@@ -348,6 +410,17 @@ class Dispatcher:
         boot.ends = True
         boot.waited_ns = 0
         self._finish(boot, result)
+
+    def _take_refusal(self, boot: _Boot) -> None:
+        """It cannot run what it was to prepare: another one does, which prepares nothing."""
+        boot.ends = True
+        boot.waited_ns = 0
+        job, boot.job = boot.job, None
+        if job is not None:
+            job.prepares = False
+            self._queue.give_back(job)
+        elif boot.prepared is not None:
+            self._unprepared = boot.prepared.order
 
     @staticmethod
     def _finish(boot: _Boot, result: WarmResult) -> None:
@@ -388,6 +461,9 @@ class Dispatcher:
             self._retire(boot.template)
             hint = f"it {how}" if boot.problem else None
             self._finish(boot, lost(f"the boot process was lost: {problem}", hint))
+        elif boot.prepared is not None and not boot.ends:
+            self._prepares = False  # whatever it was, it could happen again
+            self._retire(boot.template)
         elif not boot.ends:
             self._failed(f"a boot process that waited was lost: {how}")
         boot.close()

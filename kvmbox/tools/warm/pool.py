@@ -8,7 +8,9 @@
 
 A pool starts one template (`template`), and has the template fork boot processes (`boot`). Each of
 them serves one order. As many as there are workers run a guest. As many wait for an order, and their device
-processes jail themselves meanwhile. Those that have told their results end beside the next boots.
+processes jail themselves meanwhile. As many, at most, have been told the order that they will get, or that
+is likely to come again, and have prepared its machine (`ahead`). Those that have told their results end
+beside the next boots.
 
 The template is replaced if it dies, after `renew_after` boots, and after a boot in which a device process,
 KVM or kvmbox failed, and the spawner template with it. All boot processes of a template have one layout of
@@ -19,21 +21,36 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
 
+from kvmbox.boot import bundled
 from kvmbox.errors import UsageError
-from kvmbox.remote.pool import PER_DEVICE, PROCESS
+from kvmbox.remote.pool import PER_DEVICE, PROCESS, THREAD
 from kvmbox.run.choices import DEFAULT_SANDBOX
 from kvmbox.tools.warm.dispatcher import GRACE_S, Dispatcher
 from kvmbox.tools.warm.jobs import Job, JobQueue
-from kvmbox.tools.warm.result import WarmResult, pack_order
+from kvmbox.tools.warm.orders import pack_order
+from kvmbox.tools.warm.result import WarmResult
 
 RENEW_AFTER: Final = 1000
 """How many boots a template serves."""
+
+HARMLESS: Final = frozenset(
+    (
+        *("append", "boot", "cpu", "cpus", "debug_exit", "expect", "fail_on", "firmware_tables", "image"),
+        *("initrd", "ipc", "memory", "modules", "no_reboot", "pin", "require", "rtc_base"),
+        *("sandbox", "seccomp", "serial_limit", "success_status", "timeout", "uart_pace", "without"),
+    )
+)
+"""The options of a machine that opens nothing but what it boots, for reading."""
+
+MOST_PREPARED: Final = 16 << 20
+"""How many bytes the files may have of a machine that is prepared."""
 
 MOST_SECONDS: Final = 1e9
 """Nobody waits for a boot that may take so long."""
@@ -78,7 +95,8 @@ class WarmPool:
         """
         _refuse_streams(options)
         order = pack_order(options, [(_pattern(one), answer) for one, answer in dialogue], os.getcwd())
-        job = Job(order, bounded(options.get("timeout")), spawns=_wants_plain_spawner(options))
+        spawns, prepares = _wants_plain_spawner(options), can_be_prepared(options)
+        job = Job(order, bounded(options.get("timeout")), spawns=spawns, prepares=prepares)
         self._queue.put(job)
         self._dispatcher.wake()
         return job.future
@@ -118,6 +136,23 @@ def _wants_plain_spawner(options: Mapping[str, Any]) -> bool:
         and options.get("seccomp") in (None, "filter")
         and not options.get("without")
     )
+
+
+def can_be_prepared(options: Mapping[str, Any]) -> bool:
+    """Whether a machine with these options can be prepared before it is wanted: nobody else notices that, and
+    what waits does not take much memory. If it could and this says no, that costs time, nothing else.
+    """
+    if not options.keys() <= HARMLESS or options.get("sandbox") == THREAD:
+        return False
+    try:
+        modules = [str(one).partition(",")[0] for one in options.get("modules", ())]
+        files = [os.fspath(options["image"]), *modules]
+        files += [options["initrd"]] if options.get("initrd") else []
+        found = [os.stat(path) for path in files if not bundled.find(path) or os.path.exists(path)]
+    except (KeyError, OSError, TypeError, ValueError):
+        return False  # the boot says what is wrong
+    regular = all(stat.S_ISREG(one.st_mode) for one in found)
+    return regular and sum(one.st_size for one in found) <= MOST_PREPARED
 
 
 def _pattern(wanted: str | bytes) -> bytes:

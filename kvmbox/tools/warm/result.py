@@ -1,24 +1,19 @@
 """What a boot process tells of its one boot: the value, and its bytes on the way to the program.
 
 A boot process runs a guest, and a guest may have taken it over. So a result is JSON and raw bytes, of
-bounded length, and every field is checked before it is used. An order goes the other way, from the program
-to the boot process, and is a pickle.
+bounded length, and every field is checked before it is used.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import pickle
 import struct
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
 from kvmbox.outcome import KVMBOX_FAILED, TIMED_OUT
 from kvmbox.run.result import ENDING, Ending, Kinds
 from kvmbox.run.result_check import checked
-from kvmbox.stand_ins import Value
 
 MOST_HEADER: Final = 4 << 20
 """The longest JSON text, in bytes."""
@@ -27,7 +22,8 @@ MOST_OUTPUT: Final = 64 << 20
 """The longest output of a console, in bytes."""
 
 _LENGTHS: Final = struct.Struct("=II")
-_ORDER_LENGTH: Final = struct.Struct("=I")
+REFUSAL: Final = _LENGTHS.pack(0, 0)
+"""In place of a result: the machine was not prepared, or its files have changed since. Nothing has run."""
 
 
 class MalformedResultError(Exception):
@@ -116,55 +112,3 @@ def _checked(header: bytes) -> dict[str, Any]:
     if not all(type(duration) is int for duration in fields["durations"].values()):
         raise MalformedResultError("a result with other durations")
     return fields
-
-
-class BootOrder(Value):
-    """What a boot process is to do: the options of `kvmbox.Machine`, the dialogue, the working directory.
-
-    `dialogue` has pairs: a regular expression, and the bytes to send when the console has shown a match.
-    """
-
-    options: dict[str, Any]
-    dialogue: tuple[tuple[bytes, bytes], ...]
-    directory: str
-
-
-def pack_order(
-    options: Mapping[str, Any], dialogue: Sequence[tuple[str | bytes, bytes]], directory: str
-) -> bytes:
-    """The bytes of an order. UsageError if an option is something that cannot be sent to another process."""
-    pairs = tuple(
-        (pattern.encode() if isinstance(pattern, str) else pattern, answer) for pattern, answer in dialogue
-    )
-    try:
-        data = pickle.dumps(BootOrder(dict(options), pairs, directory))
-    except Exception as error:  # whatever the object's own reduction raises
-        raise UsageError(
-            f"an option cannot be sent to another process: {error}",
-            hint="give numbers, texts and values of kvmbox; a console is captured by itself",
-        ) from error
-    return _ORDER_LENGTH.pack(len(data)) + data
-
-
-def read_order(receive: Any) -> BootOrder | None:
-    """The order that `receive(size)` gives, or None if there comes none: the boot process is not needed."""
-    head = _exactly(receive, _ORDER_LENGTH.size)
-    if head is None:
-        return None
-    (length,) = _ORDER_LENGTH.unpack(head)
-    data = _exactly(receive, length)
-    if data is None:
-        return None
-    order = pickle.loads(data)  # noqa: S301 - from the program that started this process
-    assert isinstance(order, BootOrder)
-    return order
-
-
-def _exactly(receive: Any, size: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < size:
-        part = receive(size - len(data))
-        if not part:
-            return None
-        data += part
-    return bytes(data)

@@ -77,7 +77,7 @@ class Template:
             passing.send(CONTROL_FD, frames.pack(frames.FAILED, identifier, error.errno or 0))
             return
         if pid == 0:
-            boot.live(channel, parent, lambda: self._title.set("kvmbox: boot"), [own for own, _ in pairs])
+            boot.live(channel, parent, self._title.set, [own for own, _ in pairs])
         self._boots[pid] = identifier
         self._unborn[pid] = os.pidfd_open(pid)  # before anything can reap it
         if not spawns:

@@ -39,8 +39,61 @@ def test_cancelled_job_is_not_taken() -> None:
 def test_upcoming_tells_what_the_next_jobs_want() -> None:
     queue, _ = _queue(b"1", b"none", b"2")
 
-    assert queue.upcoming(2) == [True, False]
-    assert queue.upcoming(9) == [True, False, True]
+    assert [job.spawns for job in queue.upcoming(2)] == [True, False]
+    assert [job.spawns for job in queue.upcoming(9)] == [True, False, True]
+
+
+def test_job_that_does_not_fit_stays_the_next_one() -> None:
+    queue, jobs = _queue(b"1", b"2")
+
+    assert queue.take(lambda job: job.order == b"2") is None
+    assert not jobs[0].future.running()
+    jobs[0].future.cancel()
+    assert queue.take(lambda job: job.order == b"2") is jobs[1]
+
+
+def test_job_that_is_given_back_is_the_next_one_and_runs_on() -> None:
+    queue, jobs = _queue(b"1", b"2")
+    job = queue.take()
+    assert job is jobs[0]
+
+    queue.give_back(job)
+
+    assert job.future.running()
+    assert queue.take() is job
+    assert queue.take() is jobs[1]
+
+
+@pytest.mark.parametrize("closes_first", [False, True])
+def test_job_that_is_given_back_ends_with_the_pool(closes_first: bool) -> None:
+    queue, _ = _queue(b"1")
+    job = queue.take()
+    assert job is not None
+
+    if closes_first:
+        queue.close(cancel=True)
+    queue.give_back(job)
+    if not closes_first:
+        queue.close(cancel=True)
+
+    assert queue.is_over
+    assert job.future.result(timeout=0).lost
+
+
+def test_job_is_likely_to_come_again_if_the_last_two_were_alike() -> None:
+    queue, jobs = _queue(b"1", b"2", b"2")
+
+    assert queue.likely is jobs[2]
+    queue.put(Job(b"1", None, spawns=True))
+    assert queue.likely is None
+
+
+def test_no_job_is_likely_when_there_will_be_no_more() -> None:
+    queue, _ = _queue(b"1", b"1")
+
+    queue.close(cancel=False)
+
+    assert queue.likely is None
 
 
 def test_closed_queue_takes_none_and_is_over_when_it_is_empty() -> None:

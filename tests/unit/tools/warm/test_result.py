@@ -1,26 +1,22 @@
-"""Results of boot processes are hostile bytes; orders are what cannot be sent, or arrives whole."""
+"""Results of boot processes are hostile bytes."""
 
 from __future__ import annotations
 
 import json
 import struct
-import threading
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import UsageError
 from kvmbox.tools.warm.result import (
     MOST_HEADER,
     MOST_OUTPUT,
     MalformedResultError,
     WarmResult,
     lost,
-    pack_order,
     pack_result,
-    read_order,
     unpack_result,
 )
 
@@ -118,37 +114,3 @@ def test_any_bytes_are_a_result_malformed_or_not_enough(data: bytes) -> None:
             unpack_result(received)
         except MalformedResultError:
             continue
-
-
-class _Source:
-    """Gives an order in parts."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def receive(self, size: int) -> bytes:
-        part, self._data = self._data[: min(size, 3)], self._data[min(size, 3) :]
-        return part
-
-
-def test_order_arrives_whole() -> None:
-    data = pack_order({"image": "a", "memory": 1 << 20}, [("x", b"1"), (b"y", b"2")], "/somewhere")
-
-    order = read_order(_Source(data).receive)
-
-    assert order is not None
-    assert order.options == {"image": "a", "memory": 1 << 20}
-    assert order.dialogue == ((b"x", b"1"), (b"y", b"2"))
-    assert order.directory == "/somewhere"
-
-
-@pytest.mark.parametrize("size", [0, 2, 10])
-def test_order_that_does_not_come_is_none(size: int) -> None:
-    data = pack_order({"image": "a"}, [], "/")[:size]
-
-    assert read_order(_Source(data).receive) is None
-
-
-def test_option_that_cannot_be_sent_is_refused() -> None:
-    with pytest.raises(UsageError, match="cannot be sent"):
-        pack_order({"image": "a", "lock": threading.Lock()}, [], "/")
