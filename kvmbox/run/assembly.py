@@ -52,7 +52,7 @@ def assemble(
     if guest.boot.without_bios:
         say(guest.boot.without_bios)
     timeline.mark("virtual machine built")
-    prepare_report(config, emulated=guest.is_pvm)  # while device processes jail themselves
+    prepare_report()  # while device processes jail themselves
     wakeup = Wakeup()
     cleanup.callback(wakeup.close)
     console = console_of(config, judge, caller, has_bios=source.has_bios, say=say, wake=wakeup.wake)
