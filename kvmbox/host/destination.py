@@ -28,7 +28,25 @@ _IGNORED: Final = (*END_SIGNALS, signal.SIGTSTP, signal.SIGPIPE)
 """Signals for the whole group of processes, or for the VMM: the committer ends when the VMM has."""
 
 
-class Destination:
+class TemporaryFile:
+    """A file that is removed when the VMM is gone, as the name of a Unix socket is."""
+
+    descriptor = -1
+    """What the process that is to commit it keeps open, if it is not -1."""
+
+    def __init__(self, path: str) -> None:
+        self.temporary = os.path.realpath(path)
+
+    def commit(self) -> None:
+        """Let it stay under its last name, if it has one. Raises OSError."""
+
+    def abandon(self) -> None:
+        """Remove it, if it is not there to stay. Harmless if repeated."""
+        with suppress(OSError):
+            os.unlink(self.temporary)
+
+
+class Destination(TemporaryFile):
     """One file to be, for its user alone. `descriptor` is open for reading and writing, and empty."""
 
     unnamed = os.path.exists("/proc/self/fd")
@@ -42,15 +60,14 @@ class Destination:
                 raise ValueError  # realpath takes it for "."
             self.final = os.path.realpath(path)
             if os.path.exists(self.final) and not os.path.isfile(self.final):
-                raise self.refused("there is something that is no file", "name a file that may be replaced")
+                raise self._refused("there is something that is no file", "name a file that may be replaced")
             self.descriptor, self.temporary = open_beside(self.final, PRIVATE, unnamed=self.unnamed)
         except OSError as error:
-            raise self.refused(error.strerror) from error
+            raise self._refused(error.strerror) from error
         except ValueError as error:
-            raise self.refused("it is no path") from error
+            raise self._refused("it is no path") from error
 
-    def refused(self, why: str, hint: str | None = None) -> StartError:
-        """The error of a file that cannot be written."""
+    def _refused(self, why: str | None, hint: str | None = None) -> StartError:
         return self._kind(f"cannot write {self._what} '{self.path}': {why}", hint=hint)
 
     def commit(self) -> None:
@@ -60,11 +77,6 @@ class Destination:
             # A directory, which an absolute path does not need, makes this linkat(2), which follows the link.
             os.link(link, self.temporary, src_dir_fd=self.descriptor, follow_symlinks=True)
         os.replace(self.temporary, self.final)
-
-    def abandon(self) -> None:
-        """Remove what was written, if it has not got its name. Harmless if repeated."""
-        with suppress(OSError):
-            os.unlink(self.temporary)
 
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
@@ -76,19 +88,19 @@ class Destination:
 class Committer:
     """The process that renames. By one thread at a time."""
 
-    def __init__(self, destinations: Sequence[Destination]) -> None:
+    def __init__(self, files: Sequence[TemporaryFile]) -> None:
         """Fork it: in a process that has no other threads. Raises StartError."""
         try:
             self._socket, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             self._pid = os.fork()
         except OSError as error:
-            raise destinations[0].refused(error.strerror) from error
+            raise StartError(f"cannot start the process that removes files: {error.strerror}") from error
         if self._pid == 0:
-            _serve(destinations, its.detach())
+            _serve(files, its.detach())
         its.close()
 
     def commit(self, number: int) -> None:
-        """Give the destination `number` its name. Raises OSError."""
+        """Give the file `number` its name. Raises OSError."""
         os.write(self._socket.fileno(), bytes((number,)))
         answer = os.read(self._socket.fileno(), 1)
         if answer != b"\0":
@@ -102,23 +114,23 @@ class Committer:
             os.waitpid(self._pid, 0)
 
 
-def _serve(destinations: Sequence[Destination], orders: int) -> NoReturn:
+def _serve(files: Sequence[TemporaryFile], orders: int) -> NoReturn:
     """The committer's life."""
     try:
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         # Not the terminal, nor the spawner's socket: whoever waits for their end must not wait for this.
-        kept = sorted((orders, *(one.descriptor for one in destinations)))
-        for below, above in pairwise((-1, *kept, os.sysconf("SC_OPEN_MAX"))):
+        kept = sorted({-1, orders, *(one.descriptor for one in files)})
+        for below, above in pairwise((*kept, os.sysconf("SC_OPEN_MAX"))):
             os.closerange(below + 1, above)
         while order := os.read(orders, 1):
             code = 0
             try:
-                destinations[order[0]].commit()
+                files[order[0]].commit()
             except OSError as error:
                 code = error.errno or 1
             os.write(orders, bytes((code,)))
-        for destination in destinations:
-            destination.abandon()
+        for file in files:
+            file.abandon()
     finally:
         os._exit(0)

@@ -331,3 +331,22 @@ def test_seabios_finds_no_boot_device_and_says_so() -> None:
 
 def test_rom_of_the_bios_is_bundled() -> None:
     assert Path(bundled.DIRECTORY, "bios.bin").stat().st_size == 0xC000
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        (b"\x1b[Cx", b"\x4d\x00\x2dx"),
+        (b"\x1b[1;5Cx", b"\x4d\x00\x2dx"),  # with Ctrl
+        (b"\x1b[3;2~x", b"\x53\x00\x2dx"),  # with Shift
+        (b"\x1b[15;5~x", b"\x3f\x00\x2dx"),
+    ],
+)
+def test_key_that_a_terminal_sends_with_a_modifier_is_one_key(
+    sectors: Images, typed: bytes, keys: bytes
+) -> None:
+    # mov ah,0; int 0x16; xchg al,ah; out 0xe9,al; mov al,ah; out 0xe9,al
+    key = bytes.fromhex("b400 cd16 86c4 e6e9 88e0 e6e9")
+    run = Run(boot_sector(sectors, SEGMENTS + 2 * key + SHUTDOWN), stdin=subprocess.PIPE)
+    run.send(typed)
+    assert run_to_end(run)[:2] == (0, keys)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.errors import SnapshotFileError
-from kvmbox.host.destination import Committer, Destination
+from kvmbox.host.destination import Committer, Destination, TemporaryFile
 from kvmbox.host.early_signals import END_SIGNALS
 from tests.support.family import children_of
 
@@ -145,6 +145,17 @@ def test_committer_outlives_a_signal_that_ends_the_run_for_the_whole_group(
     for one in two:
         one.close()
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_committer_removes_the_names_of_sockets(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.sock", tmp_path / "b.sock"]
+    for path in paths:
+        path.touch()
+    committer = Committer([TemporaryFile(str(path)) for path in paths])
+    committer.commit(0)  # it is up
+    assert all(path.exists() for path in paths)
+    committer.close()
+    assert not any(path.exists() for path in paths)
 
 
 def test_committer_leaves_no_process_and_no_descriptor(two: list[Destination]) -> None:
