@@ -417,6 +417,7 @@ class Dispatcher:
         boot.waited_ns = 0
         job, boot.job = boot.job, None
         if job is not None:
+            self._retire(boot.template)  # a guest that has taken over its VMM can say this, too
             job.prepares = False
             self._queue.give_back(job)
         elif boot.prepared is not None:
