@@ -38,6 +38,7 @@ from kvmbox.devices import catalog
 from kvmbox.jail import identity, kept, label, landlock, layers, linux, notify, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
+from kvmbox.jail.life import live
 from kvmbox.jail.namespaces import isolate
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.wire import spawner_frames as frames
@@ -379,16 +380,9 @@ def serve(
     spawner.serve()
 
 
-def live(life: Callable[[], None]) -> NoReturn:
-    """Be a process whose life is `life`. It leaves by _exit, whatever happens."""
-    status = 1
-    try:
-        life()
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - reported to the VMM, then the process ends
-        passing.send(CONTROL_FD, frames.pack(frames.FATAL, payload=_reason(error)))
-    finally:
-        os._exit(status)
+def fatal(error: BaseException) -> bytes:
+    """The frame that tells the VMM why the spawner gives up."""
+    return frames.pack(frames.FATAL, payload=_reason(error))
 
 
 def main(
@@ -406,4 +400,4 @@ def main(
         bytecode.leave()
         serve(vmm_pid, vmm_pid, entries, title, (landlock_limit, seccomp, without))
 
-    live(life)
+    live(life, fatal)
