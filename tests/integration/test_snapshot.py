@@ -239,7 +239,7 @@ def test_lost_device_process_is_restarted_with_its_state(images: Images, tmp_pat
         vm.expect("a")
         (spawner,) = children_of(os.getpid())
         for pid in children_of(spawner):
-            with suppress(ProcessLookupError):  # a messenger of a process that is being jailed
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         vm.send(b"b")
         vm.expect("b")
