@@ -83,7 +83,7 @@ class Ahead(ProcessOwner):
 def reset_tsc(vcpus: Sequence[Vcpu]) -> None:
     """Let the TSC of all CPUs begin anew, where the backend lets a guest have its own.
 
-    KVM takes 0, and what lies within a second of the TSC, for an attempt to keep CPUs in step: it then runs on.
+    KVM takes 0, and what lies within a second of the TSC, for an attempt to keep CPUs in step, and goes on.
     So the first CPU gets a value far away, then the wanted one. That is what the others are in step with.
     """
     vcpus[0].set_msrs({MSR_TSC: FAR_TSC})
