@@ -15,6 +15,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from types import CodeType
 from typing import Final
 
 from kvmbox import stand_ins
@@ -134,6 +135,11 @@ def in_order(name: str, trees: Mapping[str, ast.Module], order: dict[str, bool])
         order[name] = True
 
 
+def compiled(tree: ast.Module, path: str) -> CodeType:
+    """The code of the module at `path`."""
+    return compile(tree, path, "exec", dont_inherit=True)
+
+
 def bundle(package: Path) -> bytes:
     """The content of the file, with all modules of `package`."""
     index: dict[str, Entry] = {}
@@ -145,7 +151,7 @@ def bundle(package: Path) -> bytes:
         name = ".".join((package.name, *(file.parent if is_package else file.with_suffix("")).parts))
         status = path.stat()
         trees[name] = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS)
-        code = marshal.dumps(compile(trees[name], str(path), "exec", dont_inherit=True))
+        code = marshal.dumps(compiled(trees[name], str(path)))
         place = len(codes), len(code)
         index[name] = (str(file), is_package, int(status.st_mtime), status.st_size, *place)
         codes += code

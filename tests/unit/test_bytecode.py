@@ -15,7 +15,7 @@ import pytest
 
 import kvmbox
 from kvmbox import bytecode
-from tools.bundle_bytecode import bundle, stripped
+from tools.bundle_bytecode import bundle, compiled, stripped
 
 PACKAGE: Final = Path(kvmbox.__file__).parent
 MODULE: Final = '''"""A docstring."""
@@ -174,7 +174,7 @@ def test_module_without_its_source_is_not_found(package: Path) -> None:
 
 def code_of(tree: ast.Module) -> Iterator[CodeType]:
     """The code of a module, and of what is in it."""
-    codes = [compile(tree, "module.py", "exec", dont_inherit=True)]
+    codes = [compiled(tree, "module.py")]
     while codes:
         code = codes.pop()
         codes += (one for one in code.co_consts if isinstance(one, CodeType))
