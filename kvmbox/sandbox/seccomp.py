@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Policy
@@ -47,10 +48,12 @@ def compiled_ahead(policy: Policy) -> bytes | None:
     return next((bpf for made_from, bpf in _shipped() if made_from == wanted), None)
 
 
+@lru_cache(maxsize=4)
 def shipped(name: str) -> bytes | None:
     """The filter that kvmbox ships under this name, or None. Tests see to it that it is the policy's.
 
-    For the VMM of a run, which so does not load the tables of `vmm_policy`.
+    For the VMM of a run, which so does not load the tables of `vmm_policy`. Warm boots have it from their
+    template.
     """
     beginning = f"({name!r}, ".encode()
     return next((bpf for made_from, bpf in _shipped() if made_from.startswith(beginning)), None)

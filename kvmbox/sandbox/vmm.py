@@ -24,7 +24,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from kvmbox.errors import SandboxError
@@ -143,8 +144,9 @@ def _landlock(readable: Sequence[str]) -> None:
         raise OSError(f"{others} of its threads started before, and have none of it")
 
 
-def readable_directories(path: Iterable[str] | None = None) -> list[str]:
-    """Where Python finds its modules, and /proc: sorted, without what is below another of them.
+@lru_cache(maxsize=1)
+def readable_directories(path: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Where Python finds its modules, and /proc: sorted, without what is below another of them. Found once.
 
     Of the search path only directories of packages count. The script's own and the working directory may hold
     anything.
@@ -154,8 +156,4 @@ def readable_directories(path: Iterable[str] | None = None) -> list[str]:
     for entry in sys.path if path is None else path:
         if os.path.basename(entry) in ("site-packages", "dist-packages", "lib-dynload"):
             found.add(os.path.realpath(entry))
-    kept: list[str] = []
-    for directory in sorted(found):
-        if not any(directory.startswith(f"{other}/") for other in kept):
-            kept.append(directory)
-    return kept
+    return tuple(one for one in sorted(found) if not any(one.startswith(f"{other}/") for other in found))

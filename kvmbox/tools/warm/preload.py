@@ -12,6 +12,8 @@ from kvmbox.kvm.vcpu import SIGSET_SIZE
 from kvmbox.kvm.vm import pc_routing
 from kvmbox.run.machine import Machine
 from kvmbox.run.run_board import board_of
+from kvmbox.sandbox.seccomp import shipped
+from kvmbox.sandbox.vmm import readable_directories
 
 PRELOADED: Final = (
     "base64",
@@ -60,4 +62,7 @@ def preload(compiled: bool) -> None:
     uapi.kvm_cpuid2(uapi.USUAL_CPUID_ENTRIES)
     uapi.kvm_msrs(1)
     uapi.kvm_signal_mask(SIGSET_SIZE)
+    for name in ("vmm-main", "vmm-vcpu"):
+        shipped(name)
+    readable_directories()
     board_of(Machine("hello32", sandbox="none").config)  # opens nothing

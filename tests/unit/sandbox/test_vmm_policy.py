@@ -185,7 +185,7 @@ def test_vmm_rules_begin_with_kvm_and_have_a_reason_each(policy: Policy) -> None
 
 
 def test_readable_directories_are_of_packages_only() -> None:
-    path = ["", "/srv/bin", "/opt/v/lib/python3.11/site-packages", "/usr/lib/python3/dist-packages"]
+    path = ("", "/srv/bin", "/opt/v/lib/python3.11/site-packages", "/usr/lib/python3/dist-packages")
     found = vmm.readable_directories(path)
     assert "/opt/v/lib/python3.11/site-packages" in found
     assert "/usr/lib/python3/dist-packages" in found
@@ -194,6 +194,6 @@ def test_readable_directories_are_of_packages_only() -> None:
 
 
 def test_readable_directories_none_is_below_another() -> None:
-    found = vmm.readable_directories(["/proc/x/site-packages", "/procx/site-packages"])
+    found = vmm.readable_directories(("/proc/x/site-packages", "/procx/site-packages"))
     assert "/proc/x/site-packages" not in found
     assert "/procx/site-packages" in found
