@@ -6,7 +6,6 @@ KVMBOX_CHAOS_SEED repeats the choices of an earlier time, if not the moments.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import statistics
@@ -17,11 +16,9 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from kvmbox.devices.pit_clock import CLK_HZ
-from kvmbox.tools.replay.reader import RecordingReader
-from kvmbox.wire import protocol
 from tests.chaos.harness import Chaos, Guest, Result, undisturbed
 from tests.support.real_mode import SHUTDOWN, out, say
+from tests.support.recordings import ticks_of_the_pit
 from tests.support.runs import Images
 
 pytestmark = [pytest.mark.kvm, pytest.mark.thorough]
@@ -111,21 +108,6 @@ TICKS_OF_1_KHZ: Final = (
 )
 
 
-def seconds_of_the_pit(recording: Path) -> float:
-    """Guest time from the last byte of the count, with which the PIT starts, to the command that stops it."""
-    reader = RecordingReader(str(recording))
-    with contextlib.closing(reader):
-        pit = next(number for number, channel in enumerate(reader.channels) if channel.device_type == "pit")
-        requests = [
-            protocol.decode_request(record.request) for record in reader.records() if record.channel == pit
-        ]
-    writes = [request for request in requests if request.kind == protocol.WRITE]
-    *_, started, stopped = writes
-    assert (started.offset, started.value) == (0, 1193 >> 8)
-    assert (stopped.offset, stopped.value) == (3, 0x30)
-    return (stopped.now - started.now) / 1e9
-
-
 @pytest.mark.parametrize("ipc", ["socketpair", "shm"])
 def test_ticks_of_a_second_at_1_khz_are_neither_lost_nor_doubled(tmp_path: Path, ipc: str) -> None:
     # About a second: a busy host may show the guest the seconds of the RTC late. How long it was in the
@@ -141,4 +123,4 @@ def test_ticks_of_a_second_at_1_khz_are_neither_lost_nor_doubled(tmp_path: Path,
     (line,) = [line for line in result.numbers["interrupts"] if line["line"] == layout.PIT_IRQ]
     # One more edge is OUT going high when mode 2 is set (8254 datasheet: "OUT will initially be high").
     ticks = line["raised"] + line["coalesced"] - 1
-    assert ticks == pytest.approx(seconds_of_the_pit(recording) * CLK_HZ / 1193, abs=1), told(result, SEED)
+    assert ticks == pytest.approx(ticks_of_the_pit(recording, 1193), abs=1), told(result, SEED)

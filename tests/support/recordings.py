@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from kvmbox.board import BoardOptions, pc_board
+from kvmbox.devices.pit_clock import CLK_HZ
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import ChannelHeader, End, EndReason, Record
@@ -117,3 +119,17 @@ def read_back(path: Path) -> tuple[list[Record], RecordingReader]:
     """All records of a file, and the reader at its end."""
     with RecordingReader(str(path)) as reader:
         return list(reader.records()), reader
+
+
+def ticks_of_the_pit(recording: Path, divisor: int) -> float:
+    """How many ticks there are in guest time from the last byte of the count, with which the PIT starts, to
+    the command that stops it.
+    """
+    reader = RecordingReader(str(recording))
+    with contextlib.closing(reader):
+        pit = next(number for number, channel in enumerate(reader.channels) if channel.device_type == "pit")
+        requests = [protocol.decode_request(one.request) for one in reader.records() if one.channel == pit]
+    *_, started, stopped = [request for request in requests if request.kind == protocol.WRITE]
+    assert (started.offset, started.value) == (0, divisor >> 8)
+    assert (stopped.offset, stopped.value) == (3, 0x30)
+    return (stopped.now - started.now) * CLK_HZ / divisor / 1e9
