@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from kvmbox import layout
-from kvmbox.devices import stopping
+from kvmbox.devices import pit_clock, stopping
 from kvmbox.firmware.fw_cfg import FwCfgContent, FwCfgItem, content_of, machine_items
 from kvmbox.stand_ins import Value
 
@@ -477,7 +477,7 @@ def _pit() -> DeviceSpec:
         grants=(Irq(layout.PIT_IRQ),),
         on_demand=True,
         # From power-on, counter 0 is in mode 3. The built-in BIOS writes mode 2, and 0, which is 65536.
-        runs=FreeRunning(1_193_182, 0x10000, 0x8000, ((3, b"\x34"), (0, b"\0\0")), 0xFFFF),
+        runs=FreeRunning(pit_clock.CLK_HZ, 0x10000, 0x8000, ((3, b"\x34"), (0, b"\0\0")), 0xFFFF),
     )
 
 

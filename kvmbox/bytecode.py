@@ -169,7 +169,9 @@ def leave() -> None:
 
 
 def loaded() -> None:
-    """All that a run needs is loaded. From now on garbage is collected: what was made until now is none."""
-    leave()
+    """All that a run needs is loaded. From now on garbage is collected: what was made until now is none.
+
+    What is imported later comes from the bundle as well: without it, even an idle run would need `typing`.
+    """
     gc.freeze()
     gc.enable()

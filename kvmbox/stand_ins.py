@@ -16,16 +16,17 @@ The bundle of bytecode (`kvmbox.bytecode`) takes from here what other modules im
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal  # noqa: PLC0414 - for others to import from here
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from enum import Enum as Enum  # noqa: PLC0414 - as well
     from typing import Any, ClassVar, Self, dataclass_transform
+
+    _tuplegetter: Any
 else:
     import _signal as signal  # noqa: F401 - numbers where `signal` has enumerations, which take 1.5 ms
+    from _collections import _tuplegetter
 
     Any = Protocol = object
 
@@ -79,10 +80,49 @@ class _NamedTupleType(type):
         if not bases:
             return super().__new__(cls, name, bases, namespace)
         fields = tuple(namespace.pop("__annotations__"))
-        # The class itself as base, so that methods of the body can be added; no dictionary per instance.
-        defaults = [namespace.pop(field) for field in fields if field in namespace]
-        base = namedtuple(name, fields, defaults=defaults)  # type: ignore[misc]
-        return type(name, (base,), {**namespace, "__slots__": ()})
+        defaults = {field: namespace.pop(field) for field in fields if field in namespace}
+        namespace |= {field: _tuplegetter(place, "") for place, field in enumerate(fields)}
+        namespace |= {
+            "__slots__": (),
+            "_fields": fields,
+            "_field_defaults": defaults,
+            "__match_args__": fields,
+        }
+        return type(name, (_Fields,), namespace)
+
+
+class _Fields(tuple):  # type: ignore[type-arg]
+    """What `collections.namedtuple` gives a class. That compiles a constructor, and needs four modules."""
+
+    __slots__ = ()
+    _fields: ClassVar[tuple[str, ...]]
+    _field_defaults: ClassVar[dict[str, Any]]
+
+    def __new__(cls, *values: object, **named: object) -> Self:
+        if named or len(values) != len(cls._fields):
+            names = cls._fields[len(values) :]
+            given = {**cls._field_defaults, **named}
+            if len(values) > len(cls._fields) or not given.keys() >= set(names) >= named.keys():
+                raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
+            values += tuple(given[name] for name in names)
+        return tuple.__new__(cls, values)
+
+    @classmethod
+    def _make(cls, values: Iterable[object]) -> Self:
+        return cls(*values)
+
+    def _asdict(self) -> dict[str, Any]:
+        return dict(zip(self._fields, self, strict=True))
+
+    def _replace(self, **changes: object) -> Self:
+        return type(self)(**self._asdict() | changes)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in self._asdict().items())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self)
 
 
 class NamedTuple(metaclass=_NamedTupleType):

@@ -13,6 +13,12 @@ def test_guest_that_does_not_start_ends_it_with_the_reason(words: str) -> None:
         boot_exits.counts(words)
 
 
+@pytest.mark.kvm
+def test_guest_that_did_not_come_as_far_as_it_was_to_is_not_counted() -> None:
+    with pytest.raises(SystemExit, match=r"^hello64 --expect another: .* printed 'another'"):
+        boot_exits.counts("hello64 --expect another")
+
+
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0)])
 def test_no_guest_is_a_usage_error_and_help_is_no_guest(
     arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]

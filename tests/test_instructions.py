@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kvmbox.tools.bench.replay_script import ACCESSES
 from tools import instructions
 
@@ -32,3 +34,16 @@ def test_table_has_a_line_for_each_access_and_a_column_for_each_name() -> None:
     assert first.split()[-2:] == ["one", "two"]
     assert [line.split()[-2:] for line in lines] == [[f"{row}", f"{8 + row}"] for row in range(8)]
     assert len(lines) == len(ACCESSES) == len(instructions.PEER_WORDS)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--pear"], 2), (["hello64"], 2)])
+def test_help_and_mistakes_count_nothing(arguments: list[str], status: int) -> None:
+    with pytest.raises(SystemExit) as caught:
+        instructions.main(arguments)
+    assert caught.value.code == status
+
+
+def test_valgrind_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="cannot start valgrind: No such file"):
+        instructions.main([])

@@ -140,7 +140,7 @@ IMPORT_MACHINERY: Final = frozenset({"marshal", "_frozen_importlib", "_frozen_im
 
 MAY_LEAVE: Final = {
     # A forked child must not run its parent's clean-up: there is no other way out for it.
-    "kvmbox.jail.lock_up": {"os._exit"},
+    "kvmbox.jail.life": {"os._exit"},
     "kvmbox.jail.namespaces": {"os._exit"},
     "kvmbox.jail.spawner": {"os._exit"},
     "kvmbox.host.destination": {"os._exit"},
@@ -150,8 +150,6 @@ MAY_LEAVE: Final = {
     "kvmbox.run.run": {"KeyboardInterrupt"},
     # Forked children again. One that is interrupted before its guest runs has a result all the same.
     "kvmbox.tools.warm.boot": {"os._exit", "KeyboardInterrupt"},
-    "kvmbox.tools.warm.spawner_template": {"os._exit"},
-    "kvmbox.tools.warm.template": {"os._exit"},
 }
 """The processes that end themselves, outside of `cli`."""
 

@@ -32,6 +32,8 @@ PAGE: Final = PROJECT / "docs" / "performance.md"
 NAME: Final = "boot exits"
 ROW: Final = "outb_to_device"
 IPCS: Final = ("shm", "pipe")
+FAILED: Final = (8, 10, 12, 14)
+"""The statuses of a run that tells nothing of its guest: what was to be seen was not, or kvmbox failed."""
 MARK: Final = "boot-exits:"
 """The lab's machine prints it in front of the counts."""
 
@@ -40,13 +42,13 @@ Counts: TypeAlias = tuple[int, int]
 
 
 def boot(words: str) -> dict[str, Any]:
-    """The results of `kvmbox run` with these words. SystemExit if the guest did not start."""
+    """The results of `kvmbox run` with these words. SystemExit if the guest did not start, or come far."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "kvmbox", "run", *shlex.split(words), "--json", file.name]
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
         # The file is empty after a usage error, which is on stderr.
         result: dict[str, Any] = json.loads(file.read() or b"{}")
-    if "ports" not in result:
+    if "ports" not in result or result["status"] in FAILED:
         raise SystemExit(f"{words}: {result.get('reason', 'kvmbox run cannot be asked for that')}")
     return result
 

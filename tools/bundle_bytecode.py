@@ -4,7 +4,7 @@
 While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.stand_ins` reads. So the
 bundle has no annotations of functions, and no imports from `typing` that only annotations need. For the
 others there are stand-ins. A plain run then loads neither `typing` nor `re`. There are no docstrings either,
-but in the commands, whose help they are.
+but in the commands, whose help they are. Of each place in the source there is the line, and not the column.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from types import CodeType
 from typing import Final
 
 from kvmbox import stand_ins
@@ -46,6 +47,11 @@ class Stripper(ast.NodeTransformer):
         self._docstrings = docstrings
         """Whether docstrings go as well."""
 
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        """Without docstring."""
+        self._body(node)
+        return node
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """Without docstring and annotations."""
         self._body(node)
@@ -67,7 +73,7 @@ class Stripper(ast.NodeTransformer):
         self.generic_visit(node)
         return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
-    def _body(self, node: ast.FunctionDef | ast.ClassDef) -> None:
+    def _body(self, node: ast.Module | ast.FunctionDef | ast.ClassDef) -> None:
         self.generic_visit(node)
         if self._docstrings and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
@@ -88,6 +94,10 @@ def stripped(text: str, *, docstrings: bool) -> ast.Module:
                 node.module = stand_ins.__name__
     tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.names]
     ast.fix_missing_locations(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.stmt, ast.expr)):
+            # What has no column takes a third of the memory in a table of lines.
+            node.end_lineno, node.col_offset, node.end_col_offset = node.lineno, -1, -1
     return tree
 
 
@@ -125,6 +135,11 @@ def in_order(name: str, trees: Mapping[str, ast.Module], order: dict[str, bool])
         order[name] = True
 
 
+def compiled(tree: ast.Module, path: str) -> CodeType:
+    """The code of the module at `path`."""
+    return compile(tree, path, "exec", dont_inherit=True)
+
+
 def bundle(package: Path) -> bytes:
     """The content of the file, with all modules of `package`."""
     index: dict[str, Entry] = {}
@@ -136,7 +151,7 @@ def bundle(package: Path) -> bytes:
         name = ".".join((package.name, *(file.parent if is_package else file.with_suffix("")).parts))
         status = path.stat()
         trees[name] = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS)
-        code = marshal.dumps(compile(trees[name], str(path), "exec", dont_inherit=True))
+        code = marshal.dumps(compiled(trees[name], str(path)))
         place = len(codes), len(code)
         index[name] = (str(file), is_package, int(status.st_mtime), status.st_size, *place)
         codes += code

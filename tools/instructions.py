@@ -13,6 +13,7 @@ QEMU runs the same accesses of the guest `bench` under valgrind. All of its thre
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -78,9 +79,11 @@ def count(command: Sequence[str], *options: str, status: int = 0) -> list[int]:
             f"--log-file={name}/log",
         )
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        done = subprocess.run(
-            [*callgrind, *options, *command], stdout=subprocess.DEVNULL, env=environment, check=False
-        )
+        words = [*callgrind, *options, *command]
+        try:
+            done = subprocess.run(words, stdout=subprocess.DEVNULL, env=environment, check=False)
+        except OSError as error:
+            sys.exit(f"cannot start valgrind: {error.strerror}")
         if done.returncode != status:
             sys.exit(f"{command[0]} ended with status {done.returncode} under valgrind, not {status}")
         return counts(Path(name))
@@ -110,14 +113,19 @@ def table(found: Sequence[tuple[str, Sequence[float]]]) -> Iterator[str]:
         yield f"{access.title:40}" + "".join(f"{cells[row]:12.0f}" for _, cells in found)
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer", action="store_true", help="count QEMU's instructions as well")
+    with_peer = parser.parse_args(arguments).peer
     marked = count([sys.executable, __file__, "replay"], f"--dump-before={MARK}")
     found = list(zip(IPCS, columns(marked), strict=True))
-    if "--peer" in sys.argv[1:]:
+    if with_peer:
         found.append(("QEMU", list(column_of_qemu())))
     print(*table(found), sep="\n")
 
 
 if __name__ == "__main__":
-    replay() if sys.argv[1:] == ["replay"] else main()
+    replay() if sys.argv[1:] == ["replay"] else main(sys.argv[1:])

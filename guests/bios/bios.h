@@ -208,6 +208,8 @@ void console_interrupt(void);
 void video_start(void);
 /* A mode of the VGA, with bit 7 without clearing the memory; 0 if there is none such. */
 int set_vga_mode(uint8_t mode);
+/* The same of the data area alone: no register of the VGA is written. */
+void enter_mode(uint8_t mode);
 enum action vbe_service(struct frame *f);
 void vbe_off(void);
 void keyboard_start(void);

@@ -14,7 +14,7 @@ enum { CONTROL_LEFT = 0x01, ALT_LEFT = 0x02 };                                  
 enum { AFTER_E1 = 0x01, AFTER_E0 = 0x02, CONTROL_RIGHT = 0x04, ALT_RIGHT = 0x08 };       /* in BDA_KEYBOARD_FLAGS */
 enum { F1 = 0x3b, F11 = 0x57, PAD = 0x47 };
 enum { GREY = 0xe0 };
-enum { SEQUENCE_PATIENCE = 100 };
+enum { SEQUENCE_PATIENCE = 5000 }; /* exits: some 50 ms on a slow host */
 
 /* Scan code set 1 of a US keyboard, by number: what its keys give alone, and with Shift. */
 static const char plain[] = "\0\0331234567890-=\b\tqwertyuiop[]\r\0asdfghjkl;'`\0\\zxcvbnm,./\0*\0 ";
@@ -98,11 +98,12 @@ static uint16_t sequence(void)
         return 0x0100 | ESC;
     byte = inb(COM1 + UART_RBR);
     number = 0;
-    while (byte >= '0' && byte <= '9') {
-        number = (uint8_t)(number * 10 + byte - '0');
+    for (uint8_t first = 1; byte >= ' ' && byte < '@'; byte = inb(COM1 + UART_RBR)) { /* what is held with it is lost */
+        first &= byte != ';';
+        if (first)
+            number = (uint8_t)(number * 10 + byte - '0');
         if (!byte_follows())
             return 0;
-        byte = inb(COM1 + UART_RBR);
     }
     switch (byte) {
     case 'A':

@@ -177,7 +177,7 @@ static int set_mode(uint16_t wanted)
     if (!find(&mode, wanted & MODE_BITS, 0))
         return 0;
     /* The VGA has 64 KiB of plain memory at 0xA0000 then, and a palette of 256 colours; the data area has text. */
-    set_vga_mode(0x83);
+    enter_mode(0x83);
     program_mode(0x13);
     set(ENABLE, 0);
     set(XRES, mode.width);

@@ -310,14 +310,10 @@ static void write_string(struct frame *f)
         set_cursor(f->b.h, (uint8_t)(before >> 8), (uint8_t)before);
 }
 
-int set_vga_mode(uint8_t mode)
+void enter_mode(uint8_t mode)
 {
-    uint8_t number = mode & 0x7f, graphics = (uint8_t)is_graphics(number);
-    /* Modes 0 and 1, and 2 and 3, have the same registers; these are known if characters have 16 lines. */
-    uint8_t programs = graphics || in_graphics() || (number ^ far8(BDA, BDA_MODE)) & 0xfe || far8(BDA, BDA_CELL_HEIGHT) != 16;
+    uint8_t number = mode & 0x7f;
 
-    if (number > 3 && number != 7 && !graphics)
-        return 0;
     vbe_off();
     set_far8(BDA, BDA_MODE, number);
     set_far8(BDA, BDA_VIDEO_CONTROL, (uint8_t)(0x60 | (mode & 0x80)));
@@ -327,21 +323,34 @@ int set_vga_mode(uint8_t mode)
     set_far16(BDA, BDA_CURSOR_SHAPE, 0x0607);
     set_far8(BDA, BDA_PAGE, 0);
     set_far16(BDA, BDA_CRTC, number == 7 ? 0x3b4 : 0x3d4);
-    if (programs)
-        program_mode(number);
+    shown_row = NOWHERE;
+}
+
+static void clear_text(void)
+{
+    far_fill16(screen(), 0, ATTRIBUTE << 8 | ' ', 0x4000);
+}
+
+int set_vga_mode(uint8_t mode)
+{
+    uint8_t number = mode & 0x7f, graphics = (uint8_t)is_graphics(number);
+
+    if (number > 3 && number != 7 && !graphics)
+        return 0;
+    enter_mode(mode);
+    program_mode(number);
     if (!(mode & 0x80) && graphics)
         clear_graphics();
     else if (!(mode & 0x80))
-        far_fill16(screen(), 0, ATTRIBUTE << 8 | ' ', 0x4000);
-    shown_row = NOWHERE;
+        clear_text();
     return 1;
 }
 
+/* The registers have mode 3 at power-on. */
 void video_start(void)
 {
-    set_far8(BDA, BDA_MODE, 3);
-    set_far8(BDA, BDA_CELL_HEIGHT, 16);
-    set_vga_mode(3);
+    enter_mode(3);
+    clear_text();
     shown_row = shown_column = shown = 0;
 }
 
@@ -350,16 +359,12 @@ static void show_changes(uint8_t function)
 {
     if (in_graphics())
         return;
-    if (function == 0x00 || function == 0x05)
+    if (function == 0x05)
         show_page();
     if (function == 0x01)
         show_shape();
     else
         show_cursor();
-    if (function == 0x00) { /* the mode's own, which AH=03h does not tell */
-        set_crtc(CURSOR_START, 0x0d);
-        set_crtc(CURSOR_END, 0x0e);
-    }
 }
 
 static enum action serve(struct frame *f)
@@ -468,7 +473,6 @@ enum action video_service(struct frame *f)
     enum action action = serve(f);
 
     switch (function) {
-    case 0x00:
     case 0x01:
     case 0x02:
     case 0x05:

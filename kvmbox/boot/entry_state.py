@@ -1,14 +1,13 @@
-"""Entry conventions: the registers and tables with which each kind of image starts.
+"""Entry conventions: the registers and tables with which each kind of image starts, but for real mode.
 
-All kinds start with interrupts off, A20 open (guest memory has no gate) and an IDT of size 0, or the
-real-mode vector table at 0. The GDT and the page tables lie in guest memory, in the boot area, where the
-guest may read, change or leave them.
+All kinds start with interrupts off, A20 open (guest memory has no gate) and an IDT of size 0. The GDT and the
+page tables lie in guest memory, in the boot area, where the guest may read, change or leave them.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.area import PAGE_DIRECTORIES, BootArea
@@ -24,16 +23,12 @@ from kvmbox.boot.state import (
     EFER_LMA,
     EFER_LME,
     FLAT_LIMIT,
-    REAL_MODE_LIMIT,
     TYPE_CODE,
     TYPE_DATA,
     CpuState,
     DescriptorTable,
     Segment,
 )
-
-if TYPE_CHECKING:
-    from kvmbox.firmware.builtin_bios import Entry
 
 _LARGE_PAGE: Final = 2 * layout.MIB
 _PAGE_TABLE: Final = 0x7  # present, writable, user: SDM vol. 3, 4.5
@@ -59,9 +54,6 @@ _LINUX_DATA32: Final = Segment(0, FLAT_LIMIT, _BOOT_DS, TYPE_DATA, present=1, db
 _LINUX_CODE64: Final = Segment(0, FLAT_LIMIT, _BOOT_CS, TYPE_CODE, present=1, s=1, l=1, g=1)
 _LINUX_DATA64: Final = _LINUX_DATA32
 _LINUX_GDT_LIMIT: Final = _BOOT_DS + 7
-
-_VECTOR_TABLE: Final = DescriptorTable(0, 0x3FF)
-REAL_MODE_DRIVE: Final = 0x80  # DL: the first hard disk, as a BIOS would say
 
 
 def descriptor(segment: Segment) -> int:
@@ -184,53 +176,4 @@ def long_mode_state(
         rsi=rsi,
         rsp=area.stack_top,
         rip=entry,
-    )
-
-
-def _real_mode_segment(selector: int, segment_type: int) -> Segment:
-    return Segment(selector << 4, REAL_MODE_LIMIT, selector, segment_type, present=1, s=1)
-
-
-def reset_state(code_base: int) -> CpuState:
-    """The processor after a reset, at F000:FFF0, with `code_base` behind the selector of CS.
-
-    See Intel SDM volume 3, table 10-1.
-    """
-    data = _real_mode_segment(0, TYPE_DATA)
-    return CpuState(
-        cs=Segment(code_base, REAL_MODE_LIMIT, 0xF000, TYPE_CODE, present=1, s=1),
-        data=data,
-        ss=data,
-        idt=_VECTOR_TABLE,
-        gdt=DescriptorTable(0, 0xFFFF),
-        rip=0xFFF0,
-    )
-
-
-def real_mode_state(entry: Entry) -> CpuState:
-    """Real mode at `entry`."""
-    data = _real_mode_segment(entry.data, TYPE_DATA)
-    return CpuState(
-        cs=_real_mode_segment(entry.cs, TYPE_CODE),
-        data=data,
-        ss=_real_mode_segment(entry.ss, TYPE_DATA),
-        idt=_VECTOR_TABLE,
-        rdx=REAL_MODE_DRIVE,
-        rsp=entry.sp,
-        rip=entry.ip,
-    )
-
-
-def waking_state(vector: int) -> CpuState:
-    """Real mode at `vector` (below 1 MiB), as firmware enters an OS that wakes from S3: ACPI 6.5, 5.2.10.
-
-    CS is the vector divided by 16 and IP the rest. The other registers, and so the stack, are the OS's care.
-    """
-    data = _real_mode_segment(0, TYPE_DATA)
-    return CpuState(
-        cs=_real_mode_segment(vector >> 4, TYPE_CODE),
-        data=data,
-        ss=data,
-        idt=_VECTOR_TABLE,
-        rip=vector & 0xF,
     )

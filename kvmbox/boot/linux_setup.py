@@ -11,11 +11,11 @@ import struct
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.linux_header import setup_and_kernel
 from kvmbox.boot.linux_video import vid_mode
 from kvmbox.boot.plan import NO_BIOS, BootContext, BootPlan
+from kvmbox.boot.real_mode_state import reset_state
 from kvmbox.boot.segments import LoadSegment, check_placement
 from kvmbox.firmware.builtin_bios import Entry, rom_with
 from kvmbox.firmware.memory_map import memory_map

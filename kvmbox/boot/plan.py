@@ -77,8 +77,9 @@ class BootPlan(Value):
     `segments` come from the image; `writes` are further (guest-physical address, bytes) pairs. `modules` has
     the (start, end) of each module. `format` names the way, and what it found. `has_firmware` says whether
     firmware tables are written as well, `after_bios` whether interrupt controllers and timer are to be as a
-    PC's BIOS leaves them. `rom` is (guest-physical address, bytes) that only can be read. `video` is the mode
-    of the frame buffer, if the guest is started with one.
+    PC's BIOS leaves them, and `without_bios` why there is no BIOS, if the image is in its place. `rom` is
+    (guest-physical address, bytes) that only can be read. `video` is the mode of the frame buffer, if the
+    guest is started with one.
     """
 
     format: str
@@ -89,6 +90,7 @@ class BootPlan(Value):
     modules: tuple[tuple[int, int], ...] = ()
     has_firmware: bool = True
     after_bios: bool = False
+    without_bios: str = ""
     rom: tuple[int, bytes] | None = None
     video: VideoMode | None = None
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from kvmbox import layout
 from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark
-from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
+from kvmbox.boot.real_mode_state import reset_state
 from kvmbox.errors import UsageError
 from kvmbox.firmware.builtin_bios import drives, rom_with
 from kvmbox.firmware.memory_map import memory_map

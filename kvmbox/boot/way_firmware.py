@@ -15,9 +15,9 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.disk import BOOT_SIGNATURE, CD_VOLUME, disk_mark
 from kvmbox.boot.elf_headers import ELF_MAGIC
-from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
+from kvmbox.boot.real_mode_state import reset_state
 from kvmbox.boot.way_bios import refuse_options
 
 _GRANULE: Final = 64 * layout.KIB

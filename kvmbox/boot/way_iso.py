@@ -11,7 +11,6 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark, is_cd
-from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.iso import (
     CD_SECTOR,
@@ -25,6 +24,7 @@ from kvmbox.boot.iso import (
     read_iso,
 )
 from kvmbox.boot.plan import NO_BIOS, BootContext, BootPlan, Offer, Refusal
+from kvmbox.boot.real_mode_state import reset_state
 from kvmbox.boot.way_bios import refuse_options
 from kvmbox.errors import UsageError
 from kvmbox.firmware.builtin_bios import NO_DRIVE, CdBoot, Geometry, cd_drives, hard_disk, rom_with

@@ -66,7 +66,7 @@ class Multiboot:
         if bits is not None:
             sections = plan_sections(image, bits, *behind(segments, modules, context.memory))
         mode = wanted_mode(image, header)
-        bios = bios_services(context, segments, linear=mode is not None)
+        bios, without_bios = bios_services(image, context, segments, bits, linear=mode is not None)
         return BootPlan(
             self.name,
             protected_mode_state(area, entry, eax=multiboot_info.LOADER_MAGIC, ebx=area.info),
@@ -88,6 +88,7 @@ class Multiboot:
             ),
             modules,
             after_bios=bool(bios),
+            without_bios=without_bios,
             video=mode,
         )
 

@@ -74,7 +74,9 @@ class Multiboot2:
         )
         room = max(DEFAULT_INFO_SIZE, aligned(len(content), layout.PAGE_SIZE))
         area = place_area(image, ranges_of(segments), room)
-        bios = bios_services(context, segments, linear=header.mode is not None)
+        bios, without_bios = bios_services(
+            image, context, segments, loaded.elf_bits, linear=header.mode is not None
+        )
         return BootPlan(
             self.name,
             protected_mode_state(area, loaded.entry, eax=LOADER_MAGIC, ebx=area.info),
@@ -89,6 +91,7 @@ class Multiboot2:
             ),
             modules,
             after_bios=bool(bios),
+            without_bios=without_bios,
             video=header.mode,
         )
 

@@ -10,10 +10,10 @@ first, and enters the image as it would be entered without; the image is its dis
 from __future__ import annotations
 
 from kvmbox import layout
-from kvmbox.boot.entry_state import real_mode_state, reset_state
 from kvmbox.boot.flat import place_entry, plan_flat
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BUILTIN_BIOS, BootContext, BootPlan, Offer, Refusal
+from kvmbox.boot.real_mode_state import real_mode_state, reset_state
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.boot.way_bios import refuse_options
 from kvmbox.firmware.builtin_bios import drives, rom_with, trap_vectors

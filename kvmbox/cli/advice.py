@@ -10,7 +10,7 @@ from typing import Final
 from kvmbox import errors
 
 _OF_SYSTEM_CALLS: Final = {
-    errno.ENOENT: "check the path: there is no such file or directory",
+    errno.ENOENT: "check the path",
     errno.EACCES: "check the permissions of the file and of the directories above it",
     errno.EPERM: "check the permissions of the file and of the directories above it",
     errno.EROFS: "the file system is read-only: choose another directory",

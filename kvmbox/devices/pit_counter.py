@@ -27,10 +27,10 @@ its count CE keeps what it had, and OUT the level that the mode starts with.
 from __future__ import annotations
 
 from kvmbox.devices.model import NANOSECONDS
+from kvmbox.devices.pit_clock import CLK_HZ
 from kvmbox.devices.pit_waveform import (
     BCD_MODULUS,
     BINARY_MODULUS,
-    CLK_HZ,
     HARDWARE_STROBE,
     INTERRUPT_ON_TERMINAL_COUNT,
     ONE_SHOT,

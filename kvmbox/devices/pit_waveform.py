@@ -27,13 +27,11 @@ as exact integers from one origin, so that no error adds up however long a count
 from __future__ import annotations
 
 from kvmbox.devices.model import NANOSECONDS
+from kvmbox.devices.pit_clock import CLK_HZ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
-
-CLK_HZ: Final = 1_193_182
-"""The PC's CLK input of all three counters: 14.31818 MHz / 12."""
 
 BINARY_MODULUS: Final = 0x10000
 BCD_MODULUS: Final = 10_000

@@ -7,10 +7,17 @@ modules that a confined kvmbox cannot load.
 from __future__ import annotations
 
 import ctypes
+import threading
+from functools import cache
 from typing import Final
 
 from kvmbox.explain import capstone
+from kvmbox.explain.late_library import load
 from kvmbox.stand_ins import Value
+
+VERSION: Final = 5
+"""The major version of the library that is known."""
+_FUNCTIONS: Final = ("cs_version", "cs_open", "cs_disasm", "cs_free", "cs_close")
 
 _ARCH_X86: Final = 3
 _MODES: Final = {16: 1 << 1, 32: 1 << 2, 64: 1 << 3}
@@ -39,9 +46,32 @@ class cs_insn(ctypes.Structure):
     ]
 
 
+_lock: Final = threading.Lock()
+
+
+def installed() -> ctypes.CDLL | None:
+    """The library, or None if there is none of that version."""
+    with _lock:  # of several threads one loads it
+        return _installed()
+
+
+@cache
+def _installed() -> ctypes.CDLL | None:
+    if (path := capstone.path()) is None:
+        return None
+    try:
+        try:
+            found = ctypes.CDLL(path)
+        except OSError:  # as in a confined kvmbox
+            found = load(capstone.mapped(), _FUNCTIONS)
+        return found if found.cs_version(None, None) >> 8 == VERSION else None
+    except (OSError, AttributeError):  # not for this machine, or something else of that name
+        return None
+
+
 def disassemble(code: bytes, address: int, bits: int, most: int = 64) -> list[Instruction]:
     """The instructions of `code`, at most `most`; none without the library."""
-    library = capstone.library()
+    library = installed()
     if library is None:
         return []
     pointer, number = ctypes.c_void_p, ctypes.c_size_t

@@ -15,6 +15,72 @@ cdef int64_t NEVER = -1, UNKNOWN = -2
 cdef int64_t MOST_EARLY = 30000
 
 
+# How a change of a line went.
+cdef enum:
+    TOLD = 0
+    ANNOUNCED = 1   # nothing was done, since a rise has been announced: everything is Python's
+    REFUSED = 2     # `RouterCore.error` was raised
+
+
+cdef class LineCore:
+    """The compiled half of `host.interrupts.LineState`: who holds the line is with the sources, which are counted
+    here. Under the lock of the lines, as all of it.
+    """
+
+    cdef public uint64_t raised
+    cdef public uint64_t coalesced
+    cdef public object replacing
+    cdef public list announced
+    cdef list sources
+    cdef object _heard
+    cdef uint64_t holders   # how many sources hold it high, of those that are heard
+
+    def __cinit__(self, *_, **__):
+        self.sources, self._heard = [], -1
+
+    cdef int count(self) except -1:
+        cdef SourceCore source
+        self.holders = 0
+        for source in self.sources:
+            self.holders += source.is_high and source.is_heard
+        return 0
+
+    @property
+    def asserted(self):
+        """See LineState."""
+        cdef SourceCore source
+        found = 0
+        for source in self.sources:
+            if source.is_high:
+                found |= source.bit
+        return found
+
+    @asserted.setter
+    def asserted(self, value):
+        cdef SourceCore source
+        for source in self.sources:
+            source.is_high = bool(value & source.bit)
+        self.count()
+
+    @property
+    def heard(self):
+        """See LineState."""
+        return self._heard
+
+    @heard.setter
+    def heard(self, value):
+        cdef SourceCore source
+        self._heard = value
+        for source in self.sources:
+            source.is_heard = bool(value & source.bit)
+        self.count()
+
+    @property
+    def is_high(self):
+        """See LineState."""
+        return self.holders != 0
+
+
 cdef class SourceCore:
     """The compiled half of `host.interrupts.Source`."""
 
@@ -24,24 +90,42 @@ cdef class SourceCore:
     cdef public bint passes
     cdef public bint ready
     cdef public bint fired
-    cdef public uint32_t ahead
+    cdef public uint32_t level
+    cdef public uint64_t ahead
+    cdef public object bit
+    cdef LineCore line
+    cdef public RouterCore _router
+    cdef bint is_high
+    cdef bint is_heard
     cdef Lock channel
+
+    @property
+    def state(self):
+        """See Source."""
+        return self.line
+
+    @state.setter
+    def state(self, LineCore line):
+        self.line = line
+        line.sources.append(self)
+        self.is_heard = bool(line._heard & self.bit)
 
     def guarded_by(self, lock):
         """See Rise. Without a lock that can be taken here, the thread leaves the source alone."""
         self.channel = lock if isinstance(lock, Lock) else None
 
-    def __call__(self, level, coalesced):
+    def __call__(self, bint level, uint64_t coalesced):
         """See Source."""
-        self._router.change(self, level, coalesced)
+        self._router.report(self, level, coalesced)
 
-    def edge(self):
-        """Raise it now, from low: its model will report that. Under the lock of the channel."""
-        cdef uint32_t ahead = self.ahead
-        level, self.ahead = self.level, 0
-        self(0, 0)
-        self(1, 0)
-        self.level, self.ahead = level, ahead + 1
+    cdef bint hold(self, bint level) noexcept nogil:
+        """Hold the line high, or do not; whether the line has changed. Under the lock of the lines."""
+        cdef uint64_t before = self.line.holders
+        if level != self.is_high:
+            self.is_high = level
+            if self.is_heard:
+                self.line.holders += 1 if level else -1
+        return (before != 0) != (self.line.holders != 0)
 
 
 cdef class RouterCore:
@@ -62,14 +146,16 @@ cdef class RouterCore:
     cdef bint stopping
     cdef int timer
     cdef int cpu            # of `run`, or -1
-    cdef int controllers    # the descriptor of the virtual machine, or -1; under `lines`
+    cdef public int _controllers    # the descriptor of the virtual machine, or -1; under `lines`
     cdef unsigned long irq_line
+    cdef public object _set_line    # under `lines`
+    cdef object error       # what `_set_line` has raised
     cdef list owned
     cdef PyObject **sources
     cdef size_t count
 
     def __cinit__(self, *_, **__):
-        self.controllers = self.timer = self.cpu = -1
+        self._controllers = self.timer = self.cpu = -1
         self.armed = UNKNOWN
         self.owned = []
 
@@ -81,43 +167,78 @@ cdef class RouterCore:
         self.clock, self.lines, self.irq_line = clock, lines, irq_line
         self.arming = Lock()
 
-    def controls(self, int descriptor):
-        """Lines are those of this virtual machine, or of none: -1. Under the lock of the lines."""
-        self.controllers = descriptor
-
-    def change(self, SourceCore source, bint level, coalesced):
+    def change(self, SourceCore source, bint level, uint64_t coalesced):
         """See InterruptRouter. A line whose rise has been announced is left to Python."""
-        cdef kvm_irq_level line
-        cdef uint32_t passed
-        state = source.state
+        self.report(source, level, coalesced)
+
+    cdef int report(self, SourceCore source, bint level, uint64_t coalesced) except -1:
+        """The same."""
+        cdef int found
         if not PyThread_acquire_lock(self.lines.lock, 0):
             with nogil:  # a thread that has it may need the GIL
                 PyThread_acquire_lock(self.lines.lock, 1)
+        found = self.report_here(source, level, coalesced)
+        PyThread_release_lock(self.lines.lock)
+        if found == ANNOUNCED:
+            self.pure_change(source, int(level), coalesced)
+        elif found == REFUSED:
+            raise self.refusal()
+        return 0
+
+    cdef object refusal(self):
+        """What a change that was REFUSED is to raise."""
+        error, self.error = self.error, None
+        return error
+
+    cdef int report_here(self, SourceCore source, bint level, uint64_t coalesced) noexcept nogil:
+        """The model of `source` has reported a level. Under the lock."""
+        cdef uint64_t passed = 0
+        if PyList_GET_SIZE(<PyObject *>source.line.announced):
+            return ANNOUNCED
+        source.level = level
+        if level:
+            passed = min(source.ahead, 1 + coalesced)
+            source.ahead -= passed
+        if source.is_heard:
+            source.line.coalesced += coalesced + 1 - max(passed, <uint64_t>1)
+        if not level and source.ahead or not source.hold(level):
+            return TOLD
+        source.line.raised += level
+        return self.tell(source.gsi, level)
+
+    cdef int edge(self, SourceCore source) noexcept nogil:
+        """Raise `source` now, from low: its model will report that. Under the lock of the channel."""
+        cdef int found = TOLD
+        PyThread_acquire_lock(self.lines.lock, 1)
+        if PyList_GET_SIZE(<PyObject *>source.line.announced):
+            found = ANNOUNCED
+        else:
+            if source.hold(False):
+                found = self.tell(source.gsi, False)
+            if source.hold(True) and found == TOLD:
+                source.line.raised += 1
+                found = self.tell(source.gsi, True)
+            source.ahead += 1
+        PyThread_release_lock(self.lines.lock)
+        return found
+
+    cdef int tell(self, uint32_t gsi, bint level) noexcept nogil:
+        """Tell the controllers a level, if there are some. Under the lock."""
+        cdef kvm_irq_level line
+        line.irq, line.level = gsi, level
+        if <void *>self._set_line == <void *>None:
+            return TOLD
+        if self._controllers >= 0 and ioctl(self._controllers, self.irq_line, <unsigned long>&line) >= 0:
+            return TOLD
+        return self.tell_in_python(gsi, level)  # which says what is wrong
+
+    cdef int tell_in_python(self, uint32_t gsi, bint level) noexcept with gil:
         try:
-            if not state.announced:
-                source.level = int(level)
-                passed = 0
-                if level and source.ahead:
-                    passed = min(source.ahead, 1 + coalesced)
-                    source.ahead -= passed
-                if coalesced and state.heard & source.bit:
-                    state.coalesced += coalesced + 1 - max(passed, 1)
-                if not level and source.ahead:
-                    return
-                before = bool(state.asserted & state.heard)
-                state.asserted = state.asserted | source.bit if level else state.asserted & ~source.bit
-                if bool(state.asserted & state.heard) is before:
-                    return
-                state.raised += int(level)
-                line.irq, line.level = source.gsi, level
-                if self._set_line is not None and (
-                    self.controllers < 0 or ioctl(self.controllers, self.irq_line, <unsigned long>&line) < 0
-                ):
-                    self._set_line(source.gsi, int(level))  # which says what is wrong
-                return
-        finally:
-            PyThread_release_lock(self.lines.lock)
-        self.pure_change(source, int(level), coalesced)
+            self._set_line(gsi, int(level))
+            return TOLD
+        except BaseException as error:
+            self.error = error
+            return REFUSED
 
     def watch(self, sources, int timer, int cpu):
         """The sources that may be announced, for good, the timer to read, and the CPU of `run`, or -1."""
@@ -252,11 +373,11 @@ cdef class RouterCore:
         """Whether KVM took it. If it did not, Python will say why, when the model tells of the rise."""
         cdef kvm_irq_level line
         line.irq = source.gsi
-        if self.controllers < 0:
+        if self._controllers < 0:
             return True  # nobody to tell: the line is set when there is
         if source.lowers:
             line.level = 0
-            if ioctl(self.controllers, self.irq_line, <unsigned long>&line) < 0:
+            if ioctl(self._controllers, self.irq_line, <unsigned long>&line) < 0:
                 return False
         line.level = 1
-        return ioctl(self.controllers, self.irq_line, <unsigned long>&line) == 0
+        return ioctl(self._controllers, self.irq_line, <unsigned long>&line) == 0

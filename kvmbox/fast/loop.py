@@ -11,6 +11,7 @@ from kvmbox.fast.vmm import (
     AttentionCore,
     ChannelCore,
     Clock,
+    LineCore,
     Lock,
     LoopCore,
     ReplayCore,
@@ -19,7 +20,7 @@ from kvmbox.fast.vmm import (
     SourceCore,
 )
 from kvmbox.host.clock import GuestClock
-from kvmbox.host.interrupts import InterruptRouter, Source
+from kvmbox.host.interrupts import InterruptRouter, LineState, Source
 from kvmbox.host.threads import start_thread
 from kvmbox.host.timers import Timerfd
 from kvmbox.kvm import ioctl, uapi
@@ -95,6 +96,10 @@ class CompiledRing(RingCore, CoalescedRing):
                 device.count(False, count)
 
 
+class CompiledLine(LineCore, LineState):
+    """A line that compiled code can raise and lower."""
+
+
 class CompiledSource(SourceCore, Source):
     """A source that compiled code can raise."""
 
@@ -104,6 +109,7 @@ class CompiledSource(SourceCore, Source):
 class CompiledRouter(RouterCore, InterruptRouter):
     """Interrupt lines, and a thread that raises those whose rise has been announced, without the GIL."""
 
+    line_kind = CompiledLine
     source_kind = CompiledSource
     pure_change = InterruptRouter.change
 
@@ -121,21 +127,6 @@ class CompiledRouter(RouterCore, InterruptRouter):
         if source is not None:
             self._announcers.append(source)
         return source
-
-    def attach(
-        self, set_line: Callable[[int, int], None], descriptor: int = -1, *, are_set: bool = False
-    ) -> None:
-        """See InterruptRouter."""
-        with self._lock:
-            # First: what the thread raises from now on is set once more, and what it has raised is not lost.
-            self.controls(descriptor)
-        super().attach(set_line, descriptor, are_set=are_set)
-
-    def detach(self) -> None:
-        """See InterruptRouter."""
-        with self._lock:
-            self.controls(-1)
-            self._set_line = None
 
     def start(self, *, cpu: int | None, confine: Callable[[], None]) -> None:
         """See InterruptRouter."""

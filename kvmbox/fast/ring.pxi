@@ -165,7 +165,7 @@ cdef class RingCore:
             and <void *>self._failure == <void *>None
             and (zone.source != NULL or zone.may_post)
             and (<ChannelCore>zone.core).is_quiet()
-            and (zone.may_post or self.edge(zone.source))
+            and (zone.may_post or self.edge(<SourceCore>zone.source))
         ):
             entry = indices + 1 + self.entry_words * last
             entry[0], entry[1], entry[2] = zone.port, self.byte_to_port, byte
@@ -185,13 +185,14 @@ cdef class RingCore:
         except BaseException as error:
             self._failure = error
 
-    cdef bint edge(self, PyObject *source) noexcept with gil:
-        try:
-            (<SourceCore>source).edge()
-            return True
-        except BaseException as error:
-            self._failure = error
-            return False
+    cdef bint edge(self, SourceCore source) noexcept nogil:
+        cdef int found = source._router.edge(source)
+        if found == REFUSED:
+            self.fail(source._router)
+        return found == TOLD
+
+    cdef void fail(self, RouterCore router) noexcept with gil:
+        self._failure = router.refusal()
 
     cdef void leave_room(self) noexcept with gil:
         self._room.wait_for_room()

@@ -150,6 +150,15 @@ class RingCore:
     def let_post(self, port: int, allowed: int) -> None: ...
     def take_carried(self) -> list[tuple[DeviceProxy, int]]: ...
 
+class LineCore:
+    raised: int
+    coalesced: int
+    asserted: int
+    heard: int
+    replacing: int
+    announced: list[Any]
+    is_high: bool
+
 class SourceCore:
     at: int
     gsi: int
@@ -157,14 +166,18 @@ class SourceCore:
     passes: bool
     ready: bool
     fired: bool
+    level: int
     ahead: int
+    bit: int
+    state: Any
+    _router: Any
     def guarded_by(self, lock: object) -> None: ...
     def __call__(self, level: int, coalesced: int) -> None: ...
-    def edge(self) -> None: ...
 
 class RouterCore:
+    _set_line: Callable[[int, int], None] | None
+    _controllers: int
     def set_up(self, clock: Clock, lines: Lock, irq_line: int) -> None: ...
-    def controls(self, descriptor: int) -> None: ...
     def change(self, source: Any, level: int, coalesced: int) -> None: ...
     def watch(self, sources: Sequence[object], timer: int, cpu: int) -> None: ...
     def unwatch(self) -> None: ...

@@ -51,6 +51,9 @@ cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptible)
 
+cdef extern from "Python.h" nogil:
+    Py_ssize_t PyList_GET_SIZE(PyObject *)
+
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int descriptor, unsigned long request, unsigned long argument)
 
@@ -934,8 +937,8 @@ cdef class ChannelCore:
 
 include "window.pxi"
 include "queues.pxi"
-include "ring.pxi"
 include "lines.pxi"
+include "ring.pxi"
 
 
 # --- The loop --------------------------------------------------------------------------------------------

@@ -1,77 +1,82 @@
 """Files that appear whole or not at all, also if who writes them may open and rename nothing any more.
 
-A `Destination` is a file beside the wanted one, with another name. It is opened before the VMM confines
-itself. When all is written, `commit` gives it the wanted name; whoever reads under that name finds the old
-file or the new one, and never a part.
+A `Destination` is a file beside the wanted one, without a name, or with another one where the file system
+wants one. It is opened before the VMM confines itself. When all is written, `commit` gives it the wanted
+name; whoever reads under that name finds the old file or the new one, and never a part.
 
 A confined VMM has no right to rename (docs/adr/confinement.md), and gets none for this: with it, a guest that
 had taken over the VMM could replace files of the user. So a `Committer` forks a process that can do nothing
-but rename these files, one by one as it is told, and remove those that are left when the VMM is gone,
-whatever ended it.
+but name these files, one by one as it is told, and remove those that are left when the VMM is gone, whatever
+ended it.
 """
 
 from __future__ import annotations
 
-import errno
+import _socket
 import os
 import signal
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, NoReturn, Protocol
+from itertools import pairwise
+from typing import Final, NoReturn
 
 from kvmbox.errors import SnapshotFileError, StartError
-from kvmbox.host.beside import PRIVATE, open_beside
+from kvmbox.host.beside import PRIVATE, name_beside, open_beside
 from kvmbox.host.early_signals import END_SIGNALS
 
 _IGNORED: Final = (*END_SIGNALS, signal.SIGTSTP, signal.SIGPIPE)
 """Signals for the whole group of processes, or for the VMM: the committer ends when the VMM has."""
 
 
-class Pending(Protocol):
-    """Something with a name that is not there to stay, unless it is committed."""
+class TemporaryFile:
+    """A file that is removed when the VMM is gone, as the name of a Unix socket is."""
+
+    descriptor = -1
+    """What the process that is to commit it keeps open, if it is not -1."""
+
+    def __init__(self, path: str) -> None:
+        self.temporary = os.path.realpath(path)
 
     def commit(self) -> None:
-        """Give it the name that it is to have. Raises OSError."""
-        ...
+        """Let it stay under its last name, if it has one. Raises OSError."""
 
     def abandon(self) -> None:
-        """Remove it, if it was not committed."""
-        ...
+        """Remove it, if it is not there to stay. Harmless if repeated."""
+        with suppress(OSError):
+            os.unlink(self.temporary)
 
 
-class Destination:
+class Destination(TemporaryFile):
     """One file to be, for its user alone. `descriptor` is open for reading and writing, and empty."""
 
-    def __init__(
-        self, path: str, what: str = "snapshot", error_kind: type[StartError] = SnapshotFileError
-    ) -> None:
-        """`what` is the word for it in errors. Raises an `error_kind` if no file can be put there."""
-        self.path = path
+    unnamed = os.path.exists("/proc/self/fd")
+    """Whether it may get its first name when it is complete: by a link there."""
+
+    def __init__(self, path: str, what: str = "snapshot", kind: type[StartError] = SnapshotFileError) -> None:
+        """`what` is the word for it in errors, and `kind` theirs. Raises one if no file can be put there."""
+        self.path, self._what, self._kind = path, what, kind
         try:
             if not path:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # realpath takes it for "."
+                raise ValueError  # realpath takes it for "."
             self.final = os.path.realpath(path)
-            with suppress(FileNotFoundError):
-                if not stat.S_ISREG(os.stat(self.final).st_mode):
-                    raise error_kind(
-                        f"cannot write {what} '{path}': there is something that is no file",
-                        hint="name a file that may be replaced",
-                    )
-            self.descriptor, self.temporary = open_beside(self.final, PRIVATE)
+            if os.path.exists(self.final) and not os.path.isfile(self.final):
+                raise self._refused("there is something that is no file", "name a file that may be replaced")
+            self.descriptor, self.temporary = open_beside(self.final, PRIVATE, unnamed=self.unnamed)
         except OSError as error:
-            raise error_kind(f"cannot write {what} '{path}': {error.strerror}") from error
+            raise self._refused(error.strerror) from error
         except ValueError as error:
-            raise error_kind(f"cannot write {what} '{path}': it is no path") from error
+            raise self._refused("it is no path") from error
+
+    def _refused(self, why: str | None, hint: str | None = None) -> StartError:
+        return self._kind(f"cannot write {self._what} '{self.path}': {why}", hint=hint)
 
     def commit(self) -> None:
         """Give the file its name. Raises OSError."""
+        if not self.temporary:
+            self.temporary, link = name_beside(self.final), f"/proc/self/fd/{self.descriptor}"
+            # A directory, which an absolute path does not need, makes this linkat(2), which follows the link.
+            os.link(link, self.temporary, src_dir_fd=self.descriptor, follow_symlinks=True)
         os.replace(self.temporary, self.final)
-
-    def abandon(self) -> None:
-        """Remove what was written, if it has not got its name. Harmless if repeated."""
-        with suppress(OSError):
-            os.unlink(self.temporary)
 
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
@@ -83,51 +88,49 @@ class Destination:
 class Committer:
     """The process that renames. By one thread at a time."""
 
-    def __init__(self, destinations: Sequence[Pending]) -> None:
-        """Fork it: in a process that has no other threads. Raises OSError."""
-        order_out, order_in = os.pipe2(os.O_CLOEXEC)
-        answer_out, answer_in = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
+    def __init__(self, files: Sequence[TemporaryFile]) -> None:
+        """Fork it: in a process that has no other threads. Raises StartError."""
+        try:
+            self._socket, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            self._pid = os.fork()
+        except OSError as error:
+            raise StartError(f"cannot start the process that removes files: {error.strerror}") from error
         if self._pid == 0:
-            _serve(destinations, order_out, answer_in)
-        os.close(order_out)
-        os.close(answer_in)
-        self._orders, self._answers = order_in, answer_out
+            _serve(files, its.detach())
+        its.close()
 
     def commit(self, number: int) -> None:
-        """Give the destination `number` its name. Raises OSError."""
-        os.write(self._orders, bytes((number,)))
-        answer = os.read(self._answers, 1)
+        """Give the file `number` its name. Raises OSError."""
+        os.write(self._socket.fileno(), bytes((number,)))
+        answer = os.read(self._socket.fileno(), 1)
         if answer != b"\0":
             code = answer[0] if answer else 0
             raise OSError(code, os.strerror(code) if code else "the process that renames it is gone")
 
     def close(self) -> None:
         """End it: what has not got its name is removed."""
-        os.close(self._orders)
-        os.close(self._answers)
+        self._socket.close()
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
 
-def _serve(destinations: Sequence[Pending], orders: int, answers: int) -> NoReturn:
+def _serve(files: Sequence[TemporaryFile], orders: int) -> NoReturn:
     """The committer's life."""
     try:
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
-        first, second = sorted((orders, answers))
         # Not the terminal, nor the spawner's socket: whoever waits for their end must not wait for this.
-        os.closerange(0, first)
-        os.closerange(first + 1, second)
-        os.closerange(second + 1, os.sysconf("SC_OPEN_MAX"))
+        kept = sorted({-1, orders, *(one.descriptor for one in files)})
+        for below, above in pairwise((*kept, os.sysconf("SC_OPEN_MAX"))):
+            os.closerange(below + 1, above)
         while order := os.read(orders, 1):
+            code = 0
             try:
-                destinations[order[0]].commit()
+                files[order[0]].commit()
             except OSError as error:
-                os.write(answers, bytes((error.errno or 1,)))
-            else:
-                os.write(answers, b"\0")
-        for destination in destinations:
-            destination.abandon()
+                code = error.errno or 1
+            os.write(orders, bytes((code,)))
+        for file in files:
+            file.abandon()
     finally:
         os._exit(0)

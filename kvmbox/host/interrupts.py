@@ -34,8 +34,6 @@ from kvmbox.devices.model import NO_RISE
 class LineState:
     """One line: bit masks of the sources that hold it high and of those that count, and what it has done."""
 
-    __slots__ = ("announced", "asserted", "coalesced", "heard", "raised", "replacing")
-
     def __init__(self) -> None:
         self.asserted = 0
         self.heard = -1
@@ -80,8 +78,8 @@ class Source:
         """Whether these two are good without a look at other sources of the line."""
         self.fired = False
         """Whether the source has been raised, and nothing but the controllers knows it."""
-        self.state = state
         self.bit = bit
+        self.state = state
         self.level = 0
         """What the model has reported."""
         self.ahead = 0
@@ -114,11 +112,13 @@ class Source:
 class InterruptRouter:
     """All lines of a machine. `attach` connects it to the interrupt controllers of one virtual machine."""
 
+    line_kind: type[LineState] = LineState
     source_kind: type[Source] = Source
 
     def __init__(self, lock: Any = None) -> None:
         self._lines: dict[int, LineState] = {}
         self._set_line: Callable[[int, int], None] | None = None
+        self._controllers = -1
         self._sources: list[Source] = []
         self._lock = lock or threading.Lock()
 
@@ -134,7 +134,7 @@ class InterruptRouter:
 
     def source(self, gsi: int) -> Source:
         """A new source of line `gsi`: a function of (level, coalesced)."""
-        state = self._lines.setdefault(gsi, LineState())
+        state = self._lines.setdefault(gsi, self.line_kind())
         source = self.source_kind(self, gsi, state, 1 << len(self._sources))
         self._sources.append(source)
         return source
@@ -271,11 +271,10 @@ class InterruptRouter:
         """From now on `set_line(gsi, level)` drives the controllers. Lines that are high are set at once,
         unless the controllers have them so already (`are_set`): for them it would be an edge.
 
-        `descriptor` is that of the virtual machine.
+        `descriptor` is that of the virtual machine, which compiled code asks without `set_line`.
         """
-        del descriptor
         with self._lock:
-            self._set_line = set_line
+            self._set_line, self._controllers = set_line, descriptor
             for gsi, state in self._lines.items():
                 if self._level_before(state) and not are_set:
                     set_line(gsi, 1)
@@ -283,7 +282,7 @@ class InterruptRouter:
     def detach(self) -> None:
         """Disconnect the controllers. Changes are only stored until the next `attach`."""
         with self._lock:
-            self._set_line = None
+            self._set_line, self._controllers = None, -1
 
     # --- The thread that raises lines -----------------------------------------------------------------------
 

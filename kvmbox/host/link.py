@@ -175,24 +175,9 @@ class Link:
             self._listener.close()
             self._listener = None
             if self.endpoint.path is not None:
-                # A confined VMM may not remove it: see `SocketFile`.
+                # A confined VMM may not remove it: see `destination.TemporaryFile`.
                 with suppress(OSError):
                     os.unlink(self.endpoint.path)
-
-
-class SocketFile:
-    """The name of a Unix socket, for the process that removes files which a confined VMM may not remove."""
-
-    def __init__(self, path: str) -> None:
-        self._path = os.path.realpath(path)
-
-    def commit(self) -> None:
-        """The socket has its name already."""
-
-    def abandon(self) -> None:
-        """Remove the name."""
-        with suppress(OSError):
-            os.unlink(self._path)
 
 
 def _listen(endpoint: Endpoint, option: str) -> socket.socket:

@@ -22,11 +22,11 @@ _WAITS_FOR_HOST: Final = (b"R", b"D")  # for a CPU, or in the kernel for the dis
 
 
 class Starvation:
-    """Watches one process whose reply is overdue, and the thread of this process that waits for the reply."""
+    """Watches who owes a reply that is overdue, and the thread of this process that waits for the reply."""
 
     def __init__(self, pid: int, waiter: int = 0, proc: str = "/proc") -> None:
-        """Start now. Earlier CPU time does not count. `pid` is 0 where a thread owes the reply: it
-        starves with everybody else.
+        """Start now. Earlier CPU time does not count. `pid` may be the number of a thread, and is 0 where
+        there is nobody who owes the reply.
 
         `waiter` is the `ident` of the thread that waits, or 0: it is the caller.
         """

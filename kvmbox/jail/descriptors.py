@@ -23,17 +23,7 @@ REPLY_FD: Final = 4
 REPORT_FD: Final = 5
 """To the spawner: READY with the listener, or FAILED with the reason."""
 
-SYNC_FD: Final = 6
-"""The messenger's end of the sync socket."""
-
-DEVICE_PIDFD: Final = 7
-"""The device process itself, for the messenger."""
-
-PARKED_FD: Final = 8
-"""Where the channel's writable end waits while the sync socket has its number: the filter lets the device
-write to that number only. The messenger swaps it in."""
-
-FIRST_UNUSED_FD: Final = 9
+FIRST_UNUSED_FD: Final = 6
 
 CONTROL_FD: Final = 3
 """The control socket of the spawner, and of the template of warm boots: all they get, but for /dev/null."""

@@ -1,4 +1,4 @@
-"""The layers of the sandbox, once: bit, name (for --require, --stats and doctor), and what each is for.
+"""The layers of the sandbox, once: bit, and name (for --require, --stats and doctor).
 
 A set of layers is an int of these bits: it crosses from the device process to the VMM as one word, and
 this module is loaded into the spawner, which stays free of enum and typing. A required layer that cannot
@@ -61,31 +61,6 @@ NAMES: Final = {
     LABEL: "lsm-label",
 }
 
-PURPOSES: Final = {
-    SECCOMP: "system calls: read and write on the channel, memory, exit",
-    NO_NEW_PRIVS: "no exec gains privileges",
-    CLOSED_DESCRIPTORS: "nothing open but the channel",
-    RLIMITS: "bounded memory; no new descriptors, processes, files or core dumps",
-    NOT_DUMPABLE: "no ptrace, no /proc/PID/mem, no core by the same user",
-    DEATH_SIGNAL: "dies with the spawner, which dies with the VMM",
-    CAPABILITIES: "no capability in any set",
-    EMPTY_ENVIRONMENT: "no environment variable inherited",
-    LANDLOCK: "no path of the file system",
-    LANDLOCK_NET: "no TCP bind or connect",
-    LANDLOCK_SCOPES: "no abstract socket and no signal to anything outside",
-    OTHER_UID: "a user id that owns nothing, in no group (as root only)",
-    USER_NS: "the host's capabilities out of reach; no id mapped, so no namespace below it",
-    MOUNT_NS: "an empty, read-only root directory, without /proc",
-    PID_NS: "no process outside can be named; all die with the spawner, its PID 1",
-    NET_NS: "no network interface that is up, no abstract socket of the host",
-    IPC_NS: "no System V object and no message queue of the host",
-    UTS_NS: "the host's name cannot be changed",
-    CGROUP_NS: "the host's cgroups have no path",
-    OWN_UID: "a user id that no other device process has (as root only)",
-    IPC_LIMITS: "no System V object at all, whose memory no rlimit bounds",
-    LABEL: "what its policy of AppArmor or SELinux lists and nothing else, where one is loaded",
-}
-
 VMM_SECCOMP: Final = 1 << 24
 VMM_LANDLOCK: Final = 1 << 25
 VMM_CAPABILITIES: Final = 1 << 26
@@ -100,14 +75,6 @@ VMM_NAMES: Final = {
     VMM_LABEL: "vmm-label",
 }
 """What kvmbox's main process takes itself, once it is set up; see `vmm`."""
-
-VMM_PURPOSES: Final = {
-    VMM_SECCOMP: "kvmbox itself: no exec, no fork, no socket, no file to write to, no executable memory",
-    VMM_LANDLOCK: "kvmbox itself: no file but Python's own and /proc, to read; no TCP",
-    VMM_CAPABILITIES: "kvmbox itself: no capability, but where device processes could not be ended otherwise",
-    VMM_SCOPES: "kvmbox itself: no signal and no abstract socket to anything but its own processes",
-    VMM_LABEL: "kvmbox itself: what its policy of AppArmor or SELinux lists, where one is loaded",
-}
 
 VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES | VMM_SCOPES | VMM_LABEL
 

@@ -17,17 +17,19 @@ if TYPE_CHECKING:
     from typing import Final
 
 # --- System call numbers (x86-64, <asm/unistd_64.h>) ------------------------------------------------
+SYS_CLOSE: Final = 3
 SYS_GETPID: Final = 39
+SYS_SENDMSG: Final = 46
 SYS_EXIT: Final = 60
 SYS_CLONE: Final = 56
 SYS_CAPGET: Final = 125
 SYS_CAPSET: Final = 126
 SYS_PIVOT_ROOT: Final = 155
+SYS_SETRLIMIT: Final = 160
 SYS_MOUNT: Final = 165
 SYS_UMOUNT2: Final = 166
 SYS_UNSHARE: Final = 272
 SYS_SECCOMP: Final = 317
-SYS_PIDFD_SEND_SIGNAL: Final = 424
 SYS_CLOSE_RANGE: Final = 436
 SYS_LANDLOCK_CREATE_RULESET: Final = 444
 SYS_LANDLOCK_ADD_RULE: Final = 445
@@ -60,7 +62,6 @@ SECCOMP_MODE_STRICT: Final = 1
 SECCOMP_MODE_FILTER: Final = 2
 
 # --- clone (<linux/sched.h>) ------------------------------------------------------------------------
-CLONE_FILES: Final = 0x0000_0400
 CLONE_PARENT: Final = 0x0000_8000
 CLONE_NEWUSER: Final = 0x1000_0000
 
@@ -88,6 +89,7 @@ M_TOP_PAD: Final = -2
 M_MMAP_MAX: Final = -4
 M_ARENA_MAX: Final = -8
 
+RLIMIT_NOFILE: Final = 7  # <asm-generic/resource.h>
 CAPABILITY_VERSION_3: Final = 0x2008_0522
 CAP_KILL: Final = 5
 CAP_SETGID: Final = 6
@@ -260,16 +262,11 @@ def close_range(first: int, last: int = ALL_DESCRIPTORS) -> None:
     checked_syscall("close_range", SYS_CLOSE_RANGE, first, last, 0)
 
 
-def clone_sharing_files() -> int:
-    """fork(2), except that parent and child share one descriptor table and are siblings.
-
-    Returns the child's pid in the caller and 0 in the child; raises OSError. The child's parent is the
-    caller's parent.
-    """
-    # SAFETY: as fork, the child has its own copy of the address space and, with stack 0, of this stack.
-    # glibc's and CPython's fork handlers do not run, so the caller must be the only thread, and the child
-    # must neither fork, make threads, nor run anything but a few system calls before os._exit.
-    return checked_syscall("clone", SYS_CLONE, CLONE_FILES | CLONE_PARENT | SIGCHLD)
+def allow_no_more_descriptors() -> None:
+    """RLIMIT_NOFILE 0, soft and hard, by the very call that `setup_calls` knows. Raises OSError."""
+    limit = ctypes.create_string_buffer(16)
+    # SAFETY: the kernel copies struct rlimit, two words of zeros, from a buffer that outlives the call.
+    checked_syscall("setrlimit", SYS_SETRLIMIT, RLIMIT_NOFILE, ctypes.addressof(limit))
 
 
 def clone_sibling(flags: int = 0) -> int:

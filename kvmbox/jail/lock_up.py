@@ -7,31 +7,22 @@ would clear it, the filter last. Every step raises OSError or JailError where it
 that and exits, so a device process that serves has every required layer.
 
 The last step has a difficulty. The filter's listener is a descriptor in the process that installs it, and
-the VMM must get it, but from then on the filter lets the process do nothing that could send it (nor should
-it). So the process first clones a *messenger*: a sibling with the same descriptor table, unfiltered, that
-lives for a millisecond.
+the VMM must get it. So for a while the filter allows a few calls more (`setup_calls`):
 
-    device process                              messenger
+    device process                              spawner
       installs the filter, listener = fd 0
-      writes 'go' to fd 3, its sync socket  ──▶   reads it from fd 6
-      calls getpid, which is forbidden      ──▶   receives that call from the listener: now the device
-      (held by the kernel)                        process stands still, outside of any read or write
-                                                  takes the right to one descriptor from it, which the
-                                                  listener was
-                                                  sends READY and the listener to the spawner
-                                                  moves the channel to fd 3, closes 4, 6, 7
-                                            ◀──   answers the call with PROOF
-      sees PROOF, not its pid: the filter         closes the listener and the report socket, which shows
-      is in force. Serves.                        the spawner that both are gone; exits
+      sends READY and the listener          ──▶   watches the listener
+      closes the listener, may open none
+      closes the report socket              ──▶   sees its end: the table is bare
+      installs the seal
+      calls getpid, which is forbidden      ──▶   receives that call: the filter is in force
+      (held by the kernel)                        answers the call with PROOF
+      sees PROOF, not its pid. Serves.      ◀──   sends READY and the listener to the VMM
 
-So each start proves that a forbidden call is caught, and the process never serves otherwise. A device process
-whose messenger dies before the report socket is closed would stand still for ever. The spawner, which knows
-the messenger's pid from the device process, kills it.
+So each start proves that a forbidden call is caught, and the process never serves otherwise.
 See docs/adr/jail.md for the alternatives.
 
-Where the channel is a pair of pipes, it is the reply end, descriptor 4, that the sync socket stands in for.
-
-Strict mode has no listener, so there is no messenger: the process says READY, closes the report socket,
+Strict mode has no listener: the process says READY, closes the report socket,
 provides the heap that it may never enlarge, and enters the mode, whose own return is the proof. Without
 seccomp (which takes an explicit flag) it does the same, and stops short of the last step.
 """
@@ -41,32 +32,19 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import select
 
-from kvmbox.jail import identity, label, landlock, layers, linux, notify, passing
-from kvmbox.jail.descriptors import (
-    CHANNEL_FD,
-    DEVICE_PIDFD,
-    FIRST_UNUSED_FD,
-    LISTENER_FD,
-    PARKED_FD,
-    REPLY_FD,
-    REPORT_FD,
-    SYNC_FD,
-)
+from kvmbox.jail import identity, label, landlock, layers, linux, notify, passing, setup_calls
+from kvmbox.jail.descriptors import CHANNEL_FD, FIRST_UNUSED_FD, LISTENER_FD, REPLY_FD, REPORT_FD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Final, NamedTuple, NoReturn
+    from typing import Final, NamedTuple
 else:
     from kvmbox.stand_ins import NamedTuple
 
 # What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
 PROOF: Final = 0x4B56_4D42
-GO: Final = b"go"
-MESSENGER_PATIENCE: Final = 5_000
-"""Milliseconds that a messenger waits for each step of its device process, which takes microseconds."""
 
 ADDRESS_SPACE: Final = 512 << 20
 
@@ -123,8 +101,7 @@ class Order(NamedTuple):
     `required`, `inherited` and `without` are masks of layers: those that must be there in the end, those that
     are there from the start, and those to leave out; `reasons` says why a layer is not there. `user` is the
     id that it is to have, None to keep that of the spawner. `seccomp` is one of the linux.SECCOMP_MODE_*.
-    `ready` makes, from the mask of layers in force, the message that takes the listener to the spawner;
-    `messenger` the one that tells the spawner the messenger's pid.
+    `ready` makes, from the mask of layers in force, the message that takes the listener to the spawner.
     """
 
     device_type: str
@@ -139,11 +116,10 @@ class Order(NamedTuple):
     without: int
     reasons: Mapping[int, str]
     ready: Callable[[int], bytes]
-    messenger: Callable[[int], bytes]
 
     @property
     def listens(self) -> bool:
-        """Whether there will be a listener, and so a messenger that carries it."""
+        """Whether there will be a listener."""
         return self.seccomp == linux.SECCOMP_MODE_FILTER
 
 
@@ -170,17 +146,12 @@ def lock_up(order: Order) -> None:
     if order.seccomp == linux.SECCOMP_MODE_STRICT and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
         raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
     linux.keep_large_blocks_on_the_heap()
-    if order.listens:
-        messenger = linux.clone_sharing_files()
-        if messenger == 0:
-            _be_messenger(order.parent_pid, order.ready(will_have), limits=bool(will_have & layers.RLIMITS))
-        passing.send(REPORT_FD, order.messenger(messenger))
     if will_have & layers.RLIMITS:
         set_limits(listens=order.listens)
     if order.cpu is not None:  # as late as that, so that the jailing itself runs wherever there is room
         os.sched_setaffinity(0, {order.cpu})
     if order.listens:
-        _enter_filter(order.bpf)
+        _enter_filter(order.bpf, order.ready(will_have), limits=bool(will_have & layers.RLIMITS))
         return
     if order.seccomp == linux.SECCOMP_MODE_STRICT:
         linux.provide_heap(STRICT_HEAP, STRICT_HEAP_TOP)
@@ -218,43 +189,31 @@ def _explain(missing: int, reasons: Mapping[int, str]) -> list[str]:
     ]
 
 
-def _enter_filter(bpf: bytes) -> None:
-    to_messenger = _writable_end()
-    listener = notify.install_filter(bpf)
-    # From here on, every call but those of the policy is held for good.
+def _enter_filter(bpf: bytes, ready: bytes, *, limits: bool) -> None:
+    send = passing.prepared(REPORT_FD, ready, [LISTENER_FD])
+    listener = notify.install_filter(setup_calls.PROLOGUE + bpf)
+    # From here on, every call but those of the policy and of `setup_calls` is held for good.
     if listener != LISTENER_FD:
         raise JailError("the seccomp listener has an unexpected number")
-    os.write(to_messenger, GO)
+    try:
+        send()
+    finally:
+        os.close(LISTENER_FD)  # or a forbidden call would be held here, and nobody would know
+    if limits:
+        linux.allow_no_more_descriptors()
+    os.close(REPORT_FD)
+    notify.install_plain_filter(setup_calls.SEAL, every_thread=False)
     if linux.raw_syscall(linux.SYS_GETPID) != PROOF:
         raise JailError("the seccomp filter let a forbidden call through")
 
 
-def _writable_end() -> int:
-    """The descriptor that replies are written to, once `arrange_descriptors` has been there."""
-    return REPLY_FD if _is_open(REPLY_FD) else CHANNEL_FD
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_GETFD)
-    except OSError:
-        return False
-    return True
-
-
-def arrange_descriptors(channel: Sequence[int], report: int, *, messenger: bool) -> None:
+def arrange_descriptors(channel: Sequence[int], report: int) -> None:
     """Move what the jailing needs to its fixed numbers, and close everything else. Raises OSError.
 
-    `channel` is one socket, or the two pipe ends for requests and for replies. With `messenger` the
-    writable end is parked, and the sync socket stands in for it.
+    `channel` is one socket, or the two pipe ends for requests and for replies.
     """
     wanted = dict(zip((CHANNEL_FD, REPLY_FD), channel, strict=False))
     wanted[REPORT_FD] = report
-    if messenger:
-        writable = max(wanted.keys() & {CHANNEL_FD, REPLY_FD})
-        wanted[PARKED_FD] = wanted[writable]
-        wanted[writable], wanted[SYNC_FD] = passing.socket_pair()
-        wanted[DEVICE_PIDFD] = os.pidfd_open(os.getpid())
     # Up and out of the way first: one's source may be another's target.
     parked = {
         target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, FIRST_UNUSED_FD)
@@ -267,63 +226,12 @@ def arrange_descriptors(channel: Sequence[int], report: int, *, messenger: bool)
 
 
 def set_limits(*, listens: bool) -> None:
-    """The resource limits of a device process, soft and hard; one that `listens` may have one descriptor
-    more, until its messenger has seen that. Raises OSError.
+    """The resource limits of a device process, soft and hard; that of descriptors comes later for one that
+    `listens`: who has few may have none on the way to somebody else (unix(7), ETOOMANYREFS). Raises OSError.
     """
-    for limit, final in LIMITS:
-        value = LISTENER_FD + 1 if limit == resource.RLIMIT_NOFILE and listens else final
+    for limit, value in LIMITS:
+        if limit == resource.RLIMIT_NOFILE and listens:
+            continue
         _, hard = resource.getrlimit(limit)
         bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (bounded, bounded))
-
-
-def _be_messenger(parent_pid: int, ready: bytes, *, limits: bool) -> NoReturn:
-    """The messenger's life. Whatever goes wrong, the device process does not survive it."""
-    try:
-        linux.die_with_parent(parent_pid)
-        _carry_listener(ready, limits=limits)
-    except BaseException:  # noqa: BLE001 - there is nobody to raise it to
-        linux.raw_syscall(linux.SYS_PIDFD_SEND_SIGNAL, DEVICE_PIDFD, linux.SIGKILL)
-        os._exit(1)
-    os._exit(0)
-
-
-def _carry_listener(ready: bytes, *, limits: bool) -> None:
-    _wait_for(SYNC_FD)
-    if os.read(SYNC_FD, len(GO)) != GO:
-        raise JailError("the device process sent something else")
-    held = _held_call()
-    if limits:
-        resource.prlimit(held[1], resource.RLIMIT_NOFILE, (0, 0))
-    passing.send(REPORT_FD, ready, [LISTENER_FD])
-    os.dup2(PARKED_FD, _writable_end(), inheritable=False)
-    os.close(PARKED_FD)
-    os.close(SYNC_FD)
-    while not notify.respond(LISTENER_FD, held[0], PROOF):
-        held = _held_call()
-    os.close(DEVICE_PIDFD)
-    os.close(LISTENER_FD)
-    # Last: the end of file here tells the spawner that the table is bare.
-    os.close(REPORT_FD)
-
-
-def _held_call() -> tuple[int, ...]:
-    """The call in which the device process is held. A process that is stopped, or frozen with its container,
-    and then goes on makes the call again; the one before is void.
-    """
-    _wait_for(LISTENER_FD)
-    held = notify.receive(LISTENER_FD)
-    if held is not None and held[3] != linux.SYS_GETPID:
-        raise JailError("the device process called something else")
-    return held or _held_call()
-
-
-def _wait_for(descriptor: int) -> None:
-    """Wait until `descriptor` is readable; raises JailError if the device process dies or dawdles."""
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    poller.register(DEVICE_PIDFD, select.POLLIN)
-    # Twice: the first may have ended by a pause of the whole host.
-    ready = dict(poller.poll(MESSENGER_PATIENCE) or poller.poll(MESSENGER_PATIENCE))
-    if ready.get(descriptor, 0) & select.POLLIN == 0 or DEVICE_PIDFD in ready:
-        raise JailError("the device process is gone")

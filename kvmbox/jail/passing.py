@@ -15,7 +15,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Final
 
 MAXIMUM_MESSAGE: Final = 64 * 1024
@@ -41,12 +41,20 @@ def send(descriptor: int, message: bytes, descriptors: Sequence[int] = (), *, wa
     """Send one message, with descriptors, on a SEQPACKET socket given by number. Raises OSError; with `wait`
     false BlockingIOError tells that the peer has left too much unread.
     """
+    prepared(descriptor, message, descriptors, wait=wait)()
+
+
+def prepared(
+    descriptor: int, message: bytes, descriptors: Sequence[int] = (), *, wait: bool = True
+) -> Callable[[], object]:
+    """`send` for later: what this returns makes one system call, sendmsg."""
     ancillary = []
     if descriptors:
         numbers = b"".join(_INT.pack(number) for number in descriptors)
         ancillary.append((_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers))
     flags = _socket.MSG_NOSIGNAL | (0 if wait else _socket.MSG_DONTWAIT)
-    _borrow(descriptor).sendmsg([message], ancillary, flags)
+    socket = _borrow(descriptor)
+    return lambda: socket.sendmsg([message], ancillary, flags)
 
 
 def receive(descriptor: int, *, wait: bool = True) -> tuple[bytes, list[int]] | None:

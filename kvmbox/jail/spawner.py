@@ -14,9 +14,8 @@ reports the spawner with STAGED, and exits. The spawner is PID 1 and sees no pro
 parent.
 
 A signalfd reports deaths to the spawner. The spawner reaps all children, and reports the wait status of each
-device process. A device process is READY when its report socket has delivered the listener *and* has then
-ended, because a messenger (see `lock_up`) may hold descriptors until then. A messenger that dies before
-that has left its device process in a call that nobody answers: the spawner kills the device process.
+device process. A device process is READY when its report socket has delivered the listener and has ended,
+*and* the listener then has the call that proves the filter (see `lock_up`), which the spawner answers.
 
 The spawner dies with the VMM's main thread (by death signal, or by end of file on the control socket). Every
 device process dies with the spawner (by death signal, or by the end of the pid namespace). The spawner has no
@@ -36,9 +35,10 @@ import select
 
 from kvmbox import bytecode
 from kvmbox.devices import catalog
-from kvmbox.jail import identity, kept, label, landlock, layers, linux, passing
+from kvmbox.jail import identity, kept, label, landlock, layers, linux, notify, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
+from kvmbox.jail.life import live
 from kvmbox.jail.namespaces import isolate
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.wire import spawner_frames as frames
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from kvmbox.jail.namespaces import Isolation
 
-NO_MESSENGER: Final = b"its messenger had died"
+NO_PROOF: Final = b"it made another call than the one that proves its filter"
 """Why a device process was killed that never got READY."""
 
 IGNORED_SIGNALS: Final = (
@@ -77,7 +77,6 @@ class _Device:
         self.report = report  # -1 once it has ended
         self.ready: bytes | None = None
         self.listener = -1
-        self.messenger = 0  # pid, once it is known
         self.cause = b""  # why it was killed, if that was not asked for
 
 
@@ -104,7 +103,6 @@ class Spawner:
         self._without = without
         self._pid = os.getpid()
         self._devices: dict[int, _Device] = {}  # by pid
-        self._reaped_first: set[int] = set()  # messengers that died before their device process reported them
         self._stopping = False
         self._poller = select.poll()
         self._signals = linux.signal_descriptor(linux.SIGCHLD)
@@ -114,7 +112,7 @@ class Spawner:
     def serve(self) -> None:
         """Serve until the VMM asks to stop and every child is reaped, or the VMM is gone."""
         while True:
-            for descriptor, _ in self._poller.poll():
+            for descriptor, events in self._poller.poll():
                 if descriptor == CONTROL_FD:
                     if (message := passing.receive(CONTROL_FD)) is None:
                         return  # the VMM is gone, and the children go with us
@@ -122,7 +120,7 @@ class Spawner:
                 elif descriptor == self._signals:
                     os.read(self._signals, 16 * linux.SIGNALFD_SIGINFO_SIZE)
                 else:
-                    self._receive_report(descriptor)
+                    self._hear(descriptor, events)
             if not self._reap() and self._stopping:
                 return
 
@@ -131,9 +129,9 @@ class Spawner:
         if kind == frames.SPAWN and descriptors and not self._stopping:
             self._spawn(identifier, number, mask, payload, descriptors)
         elif kind == frames.KILL and not descriptors:
-            for pid, device in self._devices.items():
+            for device in self._devices.values():
                 if device.identifier == identifier:
-                    os.kill(pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
+                    self._kill(device)
         elif kind == frames.SHUTDOWN and not descriptors:
             self._stopping = True
             for pid in self._devices:
@@ -143,8 +141,6 @@ class Spawner:
 
     def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: list[int]) -> None:
         entry, device_type, bpf = frames.unpack_spawn(payload)
-        if not any(device.report >= 0 for device in self._devices.values()):
-            self._reaped_first.clear()  # nobody will tell of these: their device processes have died, too
         report, device_report = passing.socket_pair()
         user = None
         if self._first_id is not None:
@@ -164,7 +160,6 @@ class Spawner:
             ready=lambda applied: frames.pack(
                 frames.READY, identifier, min(landlock.abi(), self._landlock_limit), applied
             ),
-            messenger=lambda pid: frames.pack(frames.MESSENGER, identifier, pid),
         )
         # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
         pid = os.fork()
@@ -186,40 +181,56 @@ class Spawner:
         passing.send(CONTROL_FD, frames.pack(frames.PROCESS, identifier, pid), [pidfd])
         os.close(pidfd)
 
-    def _receive_report(self, report: int) -> None:
-        """Take one message, or the end of file, from a device process's report socket."""
+    def _hear(self, descriptor: int, events: int) -> None:
+        """Take what a device process says, on its report socket or by its listener."""
         for device in self._devices.values():
-            if device.report == report:
+            if device.report == descriptor:
                 self._take_report(device)
                 return
+            if device.listener == descriptor:
+                if events & select.POLLIN:
+                    self._take_call(device)
+                elif events & select.POLLHUP:
+                    self._drop_listener(device)  # it is dead
+                return
 
-    def _take_report(self, device: _Device) -> bool:
-        """As `_hear`; returns whether there may be more."""
-        try:
-            message = passing.receive(device.report, wait=False)
-        except BlockingIOError:
-            return False
-        if message is not None:
+    def _take_report(self, device: _Device) -> None:
+        """Take what there is on a report socket, perhaps its end."""
+        while device.report >= 0:
+            try:
+                message = passing.receive(device.report, wait=False)
+            except BlockingIOError:
+                return
+            if message is None:
+                self._poller.unregister(device.report)
+                os.close(device.report)
+                device.report = -1
+                if device.ready is not None and device.listener < 0:
+                    passing.send(CONTROL_FD, device.ready)
+                return
             frame, descriptors = message
-            kind, _, number, _, _ = frames.unpack(frame)
-            if kind == frames.READY:
-                device.ready = frame
-                device.listener = descriptors[0] if descriptors else -1
-            elif kind == frames.MESSENGER:
-                device.messenger = number
-                if number in self._reaped_first:
-                    self._reaped_first.remove(number)
-                    self._has_no_messenger(device)
-            else:
+            if frames.unpack(frame)[0] != frames.READY:
                 passing.send(CONTROL_FD, frame)
-            return True
-        self._poller.unregister(device.report)
-        os.close(device.report)
-        device.report = -1
-        if device.ready is not None:
-            passing.send(CONTROL_FD, device.ready, [device.listener] if device.listener >= 0 else [])
+                continue
+            device.ready = frame
+            if descriptors:
+                (device.listener,) = descriptors
+                self._poller.register(device.listener, select.POLLIN)
+
+    def _take_call(self, device: _Device) -> None:
+        """Answer the call that proves the filter. A process that is stopped, or frozen with its container,
+        and then goes on makes the call again; the one before is void.
+        """
+        call = notify.receive(device.listener)
+        if call is None:
+            return
+        self._take_report(device)
+        if call[3] != linux.SYS_GETPID or device.report >= 0:
+            device.cause = NO_PROOF
+            self._kill(device)
+        elif device.ready is not None and notify.respond(device.listener, call[0], jail.PROOF):
+            passing.send(CONTROL_FD, device.ready, [device.listener])
             self._drop_listener(device)
-        return False
 
     def _reap(self) -> bool:
         """Reap and report what has died; returns whether any child is left."""
@@ -230,35 +241,12 @@ class Spawner:
                 return False
             if pid == 0:
                 return True
-            if (device := self._devices.get(pid)) is None:
-                self._reap_messenger(pid)
-                continue
-            self._take_reports(device)  # what it said before it died comes first
-            self._forget(device)
-            del self._devices[pid]
-            passing.send(CONTROL_FD, frames.pack(frames.DEATH, device.identifier, status, 0, device.cause))
-
-    def _take_reports(self, device: _Device) -> None:
-        while device.report >= 0 and self._take_report(device):
-            pass
-
-    def _reap_messenger(self, pid: int) -> None:
-        for device in list(self._devices.values()):
-            self._take_reports(device)
-            if device.messenger == pid:
-                self._has_no_messenger(device)
-                return
-        self._reaped_first.add(pid)
-
-    def _has_no_messenger(self, device: _Device) -> None:
-        """The messenger of `device` is dead. If that was not the end of its work, the end comes by us."""
-        device.messenger = 0
-        if device.report >= 0:
-            device.cause = NO_MESSENGER
-            self._drop_listener(device)  # it was ready all but for the end
-            for pid, other in self._devices.items():
-                if other is device:
-                    os.kill(pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
+            if device := self._devices.get(pid):
+                self._take_report(device)  # what it said before it died comes first
+                self._forget(device)
+                del self._devices[pid]
+                death = frames.pack(frames.DEATH, device.identifier, status, 0, device.cause)
+                passing.send(CONTROL_FD, death)
 
     def _forget(self, device: _Device) -> None:
         if device.report >= 0:
@@ -266,11 +254,16 @@ class Spawner:
             os.close(device.report)
         self._drop_listener(device)
 
-    @staticmethod
-    def _drop_listener(device: _Device) -> None:
-        if device.ready is not None and device.listener >= 0:
+    def _drop_listener(self, device: _Device) -> None:
+        if device.listener >= 0:
+            self._poller.unregister(device.listener)
             os.close(device.listener)
-        device.ready = None
+        device.listener, device.ready = -1, None
+
+    def _kill(self, device: _Device) -> None:
+        for pid, other in self._devices.items():
+            if other is device:
+                os.kill(pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
 
 
 def _be_device(
@@ -296,7 +289,7 @@ def _be_device(
             if len(channel) > 2:
                 # SAFETY: as long as the process lives; its descriptor is closed with all the others below.
                 arguments = (REPLY_FD, mmap.mmap(channel[2], 0))
-            jail.arrange_descriptors(channel[:2], report, messenger=order.listens)
+            jail.arrange_descriptors(channel[:2], report)
             report = REPORT_FD
             jail.lock_up(order)
         except BaseException as error:
@@ -387,16 +380,9 @@ def serve(
     spawner.serve()
 
 
-def live(life: Callable[[], None]) -> NoReturn:
-    """Be a process whose life is `life`. It leaves by _exit, whatever happens."""
-    status = 1
-    try:
-        life()
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - reported to the VMM, then the process ends
-        passing.send(CONTROL_FD, frames.pack(frames.FATAL, payload=_reason(error)))
-    finally:
-        os._exit(status)
+def fatal(error: BaseException) -> bytes:
+    """The frame that tells the VMM why the spawner gives up."""
+    return frames.pack(frames.FATAL, payload=_reason(error))
 
 
 def main(
@@ -414,4 +400,4 @@ def main(
         bytecode.leave()
         serve(vmm_pid, vmm_pid, entries, title, (landlock_limit, seccomp, without))
 
-    live(life)
+    live(life, fatal)

@@ -35,7 +35,6 @@ class DeviceThread:
 
     listener = None
     layers = 0
-    pid = 0
 
     def __init__(self, device_type: str, link: Link, *, cpu: int | None = None) -> None:
         """Start at once, on `cpu`; the device's descriptors are the thread's from now on."""
@@ -48,6 +47,8 @@ class DeviceThread:
         self._open = True
         self._thread = threading.Thread(target=self._serve, name=f"device {device_type}", daemon=True)
         start_thread(self._thread, f"the thread of device '{device_type}'")
+        self.pid = self._thread.native_id or 0
+        """Its number: the kernel's tables have threads among processes."""
 
     def _serve(self) -> None:
         channel, *replies = self._link.device[:2]

@@ -48,7 +48,8 @@ class NoProcess(Transport):
         self._devices = devices
         self._unused = Unused(devices)
         self._channel: Channel
-        self._told: list[bytes] = []  # HELLO, and what came from the last RESET on
+        self.told: list[bytes] = []
+        """What the process will be told at first: HELLO, and what came from the last RESET on."""
         self.stands_still = self._unused.runs is None
         """Whether nothing but the last RESET makes a difference to the devices."""
 
@@ -64,7 +65,7 @@ class NoProcess(Transport):
     @property
     def reset_at(self) -> int | None:
         """The guest time of the last RESET, or None if there was none."""
-        return next((WORDS.unpack_from(one)[1] for one in self._told if one[0] == protocol.RESET), None)
+        return next((WORDS.unpack_from(one)[1] for one in self.told if one[0] == protocol.RESET), None)
 
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """See Transport: the guest uses the device."""
@@ -76,12 +77,12 @@ class NoProcess(Transport):
         if kind not in _ANSWERED and not self._unused.knows(sent):
             return self._start().exchange(sent, slices)
         if kind == protocol.RESET:
-            self._told = [one for one in self._told if one[0] == protocol.HELLO]
+            self.told = [one for one in self.told if one[0] == protocol.HELLO]
         elif kind == protocol.HELLO and not WORDS.unpack_from(sent)[3] & 0xFFFF_FFFF:
-            self._told = []  # the first part: it is greeted anew
-        elif kind == protocol.ADVANCE == self._told[-1][0]:
-            self._told.pop()
-        self._told.append(sent)
+            self.told = []  # the first part: it is greeted anew
+        elif kind == protocol.ADVANCE == self.told[-1][0]:
+            self.told.pop()
+        self.told.append(sent)
         return self._unused.answer(sent)
 
     def _start(self) -> Transport:
@@ -91,7 +92,7 @@ class NoProcess(Transport):
         """
         from kvmbox.remote.first_use import start
 
-        start(self._channel, self._starts, self._told, Unused(self._devices).answer)
+        start(self._channel, self._starts, self.told, Unused(self._devices).answer)
         return self._channel.transport
 
 

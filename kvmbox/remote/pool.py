@@ -292,7 +292,7 @@ class DevicePool:
                 raise
 
     def pid_of(self, name: str) -> int:
-        """The pid of a member's process, 0 where it has none."""
+        """The pid of a member's process, or the number of its thread; 0 where it has neither."""
         process = self.members[name].process
         return process.pid if process is not None else 0
 

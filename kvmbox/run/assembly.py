@@ -49,8 +49,10 @@ def assemble(
     cleanup.callback(close_unused, guest.close, users)
     if guest.not_hidden:
         say(f"--cpu {config.cpu}: this host's KVM shows all the same: {', '.join(guest.not_hidden)}")
+    if guest.boot.without_bios:
+        say(guest.boot.without_bios)
     timeline.mark("virtual machine built")
-    prepare_report(config, emulated=guest.is_pvm)  # while device processes jail themselves
+    prepare_report()  # while device processes jail themselves
     wakeup = Wakeup()
     cleanup.callback(wakeup.close)
     console = console_of(config, judge, caller, has_bios=source.has_bios, say=say, wake=wakeup.wake)

@@ -26,7 +26,7 @@ from kvmbox.sandbox import vmm
 from kvmbox.sandbox.vmm import Confinement
 
 if TYPE_CHECKING:
-    from kvmbox.host.destination import Pending
+    from kvmbox.host.destination import TemporaryFile
     from kvmbox.host.start_timeout import StartDeadline, StartTimeout
     from kvmbox.run.config import RunConfig
 
@@ -94,9 +94,9 @@ class Caller:
         """Give stdin and stdout away, for --gdb -: descriptors to read and to write. Raises UsageError."""
         raise UsageError("--gdb - is for the command line: a program has no pipe to a debugger")
 
-    def committer(self, destinations: Sequence[Pending]) -> tuple[Callable[[int], None], Callable[[], None]]:
-        """What gives the destination of a number its name, and what ends that. Raises OSError."""
-        return (lambda number: destinations[number].commit()), (lambda: None)
+    def committer(self, files: Sequence[TemporaryFile]) -> tuple[Callable[[int], None], Callable[[], None]]:
+        """What gives the file of a number its name, and what ends that. Raises StartError."""
+        return (lambda number: files[number].commit()), (lambda: None)
 
     @property
     def ended_by(self) -> str | None:
@@ -169,11 +169,11 @@ class ProcessOwner(Caller):
 
         return take_stdio()
 
-    def committer(self, destinations: Sequence[Pending]) -> tuple[Callable[[int], None], Callable[[], None]]:
+    def committer(self, files: Sequence[TemporaryFile]) -> tuple[Callable[[int], None], Callable[[], None]]:
         """See Caller. The process will not be able to do it itself."""
         from kvmbox.host.destination import Committer
 
-        committer = Committer(destinations)
+        committer = Committer(files)
         return committer.commit, committer.close
 
     def release(self) -> None:

@@ -8,7 +8,6 @@ guest has come to a bad end, and the monitor, when a person wants it.
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -49,21 +48,14 @@ def origin_of(config: RunConfig) -> Origin:
     return origin
 
 
-def prepare_report(config: RunConfig, *, emulated: bool) -> None:
-    """Load code that reports and profiles need, and that a confined VMM could not load any more.
-
-    The disassembler, 1.3 MiB of memory, is for those who look, at a terminal or with --symbols, and for a KVM
-    whose backend has `emulated` the guest's kernel: instructions that it does not know are its most frequent
-    end.
-    """
+def prepare_report() -> None:
+    """Map the code that reports and profiles need, and that a confined VMM could not map any more."""
     # pyelftools needs zlib, and `inspect`, which needs _opcode from Python 3.13 on.
     for name in ("binascii", "math", "zlib", *["_opcode"][: sys.version_info >= (3, 13)]):
         __import__(name)
+    from kvmbox.explain.capstone import mapped
 
-    if emulated or config.symbols or os.isatty(2):
-        from kvmbox.explain.capstone import library
-
-        library()
+    mapped()
 
 
 def window_of(loop: MainLoop, devices: Devices) -> Aperture:

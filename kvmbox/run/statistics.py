@@ -73,7 +73,7 @@ class RunStats(Value):
     """Of each process that starts when the guest uses its devices: when that began, how long it took, and
     whether it failed. None where the guest has not used them."""
     restarts: dict[str, Any]
-    """Empty where lost device processes are not restarted."""
+    """Of lost device processes. Empty where a run ends with the first one."""
     vmm: list[str]
     missing: dict[str, str]
     injected: list[dict[str, Any]]

@@ -117,7 +117,7 @@ def _hot_path(stats: RunStats) -> Iterator[str]:
     yield _line("hot path", stats.hot_path)
     if spins := stats.spins:
         yield _line("right to spin", f"{spins['granted']} granted, {spins['revoked']} revoked")
-    if restarts := stats.restarts:
+    if "budget" in (restarts := stats.restarts):
         text = ", ".join(f"{name} {count}" for name, count in restarts["by_type"].items())
         yield _line("restarts", f"{text or 'none'}; {restarts['budget']} left")
         if took := sorted(restarts["durations"]):

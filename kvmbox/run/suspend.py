@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.board import Irq
-from kvmbox.boot.entry_state import waking_state
 from kvmbox.boot.plan import BootPlan
+from kvmbox.boot.real_mode_state import waking_state
 from kvmbox.devices.model import WAKE_BY_RTC
 from kvmbox.judge import Judge
 from kvmbox.memory import GuestMemory

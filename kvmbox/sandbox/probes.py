@@ -17,6 +17,7 @@ from typing import Final
 
 from kvmbox.errors import SandboxError
 from kvmbox.jail import identity, landlock, layers, linux, namespaces, notify
+from kvmbox.sandbox.purposes import PURPOSES
 from kvmbox.sandbox.seccomp import device_filter
 
 LANDLOCK_REMEDY: Final = "enable Landlock: CONFIG_SECURITY_LANDLOCK, and landlock in the lsm= boot parameter"
@@ -107,14 +108,13 @@ def probe(attempt: Attempt | None = None) -> list[LayerStatus]:
     return [
         LayerStatus(
             name,
-            purposes[bit],
+            PURPOSES[bit],
             bool(layers.REQUIRED & bit),
             found[bit].available,
             found[bit].detail,
             found[bit].remedy,
         )
-        for names, purposes in ((layers.NAMES, layers.PURPOSES), (layers.VMM_NAMES, layers.VMM_PURPOSES))
-        for bit, name in names.items()
+        for bit, name in (layers.NAMES | layers.VMM_NAMES).items()
     ]
 
 

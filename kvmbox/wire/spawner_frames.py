@@ -21,9 +21,7 @@ One frame is one SOCK_SEQPACKET message: a fixed header, then a payload whose me
                 the spawner killed it, if it did
       FATAL     payload = why the spawner gave up
 
-A device process sends READY and FAILED, and this, which the spawner keeps to itself:
-
-      MESSENGER number = pid of its messenger
+A device process sends READY and FAILED to the spawner.
 
 `identifier` is the VMM's number of the device process in all that concern one. Both ends are ours and of
 one version; a frame that does not parse is a bug or a memory error, and ends the spawner.
@@ -54,7 +52,6 @@ DEATH: Final = 7
 FATAL: Final = 8
 STAGED: Final = 9
 KILL: Final = 10
-MESSENGER: Final = 11
 
 NO_CPU: Final = -1
 STAGED_TOO: Final = 1 << 0

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from kvmbox.devices.pit_waveform import CLK_HZ
+from kvmbox.devices.pit_clock import CLK_HZ
 from kvmbox.tools.replay.reader import RecordingReader
 from kvmbox.wire import protocol
 from tests.chaos.harness import Chaos, Guest, Result, undisturbed

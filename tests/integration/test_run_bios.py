@@ -13,7 +13,7 @@ import pytest
 from kvmbox import layout
 from kvmbox.boot import bundled
 from kvmbox.host.bios_reports import MOST, TRAP
-from tests.support.boot_images import bzimage, multiboot_header
+from tests.support.boot_images import Piece, bzimage, elf, multiboot_header
 from tests.support.real_mode import (
     DEBUGCON,
     JUMP_TO_RESET,
@@ -45,6 +45,17 @@ def test_firmware_that_is_missing_is_named_before_what_it_would_not_start() -> N
     status, output, messages = run_to_end(Run("hello64", "--bios", "/no/such"))
     assert (status, output) == (4, b"")
     assert error_lines(messages) == ["kvmbox: error: cannot read '/no/such': no such file"]
+
+
+@pytest.mark.parametrize("bios", [(), ("--bios", "none")], ids=["BIOS", "none"])
+def test_kernel_in_the_place_of_the_bios_is_named_in_a_line(tmp_path: Path, bios: tuple[str, ...]) -> None:
+    # Multiboot, then: mov al, 3; out 0xf4, al
+    code = multiboot_header() + bytes.fromhex("b003 e6f4")
+    image = Images(tmp_path).write(elf([Piece(code, layout.BIOS_ROM + 0x800)], entry=layout.BIOS_ROM + 0x80C))
+    status, _, messages = run_to_end(Run(*bios, image))
+    assert status == 7
+    line = "kvmbox: the guest has no BIOS: segment 0 (0xf4800..0xf4810) lies in its place"
+    assert messages.startswith(line) == (not bios)
 
 
 @pytest.fixture
@@ -320,3 +331,22 @@ def test_seabios_finds_no_boot_device_and_says_so() -> None:
 
 def test_rom_of_the_bios_is_bundled() -> None:
     assert Path(bundled.DIRECTORY, "bios.bin").stat().st_size == 0xC000
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        (b"\x1b[Cx", b"\x4d\x00\x2dx"),
+        (b"\x1b[1;5Cx", b"\x4d\x00\x2dx"),  # with Ctrl
+        (b"\x1b[3;2~x", b"\x53\x00\x2dx"),  # with Shift
+        (b"\x1b[15;5~x", b"\x3f\x00\x2dx"),
+    ],
+)
+def test_key_that_a_terminal_sends_with_a_modifier_is_one_key(
+    sectors: Images, typed: bytes, keys: bytes
+) -> None:
+    # mov ah,0; int 0x16; xchg al,ah; out 0xe9,al; mov al,ah; out 0xe9,al
+    key = bytes.fromhex("b400 cd16 86c4 e6e9 88e0 e6e9")
+    run = Run(boot_sector(sectors, SEGMENTS + 2 * key + SHUTDOWN), stdin=subprocess.PIPE)
+    run.send(typed)
+    assert run_to_end(run)[:2] == (0, keys)

@@ -174,7 +174,6 @@ def test_killed_vmm_leaves_nothing(images: Images, tmp_path: Path) -> None:
     core.parent.mkdir()
     with images.run(say(b"ready\n") + SPIN, "--core", core) as running:
         running.stdout.until(b"ready\n")
-        assert len(leftovers(core.parent)) == 1
         pidfds = [os.pidfd_open(pid) for pid in children_of(running.pid)]
         running.signal(signal.SIGKILL)
         running.exit_status()

@@ -89,13 +89,10 @@ from importlib.machinery import ExtensionFileLoader
 import kvmbox.cli.entry, kvmbox.cli.boot, kvmbox.run.run
 from kvmbox.run.parts import prepare_report
 
-class Config:
-    symbols = ()
-
 def refuse(self, spec):
     raise ImportError(f"{spec.name}: failed to map segment from shared object")
 
-prepare_report(Config, emulated=False)
+prepare_report()
 ExtensionFileLoader.create_module = refuse
 from elftools.elf.elffile import ELFFile
 import kvmbox.parts.crash_report.part, kvmbox.parts.crash_report.text, kvmbox.explain.lines

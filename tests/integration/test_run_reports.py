@@ -11,13 +11,13 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.boot import bundled
+from kvmbox.devices.pit_clock import CLK_HZ
 from tests.support.family import DEVICE_TYPES
 from tests.support.real_mode import HALT_FOR_EVER, SHUTDOWN, TRIPLE_FAULT, debug_exit, out, say
 from tests.support.runs import Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 
-PIT_HZ = 1_193_182
 ATTEMPTS = 4
 PIT_MODE, PIT_COUNT = layout.PIT_PORT + 3, layout.PIT_PORT
 STOP_PIT = out(PIT_MODE, 0x30)  # channel 0, mode 0, and no count: it waits for one
@@ -74,7 +74,7 @@ def test_ticks_of_a_pit_faster_than_the_host_are_counted_all_the_same(images: Im
         # About 100 kHz, told at most 10,000 times a second (and when the guest touches the PIT).
         assert ticks["coalesced"] > ticks["raised"]
         counts.append(ticks["raised"] + ticks["coalesced"])
-        if counts[-1] == pytest.approx(PIT_HZ / 12, rel=0.005):
+        if counts[-1] == pytest.approx(CLK_HZ / 12, rel=0.005):
             return
     pytest.fail(f"ticks per guest second: {counts}")
 

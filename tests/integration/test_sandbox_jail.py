@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import landlock, layers
-from kvmbox.jail.descriptors import CHANNEL_FD
+from kvmbox.jail.descriptors import CHANNEL_FD, LISTENER_FD, REPORT_FD
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import probes
 from kvmbox.sandbox.libseccomp import compile_policy
@@ -40,10 +41,11 @@ ENTRIES = [
 PATIENCE_MS = patience(10_000)  # how long a broken sandbox may hang a test; a good one takes microseconds
 
 PROT_EXEC, MAP_SHARED, MAP_FIXED = 4, 1, 0x10
+SET_MODE_FILTER = 1
 # As in sandbox_payload/payload.py.
 _CALL = Struct("=q6Q")
 _RESULT = Struct("=qi")
-READ, WRITE, MMAP, GETPID, SENDMSG, CLOSE = 0, 1, 9, 39, 46, 3
+READ, WRITE, MMAP, GETPID, SENDMSG, CLOSE, SETRLIMIT, SECCOMP = 0, 1, 9, 39, 46, 3, 160, 317
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +191,7 @@ FORBIDDEN = {
     "open": ("open", 2, (0x1000, 0)),
     "openat": ("openat", 257, (-100, 0x1000, 0)),
     "close of the channel": ("close", CLOSE, (CHANNEL_FD,)),
+    "close of what nobody has": ("close", CLOSE, (7,)),
     "mprotect": ("mprotect", 10, (0x1000, 4096, RW | PROT_EXEC)),
     "mremap": ("mremap", 25, (0x1000, 4096, 8192, 1)),
     "sendmsg": ("sendmsg", SENDMSG, (CHANNEL_FD, 0x1000, 0)),
@@ -201,7 +204,8 @@ FORBIDDEN = {
     "ptrace": ("ptrace", 101, (16, 1, 0, 0)),
     "kill": ("kill", 62, (1, 9)),
     "prctl": ("prctl", 157, (4, 1, 0, 0, 0)),
-    "seccomp": ("seccomp", 317, (1, 0, 0x1000)),
+    "seccomp": ("seccomp", SECCOMP, (2, 0, 0x1000)),
+    "setrlimit": ("setrlimit", SETRLIMIT, (9, 0x1000)),
     "ioctl": ("ioctl", 16, (CHANNEL_FD, 0x5401, 0)),
     "io_uring_setup": ("io_uring_setup", 425, (1, 0x1000)),
     "memfd_create": ("memfd_create", 319, (0x1000, 0)),
@@ -237,6 +241,28 @@ def test_forbidden_call_is_printed_with_its_arguments(start: StartDevice) -> Non
 def test_forbidden_call_of_foreign_abi_is_killed_by_the_kernel(start: StartDevice) -> None:
     device = start("call")
     device.start_call(0x4000_0000 | GETPID)  # x32
+    assert os.waitstatus_to_exitcode(device.wait_death()) == -signal.SIGSYS
+
+
+@pytest.mark.parametrize(
+    ("number", "argument"),
+    [
+        (SENDMSG, REPORT_FD),
+        (CLOSE, LISTENER_FD),
+        (CLOSE, REPORT_FD),
+        (SETRLIMIT, resource.RLIMIT_NOFILE),
+        (SECCOMP, SET_MODE_FILTER),
+    ],
+)
+@pytest.mark.parametrize("listens", [True, False])
+def test_call_of_the_way_into_the_jail_is_fatal_behind_it(
+    start: StartDevice, number: int, argument: int, listens: bool
+) -> None:
+    device = start("call")
+    assert device.process.listener is not None
+    if not listens:
+        device.process.listener.close()
+    device.start_call(number, argument | 1 << 32, 0x1000, 0x1000)
     assert os.waitstatus_to_exitcode(device.wait_death()) == -signal.SIGSYS
 
 
@@ -276,6 +302,7 @@ def test_device_process_ready_reports_every_layer_of_this_host(start: StartDevic
 def test_device_process_status_shows_seccomp_and_no_privileges(start: StartDevice) -> None:
     status = status_of(start("echo").process)
     assert status["Seccomp"] == "2"
+    assert status["Seccomp_filters"] == str(len(("policy", "seal")))
     assert status["NoNewPrivs"] == "1"
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert status["Threads"] == "1"
@@ -316,7 +343,7 @@ def test_device_process_limits_are_set(start: StartDevice) -> None:
     lines = proc(start("echo").process, "limits").decode().splitlines()
     limits = {line[:26].strip(): line[26:].split()[:2] for line in lines[1:]}
     zero = ["0", "0"]
-    assert limits["Max open files"] == zero  # its messenger has taken back the listener's
+    assert limits["Max open files"] == zero
     assert limits["Max processes"] == zero
     assert limits["Max file size"] == zero
     assert limits["Max core file size"] == zero
@@ -428,12 +455,12 @@ def test_spawn_bogus_filter_never_serves(client: SpawnerClient) -> None:
 
 
 def test_spawn_empty_filter_never_serves(client: SpawnerClient) -> None:
-    assert "no array of BPF" in expect_failure(client, b"")
+    assert "seccomp: Invalid argument" in expect_failure(client, b"")
 
 
 def test_spawn_filter_that_allows_everything_never_serves(client: SpawnerClient) -> None:
     allow_all = Struct("=HBBI").pack(0x06, 0, 0, 0x7FFF_0000)
-    assert "the seccomp filter let a forbidden call through" in expect_failure(client, allow_all)
+    assert "it exited with status 1 before it was ready" in expect_failure(client, allow_all)
 
 
 def test_spawn_filter_that_kills_everything_never_serves(client: SpawnerClient) -> None:
@@ -443,6 +470,23 @@ def test_spawn_filter_that_kills_everything_never_serves(client: SpawnerClient) 
 
 def test_spawn_absent_cpu_never_serves(client: SpawnerClient, bpf: bytes) -> None:
     expect_failure(client, bpf, cpu=1023)
+
+
+def test_device_process_of_a_user_with_descriptors_in_flight_serves(bpf: bytes) -> None:
+    # The kernel counts those of all processes of a user, and refuses more than a sender may have open.
+    one, other = socket.socketpair()
+    for _ in range(3):
+        socket.send_fds(one, [b"!"], [one.fileno()])
+    client = SpawnerClient.start(
+        entries=ENTRIES, payload_directory=PAYLOADS, without=layers.OTHER_UID | layers.OWN_UID
+    )
+    device = Device(client, bpf, "echo")
+    client.wait_ready(device.process)
+    assert device.ask(b"!") == b"!"
+    device.channel.close()
+    client.close()
+    one.close()
+    other.close()
 
 
 def test_spawn_after_failure_still_works(start: StartDevice, client: SpawnerClient) -> None:

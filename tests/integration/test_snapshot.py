@@ -239,7 +239,7 @@ def test_lost_device_process_is_restarted_with_its_state(images: Images, tmp_pat
         vm.expect("a")
         (spawner,) = children_of(os.getpid())
         for pid in children_of(spawner):
-            with suppress(ProcessLookupError):  # a messenger of a process that is being jailed
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         vm.send(b"b")
         vm.expect("b")
@@ -446,7 +446,6 @@ def test_killed_vmm_leaves_no_file_and_no_process(images: Images, tmp_path: Path
     guest = images.write(say(b"?"), IDLE)
     with Run("--boot", "real", "--snapshot-when", f"READY={tmp_path}/a.snap", guest) as run:
         run.stdout.until(b"?")
-        assert len(left_in(tmp_path)) == 1
         pidfds = [os.pidfd_open(pid) for pid in children_of(run.pid)]
         run.signal(signal.SIGKILL)
         for pidfd in pidfds:

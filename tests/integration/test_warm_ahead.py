@@ -106,16 +106,16 @@ def test_guest_time_of_a_prepared_boot_begins_with_the_guest(busy: Busy) -> None
 def test_image_that_changes_is_booted_as_it_is_then(busy: Busy, images: Images) -> None:
     image = images.write(say(b"before"), SHUTDOWN)
     future = busy.pool.submit({"image": str(image), "boot": "real"})
-    (pid,) = prepared()
-    pidfd = os.pidfd_open(pid)
+    ended = [os.pidfd_open(pid) for pid in (*prepared(), template_of(os.getpid()))]
     image.write_bytes(say(b"after") + SHUTDOWN)
     busy.end()
     result = future.result()
 
     assert (result.status, result.output) == (0, b"after")
     assert not was_prepared(result)
-    wait_readable(pidfd, "the end of the process that had read the image")
-    os.close(pidfd)
+    for pidfd in ended:
+        wait_readable(pidfd, "the end of the process that had read the image, and of its template")
+        os.close(pidfd)
 
 
 def test_image_that_is_gone_is_the_reason(busy: Busy, images: Images) -> None:

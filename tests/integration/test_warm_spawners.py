@@ -8,12 +8,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvmbox.remote.spawner_client import MOST_DESCRIPTORS
 from kvmbox.tools.warm import WarmPool
 from tests.support.family import children_of, descendants_of, title_of
+from tests.support.patience import patience
 from tests.support.runs import Images
 from tests.support.waiting import wait_readable
 from tests.support.warm import Beacon, running_boot, spawner_of, template_of
@@ -170,3 +172,23 @@ def test_spawner_template_has_no_environment_and_nothing_of_a_boot(busy: Beacon)
         assert kinds <= {"/dev/null", "socket", "anon_inode"}
         pool.close(cancel=True)
         boot.wait_end()
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"), [("restart", {"by_type": {"uart": 1}}), ("all-ones", {"never": ["uart"]})]
+)
+def test_boot_that_goes_on_without_a_device_process_is_the_last_of_its_templates(
+    busy: Beacon, choice: str, told: dict[str, Any]
+) -> None:
+    with WarmPool(workers=1) as pool:
+        future = pool.submit(busy.options | {"on_device_crash": choice, "timeout": patience(3)})
+        boot = Boot(busy)
+        template = spawner_template()
+        os.kill(boot.devices["uart"], signal.SIGKILL)
+        result = future.result()
+        following = [pool.submit({"image": "hello32"}).result() for _ in range(3)]
+        assert spawner_template() != template
+
+    assert result.status == 124
+    assert result.statistics["restarts"].items() >= told.items()
+    assert [one.status for one in following] == [0, 0, 0]

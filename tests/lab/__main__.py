@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.memory:
         host.memory_mib = options.memory
     host.parameters += options.parameter
+    host.preparation.insert(0, machine.HOLD_A_VM)
     chosen = tests or (selection.EACH_VARIATION if options.vary or options.suite else selection.QUICK)
     commands = module_commands(options.module, tests) if options.module else pytest_commands(chosen)
     work = machine.script(commands, host, directory=TOP, environment=ENVIRONMENT)

@@ -162,9 +162,31 @@ def test_status_that_the_machine_left_is_the_status(tmp_path: Path) -> None:
 
 def test_output_that_looks_like_a_status_is_none(tmp_path: Path) -> None:
     emulator = Emulator(tmp_path, "echo yes >$r/started; echo 0; echo status 0")
-    emulator.log.write_text("Kernel panic - not syncing: Fatal exception\n")
-    with pytest.raises(LabFailure, match=r"ended without a status(.|\n)*Kernel panic"):
+    emulator.log.write_text("reboot: Power down\n")
+    with pytest.raises(LabFailure, match=r"ended without a status(.|\n)*Power down"):
         emulator.run()
+
+
+PANIC = "Kernel panic - not syncing: Fatal exception"
+
+
+def test_machine_that_panics_during_the_work_does_all_of_it_once_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = f"echo yes >$r/started; test -e {tmp_path}/once || {{ touch {tmp_path}/once; exit 0; }}; "
+    emulator = Emulator(tmp_path, f"{first} echo 1 >$r/status")
+    emulator.log.write_text(f"{PANIC}\n")
+    assert emulator.run() == 1
+    assert "panicked, so the machine starts anew" in capsys.readouterr().err
+
+
+def test_machine_that_panics_again_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    emulator = Emulator(tmp_path, f"echo yes >$r/started; echo run >>{tmp_path}/runs")
+    emulator.log.write_text(f"{PANIC}\n")
+    with pytest.raises(LabFailure, match=PANIC):
+        emulator.run()
+    assert (tmp_path / "runs").read_text() == "run\n" * (machine.PANICS + 1)
+    assert PANIC in capsys.readouterr().err
 
 
 def test_status_that_is_no_number_is_a_failure(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from kvmbox.bus import Bus, Mapping
 from kvmbox.choice import why_not_built
+from kvmbox.errors import KvmError
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.grants import Grants
@@ -65,6 +66,12 @@ STEP: Final = st.one_of(
     st.tuples(st.sampled_from(["time", "stall"]), st.sampled_from([1, 250, CHARACTER_TIME])),
     st.just(("flush",)),
 )
+
+
+def exit_of(step: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Direction, port and what else an access of the guest has."""
+    what, *details = step
+    return IN if what == "in" else OUT, *details
 
 
 class FakeVm:
@@ -175,7 +182,7 @@ class Machine:
             return -errno.EINTR
 
         if what not in acts:
-            script.append(self.vcpu.port_exit(IN if what == "in" else OUT, *details))
+            script.append(self.vcpu.port_exit(*exit_of((what, *details))))
         script.append(between)
 
     def play(self, steps: list[tuple[Any, ...]]) -> tuple[object, ...]:
@@ -260,6 +267,27 @@ def test_posted_output_takes_few_requests(driven: list[tuple[Any, ...]], expecte
     without.play(warm)
     with_it.play([*warm, *driven, ("in", IIR)])
     assert with_it.requests - without.requests - 1 == expected
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("driven", [FIFO, [("in", IIR), *FIFO]], ids=["posted", "reported"])
+def test_line_that_kvm_does_not_take_ends_the_run(half: Half, driven: list[tuple[Any, ...]]) -> None:
+    def refuse(_gsi: int, _level: int) -> None:
+        raise KvmError("KVM_IRQ_LINE failed")
+
+    def build_another_machine() -> int:
+        machine.router.attach(refuse, 1 << 20, are_set=True)
+        return -errno.EINTR
+
+    machine = Machine(half)
+    machine.let_pass(0)
+    machine.vcpu.script += [machine.vcpu.port_exit(*exit_of(step)) for step in DRIVER]
+    machine.vcpu.script.append(build_another_machine)
+    machine.vcpu.script += [machine.vcpu.port_exit(*exit_of(step)) for step in driven]
+    with pytest.raises(KvmError, match="KVM_IRQ_LINE"):
+        machine.loop.run()
+    machine.channel.close()
+    machine.thread.join(30)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(MOST_POSTED, 0), (MOST_POSTED + 1, 1), (400, 1)])

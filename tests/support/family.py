@@ -44,7 +44,7 @@ def title_of(pid: int) -> str:
 def device_processes(vmm: int) -> dict[int, str]:
     """The children of the one spawner of `vmm`, each with its name: "uart", "standby", …
 
-    Messengers come and go as long as a process is being jailed: those that are gone are left out.
+    Those that are gone are left out.
     """
     # What gives files of the run their names, or removes them, is a child, too, and has none.
     (spawner,) = [pid for pid in children_of(vmm) if children_of(pid)]

@@ -6,14 +6,16 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Final
 
 import pytest
 
 import kvmbox
 from kvmbox import bytecode
-from tools.bundle_bytecode import bundle, stripped
+from tools.bundle_bytecode import bundle, compiled, stripped
 
 PACKAGE: Final = Path(kvmbox.__file__).parent
 MODULE: Final = '''"""A docstring."""
@@ -75,6 +77,10 @@ def told(package: Path, before: str = "", code: str = TELL) -> str:
 
 def test_module_comes_from_the_bundle_without_typing(package: Path) -> None:
     assert told(package) == "True 1 2 False"
+
+
+def test_module_that_is_imported_while_the_guest_runs_comes_from_the_bundle(package: Path) -> None:
+    assert told(package, before="bytecode.loaded()") == "True 1 2 False"
 
 
 def test_module_whose_source_has_changed_comes_from_its_source(package: Path) -> None:
@@ -164,6 +170,30 @@ def test_module_without_its_source_is_not_found(package: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
         told(package, remove)
     assert "cannot import name 'module'" in failed.value.stderr
+
+
+def code_of(tree: ast.Module) -> Iterator[CodeType]:
+    """The code of a module, and of what is in it."""
+    codes = [compiled(tree, "module.py")]
+    while codes:
+        code = codes.pop()
+        codes += (one for one in code.co_consts if isinstance(one, CodeType))
+        yield code
+
+
+def test_bundle_knows_lines_and_no_columns() -> None:
+    lines = {}
+    for name, tree in (("bundle", stripped(MODULE, docstrings=True)), ("source", ast.parse(MODULE))):
+        (function,) = (code for code in code_of(tree) if code.co_name == "function")
+        _, *positions = function.co_positions()
+        lines[name] = {line for line, *_ in positions}
+        assert (name == "bundle") == ({place[2:] for place in positions} == {(None, None)})
+    assert lines["bundle"] == lines["source"] == {len(MODULE.splitlines())}
+
+
+def test_bundle_has_no_docstrings() -> None:
+    texts = {one for code in code_of(stripped(MODULE, docstrings=True)) for one in code.co_consts}
+    assert not {"A docstring.", "A docstring alone.", "Another one."} & texts
 
 
 def test_core_needs_typing_only_where_a_plain_run_does_not_go() -> None:

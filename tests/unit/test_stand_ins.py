@@ -8,6 +8,7 @@ import subprocess
 import sys
 import typing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import new_class
 
@@ -37,6 +38,29 @@ def test_lean_named_tuple_is_a_tuple_with_names() -> None:
     assert repr(point) == "Point(x=1, y=2)"
     assert Point.__doc__ == "A tuple with a method."
     assert not hasattr(point, "__dict__")
+
+
+def test_lean_named_tuple_behaves_like_that_of_typing() -> None:
+    def update(more: dict[str, typing.Any], body: dict[str, typing.Any]) -> None:
+        body.update(more)
+
+    made: list[typing.Any] = []
+    for base in (typing.NamedTuple, NamedTuple):
+        annotations = {"__annotations__": {"x": int, "y": int, "z": int}, "z": 3, "__module__": __name__}
+        made.append(new_class("Made", (base,), exec_body=partial(update, annotations)))
+    for one in made:
+        globals()["Made"] = one
+        value = one(1, y=2)
+        assert (value, value.z, tuple(value), repr(value)) == ((1, 2, 3), 3, (1, 2, 3), "Made(x=1, y=2, z=3)")
+        assert (one._fields, one.__match_args__, value._asdict()) == (
+            *2 * (("x", "y", "z"),),
+            {"x": 1, "y": 2, "z": 3},
+        )
+        assert (one._make(iter((4, 5, 6))), value._replace(y=7)) == ((4, 5, 6), (1, 7, 3))
+        assert [type(other) for other in (copy.copy(value), pickle.loads(pickle.dumps(value)))] == [one, one]
+        for values, named in (((1,), {}), ((1, 2, 3, 4), {}), ((1, 2), {"y": 3}), ((1, 2), {"w": 3})):
+            with pytest.raises(TypeError):
+                one(*values, **named)
 
 
 STAND_INS: typing.Any = stand_ins

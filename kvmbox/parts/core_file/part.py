@@ -62,10 +62,7 @@ class CoreFile(Part, Visitor):
         """See `Part`. Raises StartError."""
         self._say = opening.say
         self._destination = Destination(self._path, "--core", StartError)
-        try:
-            self._rename, self._end = opening.caller.committer([self._destination])
-        except OSError as error:
-            raise StartError(f"cannot write --core '{self._path}': {error.strerror}") from error
+        self._rename, self._end = opening.caller.committer([self._destination])
 
     def attach(self, machine: Standing) -> None:
         """See `Part`."""

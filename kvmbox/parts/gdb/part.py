@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmbox.errors import StartError
+from kvmbox.host.destination import TemporaryFile
 from kvmbox.host.endpoint import Endpoint
-from kvmbox.host.link import Link, SocketFile
+from kvmbox.host.link import Link
 from kvmbox.parts.gdb.debugger import Debugger
 from kvmbox.run.monitor import Monitor
 from kvmbox.run.part import Opening, Part, Standing
@@ -32,10 +32,7 @@ class Gdb(Part):
         endpoint, caller = self._endpoint, opening.caller
         self._link = Link(endpoint, caller.take_stdio() if endpoint.is_pipe else None)
         if endpoint.path is not None:
-            try:
-                _, self._end = caller.committer([SocketFile(endpoint.path)])
-            except OSError as error:
-                raise StartError(f"--gdb: cannot start a process: {error.strerror}") from error
+            _, self._end = caller.committer([TemporaryFile(endpoint.path)])
 
     def attach(self, machine: Standing) -> None:
         """See `Part`."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from kvmbox import devices
 from kvmbox.board_extras import virtio_net
-from kvmbox.errors import StartError, UsageError
-from kvmbox.host.link import SocketFile
+from kvmbox.errors import UsageError
+from kvmbox.host.destination import TemporaryFile
 from kvmbox.parts.net.backends import open_wire
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import Port
@@ -119,12 +119,9 @@ class Net(Part):
                 opening.config.start is not None
             )  # its device may have said so before it was saved
 
-        files = [SocketFile(one.target.removeprefix(UNIX)) for one in self._requests if one.listen]
+        files = [TemporaryFile(one.target.removeprefix(UNIX)) for one in self._requests if one.listen]
         if files:
-            try:
-                _, self._end = opening.caller.committer(files)
-            except OSError as error:
-                raise StartError(f"--net: cannot start a process: {error.strerror}") from error
+            _, self._end = opening.caller.committer(files)
 
     def _woken(self) -> None:
         self._wake()

@@ -55,19 +55,14 @@ class ReadsAsOnes(Part, LossPolicy):
         self._pool: DevicePool | None = None
         self._wake: Callable[[], None] = lambda: None
         self._losses: deque[DeviceProcessError] = deque()
+        self._lost: set[str] = set()
 
     def open(self, opening: Opening) -> None:
         """See `Part`."""
         opening.loss_policy = self._policy
 
-    def _policy(
-        self,
-        pool: DevicePool,
-        _pause_time: Callable[[], None],
-        _resume_time: Callable[[], None],
-        wake: Callable[[], None],
-    ) -> LossPolicy:
-        self._pool, self._wake = pool, wake
+    def _policy(self, pool: DevicePool, *calls: Callable[[], None]) -> LossPolicy:
+        self._pool, (*_, self._wake) = pool, calls
         return self
 
     def survival(self, _devices: Sequence[DeviceSpec], process: ProcessControl) -> Survival:
@@ -77,7 +72,12 @@ class ReadsAsOnes(Part, LossPolicy):
     def _add(self, error: DeviceProcessError) -> None:
         """On the thread that found it, which holds the channel: it must not wait for a person to read."""
         self._losses.append(error)
+        self._lost.add(error.device_type)
         self._wake()
+
+    def report(self, draft: Draft) -> None:
+        """See `Part`."""
+        draft.facts["restarts"] = {"never": sorted(self._lost)}
 
     def tend(self, say: Say, forget: Forget) -> bool:
         """See LossPolicy."""
@@ -90,9 +90,6 @@ class ReadsAsOnes(Part, LossPolicy):
         while self._losses and (waits or self._pool.explains_at_once(self._losses[0])):
             error = self._losses.popleft()
             say(f"{self._pool.explain(error)}: from now on its ports read as ones")
-
-    def close(self) -> None:
-        """See Part and LossPolicy: there is nothing to close."""
 
 
 def part(on_device_crash: str, restart_budget: int | None = None) -> Part:

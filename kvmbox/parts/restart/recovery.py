@@ -42,7 +42,8 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, Pro
 from kvmbox.parts.restart.batches import Batch, batches
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.greeting import hello_of
-from kvmbox.remote.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
+from kvmbox.remote.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Journal, entry_of
+from kvmbox.remote.on_demand import NoProcess, Unused
 from kvmbox.remote.patience import REPLY_SLICES, printable
 from kvmbox.remote.survival import ProcessControl, Survival
 from kvmbox.remote.transport import Opens
@@ -128,6 +129,14 @@ class Recovery(Survival):
     def journal_is_full(self) -> None:
         """See Survival. A snapshot of each device is taken, and the journal begins anew."""
         self._suspect = b""
+        unused = self._channel.transport
+        if isinstance(unused, NoProcess):
+            # There is no process to take a snapshot of. What it will be told after HELLO is little.
+            answer = Unused(self._devices).answer
+            self.journal.clear()
+            for sent in unused.told[1:]:
+                self.journal.note(entry_of(sent, answer(sent)))
+            return
         # Only when all are here are the old ones out of date: until then they go with the whole journal.
         self._snapshots = {index: self._snapshot(index) for index in range(len(self._devices))}
         self.journal.clear()

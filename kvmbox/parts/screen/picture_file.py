@@ -29,10 +29,7 @@ class PictureFile:
         self._written = False
         self._end: Callable[[], None] = lambda: None
         self._destination = Destination(path, "--picture", StartError)
-        try:
-            self._rename, self._end = opening.caller.committer([self._destination])
-        except OSError as error:
-            raise StartError(f"cannot write --picture '{path}': {error.strerror}") from error
+        self._rename, self._end = opening.caller.committer([self._destination])
         opening.prepare_pictures()
 
     def write(self, screen: Screen | None) -> Lost | None:

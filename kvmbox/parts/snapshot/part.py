@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox.board import DeviceSpec
 from kvmbox.bus import Mapping
-from kvmbox.errors import SnapshotFileError, UsageError
+from kvmbox.errors import UsageError
 from kvmbox.host.destination import Destination
 from kvmbox.outcome import CLEAN, Outcome
 from kvmbox.parts.snapshot.capture import Taker
@@ -46,16 +46,13 @@ class TakesSnapshots(Part):
         _refuse_ports_of_devices(self._conditions, opening.board)
         # The vCPU is to stand at the instruction that has printed a text.
         opening.exact |= any(condition.text is not None for condition in self._conditions)
-        try:
-            for number, condition in enumerate(self._conditions):
-                destination = Destination(condition.path)
-                self._destinations.append(destination)
-                commit = partial(self._commit, number)
-                request = Request(condition.path, destination.descriptor, commit, opening.judge.end_work)
-                self._requests.append(request)
-            self._rename, self._end = opening.caller.committer(self._destinations)
-        except OSError as error:
-            raise SnapshotFileError(f"cannot write snapshots: {error.strerror}") from error
+        for number, condition in enumerate(self._conditions):
+            destination = Destination(condition.path)
+            self._destinations.append(destination)
+            commit = partial(self._commit, number)
+            request = Request(condition.path, destination.descriptor, commit, opening.judge.end_work)
+            self._requests.append(request)
+        self._rename, self._end = opening.caller.committer(self._destinations)
 
     def _commit(self, number: int) -> None:
         assert self._rename is not None

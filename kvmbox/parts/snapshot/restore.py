@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
-from kvmbox.boot.entry_state import waking_state
 from kvmbox.boot.plan import BootPlan
+from kvmbox.boot.real_mode_state import waking_state
 from kvmbox.devices.model import NANOSECONDS
 from kvmbox.errors import ImageError, KvmError, SnapshotFileError, UsageError
 from kvmbox.firmware.memory_map import ram_ranges

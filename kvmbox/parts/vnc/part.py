@@ -20,10 +20,10 @@ from kvmbox import devices
 from kvmbox.board_extras import VNC, vnc_server
 from kvmbox.devices import rfb_server as rfb
 from kvmbox.devices.ps2_keyboard import RELEASED
-from kvmbox.errors import StartError
 from kvmbox.host import pointer
+from kvmbox.host.destination import TemporaryFile
 from kvmbox.host.endpoint import Endpoint
-from kvmbox.host.link import Link, SocketFile
+from kvmbox.host.link import Link
 from kvmbox.parts.vnc.keysyms import change_of
 from kvmbox.run.part import Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
@@ -80,10 +80,7 @@ class Vnc(Part, Visitor):
         opening.prepare_pictures()
         self._link = Link(self._endpoint, None, "--vnc")
         if self._endpoint.path is not None:
-            try:
-                _, self._end = opening.caller.committer([SocketFile(self._endpoint.path)])
-            except OSError as error:
-                raise StartError(f"--vnc: cannot start a process: {error.strerror}") from error
+            _, self._end = opening.caller.committer([TemporaryFile(self._endpoint.path)])
         if self._endpoint.port:
             opening.say(f"--vnc {self._endpoint}: every user of this host can connect, look and type")
 

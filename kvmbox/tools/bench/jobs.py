@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from kvmbox.boot import bundled
+from kvmbox.devices.pit_clock import CLK_HZ
 from kvmbox.errors import StartError
 from kvmbox.stand_ins import Value
 from kvmbox.tools.bench import guest_output, memory, peer
@@ -34,7 +35,6 @@ COUNTED: Final = ("--stats", "--no-exit-samples")
 """Whoever looks at a run has its counters on. A look at registers would be measured, too."""
 DISK_BYTES: Final = 16 << 20
 """What bench needs of a disk: see guests/bench_disk.c."""
-PIT_HZ: Final = 1_193_182
 BUSY_LOOP: Final = (sys.executable, "-S", "-c", "import os\nos.write(1, b'.')\nwhile True: pass")
 """A program that never sleeps, and says when it has begun."""
 ECHO: Final = (
@@ -67,7 +67,7 @@ def in_nanoseconds(measured: guest_output.Measured, row: Row, tsc_khz: int) -> f
     value = measured.value(row.value)
     if value is None or row.unit == "times":
         return value
-    wanted = measured.ticks * 1e9 / PIT_HZ
+    wanted = measured.ticks * 1e9 / CLK_HZ
     return max(value * 1e6 / tsc_khz - wanted, 0.0)
 
 

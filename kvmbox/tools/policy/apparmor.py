@@ -37,6 +37,7 @@ SPAWNER: Final = (
     ("capability kill,", "device processes that have such ids"),
     ("userns,", "in which such an id has no name"),
 )
+DEVICE: Final = (CHANNEL, KILLED)
 VMM: Final = (
     ("/** r,", "Python's modules, /proc, sources for reports; Landlock is narrower"),
     ("/dev/kvm rw,", "opened before, by a process that had no profile or has one"),
@@ -54,13 +55,8 @@ VMM: Final = (
 def as_apparmor(about: Mapping[str, str]) -> str:
     """The profiles of these processes, each with what it is for."""
     rules = {"spawner": SPAWNER, "vmm": VMM}
-    blocks = [_profile(one, what, rules.get(one) or _device(one)) for one, what in about.items()]
+    blocks = [_profile(one, what, rules.get(one, DEVICE)) for one, what in about.items()]
     return "\n".join([HEAD, *blocks])
-
-
-def _device(process: str) -> tuple[tuple[str, str], ...]:
-    own = f"signal (send) set=(kill) peer=**{PREFIX}{process}**,"
-    return CHANNEL, KILLED, (own, "of its messenger, while it starts")
 
 
 def _profile(process: str, about: str, rules: Iterable[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kvmbox.jail import layers
 from kvmbox.sandbox.policy import INT, Action, Rule
+from kvmbox.sandbox.purposes import PURPOSES
 from kvmbox.tools.policy.describe import CallResult, Confinement, conditions_in_words
 from kvmbox.tools.policy.words import argument_name, condition_in_words, value_in_words
 
@@ -31,7 +32,6 @@ FOREIGN: Final = {
 }
 """What becomes of calls of the x32 and i386 ABIs, by the choice of seccomp."""
 
-LAYER_TABLES: Final = ((layers.NAMES, layers.PURPOSES), (layers.VMM_NAMES, layers.VMM_PURPOSES))
 
 _LIMIT_WORDS: Final = {
     "RLIMIT_NOFILE": "descriptor numbers below {}: nothing new can be opened",
@@ -102,10 +102,9 @@ def _group_lines(group: Sequence[Confinement], available: dict[str, str | None])
 
 def _layers_of(confinement: Confinement) -> Iterator[tuple[int, str, str]]:
     """Bit, name and purpose of each layer."""
-    for names, purposes in LAYER_TABLES:
-        for bit, name in names.items():
-            if confinement.layers & bit:
-                yield bit, name, purposes[bit]
+    for bit, name in (layers.NAMES | layers.VMM_NAMES).items():
+        if confinement.layers & bit:
+            yield bit, name, PURPOSES[bit]
 
 
 def _rule_lines(rule: Rule, reason: str) -> Iterator[str]:

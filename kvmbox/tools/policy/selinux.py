@@ -99,11 +99,7 @@ GIVEN: Final = (
 )
 DEVICE: Final = (
     *GIVEN,
-    (
-        "self",
-        "process fork sigkill getrlimit setrlimit setsched",
-        "its messenger and its limits, while it starts",
-    ),
+    ("self", "process getrlimit setrlimit setsched", "its limits and its CPU, while it starts"),
 )
 SPAWNER: Final = (
     *GIVEN,

@@ -17,11 +17,12 @@ Only what has no effect on others is prepared (`pool`): nothing is opened for wr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.boot.files import HostFiles
 from kvmbox.errors import KvmboxError
+from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.greeting import greet
 from kvmbox.remote.pool import DevicePool
 from kvmbox.run.caller import ProcessOwner
@@ -34,6 +35,7 @@ from kvmbox.run.values import rtc_base
 from kvmbox.tools.warm.orders import BootOrder
 
 MSR_TSC: Final = 0x10
+FAR_TSC: Final = 1 << 48
 RTC: Final = "RTC"
 
 
@@ -72,11 +74,21 @@ class Ahead(ProcessOwner):
             raise Unprepared
         self._timeline.restart(at)
         machine.loop.ends.started = at
-        for vcpu in guest.vcpus:
-            vcpu.set_msrs({MSR_TSC: 0})
+        reset_tsc(guest.vcpus)
         guest.vm.set_clock(0)
         set_rtc(machine.devices.pool, rtc_base(self._order.options.get("rtc_base", DEFAULT_RTC_BASE)))
         self.is_wanted = True
+
+
+def reset_tsc(vcpus: Sequence[Vcpu]) -> None:
+    """Let the TSC of all CPUs begin anew, where the backend lets a guest have its own.
+
+    KVM takes 0, and what lies within a second of the TSC, for an attempt to keep CPUs in step, and goes on.
+    So the first CPU gets a value far away, then the wanted one. That is what the others are in step with.
+    """
+    vcpus[0].set_msrs({MSR_TSC: FAR_TSC})
+    for vcpu in vcpus:
+        vcpu.set_msrs({MSR_TSC: 1})
 
 
 def _is_as_before(machine: Standing, order: BootOrder) -> bool:

@@ -53,6 +53,12 @@ _SUSPICIOUS: Final = (DEVICE_FAILED, KVMBOX_FAILED)
 """Statuses after which a template is replaced: a device process failed, or kvmbox itself."""
 
 
+def _went_on(result: WarmResult) -> bool:
+    """Whether the run has survived a device process, which is as suspicious."""
+    restarts = result.statistics.get("restarts")
+    return isinstance(restarts, dict) and bool(restarts.get("by_type") or restarts.get("never"))
+
+
 class _Boot:
     """One boot process."""
 
@@ -405,7 +411,7 @@ class Dispatcher:
             words = "it ran on behind its time-out"
             result = result.replaced(status=KVMBOX_FAILED, failed=True, reason=words)
         self._failures = 0
-        if result.status in _SUSPICIOUS:
+        if result.status in _SUSPICIOUS or _went_on(result):
             self._retire(boot.template)
         boot.ends = True
         boot.waited_ns = 0
@@ -417,6 +423,7 @@ class Dispatcher:
         boot.waited_ns = 0
         job, boot.job = boot.job, None
         if job is not None:
+            self._retire(boot.template)  # a guest that has taken over its VMM can say this, too
             job.prepares = False
             self._queue.give_back(job)
         elif boot.prepared is not None:

@@ -45,3 +45,8 @@ def unpack(frame: bytes) -> tuple[int, int, int, str]:
     """(kind, identifier, number, text). Raises struct.error."""
     kind, identifier, number = HEADER.unpack_from(frame)
     return kind, identifier, number, frame[HEADER.size :].decode(errors="replace")
+
+
+def fatal(error: BaseException) -> bytes:
+    """The frame that tells why a template gives up."""
+    return pack(FATAL, text=f"{type(error).__name__}: {error}")

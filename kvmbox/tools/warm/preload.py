@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Final
 
 from kvmbox.devices import catalog
-from kvmbox.explain import capstone
+from kvmbox.explain import capstone, disassembly
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import SIGSET_SIZE
 from kvmbox.kvm.vm import pc_routing
@@ -32,7 +32,6 @@ PRELOADED: Final = (
     "kvmbox.firmware.smbios",
     "kvmbox.kvm.cpuid.backend_limits",
     "kvmbox.kvm.cpuid.model",
-    "kvmbox.explain.disassembly",
     "kvmbox.explain.diagnosis",
     "kvmbox.host.bios_reports",
     "kvmbox.host.start_timeout",
@@ -57,7 +56,8 @@ def preload(compiled: bool) -> None:
         import_module(name)
     for device_type in catalog.USUAL:
         catalog.load_usual(device_type)
-    capstone.library()
+    disassembly.installed()
+    capstone.mapped()  # a boot would map it in vain
     pc_routing()
     uapi.kvm_cpuid2(uapi.USUAL_CPUID_ENTRIES)
     uapi.kvm_msrs(1)

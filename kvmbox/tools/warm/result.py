@@ -23,7 +23,8 @@ MOST_OUTPUT: Final = 64 << 20
 
 _LENGTHS: Final = struct.Struct("=II")
 REFUSAL: Final = _LENGTHS.pack(0, 0)
-"""In place of a result: the machine was not prepared, or its files have changed since. Nothing has run."""
+"""In place of a result: the machine was not prepared, or its files have changed since. Nothing has run, if
+the boot process is to be believed. So the boot is run again once, by a process of another template."""
 
 
 class MalformedResultError(Exception):

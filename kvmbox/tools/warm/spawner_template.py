@@ -31,6 +31,7 @@ from kvmbox import bytecode
 from kvmbox.devices import catalog
 from kvmbox.jail import linux, passing, spawner
 from kvmbox.jail.descriptors import CONTROL_FD
+from kvmbox.jail.life import live
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.tools.warm import frames
 
@@ -117,7 +118,7 @@ class SpawnerTemplate:
             linux.close_range(BIRTH_FD + 1)
             os.setsid()
             self._title.set(f"kvmbox: spawner of {boot}")  # which its parent does not tell
-            spawner.live(lambda: self._be_spawner(boot))
+            live(lambda: self._be_spawner(boot), spawner.fatal)
         os.close(control)
         self._spawners[pid] = one
 
@@ -177,8 +178,8 @@ class SpawnerTemplate:
 
 def main(parent_pid: int, entry_names: Sequence[str]) -> NoReturn:
     """The life of the spawner template; `parent_pid` is the template of boot processes."""
-    status = 1
-    try:
+
+    def life() -> None:
         linux.close_range(CONTROL_FD + 1)
         linux.die_with_parent(parent_pid)
         title = ProcessTitle.find()
@@ -192,8 +193,5 @@ def main(parent_pid: int, entry_names: Sequence[str]) -> NoReturn:
         served = SpawnerTemplate(entries, title)
         passing.send(CONTROL_FD, frames.pack(frames.READY))
         served.serve()
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - told to the parent, then the process ends
-        passing.send(CONTROL_FD, frames.pack(frames.FATAL, text=f"{type(error).__name__}: {error}"))
-    finally:
-        os._exit(status)
+
+    live(life, frames.fatal)

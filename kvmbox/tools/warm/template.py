@@ -23,6 +23,7 @@ from kvmbox import bytecode
 from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
+from kvmbox.jail.life import live
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.remote.spawner_client import describe_wait_status
 from kvmbox.tools.warm import boot, frames
@@ -115,8 +116,8 @@ class Template:
 
 def main(parent_pid: int, compiled: bool) -> NoReturn:
     """The life of the template; `parent_pid` is the pool's process."""
-    status = 1
-    try:
+
+    def life() -> None:
         linux.close_range(CONTROL_FD + 1)
         linux.die_with_parent(parent_pid)
         title = ProcessTitle.find()
@@ -130,8 +131,5 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         gc.freeze()  # no collection writes into the pages that boot processes share
         Template(title, spawners).serve()
         spawners.close()
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - told to the pool, then the process ends
-        passing.send(CONTROL_FD, frames.pack(frames.FATAL, text=f"{type(error).__name__}: {error}"))
-    finally:
-        os._exit(status)
+
+    live(life, frames.fatal)

@@ -7,15 +7,15 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from kvmbox.devices import qcow2
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.jail import linux, notify
+from kvmbox.jail import notify
 from kvmbox.jail.main import main
 from kvmbox.jail.server import DeviceServer
-from kvmbox.jail.title import ProcessTitle
-from kvmbox.wire import protocol
+from kvmbox.wire import protocol, spawner_frames
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE
 
@@ -347,54 +347,47 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def __getattr__(name: str) -> Callable[[int], int]:
-    """What kills the messenger of one process: "unheard_uart" while that process stands still, and
-    "half_heard_uart" once it goes on. "never_heard_uart": before that process has told the spawner of it.
-    "still_heard_uart" stops the messenger. "again_heard_uart" stops that process for a while, as a container
-    that is frozen does, so that it has to be heard twice.
+    """What the spawner does to one process in place of the answer to the call that proves its filter: it
+    kills it ("unheard_uart"), or stops it ("still_heard_uart"). "again_heard_uart" stops that process for a
+    while, as a container that is frozen does, so that it has to be heard twice.
     """
-    if "heard_" not in name:
+    how, _, victim = name.partition("heard_")
+    if not victim:
         raise AttributeError(name)
-    victim = name.partition("heard_")[2]
-    titles = [""]
-    held: list[int] = []
-    set_title, clone = ProcessTitle.set, linux.clone_sharing_files
+    ordered = [""]
+    names: dict[int, str] = {}
+    held = [0]
+    unpack, pack = spawner_frames.unpack_spawn, spawner_frames.pack
     receive, respond = notify.receive, notify.respond
+
+    def note_order(payload: bytes) -> tuple[int, str, bytes]:
+        order = unpack(payload)
+        ordered.append(order[1])
+        return order
+
+    def note_process(kind: int, *fields: Any, **more: Any) -> bytes:
+        if kind == spawner_frames.PROCESS:
+            names[fields[1]] = ordered[-1]
+        return pack(kind, *fields, **more)
 
     def hear(listener: int) -> tuple[int, ...] | None:
         call = receive(listener)
         held.append(0 if call is None else call[1])
         return call
 
-    def set_and_note(title: ProcessTitle, text: str) -> None:
-        titles[0] = text.removeprefix("kvmbox: ")
-        set_title(title, text)
-
     def answer(listener: int, identifier: int, value: int) -> bool:
-        is_victim = victim == titles[0]
-        if is_victim and name.startswith("again_"):
-            titles[0] = ""
-            os.kill(held[-1], signal.SIGSTOP)
+        if names.get(held[-1]) != victim:
+            return respond(listener, identifier, value)
+        os.kill(held[-1], signal.SIGKILL if how == "un" else signal.SIGSTOP)
+        if how == "again_":
+            del names[held[-1]]
             with suppress(FileNotFoundError):
                 while True:  # until the call is held no more
                     fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, identifier.to_bytes(8, "little"))
             os.kill(held[-1], signal.SIGCONT)
-            is_victim = False
-        is_held = respond(listener, identifier, value) if not is_victim or name.startswith("half_") else True
-        if is_victim:
-            os.kill(os.getpid(), signal.SIGSTOP if name.startswith("still_") else signal.SIGKILL)
-        return is_held
+            return respond(listener, identifier, value)
+        return False
 
-    def clone_and_lose() -> int:
-        pid = clone()
-        if name.startswith("never_") and victim == titles[0]:
-            if pid == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            with suppress(ProcessLookupError):
-                while True:
-                    os.kill(pid, 0)  # until the spawner has reaped it
-        return pid
-
-    linux.clone_sharing_files = clone_and_lose
-    ProcessTitle.set = set_and_note  # type: ignore[method-assign, assignment]  # a wrapper
+    spawner_frames.unpack_spawn, spawner_frames.pack = note_order, note_process
     notify.receive, notify.respond = hear, answer
     return main

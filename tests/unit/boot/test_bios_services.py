@@ -11,7 +11,7 @@ from kvmbox import layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.memory import GuestMemory
 from tests.support.bios_rom import PRINT_SCREEN, STUB_SIZE, STUBS, TIMER, make_rom
-from tests.support.boot_images import CODE, Piece, elf, multiboot_header
+from tests.support.boot_images import CODE, PT_NOTE, Piece, elf, multiboot_header
 
 
 def boot(address: int = 0x100000, **options: Any) -> tuple[BootPlan, GuestMemory]:
@@ -47,12 +47,65 @@ def test_kernel_without_a_bios_finds_an_empty_vector_table(address: int, options
     assert memory.read(0, 0x400) == bytes(0x400)
 
 
-@pytest.mark.parametrize(("address", "there"), [(0x3C0, False), (0x500, True), (layout.BIOS_ROM, False)])
-def test_kernel_has_the_precedence_over_the_bios(address: int, there: bool) -> None:
+@pytest.mark.parametrize(
+    ("address", "place"), [(0x3C0, "0x0..0x400"), (0x500, ""), (layout.BIOS_ROM, "0xf4000..0x100000")]
+)
+def test_kernel_has_the_precedence_over_the_bios(address: int, place: str) -> None:
     plan, memory = boot(address)
 
-    assert plan.after_bios == there
+    assert plan.after_bios == (not place)
+    assert place in plan.without_bios
+    assert plan.without_bios.startswith(f"the guest has no BIOS: segment 0 ({address:#x}..") == bool(place)
     assert memory.read(address, 12) == multiboot_header()
+
+
+def boot_with_headers(
+    *, before: int = 0x1000, low: bytes = b"", size: int = 0, memory_size: int | None = None, **options: Any
+) -> tuple[BootPlan, GuestMemory]:
+    """An ELF kernel with its text at 1 MiB. A segment from `before` that on has the headers, then `low`."""
+    text = multiboot_header() + CODE
+    gap = bytes(0x1000 - 0x34 - 2 * 0x20 - len(low))
+    pieces = [
+        Piece(low + gap, layout.MIB - before, offset=0, file_size=size or 0x74, memory_size=memory_size),
+        Piece(text, offset=0x1000),
+    ]
+    if size > 0x1000:
+        pieces[1].type = PT_NOTE
+    memory = GuestMemory(2 * layout.MIB)
+    chosen = BootOptions(**({"bios_rom": make_rom()} | options))
+    return load_image(GuestImage("kernel", elf(pieces, entry=layout.MIB + 12)), memory, chosen), memory
+
+
+@pytest.mark.parametrize("size", [0x74, 0x1000, 0x1020])
+def test_rom_stands_in_the_place_of_headers_before_the_text(size: int) -> None:
+    plan, memory = boot_with_headers(size=size)
+
+    assert plan.after_bios
+    assert plan.without_bios == ""
+    rom = make_rom()
+    assert memory.read(layout.MIB - 0x1000, 0x1000) == rom[-0x1000:]
+    assert memory.read(layout.MIB, 12) == multiboot_header()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"low": b"\1", "size": 0x75},
+        {"low": bytes(0xF00) + b"\1", "size": 0x1020},
+        {"size": 0x74, "memory_size": 0x80},
+        {"before": 0xC080},
+    ],
+    ids=["code behind them", "code far behind them", "variables behind them", "before the ROM"],
+)
+def test_rom_stands_in_the_place_of_nothing_but_headers(what: dict[str, Any]) -> None:
+    if what.get("before"):
+        what = what | {"size": 0x100}
+    plan, memory = boot_with_headers(**what)
+
+    assert not plan.after_bios
+    assert "segment 0 " in plan.without_bios
+    assert memory.read(plan.segments[0].address, 4) == b"\x7fELF"
+    assert boot_with_headers(**what, bios_rom=b"")[0].without_bios == ""
 
 
 def test_elf_kernel_has_no_bios() -> None:

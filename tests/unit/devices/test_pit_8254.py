@@ -6,7 +6,8 @@ import pytest
 
 from kvmbox.devices.model import IrqLine, SnapshotError
 from kvmbox.devices.pit_8254 import Pit8254
-from kvmbox.devices.pit_waveform import CLK_HZ, pulses_within, time_of_pulse
+from kvmbox.devices.pit_clock import CLK_HZ
+from kvmbox.devices.pit_waveform import pulses_within, time_of_pulse
 
 COUNTER_0, COUNTER_2, CONTROL, PORT_61 = 0, 2, 3, 4
 SECOND = 1_000_000_000

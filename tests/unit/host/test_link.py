@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from kvmbox.errors import StartError
+from kvmbox.host.destination import TemporaryFile
 from kvmbox.host.endpoint import Endpoint
-from kvmbox.host.link import MOST_UNSENT, Link, SocketFile
+from kvmbox.host.link import MOST_UNSENT, Link
 
 
 class Rig:
@@ -111,7 +112,7 @@ def test_other_process_removes_the_name_where_the_vmm_may_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = SocketFile("gdb.sock")
+    file = TemporaryFile("gdb.sock")
     (tmp_path / "gdb.sock").touch()
     monkeypatch.chdir("/")
     file.commit()

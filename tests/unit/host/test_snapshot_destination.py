@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from kvmbox.errors import SnapshotFileError
-from kvmbox.host.destination import Committer, Destination
+from kvmbox.host.destination import Committer, Destination, TemporaryFile
 from kvmbox.host.early_signals import END_SIGNALS
 from tests.support.family import children_of
 
 
-def test_file_appears_with_the_commit(tmp_path: Path) -> None:
+class Named(Destination):
+    """Where the file system wants a name at once."""
+
+    unnamed = False
+
+
+@pytest.mark.parametrize("kind", [Destination, Named])
+def test_file_appears_with_the_commit(tmp_path: Path, kind: type[Destination]) -> None:
     path = tmp_path / "a.snap"
     path.write_bytes(b"old")
-    destination = Destination(str(path))
+    destination = kind(str(path))
     os.write(destination.descriptor, b"new")
     assert path.read_bytes() == b"old"
     destination.commit()
@@ -28,8 +36,9 @@ def test_file_appears_with_the_commit(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.snap"]
 
 
-def test_abandoned_file_leaves_nothing(tmp_path: Path) -> None:
-    destination = Destination(str(tmp_path / "a.snap"))
+@pytest.mark.parametrize("kind", [Destination, Named])
+def test_abandoned_file_leaves_nothing(tmp_path: Path, kind: type[Destination]) -> None:
+    destination = kind(str(tmp_path / "a.snap"))
     destination.abandon()
     destination.abandon()
     destination.close()
@@ -74,13 +83,27 @@ def test_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_empty_path_is_no_file_and_not_the_folder() -> None:
-    with pytest.raises(SnapshotFileError, match="cannot write snapshot '': No such file or directory"):
+    with pytest.raises(SnapshotFileError, match="cannot write snapshot '': it is no path"):
         Destination("")
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> list[Destination]:
-    return [Destination(str(tmp_path / name)) for name in ("a", "b")]
+@pytest.fixture(params=[Destination, Named])
+def two(tmp_path: Path, request: pytest.FixtureRequest) -> list[Destination]:
+    return [request.param(str(tmp_path / name)) for name in ("a", "b")]
+
+
+def test_killed_committer_leaves_no_file_behind(tmp_path: Path) -> None:
+    two = [Destination(str(tmp_path / name)) for name in ("a", "b")]
+    committer = Committer(two)
+    os.write(two[0].descriptor, b"a")
+    (pid,) = children_of(os.getpid())
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(OSError, match=r"gone|Broken pipe"):
+        committer.commit(0)
+    committer.close()
+    for one in two:
+        one.close()
+    assert os.listdir(tmp_path) == []
 
 
 def test_committer_renames_what_it_is_told_to_and_removes_the_rest(
@@ -122,6 +145,17 @@ def test_committer_outlives_a_signal_that_ends_the_run_for_the_whole_group(
     for one in two:
         one.close()
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_committer_removes_the_names_of_sockets(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.sock", tmp_path / "b.sock"]
+    for path in paths:
+        path.touch()
+    committer = Committer([TemporaryFile(str(path)) for path in paths])
+    committer.commit(0)  # it is up
+    assert all(path.exists() for path in paths)
+    committer.close()
+    assert not any(path.exists() for path in paths)
 
 
 def test_committer_leaves_no_process_and_no_descriptor(two: list[Destination]) -> None:

@@ -15,6 +15,7 @@ from kvmbox.remote.channel import Channel
 from kvmbox.remote.device_thread import ENDED, DeviceThread
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.greeting import greet
+from kvmbox.remote.pool import Design, DevicePool
 from kvmbox.remote.transport import Link
 from kvmbox.remote.transports import IPC_CHOICES, make_link
 from kvmbox.wire import protocol
@@ -67,9 +68,7 @@ def test_thread_serves_on_the_cpu_that_it_was_given() -> None:
     thread = DeviceThread("debug", link, cpu=cpu)
     channel = Channel("debug", link, [Grants("POST"), Grants("debugcon")], now=lambda: 5)
     greet(channel, DEVICES)
-    native_id = thread._thread.native_id
-    assert native_id is not None
-    assert os.sched_getaffinity(native_id) == {cpu}
+    assert os.sched_getaffinity(thread.pid) == {cpu}
     assert os.sched_getaffinity(0) >= {cpu}  # nobody else was bound
     channel.close()
     thread.join(PATIENCE_S)
@@ -84,9 +83,24 @@ def test_thread_on_a_cpu_that_is_not_to_be_had_serves_elsewhere() -> None:
     thread.join(PATIENCE_S)
 
 
-def test_thread_has_no_layer_no_pid_and_no_forbidden_call(served: Served) -> None:
-    assert (served.thread.layers, served.thread.pid, served.thread.listener) == (0, 0, None)
+def test_thread_has_no_layer_and_no_forbidden_call(served: Served) -> None:
+    assert (served.thread.layers, served.thread.listener) == (0, None)
     assert served.thread.take_forbidden_call() is None
+
+
+def test_thread_that_owes_a_reply_and_is_ready_to_run_is_starved(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = DevicePool(Design(sandbox="thread"))
+    seen: list[bool] = []
+
+    def look(*_: object) -> None:  # on the thread itself, which is ready therefore
+        seen.append(pool.channel("debug").survival.process.starvation()())
+
+    monkeypatch.setattr(PostPort, "write", look)
+    pool.launch(DEVICES[:1], b"", cpu=None)
+    pool.connect({"POST": Grants("POST")}, now=lambda: 0, deadline_changed=lambda *_: None)
+    pool.channel("debug").access(protocol.request_word(protocol.WRITE, 0, 1), 0, 0x42, 0)
+    pool.close()
+    assert seen == [True]
 
 
 def test_thread_ends_after_shutdown(served: Served) -> None:

@@ -404,14 +404,15 @@ def test_ports_of_a_process_that_does_not_start_read_as_ones_where_that_is_wante
     assert bench.log == ["pause", "start", "resume"]
 
 
-def test_snapshots_of_a_full_journal_start_the_process() -> None:
-    bench = Rescuing(journal_limit=3)
-    for _ in range(3):
+def test_full_journal_starts_no_process() -> None:
+    bench = Rescuing(Process(die), Process(), journal_limit=3)
+    for bench.time in (1, 2, 3, 4, SECOND):
         bench.channel.request(protocol.RESET)
-    assert bench.log == ["pause", "start", "resume"]
-    assert [frame[0] for frame in bench.processes[0].asked] == [
-        *(protocol.HELLO, protocol.RESET, protocol.SNAPSHOT)
-    ]
+    assert not bench.channel.is_started
+    assert len(bench.channel.survival.journal or ()) < 3
+    bench.time = 2 * SECOND
+    assert bench.ticks() == 2 * TICKS  # by the replacement, which is told as much as the first process
+    assert bench.log[-1] == "restarted, 1 requests again"
 
 
 def test_time_of_the_last_reset_is_known_while_there_is_no_process() -> None:
@@ -494,4 +495,19 @@ def test_process_whose_line_runs_by_itself_is_replaced_before_and_after_its_firs
         assert one.status() == OUT_LOW
         one.tick(SECOND)
     assert bench.log[-1].startswith("restarted, ")
+    assert (bench.levels, bench.told) == (undisturbed.levels, undisturbed.told)
+
+
+def test_journal_of_a_line_that_runs_by_itself_starts_no_process() -> None:
+    def dies(frame: bytes, reply: bytes) -> bytes:
+        return die(frame, reply) if frame[0] == protocol.READ else reply
+
+    bench, undisturbed = RescuedTicks(Process(dies), Process(), journal_limit=7), Ticks()
+    for one in (bench, undisturbed):
+        one.tick(SECOND)
+        one.channel.request(protocol.RESET)
+        one.tick(4 * SECOND)
+        assert not one.channel.is_started
+        assert one.status() == OUT_LOW
+    assert bench.log[-1] == "restarted, 6 requests again"  # of 146
     assert (bench.levels, bench.told) == (undisturbed.levels, undisturbed.told)

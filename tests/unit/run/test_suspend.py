@@ -10,8 +10,8 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
-from kvmbox.boot.entry_state import waking_state
 from kvmbox.boot.plan import BootPlan
+from kvmbox.boot.real_mode_state import waking_state
 from kvmbox.devices.model import WAKE_BY_RTC
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.judge import Judge

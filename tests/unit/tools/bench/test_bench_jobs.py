@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
 
+from kvmbox.devices.pit_clock import CLK_HZ
 from kvmbox.errors import StartError
 from kvmbox.tools.bench import jobs, peer
 from kvmbox.tools.bench.child import MeasurementError
-from kvmbox.tools.bench.jobs import BUSY_LOOP, PIT_HZ, Jobs, stages, values_of
+from kvmbox.tools.bench.jobs import BUSY_LOOP, Jobs, stages, values_of
 from kvmbox.tools.bench.plan import Job, Plan, choose
 from kvmbox.tools.bench.runner import StepResult
 
@@ -29,7 +30,7 @@ def test_latency_is_what_comes_after_the_time_that_was_asked_for() -> None:
     rows = choose(only=["hlt_latency_p50"]).rows
     ticks = 1193
     late = 40_000
-    cycles = round((ticks * 1e9 / PIT_HZ + late) * 2)
+    cycles = round((ticks * 1e9 / CLK_HZ + late) * 2)
     output = (
         b"bench hlt_latency iterations=9 cycles=%d ticks=%d\n"
         b"bench hlt_latency samples=9 min=1 p50=%d p90=3 p99=4 max=5\n" % (cycles * 9, ticks, cycles)

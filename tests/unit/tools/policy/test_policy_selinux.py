@@ -41,7 +41,7 @@ def test_device_process_may_use_its_channel_and_die_and_open_nothing() -> None:
         "fd": {"use"},
         "unix_stream_socket": {"read", "write", "getattr"},
         "fifo_file": {"read", "write"},
-        "process": {"fork", "sigkill", "getrlimit", "setrlimit", "setsched"},
+        "process": {"getrlimit", "setrlimit", "setsched"},
     }
     assert not [source for source, *_ in RULE.findall(WHOLE) if source == "kvmbox_uart_t"]
 

@@ -19,7 +19,7 @@ from kvmbox.remote.greeting import greet
 from kvmbox.remote.on_demand import NoProcess
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.starts import ProcessStarts
-from kvmbox.tools.warm.ahead import MSR_TSC, Ahead, AheadTimeline, Unprepared, set_rtc
+from kvmbox.tools.warm.ahead import FAR_TSC, MSR_TSC, Ahead, AheadTimeline, Unprepared, set_rtc
 from kvmbox.tools.warm.orders import BootOrder
 from kvmbox.tools.warm.pool import MOST_PREPARED, can_be_prepared
 from kvmbox.wire import protocol
@@ -86,7 +86,7 @@ def test_time_begins_when_the_machine_is_wanted(rig: Rig) -> None:
     assert owner.is_wanted
     assert rig.timeline.started == rig.ends.started == at
     assert rig.timeline.stages == {"devices ready": 0}
-    assert rig.guest.msrs == [{MSR_TSC: 0}] * 2
+    assert rig.guest.msrs == [{MSR_TSC: FAR_TSC}, {MSR_TSC: 1}, {MSR_TSC: 1}]
     assert rig.guest.clock == 0
 
 
