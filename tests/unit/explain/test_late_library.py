@@ -66,7 +66,7 @@ def test_something_else_of_that_name_shows_nothing(other_file: Path, content: by
     assert shown(b"\x90", 64, other_file.parents[2]).endswith(" []")
 
 
-@pytest.mark.parametrize("size", [4096, 0x200000, 0x7C2000, 0x900000])
+@pytest.mark.parametrize("size", [4096, 0x200000, 0x7C2000, 0x900000, 0x905100])
 def test_library_that_is_cut_short_shows_nothing(other_file: Path, size: int) -> None:
     found = capstone.path()
     assert found is not None
