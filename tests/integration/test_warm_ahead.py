@@ -118,6 +118,25 @@ def test_image_that_changes_is_booted_as_it_is_then(busy: Busy, images: Images) 
         os.close(pidfd)
 
 
+def test_directory_that_was_replaced_is_looked_for_again(
+    busy: Busy, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = images.write(say(b"before"), SHUTDOWN)
+    here = images.directory / "here"
+    here.mkdir()
+    image.rename(here / "image")
+    monkeypatch.chdir(here)
+    future = busy.pool.submit({"image": "image", "boot": "real"})
+    prepared()
+    here.rename(images.directory / "there")
+    here.mkdir()
+    (here / "image").write_bytes(say(b"after") + SHUTDOWN)
+    busy.end()
+    result = future.result()
+
+    assert (result.status, result.output) == (0, b"after")
+
+
 def test_image_that_is_gone_is_the_reason(busy: Busy, images: Images) -> None:
     image = images.write(SHUTDOWN)
     future = busy.pool.submit({"image": str(image), "boot": "real"})

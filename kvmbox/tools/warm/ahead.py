@@ -95,11 +95,12 @@ def _is_as_before(machine: Standing, order: BootOrder) -> bool:
     """Whether all that the machine was made from is the same, and its device processes live."""
     again = HostFiles()
     try:
+        os.chdir(order.directory)  # another one may have that name by now
         if find_image(os.fspath(order.options["image"]))[0] != machine.config.guest:
             return False
         for path in machine.files.kept:
             again.image(path)
-    except KvmboxError:
+    except (KvmboxError, OSError):
         return False
     return again.kept == machine.files.kept and machine.devices.pool.check() is None
 
