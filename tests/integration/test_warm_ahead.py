@@ -21,7 +21,12 @@ from tests.support.runs import Images
 from tests.support.waiting import PATIENCE_S, wait_readable
 from tests.support.warm import Beacon, files_of, running_boot, template_of
 
-pytestmark = pytest.mark.kvm
+pytestmark = [
+    pytest.mark.kvm,
+    pytest.mark.skipif(
+        len(os.sched_getaffinity(0)) < 2, reason="nothing is prepared while a guest needs the CPU"
+    ),
+]
 
 PREPARED: Final = "kvmbox: boot, prepared"
 
@@ -183,6 +188,21 @@ def test_prepared_process_that_dies_is_no_reason_to_give_up() -> None:
 
     assert results[0].lost or results[0].status == 0  # the pool may not have heard of the end
     assert [result.status for result in results[1:]] == [0] * 3
+
+
+def test_nothing_is_prepared_while_guests_need_all_cpus(
+    beacon: Beacon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0})
+    with closing(Busy(beacon)) as busy:
+        futures = [busy.pool.submit({"image": "hello32", "timeout": patience(60)}) for _ in range(3)]
+        with WarmPool(workers=1) as another:  # which takes longer than a machine to be prepared
+            assert another.submit({"image": "hello32"}).result().status == 0
+        busy.end()
+        results = [future.result() for future in futures]
+
+    assert [result.status for result in results] == [0] * 3
+    assert not any(was_prepared(result) for result in results)
 
 
 def test_pool_that_ends_leaves_nothing_of_what_it_has_prepared() -> None:

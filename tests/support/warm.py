@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def spawner_of(boot: int) -> int:
 
 
 def files_of(pid: int) -> list[str]:
-    """What the descriptors of a process are."""
+    """What the descriptors of a process are; none if there is no such process any more."""
     directory = f"/proc/{pid}/fd"
-    return [os.readlink(f"{directory}/{number}") for number in os.listdir(directory)]
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return [os.readlink(f"{directory}/{number}") for number in os.listdir(directory)]
+    return []

@@ -13,7 +13,7 @@ guest might ask. So a recording replays, a lost process is restarted, and grants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 from kvmbox import board
@@ -219,10 +219,12 @@ def report(counts: Iterable[Count]) -> list[str]:
 
 
 def _without_shortcuts(device: DeviceSpec) -> DeviceSpec:
-    parameters: Mapping[str, board.Parameter] = device.parameters
-    if ANNOUNCE in parameters:
-        parameters = {**parameters, ANNOUNCE: 0}
-    return DeviceSpec(**{**device.as_dict(), "parameters": parameters, "coalesced": ()})
+    changed: dict[str, Any] = {"coalesced": ()}
+    if ANNOUNCE in device.parameters:
+        changed["parameters"] = {**device.parameters, ANNOUNCE: 0}
+    if device.runs is not None:
+        changed |= {"runs": None, "on_demand": False}  # what stands in for the process announces
+    return DeviceSpec(**{**device.as_dict(), **changed})
 
 
 def _nobody_hears(_process: str, _deadline: int, _now: int) -> None:

@@ -81,6 +81,7 @@ def test_device_with_faults_announces_nothing_and_has_no_late_writes() -> None:
     rig = Rig("PIT:drop-irq=1", "uart:busy=1")
     assert named("PIT").parameters["announce"]
     assert not named("PIT", rig.board).parameters["announce"]
+    assert not named("PIT", rig.board).on_demand  # what stands in for the process announces
     assert {**named("PIT", rig.board).parameters, "announce": 1} == named("PIT").parameters
     assert named("COM1", rig.board).coalesced == ()
     grants = rig.grants("COM1")
