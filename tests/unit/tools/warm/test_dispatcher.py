@@ -87,7 +87,7 @@ class Template:
 
 
 class Pool:
-    """A queue and its dispatcher, for two guests at a time."""
+    """A queue and its dispatcher, for two guests at a time, where there is a CPU more."""
 
     def __init__(self, template: Template) -> None:
         self._template = template
@@ -115,6 +115,7 @@ class Pool:
 def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[Template]:
     with closing(Template()) as made:
         monkeypatch.setattr(dispatcher, "TemplateClient", SimpleNamespace(start=lambda: made))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: range(3))
         yield made
 
 
