@@ -149,7 +149,7 @@ class Dispatcher:
         self._failures = 0
         self._latest_kind = True
         self._unprepared: bytes | None = None
-        """The last order whose machine could not be prepared."""
+        """The last order whose machine could not be prepared, or did not fit any more."""
         self._prepares = True
         """Whether machines are prepared ahead."""
         self._given_up: tuple[str, str | None] | None = None
@@ -393,7 +393,7 @@ class Dispatcher:
             while data := boot.channel.recv(READ_SIZE):
                 boot.received += data
                 if boot.received == REFUSAL and boot.prepared is not None:
-                    self._take_refusal(boot)
+                    self._take_refusal(boot, boot.prepared)
                     return
                 result = unpack_result(boot.received)
                 if result is not None:
@@ -420,18 +420,17 @@ class Dispatcher:
         boot.waited_ns = 0
         self._finish(boot, result)
 
-    def _take_refusal(self, boot: _Boot) -> None:
-        """It cannot run what it was to prepare: another one does, which prepares nothing."""
+    def _take_refusal(self, boot: _Boot, prepared: Job) -> None:
+        """It cannot run what it has `prepared`: another one does, which prepares nothing."""
         boot.ends = True
         boot.waited_ns = 0
+        prepared.prepares = False  # or two such orders would be tried in turn, for ever
+        self._unprepared = prepared.order  # a program may write its image anew for each boot
         job, boot.job = boot.job, None
         if job is not None:
             self._retire(boot.template)  # a guest that has taken over its VMM can say this, too
             job.prepares = False
             self._queue.give_back(job)
-        elif boot.prepared is not None:
-            boot.prepared.prepares = False  # or two such orders would be tried in turn, for ever
-            self._unprepared = boot.prepared.order
 
     @staticmethod
     def _finish(boot: _Boot, result: WarmResult) -> None:

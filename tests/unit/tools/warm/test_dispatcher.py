@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from types import SimpleNamespace
+from typing import Final
 
 import pytest
 
@@ -18,9 +19,11 @@ from kvmbox.errors import StartError
 from kvmbox.tools.warm import dispatcher, frames
 from kvmbox.tools.warm.client import News
 from kvmbox.tools.warm.jobs import Job, JobQueue
-from kvmbox.tools.warm.orders import PREPARE, Request, pack_order, read_request
+from kvmbox.tools.warm.orders import PREPARE, RUN, RUN_IT, Request, pack_order, read_request
 from kvmbox.tools.warm.result import REFUSAL, lost, pack_result
 from tests.support.waiting import PATIENCE_S
+
+DONE: Final = lost("it has ended").replaced(status=0)
 
 
 class Template:
@@ -79,9 +82,26 @@ class Template:
         self.settle()
         asked = [one for one in self.boots.items() if select.select([one[1]], [], [], 0)[0]]
         found = {boot: read_request(end.recv) for boot, end in asked}
+        for boot in [boot for boot, request in found.items() if request is None]:
+            self.end(boot)  # which is not needed any more
         return {boot: request for boot, request in found.items() if request is not None}
 
+    def answer(self, boot: int, data: bytes) -> None:
+        """The boot process says that, and ends."""
+        self.boots[boot].send(data)
+        self.settle()
+        self.end(boot)
+
+    def start(self) -> Template:
+        """Start it, or another one like it."""
+        self.retired = False
+        return self
+
     def close(self) -> None:
+        """The dispatcher has no use for it."""
+
+    def end_all(self) -> None:
+        """The test is over."""
         for end in (*self.boots.values(), self._ours, self._theirs):
             end.close()
         self._sleeper.kill()
@@ -123,10 +143,11 @@ class Pool:
 
 @pytest.fixture
 def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[Template]:
-    with closing(Template()) as made:
-        monkeypatch.setattr(dispatcher, "TemplateClient", SimpleNamespace(start=lambda: made))
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: range(3))
-        yield made
+    made = Template()
+    monkeypatch.setattr(dispatcher, "TemplateClient", made)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: range(3))
+    yield made
+    made.end_all()
 
 
 @pytest.fixture
@@ -157,14 +178,34 @@ def test_each_order_that_cannot_be_prepared_is_tried_once(template: Template, po
         for boot, request in template.requests().items():
             assert request.kind == PREPARE
             tried.append(image(request))
-            template.boots[boot].send(REFUSAL)
-            template.settle()
-            template.end(boot)
+            template.answer(boot, REFUSAL)
 
     assert tried == ["bad", "as bad"]
     assert not any(job.future.running() for job in bad)
-    template.boots[next(iter(runs))].send(pack_result(lost("it has ended").replaced(status=0)))
+    template.boots[next(iter(runs))].send(pack_result(DONE))
     assert [image(request) for request in template.requests().values()] == ["bad"]
+
+
+def test_order_whose_files_have_changed_is_not_prepared_again(template: Template, pool: Pool) -> None:
+    for _ in range(2):
+        pool.submit("written anew")
+        ((boot, request),) = template.requests().items()
+        assert request.kind == RUN
+        template.answer(boot, pack_result(DONE))
+    for request in template.requests().values():
+        assert (request.kind, image(request)) == (PREPARE, "written anew")
+    pool.submit("written anew")
+    ((boot, request),) = template.requests().items()
+    assert request.kind == RUN_IT
+    template.answer(boot, REFUSAL)
+
+    for _ in range(2):
+        requests = template.requests()
+        assert [request.kind for request in requests.values()] == [RUN]
+        for boot in requests:
+            template.answer(boot, pack_result(DONE))
+        assert not template.requests()
+        pool.submit("written anew")
 
 
 def test_pool_whose_last_job_is_cancelled_ends(template: Template, pool: Pool) -> None:
