@@ -101,8 +101,10 @@ class Committer:
 
     def commit(self, number: int) -> None:
         """Give the file `number` its name. Raises OSError."""
-        os.write(self._socket.fileno(), bytes((number,)))
-        answer = os.read(self._socket.fileno(), 1)
+        answer = b""
+        with suppress(ConnectionError):  # it is gone, perhaps with this order unread
+            os.write(self._socket.fileno(), bytes((number,)))
+            answer = os.read(self._socket.fileno(), 1)
         if answer != b"\0":
             code = answer[0] if answer else 0
             raise OSError(code, os.strerror(code) if code else "the process that renames it is gone")

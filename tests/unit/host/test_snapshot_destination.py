@@ -98,7 +98,7 @@ def test_killed_committer_leaves_no_file_behind(tmp_path: Path) -> None:
     os.write(two[0].descriptor, b"a")
     (pid,) = children_of(os.getpid())
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(OSError, match=r"gone|Broken pipe"):
+    with pytest.raises(OSError, match="gone"):
         committer.commit(0)
     committer.close()
     for one in two:
