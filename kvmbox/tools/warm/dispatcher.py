@@ -429,6 +429,7 @@ class Dispatcher:
             job.prepares = False
             self._queue.give_back(job)
         elif boot.prepared is not None:
+            boot.prepared.prepares = False  # or two such orders would be tried in turn, for ever
             self._unprepared = boot.prepared.order
 
     @staticmethod

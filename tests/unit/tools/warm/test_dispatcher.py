@@ -1,0 +1,152 @@
+"""What the dispatcher asks of boot processes; those here, and their template, are the test's own."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+
+from kvmbox.tools.warm import dispatcher, frames
+from kvmbox.tools.warm.client import News
+from kvmbox.tools.warm.jobs import Job, JobQueue
+from kvmbox.tools.warm.orders import PREPARE, Request, pack_order, read_request
+from kvmbox.tools.warm.result import REFUSAL, lost, pack_result
+from tests.support.waiting import PATIENCE_S
+
+
+class Template:
+    """One that forks nothing: its boot processes are sockets, and a process that sleeps has their pidfds."""
+
+    pid = 0
+    ready = True
+    retired = False
+    served = 0
+    fatal = ""
+
+    def __init__(self) -> None:
+        self.boots: dict[int, socket.socket] = {}
+        """The boot processes' ends of their sockets, of those that live."""
+        self._sleeper = subprocess.Popen(["sleep", "infinity"])
+        self._ours, self._theirs = socket.socketpair()
+        self._news: deque[News] = deque()
+        self._turns = threading.Semaphore(0)
+
+    def fileno(self) -> int:
+        """The dispatcher has done all that there was to do, and waits."""
+        self._turns.release()
+        return self._theirs.fileno()
+
+    def order(self, identifier: int, ends: Sequence[int], *, spawns: bool = False) -> bool:
+        self.boots[identifier] = socket.socket(fileno=os.dup(ends[0]))
+        self._tell(frames.BORN, identifier, os.pidfd_open(self._sleeper.pid))
+        return True
+
+    def take_news(self) -> News:
+        if not self._news:
+            self._theirs.recv(100)
+            raise BlockingIOError
+        return self._news.popleft()
+
+    def _tell(self, kind: int, boot: int, descriptor: int = -1) -> None:
+        self._news.append(News(kind, boot, 0, "", descriptor))
+        self._ours.send(b"!")
+
+    def end(self, boot: int) -> None:
+        """The boot process has ended."""
+        self._tell(frames.DIED, boot)
+        self.boots.pop(boot).close()
+
+    def settle(self) -> None:
+        """Until the dispatcher has heard of all that was said before."""
+        for _ in range(4):
+            while self._turns.acquire(blocking=False):
+                pass
+            self._ours.send(b"!")
+            assert self._turns.acquire(timeout=PATIENCE_S)
+
+    def requests(self) -> dict[int, Request]:
+        """What boot processes were asked for since."""
+        self.settle()
+        asked = [one for one in self.boots.items() if select.select([one[1]], [], [], 0)[0]]
+        found = {boot: read_request(end.recv) for boot, end in asked}
+        return {boot: request for boot, request in found.items() if request is not None}
+
+    def close(self) -> None:
+        for end in (*self.boots.values(), self._ours, self._theirs):
+            end.close()
+        self._sleeper.kill()
+        self._sleeper.wait()
+
+
+class Pool:
+    """A queue and its dispatcher, for two guests at a time, where there is a CPU more."""
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+        self._queue = JobQueue()
+        self._dispatcher = dispatcher.Dispatcher(self._queue, workers=2, renew_after=1000)
+        self._thread = threading.Thread(target=self._dispatcher.serve)
+        self._thread.start()
+
+    def submit(self, name: str) -> Job:
+        job = Job(pack_order({"image": name}, (), "/"), None, spawns=False, prepares=True)
+        self._queue.put(job)
+        self._dispatcher.wake()
+        return job
+
+    def close(self) -> None:
+        self._queue.close(cancel=True)
+        self._dispatcher.wake()
+        while self._thread.is_alive():
+            for boot in list(self._template.boots):
+                self._template.end(boot)
+            self._thread.join(0.01)
+
+
+@pytest.fixture
+def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[Template]:
+    with closing(Template()) as made:
+        monkeypatch.setattr(dispatcher, "TemplateClient", SimpleNamespace(start=lambda: made))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: range(3))
+        yield made
+
+
+@pytest.fixture
+def pool(template: Template) -> Iterator[Pool]:
+    with closing(Pool(template)) as made:
+        yield made
+
+
+def image(request: Request) -> str:
+    assert request.order is not None
+    return str(request.order.options["image"])
+
+
+def test_each_order_that_cannot_be_prepared_is_tried_once(template: Template, pool: Pool) -> None:
+    for name in ("runs", "runs too"):
+        pool.submit(name)
+    runs = template.requests()
+    assert sorted(map(image, runs.values())) == ["runs", "runs too"]
+    bad = [pool.submit(name) for name in ("bad", "as bad")]
+
+    tried = []
+    for _ in range(8):
+        for boot, request in template.requests().items():
+            assert request.kind == PREPARE
+            tried.append(image(request))
+            template.boots[boot].send(REFUSAL)
+            template.settle()
+            template.end(boot)
+
+    assert tried == ["bad", "as bad"]
+    assert not any(job.future.running() for job in bad)
+    template.boots[next(iter(runs))].send(pack_result(lost("it has ended").replaced(status=0)))
+    assert [image(request) for request in template.requests().values()] == ["bad"]
