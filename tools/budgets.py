@@ -142,8 +142,9 @@ def measure(sources: Mapping[str, str]) -> Numbers:
 
 
 def loaded() -> Counter[str]:
-    """The code lines that `PLAIN_RUN` loads in the VMM, by folder; compiled modules do not count. The least of
-    three runs: one that has to wait for a busy host loads what looks for the reason.
+    """The code lines that `PLAIN_RUN` loads in the VMM, by folder; compiled modules do not count.
+
+    The least of three runs: one that has to wait for a busy host loads what looks for the reason.
     """
     return min((_loaded_once() for _ in range(3)), key=Counter.total)
 
