@@ -171,7 +171,8 @@ class Dispatcher:
                     self._prepare()
                     self._replenish()
                 self._end_retired()
-                self._wait()
+                if not self._is_done():  # the jobs that were left may have been cancelled, or have failed now
+                    self._wait()
             self._let_end()
         except BaseException as error:  # noqa: BLE001 - told to everybody who waits
             reason = f"{reason}: {type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kvmbox.errors import StartError
 from kvmbox.tools.warm import dispatcher, frames
 from kvmbox.tools.warm.client import News
 from kvmbox.tools.warm.jobs import Job, JobQueue
@@ -45,7 +46,8 @@ class Template:
         return self._theirs.fileno()
 
     def order(self, identifier: int, ends: Sequence[int], *, spawns: bool = False) -> bool:
-        self.boots[identifier] = socket.socket(fileno=os.dup(ends[0]))
+        self.boots[identifier] = end = socket.socket(fileno=os.dup(ends[0]))
+        end.settimeout(PATIENCE_S)
         self._tell(frames.BORN, identifier, os.pidfd_open(self._sleeper.pid))
         return True
 
@@ -102,6 +104,14 @@ class Pool:
         self._dispatcher.wake()
         return job
 
+    def cancel_and_close(self, name: str) -> None:
+        """Queue a job that nobody wants, as the last one: the dispatcher hears of all that at once."""
+        job = Job(pack_order({"image": name}, (), "/"), None, spawns=False)
+        self._queue.put(job)
+        assert job.future.cancel()
+        self._queue.close(cancel=False)
+        self._dispatcher.wake()
+
     def close(self) -> None:
         self._queue.close(cancel=True)
         self._dispatcher.wake()
@@ -123,6 +133,11 @@ def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[Template]:
 def pool(template: Template) -> Iterator[Pool]:
     with closing(Pool(template)) as made:
         yield made
+
+
+def hangs_up(end: socket.socket) -> bool:
+    """Whether the dispatcher tells the boot process that it is not needed."""
+    return end.recv(1) == b""
 
 
 def image(request: Request) -> str:
@@ -150,3 +165,29 @@ def test_each_order_that_cannot_be_prepared_is_tried_once(template: Template, po
     assert not any(job.future.running() for job in bad)
     template.boots[next(iter(runs))].send(pack_result(lost("it has ended").replaced(status=0)))
     assert [image(request) for request in template.requests().values()] == ["bad"]
+
+
+def test_pool_whose_last_job_is_cancelled_ends(template: Template, pool: Pool) -> None:
+    template.settle()
+    pool.cancel_and_close("nobody wants this")
+
+    assert all(map(hangs_up, template.boots.values()))
+
+
+def test_pool_that_gives_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start() -> None:
+        raise StartError("there is no process left")
+
+    monkeypatch.setattr(dispatcher, "TemplateClient", SimpleNamespace(start=start))
+    queue = JobQueue()
+    job = Job(b"", None, spawns=False)
+    queue.put(job)
+    queue.close(cancel=False)
+    serving = threading.Thread(
+        target=dispatcher.Dispatcher(queue, workers=1, renew_after=1000).serve, daemon=True
+    )
+    serving.start()
+    serving.join(PATIENCE_S)
+
+    assert not serving.is_alive()
+    assert job.future.result().reason == "there is no process left"
