@@ -29,10 +29,10 @@ def test_column_has_what_an_access_takes_more_if_it_is_made_more_often() -> None
 
 
 def test_table_has_a_line_for_each_access_and_a_column_for_each_name() -> None:
-    first, *lines = instructions.table([("one", range(8)), ("two", range(8, 16))])
+    first, *lines = instructions.table([("one", range(9)), ("two", range(9, 18))])
 
     assert first.split()[-2:] == ["one", "two"]
-    assert [line.split()[-2:] for line in lines] == [[f"{row}", f"{8 + row}"] for row in range(8)]
+    assert [line.split()[-2:] for line in lines] == [[f"{row}", f"{9 + row}"] for row in range(9)]
     assert len(lines) == len(ACCESSES) == len(instructions.PEER_WORDS)
 
 

@@ -38,6 +38,7 @@ PEER_WORDS: Final = (
     "inl_from_device",
     "outb_to_device",
     "thr_irq",
+    "thr_irq",
 )
 """The tests of the guest `bench` that make these accesses, in the order of `ACCESSES`."""
 
@@ -50,10 +51,10 @@ def replay() -> None:
     contexts = [path_to(ipc) for ipc in IPCS]
     for path in [context.__enter__() for context in contexts]:
         for access in ACCESSES:
-            path.time(access, TIMES)  # caches of the interpreter, routes
+            path.play(access, TIMES)  # caches of the interpreter, routes
             for times in (TIMES, 2 * TIMES):
                 os.getppid()
-                path.time(access, times)
+                path.play(access, times)
                 os.getppid()
     os._exit(0)  # valgrind knows no pidfd_send_signal, by which processes are ended
 

@@ -235,13 +235,11 @@ class Uart16550A(ModelBase):
             if offset == reg.THR:
                 self._fold_line(before)
             return
-        self._transmitter.thre_pending = False
-        self._update_interrupt()
+        falls_and_rises = self._thr_begins()
         if not self._lcr & reg.LCR_SET_BREAK:
             mask = self._timing.word_mask
             self._effects.append(HostOutput(data if mask == 0xFF else bytes(byte & mask for byte in data)))
-        self._transmitter.thre_pending = True
-        self._update_interrupt(len(data) - 1)
+        self._thr_ends(falls_and_rises, len(data) - 1)
         self._polled_lsr = self._polled_rbr = False
 
     def _fold_line(self, start: int) -> None:
@@ -532,19 +530,34 @@ class Uart16550A(ModelBase):
 
     def _transmit(self, value: int) -> None:
         """THR is written and, without pacing, has gone out at once."""
-        transmitter = self._transmitter
-        if transmitter.thre_pending:
-            if self._iir == reg.IIR_THR_EMPTY and self._late == PULSES:
-                # What interrupt-driven output does: the line falls and rises again, and IIR is as it was.
-                self._effects.append(_LINE_LEVELS[0])
-                self._send(value & self._timing.word_mask)
-                self._effects.append(_LINE_LEVELS[1])
-                return
-            transmitter.thre_pending = False
-            self._update_interrupt()
+        falls_and_rises = self._thr_begins()
         self._send(value & self._timing.word_mask)
-        transmitter.thre_pending = True
-        self._update_interrupt()
+        self._thr_ends(falls_and_rises)
+
+    def _thr_begins(self) -> bool:
+        """A character has come. Whether the line falls for it and rises behind it, and IIR stays as it was.
+
+        That is what interrupt-driven output does.
+        """
+        if self._iir == reg.IIR_THR_EMPTY and not (
+            self._mcr & reg.MCR_LOOP or (self._ier & reg.IER_EDSSI and self._msr & reg.MSR_DELTAS)
+        ):
+            self._effects.append(_LINE_LEVELS[0])
+            return True
+        if self._transmitter.thre_pending:
+            self._transmitter.thre_pending = False
+            if self._ier:
+                self._update_interrupt()
+        return False
+
+    def _thr_ends(self, falls_and_rises: bool, folded: int = 0) -> None:
+        """It has gone out, or the last one of a run with `folded` others."""
+        if falls_and_rises:
+            self._effects.append(IrqLine(INTR_PIN, 1, folded) if folded else _LINE_LEVELS[1])
+            return
+        self._transmitter.thre_pending = True
+        if self._ier:
+            self._update_interrupt(folded)
 
     def _queue(self, value: int) -> None:
         """THR is written, with pacing."""

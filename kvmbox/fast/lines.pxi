@@ -206,6 +206,20 @@ cdef class RouterCore:
         source.line.raised += level
         return self.tell(source.gsi, level)
 
+    cdef int report_all(self, PyObject **sources, const uint64_t *effects, uint64_t count) noexcept nogil:
+        """The models of these sources have reported what `effects` say. ANNOUNCED for any: nothing was done."""
+        cdef uint64_t number
+        cdef int found = TOLD
+        PyThread_acquire_lock(self.lines.lock, 1)
+        for number in range(count):
+            if PyList_GET_SIZE(<PyObject *>(<SourceCore>sources[number]).line.announced):
+                found = ANNOUNCED
+        for number in range(count):
+            if found == TOLD:
+                found = self.report_here(<SourceCore>sources[number], effects[number] >> 24 & 1, effects[number] >> 32)
+        PyThread_release_lock(self.lines.lock)
+        return found
+
     cdef int edge(self, SourceCore source) noexcept nogil:
         """Raise `source` now, from low: its model will report that. Under the lock of the channel."""
         cdef int found = TOLD

@@ -19,7 +19,7 @@ from libc.string cimport memcpy
 from posix.unistd cimport read, write
 
 from kvmbox.devices.model import HostOutput, IrqLine
-from kvmbox.jail.server import NO_HEADER, error_answer
+from kvmbox.jail.server import error_answer
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
 from kvmbox.wire.effects import HOST_OUTPUT, encode_effects_of
@@ -36,9 +36,10 @@ cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t WRITE_LIST = protocol.WRITE_LIST
+cdef uint64_t WRITE_RUN = protocol.WRITE_RUN
 cdef uint64_t REPLY = protocol.REPLY
-cdef uint64_t OUTPUT = HOST_OUTPUT
-cdef uint64_t LINE = BY_CLASS[IrqLine].tag
+cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
+cdef uint64_t LINE_TAG = BY_CLASS[IrqLine].tag
 cdef Py_ssize_t EFFECT_BYTES = EFFECT.size
 cdef uint64_t ROUTE_MASK = protocol.ROUTE_MASK
 cdef Py_ssize_t HEADER_BYTES = protocol.HEADER.size
@@ -53,9 +54,6 @@ cdef uint8_t BELL = page_layout.DOORBELL[0]
 
 cdef int SPIN_LOOKS = 3000
 """How often to look for the next request before sleeping: some 100 µs, as `page_port.SPIN_LOOKS`."""
-
-cdef enum:
-    SHORT_BODY = 256    # effects of so many bytes are encoded here
 
 cdef enum:
     END = 0
@@ -241,93 +239,24 @@ cdef class StreamPort(Port):
         return (<char *>self.request)[: self.size]
 
 
-cdef Py_ssize_t encode(uint64_t device, list effects, uint8_t *body) except -2:
-    """Write the effects of one device to `body`, which has SHORT_BODY bytes, if they are lines and output, as when
-    a guest prints: how many bytes they have, or -1 if somebody else has to encode them.
-    """
-    cdef uint64_t word
-    cdef Py_ssize_t length, end = 0
-    for one in effects:
-        word, text = device << 8, b""
-        if type(one) is IrqLine:
-            pin, level, folded = one.pin, one.level, one.coalesced
-            if type(pin) is not int or type(level) is not int or type(folded) is not int:
-                return -1
-            if not (0 <= pin <= 0xFF and 0 <= level <= 1 and 0 <= folded < 0xFFFFFFFF):
-                return -1
-            word |= LINE | <uint64_t>pin << 16 | <uint64_t>level << 24 | <uint64_t>folded << 32
-        elif type(one) is HostOutput and type(one.data) is bytes and one.data:
-            text = one.data
-            word |= OUTPUT | <uint64_t>len(text) << 32
-        else:
-            return -1
-        length = len(text)
-        if length > SHORT_BODY - EFFECT_BYTES - end:
-            return -1
-        memcpy(body + end, &word, EFFECT_BYTES)
-        memcpy(body + end + EFFECT_BYTES, <const uint8_t *><bytes>text, length)
-        end += EFFECT_BYTES + length
-    return end
+include "answers.pxi"
 
 
 def serve(Port port, server):
     """See `jail.loop.serve`."""
-    cdef dict routes = server.routes
-    # Only what Python answers, and `set_deadline`, change these.
-    cdef bint running = server.running
-    cdef list deadlines = server.deadlines
-    cdef uint64_t earliest = server.deadline
-    cdef uint64_t first, offset, posted
-    cdef uint64_t answered
-    cdef uint64_t steady
-    cdef tuple route
-    cdef bytes payload
+    cdef Answers answers = Answers(server)
+    cdef uint64_t reply[4]
     cdef uint8_t body[SHORT_BODY]
     cdef Py_ssize_t length
-    while running:
+
+    def frame(_words):
+        return port.frame()
+
+    while server.running:
         if not port.next_request():
             return 0
-        payload, length, steady = b"", -1, 0
         try:
-            first, offset = port.asked[0], port.asked[3]
-            # The length of a payload is the upper half of the last word.
-            found = routes.get(first & ROUTE_MASK) if port.is_frame and not offset >> 32 else None
-            if found is None:
-                words = (first, port.asked[1], port.asked[2], offset) if port.is_frame else NO_HEADER
-                answered, _, value, steady, payload = server.answer(words, lambda _words: port.frame())
-                running, earliest = server.running, server.deadline
-            else:
-                route = found
-                kind, call, size, device, next_deadline, take_effects, told = route
-                now = port.asked[1]
-                if kind == READ:
-                    value = call(now, offset, size)
-                elif kind == INDEXED_READ:
-                    posted = port.asked[2]
-                    call.write(now, posted >> 32, 1, posted & 0xFF)  # as the call does, but for its frame
-                    value = call.read(now, offset, size)
-                else:
-                    value = call(now, offset, size, port.asked[2]) or 0
-                deadline, before = next_deadline(), deadlines[device]
-                if deadline is not before and deadline != before:
-                    server.set_deadline(device, deadline)
-                    earliest = server.deadline
-                effects = take_effects()
-                answered = first | REPLY
-                if effects and (
-                    first & 0xFF == READ_WIDE
-                    or (first & 0xFF == WRITE_WIDE or first & 0xFF == WRITE_LIST) and not server.is_made(size)
-                ):
-                    words = (first, port.asked[1], port.asked[2], offset)
-                    answered, _, value, _, payload = server.continue_wide(words)
-                    earliest = server.deadline
-                elif effects:
-                    answered |= <uint64_t>len(effects) << 24
-                    length = encode(device, effects, body)
-                    if length < 0:
-                        payload = encode_effects_of(device, effects)
-                elif told is not None:
-                    steady = told(offset, size, value)
+            length = answers.answer(port.asked, port.is_frame, frame, reply, body)
         except Exception as error:
             sequence = port.asked[0] >> 32 if port.is_frame else 0
             answered, deadline, value, _, payload = error_answer(sequence, error)
@@ -335,7 +264,7 @@ def serve(Port port, server):
             port.leave()
             return 1
         if length >= 0:
-            port.send(answered, earliest, value, 0, body, length)
+            port.send(reply[0], reply[1], reply[2], 0, body, length)
         else:
-            port.reply(answered, earliest, value, steady, payload)
+            port.reply(reply[0], reply[1], reply[2], reply[3], answers.payload)
     return 0

@@ -33,10 +33,10 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
-from kvmbox.devices.model import MOVED, PULSES, IrqLine
+from kvmbox.devices.model import MOVED, PULSES, HostOutput, IrqLine
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
-from kvmbox.wire.effects import HOST_OUTPUT
+from kvmbox.wire.effects import HOST_OUTPUT, encode_effects_of
 
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock
@@ -86,12 +86,14 @@ cdef extern from "volatile.h" nogil:
 
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
+cdef uint64_t ROUTE_MASK = protocol.ROUTE_MASK
 cdef uint64_t READ = protocol.READ
 cdef uint64_t WRITE = protocol.WRITE
 cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t COMPLETE = protocol.COMPLETE
 cdef uint64_t COMPLETED_READ = protocol.COMPLETED_READ
+cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t WRITE_LIST = protocol.WRITE_LIST
 cdef uint64_t WRITE_RUN = protocol.WRITE_RUN
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
@@ -446,8 +448,15 @@ cdef class StreamEnd(End):
         return (<char *>self.frame)[: self.size]
 
 
+include "answers.pxi"
+
+
 cdef class DirectEnd(End):
     """The compiled half of `remote.direct.DirectTransport`: what it calls is Python's, with the GIL."""
+
+    cdef public object server
+    cdef public object _payload
+    cdef Answers answers
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept with gil:
         self.body_bytes = 0
@@ -459,20 +468,34 @@ cdef class DirectEnd(End):
         return ANSWERED
 
     cdef int call(self, const uint64_t *asked, uint64_t *reply) except -1:
-        if self.more_bytes:
-            frame = (<object>self).exchange((<char *>asked)[:HEADER_BYTES] + (<char *>self.more)[: self.more_bytes], None)
-            memcpy(reply, <char *>frame, HEADER_BYTES)
-            self._payload = frame[HEADER_BYTES:]
-            if len(frame) <= HEADER_BYTES + 8 * BODY_WORDS:
-                self.body_bytes = len(frame) - HEADER_BYTES
-                memcpy(self.body, <char *>frame + HEADER_BYTES, self.body_bytes)
-            return 0
-        first, deadline, value, size = self.exchange_words(asked[0], asked[1], asked[2], asked[3])
-        reply[0], reply[1], reply[2], reply[3] = first, deadline, value, size
-        if 0 < reply[3] >> 32 <= 8 * BODY_WORDS:
-            self.body_bytes = reply[3] >> 32
-            memcpy(self.body, <char *>self._payload, self.body_bytes)
+        cdef Py_ssize_t length
+        if self.answers is None:
+            self.answers = Answers(self.server)
+        self.answers.earliest = self.server.deadline  # another request may have changed it
+        try:
+            length = self.answers.answer(asked, True, self.frame, reply, <uint8_t *>self.body)
+            payload = self.answers.payload
+        except Exception as error:
+            length = -1
+            reply[0], reply[1], reply[2], reply[3], payload = self.failed(asked[0] >> 32, error)
+        if length < 0:
+            self._payload, length = payload, len(payload)
+            if <size_t>length <= sizeof(self.body):
+                memcpy(self.body, <const uint8_t *><bytes>payload, length)
+        reply[3] |= <uint64_t>length << 32
+        if <size_t>length <= sizeof(self.body):
+            self.body_bytes = length
         return 0
+
+    def frame(self, words):
+        """The request that is being answered."""
+        return protocol.WORDS.pack(*words) + (<char *>self.more)[: self.more_bytes]
+
+    def payload(self, words):
+        """See Transport."""
+        if self.body_bytes:
+            self._payload = self.taken_payload()
+        return self._payload
 
 
 def _text_of(number):
@@ -482,6 +505,7 @@ def _text_of(number):
 
 
 include "journal.pxi"
+include "lines.pxi"
 
 
 # --- The channel -----------------------------------------------------------------------------------------
@@ -515,6 +539,11 @@ cdef class SteadyCore:
         store(&self.moves, self.moves + 1)
 
 
+cdef enum:
+    PINS = 8        # so many output pins of a device are looked up here
+    MOST_LINES = 8  # so many effects of a reply, if all are lines
+
+
 cdef struct Open:
     # A request on its way through `ChannelCore`.
     uint64_t asked[4]
@@ -538,7 +567,9 @@ cdef class ChannelCore:
     cdef public object _journal
     cdef JournalCore kept
     cdef public list _outputs
-    cdef public list _lines
+    cdef list lines
+    cdef PyObject **pins    # by device and pin: the SourceCore, or NULL where somebody else hears
+    cdef uint64_t devices
     cdef public list _media
     cdef public object _wait_for_output
     cdef Lock mutex
@@ -547,6 +578,27 @@ cdef class ChannelCore:
     cdef object error   # what the clock has raised
     cdef End end
     cdef SteadyCore counts
+
+    def __dealloc__(self):
+        PyMem_Free(self.pins)
+
+    @property
+    def _lines(self):
+        """By device, what hears of its pins."""
+        return self.lines
+
+    @_lines.setter
+    def _lines(self, list lines):
+        self.pins = <PyObject **>PyMem_Realloc(self.pins, (len(lines) * PINS + 1) * sizeof(PyObject *))
+        if self.pins == NULL:
+            raise MemoryError
+        memset(self.pins, 0, len(lines) * PINS * sizeof(PyObject *))
+        self.devices = len(lines)
+        self.lines = [tuple(pins) for pins in lines]  # which own what is looked up
+        for device, pins in enumerate(self.lines):
+            for pin, line in enumerate(pins[:PINS]):
+                if isinstance(line, SourceCore):
+                    self.pins[device * PINS + pin] = <PyObject *>line
 
     def set_up(self, Lock lock, now, SteadyCore counts):
         """`lock` is the lock of the channel, `now` the clock's, `counts` are of its steady reads."""
@@ -646,6 +698,7 @@ cdef class ChannelCore:
                 it.status = EFFECTS
                 if is_read:
                     self.counts.changed()
+                self.apply_lines(it)
             else:
                 it.status = UNLIKE
         return True
@@ -714,6 +767,79 @@ cdef class ChannelCore:
             self.go_on([], len(self._follow_ups) + 1)
         return 0
 
+    cdef PyObject *line_of(self, uint64_t effect) noexcept nogil:
+        """The SourceCore that an effect is for, if it is a good one of a line that compiled code may change; or NULL.
+        """
+        cdef uint64_t device = effect >> 8 & 0xFF, pin = effect >> 16 & 0xFF, level = effect >> 24 & 0xFF
+        if effect & 0xFF != LINE_TAG or level > 1 or (effect >> 32 and not level):
+            return NULL
+        return self.pins[device * PINS + pin] if device < self.devices and pin < PINS else NULL
+
+    cdef void apply_lines(self, Open *it) noexcept nogil:
+        """Apply the effects of the last reply, if all are levels of lines: `it` is ANSWERED then. Otherwise nothing
+        has happened. See `Channel.check_effect`.
+        """
+        cdef PyObject *lines[MOST_LINES]
+        cdef uint64_t number, count = it.reply[0] >> 24 & 0xFF
+        cdef int found
+        if count > MOST_LINES or self.end.body_bytes != count * EFFECT_BYTES:
+            return
+        for number in range(count):
+            lines[number] = self.line_of(self.end.body[number])
+            if (
+                lines[number] == NULL
+                or <void *>(<SourceCore>lines[number])._router != <void *>(<SourceCore>lines[0])._router
+            ):
+                return
+        # SAFETY: `lines` of the channel holds the sources.
+        found = (<SourceCore>lines[0])._router.report_all(lines, self.end.body, count)
+        if found != ANNOUNCED:
+            it.status, it.reply[3], self.end.body_bytes = ANSWERED, 0, 0
+        if found == REFUSED:
+            it.status = RAISED
+            self.fail((<SourceCore>lines[0])._router)
+
+    cdef void fail(self, RouterCore router) noexcept with gil:
+        self.error = router.refusal()
+
+    cdef bint apply_output(self, uint64_t count) except -1:
+        """Apply the effects of the last reply, if all are levels of lines and output. Otherwise nothing has happened.
+        """
+        cdef uint8_t body[8 * BODY_WORDS]
+        cdef size_t end = self.end.body_bytes
+        cdef size_t position = 0
+        cdef uint64_t number, effect, length
+        cdef PyObject *line
+        memcpy(body, self.end.body, end)  # what is called may ask the process
+        for number in range(count):
+            if position + EFFECT_BYTES > end:
+                return False
+            memcpy(&effect, body + position, EFFECT_BYTES)
+            position += EFFECT_BYTES
+            length = effect >> 32
+            if effect & 0xFF == OUTPUT_TAG and not effect >> 16 & 0xFFFF and 0 < length <= end - position:
+                if (effect >> 8 & 0xFF) >= self.devices or self._outputs[effect >> 8 & 0xFF] is None:
+                    return False
+                position += length
+            elif self.line_of(effect) == NULL:
+                return False
+        if position != end:
+            return False
+        # The reply is good as a whole: only now is any of it used.
+        self.end.body_bytes = position = 0
+        for number in range(count):
+            memcpy(&effect, body + position, EFFECT_BYTES)
+            position += EFFECT_BYTES
+            length = effect >> 32
+            line = self.line_of(effect)
+            if line != NULL:
+                (<SourceCore>line)._router.report(<SourceCore>line, effect >> 24 & 1, length)
+                continue
+            text = CHARACTERS[body[position]] if length == 1 else (<char *>body)[position : position + length]
+            self._outputs[effect >> 8 & 0xFF](text)
+            position += length
+        return True
+
     cdef list calls_of_effects(self, uint64_t count):
         """What the effects of the last reply call, if all are lines, output and one window, which the devices may
         have; None otherwise. See `Channel.check_effect`.
@@ -772,15 +898,20 @@ cdef class ChannelCore:
         """Apply the effects of the last reply, and give the lock back, if they are such. Otherwise nothing has
         happened.
         """
-        cdef list calls = self.calls_of_effects(count)
-        if calls is None:
-            return False
+        cdef list calls
+        cdef bint are_applied = True
         try:
-            self.follow(self.make(calls))
+            if not self.apply_output(count):
+                calls = self.calls_of_effects(count)
+                are_applied = calls is not None
+                if are_applied:
+                    self.follow(self.make(calls))
         finally:
-            PyThread_release_lock(self.mutex.lock)
-        self._wait_for_output()
-        return True
+            if are_applied:
+                PyThread_release_lock(self.mutex.lock)
+        if are_applied:
+            self._wait_for_output()
+        return are_applied
 
     cdef bint post(self, follow_up) except -1:
         """Tell it with the next request, if it can be. Under the lock."""
@@ -937,7 +1068,6 @@ cdef class ChannelCore:
 
 include "window.pxi"
 include "queues.pxi"
-include "lines.pxi"
 include "ring.pxi"
 
 

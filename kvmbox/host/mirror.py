@@ -89,10 +89,11 @@ class MirroredOutput:
 
         def take(data: bytes) -> None:
             with lock:
-                # The common case: a character in the middle of a line that this port is ahead with.
-                if port.free and len(data) == 1 and data != b"\n" and 0 < port.shown < LINE_LIMIT:
+                # The common case: characters in the middle of a line that this port is ahead with.
+                room = LINE_LIMIT - port.shown if port.free and port.shown else 0
+                if 0 < len(data) <= room and b"\n" not in data:
                     text.extend(data)
-                    port.shown += 1
+                    port.shown += len(data)
                     append(data)
                     return
                 out = self._take(port, other, data)

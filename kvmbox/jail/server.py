@@ -39,6 +39,7 @@ from kvmbox.wire.protocol import (
     WORDS,
     WRITE,
     WRITE_LIST,
+    WRITE_RUN,
     WRITE_WIDE,
     FrameError,
     Parts,
@@ -108,8 +109,8 @@ class DeviceServer:
         first, now, value, offset = words
         route = self.routes.get(first & ROUTE_MASK)
         if route is None or offset >> 32:  # the length of a payload
-            if first & 0xFF == CHAINS and offset >> 32:
-                return self._answer_chains(words, frame(words))
+            if first & 0xFF in (CHAINS, WRITE_RUN):
+                return self.answer_bulk(first, self.make_bulk(words, frame(words)))
             return self._answer_rare(frame(words))
         kind, call, size, device, next_deadline, take_effects, steady = route
         value = call(now, offset, size) if kind == READ else call(now, offset, size, value) or 0
@@ -127,7 +128,7 @@ class DeviceServer:
         return first | REPLY, self.deadline, value, steady(offset, size, value), b""
 
     def set_deadline(self, device: int, deadline: int | None) -> None:
-        """The deadline of a model has changed."""
+        """A model has this deadline now."""
         self.deadlines[device] = deadline
         self.deadline = self._earliest()
 
@@ -138,8 +139,8 @@ class DeviceServer:
         request = protocol.decode_request(frame)
         if request.kind in blocks.BLOCKS:
             return self._answer_block(request, bytearray(), [], 0)
-        if request.kind == CHAINS:
-            return self._answer_chains(WORDS.unpack_from(frame), frame)
+        if request.kind in (CHAINS, WRITE_RUN):
+            return self.answer(WORDS.unpack_from(frame), lambda _words: frame)
         value, payload = 0, b""
         match request.kind:
             case protocol.HELLO:
@@ -155,14 +156,6 @@ class DeviceServer:
             case protocol.COMPLETE:
                 for done in protocol.completions(request):
                     self._memory_model(request).complete(request.now, done & 0xFFFF_FFFF, done >> 32)
-            case protocol.WRITE_RUN:
-                model = self.models[request.device]
-                write_run = getattr(model, "write_run", None)
-                if write_run is not None and request.payload:
-                    write_run(request.now, request.offset, request.payload)
-                else:
-                    for byte in request.payload:
-                        model.write(request.now, request.offset, 1, byte)
             case protocol.REPLAY:
                 value = self._replay(request.payload)
             case protocol.RESET:
@@ -185,19 +178,29 @@ class DeviceServer:
         self.deadline = self._earliest()
         return self._encoded(request, value, effects, payload)
 
-    def _answer_chains(self, words: Words, frame: bytes) -> Answer:
-        """The answer to CHAINS, of which a guest that reads a disk causes many."""
-        first, now, status, offset = words
+    def make_bulk(self, words: Words, frame: bytes) -> list[Effect]:
+        """Make CHAINS, of which a guest that reads a disk causes many, or WRITE_RUN. Return the effects."""
+        first, now, value, offset = words
         device = first >> 8 & 0xFF
         if len(frame) != HEADER.size + (offset >> 32):
             raise FrameError(f"{len(frame)} bytes with a payload of {offset >> 32}")
         model: Any = self.models[device]  # as `_memory_model`
-        model.chains(now, offset & 0xFFFF_FFFF, decode_chains(frame[HEADER.size :]), status)
+        offset, payload = offset & 0xFFFF_FFFF, frame[HEADER.size :]
+        if first & 0xFF == CHAINS:
+            model.chains(now, offset, decode_chains(payload), value)
+        elif payload and hasattr(model, "write_run"):
+            model.write_run(now, offset, payload)
+        else:
+            for byte in payload:
+                model.write(now, offset, 1, byte)
         deadline = model.next_deadline()
         if deadline != self.deadlines[device]:
             self.set_deadline(device, deadline)
-        effects = joined(model.take_effects())
-        payload = encode_effects_of(device, effects)
+        return joined(model.take_effects())
+
+    def answer_bulk(self, first: int, effects: list[Effect]) -> Answer:
+        """The answer to CHAINS or WRITE_RUN, whose effects may be too many."""
+        payload = encode_effects_of(first >> 8 & 0xFF, effects)
         if len(effects) > MAX_EFFECTS or len(payload) > MAX_PAYLOAD:
             raise FrameError(f"{len(effects)} effects in {len(payload)} bytes do not fit in a reply")
         return first | REPLY | len(effects) << 24, self.deadline, 0, 0, payload
@@ -255,9 +258,7 @@ class DeviceServer:
             if stays and not stays & BEHIND_LATE_WRITES:
                 values *= block.count  # all at one time, and nothing between them
                 made = block.count
-        deadline = model.next_deadline()
-        if deadline != self.deadlines[device]:
-            self.set_deadline(device, deadline)
+        self.set_deadline(device, model.next_deadline())
         value, behind = block.reply(made, bytes(values), has_effects=bool(effects))
         return self._encoded(request, value, [(device, effect) for effect in joined(effects)], behind)
 

@@ -25,6 +25,8 @@ from kvmbox.wire.protocol import HEADER, WORDS
 class DirectTransport(Transport):
     """Calls the models. Nobody waits, and there is nothing to close."""
 
+    failed = staticmethod(error_answer)
+
     def __init__(self, server: DeviceServer) -> None:
         self.server = server
         self._answer = server.answer
@@ -37,7 +39,7 @@ class DirectTransport(Transport):
                 (first, now, value, offset_and_length), _frame_of_header
             )
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer, as in a process
-            reply, deadline, result, steady, payload = error_answer(first >> 32, error)
+            reply, deadline, result, steady, payload = self.failed(first >> 32, error)
         self._payload = payload
         return reply, deadline, result, len(payload) << 32 | steady
 

@@ -13,12 +13,13 @@ from kvmbox.choice import compiled
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.coalescing import CoalescedRing
+from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.vcpu_state import VcpuControl
 from kvmbox.tools.bench.replay_script import COM1, Access
 
 
 class _Vcpu:
-    """The mapping of a vCPU that nobody runs."""
+    """The mapping of a vCPU that nobody runs, and room for output that is thrown away."""
 
     def __init__(self) -> None:
         self.bytes = memoryview(bytearray(3 * 4096))
@@ -30,26 +31,18 @@ class _Vcpu:
     def enter(self) -> int:
         raise AssertionError("nobody runs it")
 
-    def nothing(self) -> None:
-        """No kick, and nothing to clear."""
+    def nothing(self, _thread: int = 0) -> None:
+        """No kick, nothing to clear, and nobody to wait for."""
 
-    kick = clear_kick = nothing
-
-
-class _Room:
-    """Output that is thrown away has room."""
-
-    def postpone(self, thread: int) -> None:
-        """See OutputRoom."""
-
-    def wait_for_room(self) -> None:
-        """See OutputRoom."""
+    kick = clear_kick = postpone = wait_for_room = nothing
 
 
 class Path:
-    """The VMM's path from exits to the devices of `channels`, by device type and in index order."""
+    """The VMM's path from exits to the devices of `channels`, by device type and in index order. `late` hears
+    whose writes may be late.
+    """
 
-    def __init__(self, channels: Sequence[tuple[Any, Sequence[DeviceSpec]]]) -> None:
+    def __init__(self, channels: Sequence[tuple[Any, Sequence[DeviceSpec]]], late: LateWrites) -> None:
         self._ports = Bus(16)
         vcpu = _Vcpu()
         zones: dict[int, tuple[DeviceProxy, int]] = {}
@@ -65,7 +58,8 @@ class Path:
                     assert mapping is not None
                     zones[port] = proxy, mapping.register(port)
         ring_kind: type[CoalescedRing] = compiled("loop", "CompiledRing")
-        ring = ring_kind(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=_Room(), latches=latches)
+        ring = ring_kind(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=vcpu, latches=latches)
+        late.attach(cast(Any, None), ring)  # the script says what KVM coalesces
         kind: Any = compiled("loop", "ReplayedLoop")
 
         control = VcpuControl(kind.attention_kind(), vcpu.kick, lambda: None)
@@ -79,16 +73,14 @@ class Path:
         # The first one of each kind finds its route, and a process that sleeps.
         self.play(access, times // 10 + 2)
         began = time.perf_counter_ns()
-        self._replay(access.exits, times)
-        return (time.perf_counter_ns() - began) / times
+        made = self.play(access, times)
+        return (time.perf_counter_ns() - began) / made
 
-    def play(self, access: Access, times: int) -> None:
-        """Make `access` so many times, after what comes before it."""
-        if access.before:
-            self._replay(access.before, 1)
-        self._replay(access.exits, times)
-
-    def _replay(self, exits: Sequence[tuple[int, int]], times: int) -> None:
-        script = array("Q", [word for pair in exits for word in pair])
-        self._loop.replays(script, times, self._leave)
-        self._loop.run()
+    def play(self, access: Access, times: int) -> int:
+        """Make `access` so many times, after what comes before it. Return how often it was made."""
+        rounds = times // access.units or 1
+        for exits, count in ((access.before, 1), (access.exits, rounds)):
+            script = array("Q", [word for pair in exits for word in pair])
+            self._loop.replays(script, count, self._leave)
+            self._loop.run()
+        return rounds * access.units

@@ -25,12 +25,16 @@ def out(port: int, value: int, *, coalesced: bool = False) -> tuple[int, int]:
 
 
 class Access(NamedTuple):
-    """An access that is measured: the exits that it causes, and those before the first one of them."""
+    """An access that is measured: the exits that `units` of it cause, and those before the first of them."""
 
     title: str
     exits: tuple[tuple[int, int], ...]
     before: tuple[tuple[int, int], ...] = ()
+    units: int = 1
 
+
+FIFO: Final = (in_(COM1 + 2), *[out(COM1, DOT)] * 16)
+"""The interrupt is acknowledged, and 16 characters follow."""
 
 ACCESSES: Final = (
     Access("read of the line status register", (in_(LSR),)),
@@ -43,6 +47,8 @@ ACCESSES: Final = (
     ),
     Access("inl from a byte device", (in_(COM1 + 4, 4),)),
     Access("a write that the device has to see", (out(COM1 + 7, DOT),)),
-    Access("output, interrupts on, per byte", (out(COM1, DOT),), before=(out(COM1 + 1, 2),)),
+    Access("output, interrupts on, per byte", FIFO, before=(out(COM1 + 1, 2),), units=16),
+    # With those of the modem as well, no write may be late. So it is where a machine has several CPUs.
+    Access("the same, each a request", FIFO, before=(out(COM1 + 1, 10),), units=16),
 )
-"""The last one leaves the UART with its interrupts on."""
+"""The last two leave the UART with its interrupts on."""

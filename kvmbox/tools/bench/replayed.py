@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.board import BoardOptions, DeviceSpec, Irq, pc_board
 from kvmbox.choice import compiled, is_compiled
@@ -24,15 +24,15 @@ from kvmbox.remote.direct import direct_channels
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.pool import Design, DevicePool
 from kvmbox.remote.transports import TRANSPORTS
+from kvmbox.run.late_writes import LateWrites
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.tools.bench.plan import IPCS, NONE
 from kvmbox.tools.bench.replay_path import Path
-from kvmbox.tools.bench.replay_script import ACCESSES
+from kvmbox.tools.bench.replay_script import ACCESSES, COM1
 from kvmbox.tools.bench.replay_tables import tables
 from kvmbox.tools.bench.report import Table
 from kvmbox.tools.bench.statistics import median
 
-NAMES: Final = ("COM1", "RTC", "debugcon")
 TIMES: Final = 20_000
 """How often each access is replayed in a round."""
 
@@ -43,19 +43,14 @@ def _ignore(*_arguments: object) -> None:
     """What an effect does here."""
 
 
-def _grants(device: DeviceSpec, output: Callable[[bytes], None]) -> Grants:
+def _grants(device: DeviceSpec, output: Callable[[bytes], None], source: Any, late: Any) -> Grants:
     return Grants(
         device.name,
-        irq_lines=[_ignore for _ in device.granted(Irq)],
+        irq_lines=[source(irq.gsi) for irq in device.granted(Irq)],
         output=output,
         input_room=_ignore,
-        late_writes={0: _ignore},
+        late_writes={0: late},
     )
-
-
-def _board() -> list[DeviceSpec]:
-    options = BoardOptions(serial_ports=("COM1",), rtc_base=0, memory_size=1 << 24)
-    return [device for device in pc_board(options) if device.name in NAMES]
 
 
 @contextmanager
@@ -65,19 +60,22 @@ def path_to(ipc: str, output: Callable[[bytes], None] = _ignore) -> Iterator[Pat
     """
     clock = compiled("loop", "CompiledClock")()
     clock.release()
-    board = _board()
-    grants = {device.name: _grants(device, output) for device in board}
+    options = BoardOptions(serial_ports=("COM1",), rtc_base=0, memory_size=1 << 24)
+    board = [device for device in pc_board(options) if device.name in ("COM1", "RTC", "debugcon")]
+    router, late = compiled("loop", "CompiledRouter")(clock), LateWrites()  # of no virtual machine
+    hears = late.add(COM1)
+    grants = {device.name: _grants(device, output, router.source, hears) for device in board}
     if ipc == NONE:
-        yield Path(direct_channels(board, grants, now=clock.now, deadline_changed=_ignore))
+        with closing(router):
+            yield Path(direct_channels(board, grants, now=clock.now, deadline_changed=_ignore), late)
         return
-    with closing(place("auto")) as placement, closing(DevicePool(Design(ipc=ipc))) as pool:
-        may_spin = TRANSPORTS[ipc].spins and placement.has_room_to_spin
+    with closing(router), closing(place("auto")) as placement, closing(DevicePool(Design(ipc=ipc))) as pool:
         pool.launch(
             board,
             device_filter(pipes=TRANSPORTS[ipc].uses_pipes),
             cpu=placement.cpu,
             spare_cpus=placement.spares,
-            may_spin=may_spin,
+            may_spin=TRANSPORTS[ipc].spins and placement.has_room_to_spin,
         )
         found = os.sched_getaffinity(0)
         if placement.cpu is not None:
@@ -85,7 +83,7 @@ def path_to(ipc: str, output: Callable[[bytes], None] = _ignore) -> Iterator[Pat
         try:
             pool.connect(grants, now=clock.now, deadline_changed=_ignore)
             members = pool.members.values()
-            yield Path([(pool.channel(member.device_type), member.devices) for member in members])
+            yield Path([(pool.channel(member.device_type), member.devices) for member in members], late)
         finally:
             os.sched_setaffinity(0, found)
 
@@ -102,8 +100,7 @@ def measure(rounds: int, times: int) -> dict[str, dict[str, float]]:
         for ipc in (NONE, *IPCS):
             with path_to(ipc) as path:
                 for access in ACCESSES:
-                    taken = samples.setdefault(ipc, {}).setdefault(access.title, [])
-                    taken.append(path.time(access, times))
+                    samples.setdefault(ipc, {}).setdefault(access.title, []).append(path.time(access, times))
     return {ipc: {title: median(taken) for title, taken in rows.items()} for ipc, rows in samples.items()}
 
 

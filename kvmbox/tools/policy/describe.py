@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kvmbox.jail import layers
+from kvmbox.jail import layers, setup_calls
 from kvmbox.jail import lock_up as jail
 from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Policy, Rule
@@ -88,13 +88,13 @@ class Confinement(Value):
 class CallResult(Value):
     """What becomes of a call: the action, the rule that allowed it, and the reason in words.
 
-    `foreign` says that the number is not one of the x86-64 ABI.
+    `fatal` says that the kernel kills the process, and tells nobody which call it was.
     """
 
     action: Action
     rule: Rule | None
     why: str
-    foreign: bool = False
+    fatal: bool = False
 
 
 def confinements(
@@ -165,12 +165,14 @@ def decide(confinement: Confinement, number: int, arguments: tuple[int, ...]) ->
         return CallResult(Action.ALLOW, None, "no filter is in force; other layers may still refuse it")
     action = policy.simulate(number, arguments)
     if action is Action.KILL:
-        return CallResult(action, None, "a number of the x32 ABI, which is foreign here", foreign=True)
+        return CallResult(action, None, "a number of the x32 ABI, which is foreign here", fatal=True)
     registers = tuple(argument & (1 << 64) - 1 for argument in arguments) + (0,) * (6 - len(arguments))
     named = [rule for rule in policy.rules if rule.number == number]
     if action is Action.ALLOW:
         rule = next(r for r in named if all(condition.holds(registers) for condition in r.conditions))
         return CallResult(action, rule, rule.reason)
+    if confinement.rest is Action.NOTIFY and (number, registers[0] & 0xFFFF_FFFF) in setup_calls.CALLS:
+        return CallResult(Action.KILL, None, "a call of its own start, which is over", fatal=True)
     if not named:
         return CallResult(confinement.rest, None, f"the '{policy.name}' policy has no rule for it")
     unmet = [

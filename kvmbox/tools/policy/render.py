@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
-from kvmbox.jail import layers
+from kvmbox.jail import layers, setup_calls
 from kvmbox.sandbox.policy import INT, Action, Rule
 from kvmbox.sandbox.purposes import PURPOSES
+from kvmbox.sandbox.syscall_names import NAMES
 from kvmbox.tools.policy.describe import CallResult, Confinement, conditions_in_words
 from kvmbox.tools.policy.words import argument_name, condition_in_words, value_in_words
 
@@ -30,7 +31,7 @@ FOREIGN: Final = {
     "filter": "the kernel kills the process (SIGSYS)",
     "strict": "the kernel kills the process (SIGKILL), but for i386's own read, write, exit and sigreturn",
 }
-"""What becomes of calls of the x32 and i386 ABIs, by the choice of seccomp."""
+"""What becomes of calls of the x32 and i386 ABIs, and of those of a start, by the choice of seccomp."""
 
 
 _LIMIT_WORDS: Final = {
@@ -81,6 +82,9 @@ def _group_lines(group: Sequence[Confinement], available: dict[str, str | None])
             reason = rule.reason
         yield from _wrapped(REST[one.rest], "  anything else: ")
         yield from _wrapped(FOREIGN[one.seccomp], "  calls of x32 and i386: ")
+        if one.rest is Action.NOTIFY:
+            text = f"{FOREIGN[one.seccomp]}: {_calls_of_the_start()}"
+            yield from _wrapped(text, "  calls of its own start: ")
         if one.seccomp == "strict":
             yield "  RDTSC: faults (SIGSEGV), because the mode takes the time stamp counter away"
     else:
@@ -167,7 +171,14 @@ def results_as_text(call: str, results: Sequence[tuple[Confinement, CallResult]]
 
 
 def _consequence(result: CallResult, seccomp: str) -> str:
-    return FOREIGN[seccomp] if result.foreign else REST[result.action]
+    return FOREIGN[seccomp] if result.fatal else REST[result.action]
+
+
+def _calls_of_the_start() -> str:
+    return ", ".join(
+        f"{NAMES[number]} if {argument_name(NAMES[number], 0)} is {argument}"
+        for number, argument in setup_calls.CALLS
+    )
 
 
 def as_data(confinement: Confinement, available: dict[str, str | None]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ SIGNATURES: Final[Mapping[str, str]] = {
     "futex": "uaddr op val timeout uaddr2 val3",
     "openat": "dirfd path flags mode",
     "memfd_create": "name flags",
+    "setrlimit": "resource rlim",
     "seccomp": "op flags args",
     "socketpair": "domain type protocol sv",
     "timerfd_settime": "fd flags new_value old_value",

@@ -36,6 +36,16 @@ def test_coalesced_writes_reach_the_model_when_the_ring_is_full_and_at_the_end()
 
 
 @compiled_only
+@pytest.mark.parametrize(("access", "is_late"), [(ACCESSES[-2], True), (ACCESSES[-1], False)])
+def test_interrupt_driven_output_is_late_but_with_all_interrupts_on(access: Access, is_late: bool) -> None:
+    printed: list[bytes] = []
+    with path_to(NONE, output=printed.append) as path:
+        assert path.play(access, 160) == 160
+        assert b"".join(printed) == b"." * 160
+        assert len(printed) < 20 if is_late else len(printed) == 160
+
+
+@compiled_only
 @pytest.mark.parametrize("ipc", [NONE, *IPCS])
 def test_every_access_takes_some_time_over_each_ipc(ipc: str) -> None:
     with path_to(ipc) as path:

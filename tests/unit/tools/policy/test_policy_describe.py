@@ -147,9 +147,10 @@ def test_refusal_of_a_call_without_rule_says_so() -> None:
 
 def test_number_of_a_foreign_abi_is_killed_and_marked() -> None:
     result = decide(of("uart"), 1 << 30, ())
-    assert (result.action, result.foreign) == (Action.KILL, True)
+    assert (result.action, result.fatal) == (Action.KILL, True)
     assert "then: the kernel kills the process (SIGSYS)" in results_as_text("x", [(of("uart"), result)])
     other = decide(of("uart"), 59, ())
+    assert not other.fatal
     assert "then: held by the kernel" in results_as_text("execve()", [(of("uart"), other)])
 
 
@@ -270,3 +271,12 @@ def test_pfc_names_every_call_of_the_policy() -> None:
     assert re.findall(r'filter for syscall "(\w+)"', code) == [rule.name for rule in DEVICE_POLICY.rules]
     assert code.count("action ALLOW;") == len(DEVICE_POLICY.rules)
     assert code.isascii()
+
+
+@pytest.mark.parametrize(
+    ("number", "argument", "fatal"), [(3, 5, True), (3, 4, False), (3, 5 | 1 << 32, True), (46, 5, True)]
+)
+def test_call_of_the_start_is_killed_and_no_other(number: int, argument: int, fatal: bool) -> None:
+    result = decide(of("uart"), number, (argument,))
+    assert (result.action, result.fatal) == (Action.KILL if fatal else Action.NOTIFY, fatal)
+    assert not decide(of("uart", seccomp="strict"), number, (argument,)).fatal
