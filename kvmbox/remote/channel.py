@@ -39,7 +39,7 @@ from typing import Any, Final
 from kvmbox.devices.model import NO_RISE, Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, KvmboxError, ProtocolError
 from kvmbox.remote.follow_up import CAN_WAIT, MAX_FOLLOW_UPS, Application, CanWait, FollowUp
-from kvmbox.remote.grants import Grants, rise_slack
+from kvmbox.remote.grants import Grants, Rise, rise_slack
 from kvmbox.remote.journal import Entry, entry_of
 from kvmbox.remote.mutex import Mutex
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, hung_error, printable
@@ -144,11 +144,9 @@ class Channel:
         self._deadline_changed = deadline_changed
         self._wait_for_output = wait_for_output
         self._lock: Any = lock or threading.Lock()
-        for rise in self._rises:
-            rise.guarded_by(self._lock)
-        for device in grants:
-            if device.media is not None:
-                device.media.guarded_by(self._lock)
+        guarded: list[Rise | Media] = [*self._rises, *(one.media for one in grants if one.media is not None)]
+        for one in guarded:
+            one.guarded_by(self._lock)
         self.steady = steady or SteadyReads(now)
         self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
@@ -164,12 +162,15 @@ class Channel:
         self._reach_by(link.open(self.device_type, self._waits))
 
     def disconnect(self) -> None:
-        """Disconnect from the process for good. The caller holds the lock."""
+        """Disconnect from the process for good: its lines are low. The caller holds the lock."""
+        for device in self._grants:
+            for line in device.irq_lines:
+                line(0, 0)
+            for say in (*device.takers.values(), *device.late_writes.values()):
+                say(0)
         for rise in self._rises:
             rise.announce(NO_RISE)
-        for device in self._grants:
-            for say in device.late_writes.values():
-                say(0)
+            rise.settle()
         self._forget_media()
         self._reach_by(Transport())
 

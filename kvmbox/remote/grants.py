@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from kvmbox import board
 from kvmbox.board import DeviceSpec
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     Access = TransferAccess | ContentAccess | MediumAccess
     ChecksEffects = Callable[[int, Effect], Application | None]
 
-_NONE: Final[Mapping[int, Callable[[int], None]]] = {}
+_NONE: Final[Mapping[int, Any]] = {}
 
 
 class Rise(Protocol):
@@ -92,9 +92,6 @@ def rise_slack(deadline: int, now: int, rises: Sequence[Rise]) -> int:
         return 0
     left = max(deadline - now, 0)
     return min(max(left // 8, left - TELLING), *(rise.slack for rise in rises))
-
-
-_NO_RISES: Final[Mapping[int, Rise]] = {}
 
 
 class Host(Protocol):
@@ -191,7 +188,7 @@ class Grants(Value):
 
     name: str
     irq_lines: Sequence[Callable[[int, int], None]] = ()
-    rises: Mapping[int, Rise] = _NO_RISES
+    rises: Mapping[int, Rise] = _NONE
     takers: Mapping[int, Callable[[int], None]] = _NONE
     output: Callable[[bytes], None] | None = None
     input_room: Callable[[int], None] | None = None

@@ -25,6 +25,7 @@ from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS, Request, request_word
 from tests.support.calling import CallingTransport, GoneError
+from tests.support.halves import Half
 from tests.support.links import socket_link
 
 READ, WRITE = request_word(protocol.READ, 0, 1), request_word(protocol.WRITE, 0, 1)
@@ -702,6 +703,34 @@ def test_all_ones_answers_a_greeting_with_our_version() -> None:
     assert len(told) == 1
     assert greet(bench.channel, []) == protocol.VERSION
     assert bench.count() == 0xFF
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+def test_all_ones_lowers_a_line_and_gives_it_back(half: Half, is_ahead: bool) -> None:
+    router = half.router(half.clock())
+    levels: list[int] = []
+    router.attach(lambda _gsi, level: levels.append(level))
+    other, (source, take) = router.source(0), router.replacing_source(0)
+    channel = half.channel(
+        "timer",
+        Way(Process(on(protocol.READ, die))),
+        [Grants("timer", irq_lines=[source], rises={0: source}, takers={0: take})],
+        now=lambda: 0,
+        survival=AllOnes(lambda _error: None),
+    )
+    greet(channel, [DeviceSpec("timer", "books", "notebook")])
+    take(1)
+    if is_ahead:
+        source.announce(5)
+        source.raise_ahead()
+    else:
+        source(1, 0)
+    assert levels == [1]
+    assert channel.access(READ, 0, 0, 0xFF) == 0xFF
+    assert levels == [1, 0]
+    other(1, 0)
+    assert levels == [1, 0, 1]
+    router.close()
 
 
 def test_all_ones_keeps_the_request_number() -> None:
