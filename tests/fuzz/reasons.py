@@ -16,6 +16,9 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
         *("run/coalescing.py CoalescedRing.__init__: or lock*", "remote/pci.py PciFabric.bind: *"),
         *("tools/smoke/fields.py _option: or option.metavar*", "devices/fw_cfg.py FwCfg.memory: or data*"),
     ),
+    "a device of the fuzzer has its process from the beginning: tests/unit/remote/test_on_demand.py": (
+        "parts/restart/recovery.py Recovery.journal_is_full: if isinstance*",
+    ),
     "a number wraps after 2^32 requests": ("*_asked + 1 *",),
     "a read of several registers prints nothing: another target lets a process lie (effects)": (
         "remote/channel.py Channel._prints: *READ_WIDE*",

@@ -50,7 +50,10 @@ def _said(*pieces: bytes) -> list[Step]:
 
 
 SCRIPTS: Final[dict[str, tuple[list[Step], ...]]] = {
-    "uart_16550a": ([*program((4, 0x10), (0, 1), (0, 2), (4, 0)), Step("read", 0, 5)],),
+    "uart_16550a": (
+        [*program((4, 0x10), (0, 1), (0, 2), (4, 0)), Step("read", 0, 5)],
+        [*program((1, 2)), Step("read", 0, 2), Step("run", 0, 0, data=b"ab")],
+    ),
     "rtc_mc146818": ([Step("read", 0, 1, 2)], program((0, 0x0B), (1, 0x82))),
     "i8042": (
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,8 @@ VGA: Final = {"crtc": "std", "text_mode": "std"}
 
 QEMU: Final = "qemu-system-x86_64"
 QEMU_SECONDS: Final = 60
+QEMU_TRIES: Final = 3
+"""On a busy host its serial terminal was seen to lose a letter."""
 BESIDE_QEMU: Final = sorted(
     PRINTS.keys() - {"echo", "mouse_key", "screen", "protected", "vesa", "video_modes", "small_stack"}
 )
@@ -107,13 +110,19 @@ def test_example_prints_the_same_under_qemu(images: Path, name: str) -> None:
     command += ["-vga", VGA.get(name, "none")]
     command += ["-display", "none", "-serial", "stdio", "-monitor", "none", "-net", "none", "-drive", drive]
 
+    expected = "".join(PRINTS[name].split())
+    tries = [shown_by_qemu(command)]
+    while not expected.startswith(tries[-1]) and len(tries) < QEMU_TRIES:
+        tries.append(shown_by_qemu(command))
+    assert tries[-1]
+    assert expected.startswith(tries[-1]), tries
+    assert len(tries[-1]) >= len(expected) - 1
+
+
+def shown_by_qemu(command: Sequence[str]) -> str:
+    """The letters that a boot sector shows, without escape sequences and blanks."""
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=QEMU_SECONDS, check=True
     )
-
     shown = re.sub(r"\x1b(?:\[[0-9;?=]*[a-zA-Z]|c)", "", done.stdout.decode())
-    letters = "".join(shown.partition("Booting from Hard Disk")[2].lstrip(".").split())
-    expected = "".join(PRINTS[name].split())
-    assert letters
-    assert expected.startswith(letters)
-    assert len(letters) >= len(expected) - 1
+    return "".join(shown.partition("Booting from Hard Disk")[2].lstrip(".").split())

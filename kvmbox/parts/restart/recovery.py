@@ -129,17 +129,19 @@ class Recovery(Survival):
     def journal_is_full(self) -> None:
         """See Survival. A snapshot of each device is taken, and the journal begins anew."""
         self._suspect = b""
-        unused = self._channel.transport
-        if isinstance(unused, NoProcess):
-            # There is no process to take a snapshot of. What it will be told after HELLO is little.
-            answer = Unused(self._devices).answer
-            self.journal.clear()
-            for sent in unused.told[1:]:
-                self.journal.note(entry_of(sent, answer(sent)))
+        if isinstance(unused := self._channel.transport, NoProcess):
+            self._shorten(unused)
             return
         # Only when all are here are the old ones out of date: until then they go with the whole journal.
         self._snapshots = {index: self._snapshot(index) for index in range(len(self._devices))}
         self.journal.clear()
+
+    def _shorten(self, unused: NoProcess) -> None:
+        """There is no process to take a snapshot of. What it will be told behind HELLO is little."""
+        answer = Unused(self._devices).answer
+        self.journal.clear()
+        for sent in unused.told[1:]:
+            self.journal.note(entry_of(sent, answer(sent)))
 
     def _snapshot(self, device: int) -> bytes:
         while True:
