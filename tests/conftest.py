@@ -74,7 +74,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs root: device processes are not dumpable"))
 
 
+_CPUS: Final = os.sched_getaffinity(0)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Whatever ran in this process before may have bound it to one of them.
+    if os.sched_getaffinity(0) != _CPUS:
+        os.sched_setaffinity(0, _CPUS)
     problem = _kvm_problem() if item.get_closest_marker("kvm") else None
     if problem and item.config.getoption("--require-kvm"):
         pytest.fail(f"--require-kvm: {problem}")

@@ -22,13 +22,18 @@ BROKEN = Request(protocol.READ, 200, 1).encode()
 @pytest.fixture
 def processes() -> Iterator[InProcesses]:
     """Processes for the UARTs and the PIT, greeted."""
-    allowed = os.sched_getaffinity(0)
     backend = InProcesses(CHANNELS, [index < 2 for index in range(len(CHANNELS))])
     for record in small_machine().records[:2]:
         assert backend.handle(record.channel, record.request) == record.reply
     yield backend
     backend.close()
-    os.sched_setaffinity(0, allowed)
+
+
+def test_process_that_replays_may_run_afterwards_where_it_could() -> None:
+    allowed = os.sched_getaffinity(0)
+    backend = InProcesses(CHANNELS, [False] * len(CHANNELS))
+    backend.close()
+    assert os.sched_getaffinity(0) == allowed
 
 
 def device_process(backend: InProcesses, device_type: str) -> int:

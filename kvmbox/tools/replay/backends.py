@@ -74,6 +74,7 @@ class InProcesses:
         from kvmbox.sandbox.seccomp import device_filter
 
         self._placement = place("auto")
+        self._found_affinity = os.sched_getaffinity(0)
         self._pool = DevicePool()
         self._types = [channel.device_type for channel in channels]
         try:
@@ -124,7 +125,8 @@ class InProcesses:
         return self._gone.get(channel)
 
     def close(self) -> None:
-        """No process is left."""
+        """No process is left, and this thread may run where it could."""
+        os.sched_setaffinity(0, self._found_affinity)
         self._pool.close()
         self._placement.close()
 
