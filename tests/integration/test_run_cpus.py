@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -97,6 +98,10 @@ def test_machine_has_the_same_option() -> None:
     assert result.status == 0
 
 
+LOOKS: Final = 100
+"""The main thread, which steps aside for the first vCPU, is bound to other CPUs for a moment."""
+
+
 def test_first_vcpu_shares_the_cpu_of_the_devices_and_the_others_may_run_anywhere() -> None:
     allowed = os.sched_getaffinity(0)
     with Run("--cpus", "2", "--append", "end=spin", smp()) as run:
@@ -104,12 +109,17 @@ def test_first_vcpu_shares_the_cpu_of_the_devices_and_the_others_may_run_anywher
         tasks = Path(f"/proc/{run.pid}/task")
         # KVM's own worker is a thread of the process, too, and has another name.
         ours = [task for task in tasks.iterdir() if (task / "comm").read_text() == "kvmbox\n"]
-        masks = [os.sched_getaffinity(int(task.name)) for task in ours]
+        # With compiled code, the thread that raises interrupt lines is bound beside the first vCPU.
+        expected = 1 + is_compiled() if len(allowed) > 1 else len(ours)
+        bound: list[set[int]] = []
+        masks: list[set[int]] = []
+        for _ in range(LOOKS):
+            masks = [os.sched_getaffinity(int(task.name)) for task in ours]
+            bound = [mask for mask in masks if len(mask) == 1]
+            if len(bound) == expected:
+                break
         run.signal(signal.SIGINT)
         assert run.status() == 130
-    bound = [mask for mask in masks if len(mask) == 1]
-    # With compiled code, the thread that raises interrupt lines is bound beside the first vCPU.
-    expected = 1 + is_compiled() if len(allowed) > 1 else len(masks)
     assert len(bound) == expected
     assert all(mask == bound[0] for mask in bound)
     assert all(mask in (allowed, bound[0]) for mask in masks)
