@@ -60,7 +60,7 @@ test-svm: $(READY) ## run tests (TESTS=…) in an emulated machine with AMD-V (L
 
 # CI images set it: it installs handlers from C, checks allocations, and tells of what is left open.
 test-devmode: $(READY) ## run the tests of runs once more, under PYTHONDEVMODE=1
-	PYTHONDEVMODE=1 $(PYTEST) $(PYTEST_ARGS) $(wildcard tests/integration/test_run_*.py)
+	PYTHONDEVMODE=1 $(PYTEST) -m "not thorough" $(PYTEST_ARGS) $(wildcard tests/integration/test_run_*.py)
 
 FAULTS ?= 1000
 chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run

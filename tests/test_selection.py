@@ -33,11 +33,12 @@ def runs_of_pytest(target: str) -> list[list[str]]:
     return [line[line.index("pytest") + 1 :] for line in lines]
 
 
-def test_check_runs_each_test_and_those_of_runs_once_more() -> None:
+def test_check_runs_each_test_and_what_make_test_runs_of_runs_once_more() -> None:
     everything, again = runs_of_pytest("check")
     assert everything == []
-    assert again
-    assert all(re.fullmatch(r"tests/integration/test_run_\w+\.py", path) for path in again)
+    assert again[:2] == ["-m", "not thorough"]
+    assert again[2:]
+    assert all(re.fullmatch(r"tests/integration/test_run_\w+\.py", path) for path in again[2:])
 
 
 def test_test_leaves_out_only_what_has_the_marker() -> None:

@@ -21,7 +21,7 @@ from kvmbox.choice import VARIABLE
 from kvmbox.jail.linux import seccomp_mode
 from tests.support.patience import patience
 
-REQUESTS: Final = int(os.environ.get("KVMBOX_SOAK_REQUESTS", "20000"))
+REQUESTS: Final = int(os.environ.get("KVMBOX_SOAK_REQUESTS", "5000"))
 SOAK: Final = Path(__file__).parent / "soak_payload" / "soak.py"
 ROOT: Final = Path(__file__).parents[2]
 DISTRIBUTIONS: Final = "/usr/bin/python3"

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
         host.memory_mib = options.memory
     host.parameters += options.parameter
     host.preparation.insert(0, machine.HOLD_A_VM)
-    chosen = tests or (selection.EACH_VARIATION if options.vary or options.suite else selection.QUICK)
+    usual = selection.LONG if options.long else selection.QUICK
+    chosen = tests or (selection.EACH_VARIATION if options.vary or options.suite else usual)
     commands = module_commands(options.module, tests) if options.module else pytest_commands(chosen)
     work = machine.script(commands, host, directory=TOP, environment=ENVIRONMENT)
     archive = machine.initramfs(kernel, busybox, work)
@@ -65,7 +66,9 @@ def main(arguments: Sequence[str]) -> int:
         compileall.compile_dir(TOP / package, quiet=1)
     log = CACHE / f"console-{'-'.join([*options.vary, *filter(None, [options.suite])]) or 'plain'}.log"
     try:
-        status = machine.run(emulator, kernel, archive, host, timeout_s=options.timeout, log=log)
+        status = machine.run(
+            emulator, kernel, archive, host, timeout_s=options.timeout, attempt_s=options.attempt, log=log
+        )
     except machine.LabFailure as failure:
         print(f"lab: error: {failure}", file=sys.stderr)
         return TIMED_OUT if isinstance(failure, machine.LabTimeout) else FAILED
@@ -130,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run this module of Python with the arguments, in place of doctor and pytest",
     )
     parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for all of it (3600)")
+    parser.add_argument(
+        "--long", action="store_true", help="run more tests than CI (not with --vary or --suite)"
+    )
+    parser.add_argument(
+        "--attempt", type=float, metavar="SECONDS", help="start the machine anew, once, if it takes longer"
+    )
     parser.add_argument(
         "--if-available", action="store_true", help="status 0 instead of 77 where the lab cannot be had"
     )

@@ -23,9 +23,9 @@ BOOT_S: Final = 150
 """How long a start may take: some ten seconds, or a minute where the host has much else to do."""
 BOOT_ATTEMPTS: Final = 3
 """On a busy host one start in six hung: the timer of the second CPU was dead from the beginning."""
-PANICS: Final = 1
-"""How many panics in the midst of the work are answered by a new start, in the time that is left: the
-emulator has faults of its own where a kernel changes its code while it runs."""
+NEW_STARTS: Final = 1
+"""How often a machine starts anew that has panicked in the midst of the work, or hangs: the emulator has
+faults of its own, where a kernel changes its code while it runs, and with two CPUs."""
 HOLDER: Final = "import fcntl, signal; vm = fcntl.ioctl(open('/dev/kvm'), 0xAE01, 0); signal.pause()"
 HOLD_A_VM: Final = f"{{ {shlex.join([sys.executable, '-ISc', HOLDER])} >/dev/console 2>&1 & }}"
 """Keep a VM (KVM_CREATE_VM) for all of the work. With its first VM, and after its last, KVM has the kernel
@@ -37,6 +37,10 @@ NOT_PREPARED: Final = 125
 
 class LabFailure(Exception):
     """The machine itself failed: it did not start, or it ended before the work did."""
+
+
+class LabPanic(LabFailure):
+    """Its kernel panicked in the midst of the work."""
 
 
 class LabTimeout(LabFailure):
@@ -82,10 +86,21 @@ def script(
     return "".join(f"{line}\n" for line in lines)
 
 
-def run(emulator: str, kernel: Path, archive: bytes, host: Host, *, timeout_s: float, log: Path) -> int:
+def run(
+    emulator: str,
+    kernel: Path,
+    archive: bytes,
+    host: Host,
+    *,
+    timeout_s: float,
+    attempt_s: float | None = None,
+    log: Path,
+) -> int:
     """Boot, let the work's output through to stdout, return its status. `log` gets the kernel's console.
 
-    LabFailure, with the end of the console, where there is no status.
+    The machine starts anew, once and in the time that is left, if it panics, or if the work takes longer
+    than `attempt_s`. LabFailure, with the end of the console, where there is no status; LabTimeout after
+    `timeout_s`.
     """
     (image,) = kernel.glob("boot/vmlinuz-*")
     with tempfile.TemporaryDirectory(prefix="kvmbox-lab-") as scratch:
@@ -107,18 +122,38 @@ def run(emulator: str, kernel: Path, archive: bytes, host: Host, *, timeout_s: f
             *("-virtfs", f"local,path={results},mount_tag=results,security_model=none,multidevs=remap"),
         ]
         end = time.monotonic() + timeout_s
-        panics = 0
-        while True:
-            ended = _start(command, results / "started", end, log)
+        for left in reversed(range(NEW_STARTS + 1)):
+            until = min(end, time.monotonic() + attempt_s) if left and attempt_s else end
             try:
-                return int((results / "status").read_text())
-            except (FileNotFoundError, ValueError):
-                pass
-            if panics == PANICS or "Kernel panic" not in _console(log):
-                raise LabFailure(f"the machine ended without a status (QEMU's is {ended}); {_tail(log)}")
-            panics += 1
-            print(f"lab: the kernel panicked, so the machine starts anew; {_tail(log)}", file=sys.stderr)
-            (results / "started").unlink()
+                return _attempt(command, results, until, log)
+            except (LabPanic, LabTimeout) as problem:
+                if not left or time.monotonic() >= end:
+                    raise
+                print(f"lab: the machine starts anew: {problem}", file=sys.stderr)
+            (results / "started").unlink(missing_ok=True)
+            log.replace(log.with_suffix(".before.log"))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _attempt(command: Sequence[str], results: Path, end: float, log: Path) -> int:
+    """The status that the machine of one start leaves in `results`."""
+    try:
+        ended = _start(command, results / "started", end, log)
+    except LabTimeout:
+        if (status := _status(results)) is None:  # else it has only not switched itself off
+            raise
+        return status
+    if (status := _status(results)) is None:
+        kind = LabPanic if "Kernel panic" in _console(log) else LabFailure
+        raise kind(f"the machine ended without a status (QEMU's is {ended}); {_tail(log)}")
+    return status
+
+
+def _status(results: Path) -> int | None:
+    try:
+        return int((results / "status").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _start(command: Sequence[str], started: Path, end: float, log: Path) -> int | None:
@@ -128,6 +163,8 @@ def _start(command: Sequence[str], started: Path, end: float, log: Path) -> int 
         if started.exists():
             return ended
         print(f"lab: attempt {attempt}: the machine did not start", file=sys.stderr)
+        if time.monotonic() >= end:
+            raise LabTimeout(f"the machine did not start in time; {_tail(log)}")
     raise LabFailure(f"the machine does not start; {_tail(log)}")
 
 

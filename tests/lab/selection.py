@@ -24,13 +24,21 @@ DEBUGGED: Final = (
     "real_mode_guest_stops_at_its_breakpoint",
     "client_stops_a_guest_that_runs_and_lets_it_end",
 )
+_STATUS: Final = (
+    "clean_end_gives_0_and_all_output[shutdown]",
+    "crash_gives_6_and_a_report[plain-triple fault]",
+    "crash_gives_6_and_a_report[plain-cli; hlt]",
+    "instruction_that_kvm_does_not_know_gives_10[plain]",
+    "exception_that_nobody_handles_ends_the_run_with_its_name",
+    "timeout_gives_124[spins]",
+)
 _SAME_OUTPUT: Final = (
     "tests/integration/test_run_designs.py::test_design_gives_the_same_output_and_status_as_the_default"
 )
 _GUEST: Final = "tests/guests/test_guest_runs.py::test_guest_run_gives_status_and_output"
 _FOREIGN: Final = "tests/foreign/test_foreign_guests.py::test_foreign_guest_gets_as_far_as_kvm_here_allows"
 
-QUICK: Final = (
+_ALWAYS: Final = (
     "tests/integration/test_backend.py",
     "tests/integration/test_kvm_guest.py",
     "tests/integration/test_kvm_kick.py",
@@ -53,12 +61,30 @@ QUICK: Final = (
     ),
     *(f"{_SAME_OUTPUT}[irq64-{design}]" for design in DESIGNS),
     "tests/integration/test_run_designs.py::test_order_of_com1_and_debug_console_is_kept",
-    "tests/integration/test_run_status.py",
     # Not planted breakpoints: TCG does not let a hypervisor intercept INT3.
     *(f"tests/integration/test_run_gdb.py::test_{name}" for name in DEBUGGED),
     "tests/integration/test_run_restart.py::test_restart_counts_in_json_and_stats",
     "tests/integration/test_run_restart.py"
     "::test_restart_says_a_line_and_the_guest_goes_on_as_if_nothing_had_been",
+)
+
+QUICK: Final = (
+    *_ALWAYS,
+    # Half a minute each, as they wait for the end of the time.
+    *("--deselect", f"{_GUEST}[smp: --timeout ends CPUs that never exit to the host]"),
+    *("--deselect", f"{_GUEST}[spin: --timeout ends a guest that never exits to the host]"),
+    *("--deselect", f"{_GUEST}[bench: a machine at rest, to be looked at: hold halts it with interrupts on]"),
+    *("--deselect", f"{_GUEST}[mmiosweep: unbacked memory reads as ones, at any alignment and size]"),
+    *(f"tests/integration/test_run_status.py::test_{name}" for name in _STATUS),
+    f"{_FOREIGN}[Xen, Multiboot 2]",
+    f"{_FOREIGN}[Linux, bzImage, 2 CPUs]",
+    f"{_FOREIGN}[Linux, virtio_blk, 1 CPU]",
+)
+"""What CI runs: ten minutes."""
+
+LONG: Final = (
+    *_ALWAYS,
+    "tests/integration/test_run_status.py",
     # Not the audit, which runs on the host for every ipc: in one of four runs here the probe ptrace-sibling
     # was not found contained. Whether it got through or only was not seen to end is not known; the test
     # tells it now.
@@ -79,7 +105,7 @@ QUICK: Final = (
     *("--deselect", f"{_FOREIGN}[JOS]"),
     *("--deselect", f"{_FOREIGN}[NanoCore]"),
 )
-"""What CI runs."""
+"""What `--long` runs: twice as long, and worth it before a change of the backend is merged."""
 
 EACH_VARIATION: Final = (
     "tests/integration/test_backend.py",

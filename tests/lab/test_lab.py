@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.lab.archive import Archive
 from tests.lab.machine import LabFailure, LabTimeout
 from tests.lab.modules import ModuleProblem, dependencies, load_order
 from tests.lab.variations import VARIATIONS, Host, apply
+from tests.support.patience import patience
 
 pytestmark = pytest.mark.thorough
 
@@ -142,8 +144,16 @@ class Emulator:
         (directory / "boot" / "vmlinuz-6.1").touch()
         self.directory = directory
 
-    def run(self) -> int:
-        return machine.run(str(self.path), self.directory, b"", Host(), timeout_s=60, log=self.log)
+    def run(self, *, timeout_s: float = 60, attempt_s: float | None = None) -> int:
+        return machine.run(
+            str(self.path),
+            self.directory,
+            b"",
+            Host(),
+            timeout_s=timeout_s,
+            attempt_s=attempt_s,
+            log=self.log,
+        )
 
 
 def test_lab_runs_pytest_after_doctor_or_a_module_alone() -> None:
@@ -177,15 +187,53 @@ def test_machine_that_panics_during_the_work_does_all_of_it_once_more(
     emulator = Emulator(tmp_path, f"{first} echo 1 >$r/status")
     emulator.log.write_text(f"{PANIC}\n")
     assert emulator.run() == 1
-    assert "panicked, so the machine starts anew" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("lab: the machine starts anew: the machine ended without a status (QEMU's is 0)")
+    assert PANIC in said
+
+
+ATTEMPT_S = patience(1)
+HANGS = "exec sleep 1000"
+
+
+def test_machine_whose_work_takes_longer_than_an_attempt_does_all_of_it_once_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = f"echo yes >$r/started; test -e {tmp_path}/once || {{ touch {tmp_path}/once; {HANGS}; }}; "
+    emulator = Emulator(tmp_path, f"{first} echo 5 >$r/status")
+    emulator.log.write_text("what it said before it hung\n")
+    assert emulator.run(attempt_s=ATTEMPT_S) == 5
+    assert capsys.readouterr().err.startswith("lab: the machine starts anew: no end within ")
+    assert emulator.log.with_suffix(".before.log").read_text() == "what it said before it hung\n"
+
+
+def test_machine_whose_work_hangs_again_is_a_timeout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator = Emulator(tmp_path, f"echo yes >$r/started; echo run >>{tmp_path}/runs; {HANGS}")
+    emulator.log.touch()
+    with pytest.raises(LabTimeout, match="no end within"):
+        emulator.run(timeout_s=3 * ATTEMPT_S, attempt_s=ATTEMPT_S)
+    assert (tmp_path / "runs").read_text() == "run\n" * 2
+    assert capsys.readouterr().err.count("starts anew") == 1
+
+
+def test_status_of_a_machine_that_does_not_switch_itself_off_counts(tmp_path: Path) -> None:
+    emulator = Emulator(tmp_path, f"echo yes >$r/started; echo 5 >$r/status; {HANGS}")
+    assert emulator.run(attempt_s=ATTEMPT_S) == 5
+
+
+def test_machine_that_does_not_start_in_time_is_a_timeout(tmp_path: Path) -> None:
+    with pytest.raises(LabTimeout, match="did not start in time"):
+        Emulator(tmp_path, HANGS).run(timeout_s=ATTEMPT_S)
 
 
 def test_machine_that_panics_again_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    emulator = Emulator(tmp_path, f"echo yes >$r/started; echo run >>{tmp_path}/runs")
-    emulator.log.write_text(f"{PANIC}\n")
+    says_so = f"echo '{PANIC}' >{tmp_path}/console.log"
+    emulator = Emulator(tmp_path, f"echo yes >$r/started; echo run >>{tmp_path}/runs; {says_so}")
     with pytest.raises(LabFailure, match=PANIC):
         emulator.run()
-    assert (tmp_path / "runs").read_text() == "run\n" * (machine.PANICS + 1)
+    assert (tmp_path / "runs").read_text() == "run\n" * (machine.NEW_STARTS + 1)
     assert PANIC in capsys.readouterr().err
 
 
@@ -221,16 +269,18 @@ def test_machine_that_does_not_start_is_started_again_and_given_up(
 # --- What is chosen, and what cannot be had --------------------------------------------------------------
 
 
-def test_selections_name_tests_that_exist() -> None:
+@pytest.mark.parametrize("chosen", [selection.QUICK, selection.LONG, selection.EACH_VARIATION])
+def test_selection_names_tests_that_exist(chosen: tuple[str, ...]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--collect-only", *selection.QUICK, *selection.EACH_VARIATION],
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", *chosen],
         cwd=command.TOP,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert f" {selection.QUICK.count('--deselect')} deselected" in done.stdout.replace("(", " ")
+    left_out = re.search(r"(\d+) deselected", done.stdout)
+    assert int(left_out[1] if left_out else 0) == chosen.count("--deselect")
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], command.UNAVAILABLE), (["--if-available"], 0)])
