@@ -7,6 +7,8 @@ from _imp import extension_suffixes  # `importlib.machinery` has them, and takes
 from functools import cache
 from typing import Any, Final, TypeVar
 
+from kvmbox.errors import StartError
+
 VARIABLE: Final = "KVMBOX_PURE"
 EXTENSION_SUFFIXES: Final = extension_suffixes()
 Kind = TypeVar("Kind", bound=type[Any])
@@ -45,8 +47,15 @@ def is_compiled() -> bool:
 
 
 def compiled(module: str, name: str) -> Any:
-    """A name of a module of `kvmbox.fast`, which is loaded by this text alone: the folder may be missing."""
-    return getattr(__import__(f"kvmbox.fast.{module}", fromlist=[name]), name)
+    """A name of a module of `kvmbox.fast`, which is loaded by this text alone: the folder may be missing.
+
+    StartError if what was built is of another version of the sources.
+    """
+    try:
+        return getattr(__import__(f"kvmbox.fast.{module}", fromlist=[name]), name)
+    except ImportError as error:
+        hint = f"build it again with 'make run', or set {VARIABLE}=1"
+        raise StartError(f"the compiled hot path does not fit these sources: {error}", hint=hint) from error
 
 
 def kind(pure: Kind, module: str, name: str) -> Kind:

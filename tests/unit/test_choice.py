@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from kvmbox import choice
+from kvmbox.errors import StartError
 from kvmbox.host.clock import GuestClock
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectLink, DirectTransport
@@ -53,3 +56,10 @@ def test_modules_that_were_not_built_mean_pure_python(monkeypatch: pytest.Monkey
     assert choice.describe() == "pure Python (it was not built for this Python)"
     assert everything() == PURE
     assert device_entry() == DEFAULT_ENTRY
+
+
+def test_hot_path_of_another_version_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kvmbox.fast.loop", None)  # importing it is an ImportError
+    with pytest.raises(StartError, match="does not fit these sources") as refused:
+        choice.compiled("loop", "CompiledClock")
+    assert refused.value.hint == "build it again with 'make run', or set KVMBOX_PURE=1"
