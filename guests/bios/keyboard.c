@@ -74,12 +74,12 @@ static uint8_t scan_code(uint8_t character)
     return 0;
 }
 
-/* xterm's numbers of F5 to F12: 15, 17 to 21, 23, 24. */
+/* The VT220's numbers of F1 to F12: 11 to 15, 17 to 21, 23, 24. */
 static uint16_t function_key_of(uint8_t number)
 {
     if (number >= 23)
         return (uint16_t)((0x85 + number - 23) << 8);
-    return number == 15 ? 0x3f00 : number == 16 || number == 22 ? 0 : (uint16_t)((0x40 + number - 17) << 8);
+    return number == 16 || number == 22 ? 0 : (uint16_t)((0x3b + number - 11 - (number > 16)) << 8);
 }
 
 /* ECMA-48 control sequences, as terminals send them for keys without a character. */
@@ -123,8 +123,13 @@ static uint16_t sequence(void)
     case 'R':
     case 'S':
         return (uint16_t)(0x3b00 + ((byte - 'P') << 8));
+    case '[': /* the Linux console's F1 to F5: a letter follows */
+        if (!byte_follows())
+            return 0;
+        byte = inb(COM1 + UART_RBR);
+        return byte >= 'A' && byte <= 'E' ? (uint16_t)(0x3b00 + ((byte - 'A') << 8)) : 0;
     case '~':
-        if (number >= 15 && number <= 24) /* F5 to F12, with gaps */
+        if (number >= 11 && number <= 24) /* F1 to F12, with gaps */
             return function_key_of(number);
         switch (number) {
         case 1:

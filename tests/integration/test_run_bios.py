@@ -340,9 +340,16 @@ def test_rom_of_the_bios_is_bundled() -> None:
         (b"\x1b[1;5Cx", b"\x4d\x00\x2dx"),  # with Ctrl
         (b"\x1b[3;2~x", b"\x53\x00\x2dx"),  # with Shift
         (b"\x1b[15;5~x", b"\x3f\x00\x2dx"),
+        (b"\x1b[11~x", b"\x3b\x00\x2dx"),  # F1 of a VT220 and of rxvt, and so on
+        (b"\x1b[17~x", b"\x40\x00\x2dx"),
+        (b"\x1b[24~x", b"\x86\x00\x2dx"),
+        (b"\x1b[16~xx", b"\x2dx\x2dx"),
+        (b"\x1b[[Ax", b"\x3b\x00\x2dx"),  # F1 to F5 of the Linux console
+        (b"\x1b[[Ex", b"\x3f\x00\x2dx"),
+        (b"\x1b[[Fxx", b"\x2dx\x2dx"),
     ],
 )
-def test_key_that_a_terminal_sends_with_a_modifier_is_one_key(
+def test_key_that_a_terminal_sends_as_a_sequence_is_one_key(
     sectors: Images, typed: bytes, keys: bytes
 ) -> None:
     # mov ah,0; int 0x16; xchg al,ah; out 0xe9,al; mov al,ah; out 0xe9,al
