@@ -15,7 +15,6 @@ import argparse
 import json
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any, Final, TypeAlias
 
 from kvmbox.tools.bench.plan import FLOOR, isolated
 from kvmbox.tools.bench.results import load
+from kvmbox.tools.bench.statistics import differences, median
 from tools.blocks import fill, table
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
@@ -56,8 +56,8 @@ def boot(words: str) -> dict[str, Any]:
 def added(ipc: str) -> float:
     """What kvmbox adds to an exit, in ns."""
     results = load(str(PROJECT / "docs" / "performance.json"))
-    of_kvmbox, bare = (results.values(ROW, one) for one in (isolated(ipc), FLOOR))
-    return statistics.median(of_kvmbox) - statistics.median(bare)
+    of_kvmbox, bare = (results.series(ROW, one) for one in (isolated(ipc), FLOOR))
+    return median(differences(of_kvmbox, bare))
 
 
 def counts(words: str) -> Counts:
