@@ -266,7 +266,8 @@ def test_killed_template_loses_its_boots_and_is_replaced(beacon: Beacon) -> None
         result = future.result()
         following = pool.submit({"image": "hello32"}).result()
 
-    assert (result.status, result.lost) == (14, True)
+    # Its sockets close before the kernel ends its children: a boot may see its device processes die first.
+    assert (result.status, result.lost) in ((14, True), (8, False))
     assert following.status == 0
 
 
