@@ -1503,6 +1503,7 @@ cdef class LoopCore:
 
     cdef int read_string(self, Route *route, uint64_t *words, uint64_t position, uint64_t more) noexcept nogil:
         """A string of reads: all of them give what the first one does, if that is steady."""
+        cdef bint is_late
         cdef uint64_t ring, number
         cdef uint8_t *data = <uint8_t *>words + position
         if route.steady != NULL and self.is_steady(route, words, False):
@@ -1516,8 +1517,13 @@ cdef class LoopCore:
             # SAFETY: `owned` holds the channel.
             if not (<ChannelCore>route.core).begin(&self.open, route.word, route.offset, 0):
                 return NOT_OURS
-            route.changes = self.open.status != ANSWERED or not self.open.reply[3] or self.open.reply[3] & BEHIND_LATE_WRITES
-            if route.changes:
+            is_late = self.open.status == UNFINISHED  # which says nothing about the register
+            route.changes = not is_late and (
+                self.open.status != ANSWERED
+                or not self.open.reply[3]
+                or self.open.reply[3] & BEHIND_LATE_WRITES
+            )
+            if is_late or route.changes:
                 route.count += 1
                 route.more += more
                 self.current, self.position, self.rest = route, position, more
