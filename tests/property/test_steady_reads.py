@@ -143,6 +143,7 @@ class Machine:
         self.threads[-1].start()
 
     def allow(self, allowed: int) -> None:
+        self.allowed = allowed
         self.log.append(("late", allowed))
         self.ring.let_post(COM1, allowed)
 
@@ -179,7 +180,8 @@ class Machine:
 
     def late(self, port: int, byte: int) -> None:
         first, last = indices(self.vcpu.page)
-        if (last + 1) % ENTRIES != first:
+        # Not while THR interrupts, even if the loop may post: KVM coalesces no write to it then.
+        if (port != COM1 or self.allowed == 1) and (last + 1) % ENTRIES != first:
             kernel_writes(self.vcpu.page, port, bytes([byte]))
 
     def prepare(self, step: tuple[Any, ...]) -> None:
@@ -236,6 +238,8 @@ class Machine:
 @given(steps=st.lists(STEP, max_size=60), polls=st.booleans())
 @example(steps=[*SECOND, ("clock", 0), ("time", 20_000_000), ("clock", 0)], polls=False)
 @example(steps=[*SECOND, ("clock", 0x0A), ("time", 19_900_000), ("clock", 0x0A)], polls=False)
+@example(steps=[("in", LSR), ("out", COM1 + 1, 2), ("in", LSR), ("out", COM1, 0), ("in", LSR)], polls=False)
+@example(steps=[("in", LSR), ("out", COM1 + 1, 2), ("in", LSR), ("late", COM1, 0), ("in", LSR)], polls=False)
 @pytest.mark.parametrize("name", ["pure", "compiled"])
 def test_guest_cannot_tell_whether_reads_are_steady(
     name: str, steps: list[tuple[Any, ...]], polls: bool
