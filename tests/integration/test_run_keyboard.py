@@ -166,14 +166,16 @@ def test_handler_sees_each_key_held_and_some_time_before_the_next_one(images: Im
         "0200f6c180750666bbbdd100006639d8b02d7202b02bbaf803eeb020e620"
         "80f9817504baf400ee6661cf"
     )
+    said = b"-"
     for _ in range(3):  # a busy host may let the guest see a press late, and then what follows too soon
         with real(images, code) as vm:
             vm.type("all\x1b")
             result = vm.wait(PATIENCE_S)
         assert result.status == 0x41
-        if b"-" not in result.output:
+        said = result.output
+        if b"-" not in said:
             break
-    assert result.output == b"+++++++"
+    assert said == b"+++++++"
 
 
 def test_bios_reads_keys_of_the_keyboard(images: Images) -> None:
