@@ -156,6 +156,11 @@ class Emulator:
         )
 
 
+def once(directory: Path, command: str) -> str:
+    """What does `command` in the first start of the machine alone."""
+    return f"test -e {directory}/once || {{ touch {directory}/once; {command}; }};"
+
+
 def test_lab_runs_pytest_after_doctor_or_a_module_alone() -> None:
     doctor, pytest_command = command.pytest_commands(["tests/a.py", "-x"])
     assert doctor[-1] == "doctor"
@@ -183,8 +188,7 @@ PANIC = "Kernel panic - not syncing: Fatal exception"
 def test_machine_that_panics_during_the_work_does_all_of_it_once_more(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = f"echo yes >$r/started; test -e {tmp_path}/once || {{ touch {tmp_path}/once; exit 0; }}; "
-    emulator = Emulator(tmp_path, f"{first} echo 1 >$r/status")
+    emulator = Emulator(tmp_path, f"echo yes >$r/started; {once(tmp_path, 'exit 0')} echo 1 >$r/status")
     emulator.log.write_text(f"{PANIC}\n")
     assert emulator.run() == 1
     said = capsys.readouterr().err
@@ -199,8 +203,7 @@ HANGS = "exec sleep 1000"
 def test_machine_whose_work_takes_longer_than_an_attempt_does_all_of_it_once_more(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = f"echo yes >$r/started; test -e {tmp_path}/once || {{ touch {tmp_path}/once; {HANGS}; }}; "
-    emulator = Emulator(tmp_path, f"{first} echo 5 >$r/status")
+    emulator = Emulator(tmp_path, f"echo yes >$r/started; {once(tmp_path, HANGS)} echo 5 >$r/status")
     emulator.log.write_text("what it said before it hung\n")
     assert emulator.run(attempt_s=ATTEMPT_S) == 5
     assert capsys.readouterr().err.startswith("lab: the machine starts anew: no end within ")
@@ -252,8 +255,8 @@ def test_work_without_end_is_a_timeout(tmp_path: Path) -> None:
 def test_machine_that_panics_before_it_has_started_is_started_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    second = f"test -e {tmp_path}/once || {{ touch {tmp_path}/once; exit 0; }}; "
-    assert Emulator(tmp_path, f"{second} echo yes >$r/started; echo 3 >$r/status").run() == 3
+    body = f"{once(tmp_path, 'exit 0')} echo yes >$r/started; echo 3 >$r/status"
+    assert Emulator(tmp_path, body).run() == 3
     assert capsys.readouterr().err == "lab: attempt 1: the machine did not start\n"
 
 
