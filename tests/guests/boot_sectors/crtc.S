@@ -4,6 +4,12 @@ BEGIN
     mov     $0x0003, %ax
     int     $0x10
     TELL    "ab\r\nc"
+    sti
+    mov     0x46c, %al
+    add     $2, %al                 /* SeaBIOS' serial terminal shows the last letter at a tick, not at a mode */
+1:  hlt
+    cmp     %al, 0x46c
+    jne     1b
     mov     $0x0e, %bl              /* the cursor: 80 + 1 */
     call    read
     mov     $0x2000, %cx
@@ -35,12 +41,12 @@ BEGIN
     mov     $0x0003, %ax
     int     $0x10
     mov     $values, %si
-1:  lodsw
+2:  lodsw
     push    %si
     call    put_hex16
     pop     %si
     cmp     $values + 12, %si
-    jbe     1b
+    jbe     2b
     jmp     end
 
 /* The registers BL and BL + 1, to where DI points. */
