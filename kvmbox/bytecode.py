@@ -8,8 +8,9 @@ The rule of Python's own bytecode holds: if a source has not the time and size o
 its module is not taken from the bundle. Nor is any module if there is no bundle, or if the package has moved.
 Python's own finders then load what is missing: slower, and never wrong.
 
-What is always loaded together is a group: names in the order in which their imports would end. `load` maps
-the file once for all of them, and each import then finds its module loaded.
+What is always loaded together is a group: names in the order in which their imports would end, and all
+their code as one value, which has each text once. `load` reads that, and each import then finds its module
+loaded. A group with the name of a module is loaded before that module.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ class Bundle:
         identity: tuple[int, int],
         start: int,
         entries: Mapping[str, Entry],
-        groups: Mapping[str, tuple[str, ...]],
+        groups: Mapping[str, tuple[tuple[str, ...], int]],
     ) -> None:
-        """`identity` is the inode and time of the file, `start` where code begins in it."""
+        """`identity` is the inode and time of the file, `start` where code begins in it. Of each group there
+        are the names of its modules, and the place of their code.
+        """
         self._identity = identity
         self.start = start
         self.entries = entries
@@ -60,9 +63,9 @@ class Bundle:
         entry = self.entries.get(fullname)
         if entry is None or not is_source_of(entry):
             return None
-        file, is_package, _, _, start, length = entry
+        file, is_package, *_ = entry
         origin = f"{PACKAGE}/{file}"
-        loader = Loader(fullname, origin, self, (start, length))
+        loader = Loader(fullname, origin, self, entry[-2:])
         spec = ModuleSpec(fullname, loader, origin=origin, is_package=is_package)
         if is_package:
             spec.submodule_search_locations = [os.path.dirname(origin)]
@@ -71,25 +74,23 @@ class Bundle:
 
     def load(self, group: str) -> None:
         """Load the modules of a group, if no source of them is another one by now."""
-        names = [name for name in self._groups.get(group, ()) if name not in sys.modules]
-        specs = [spec for spec in map(self.find_spec, names) if spec is not None]
-        file = self.opened() if names and len(specs) == len(names) else None
+        names, place = self._groups.get(group, ((), 0))
+        specs = [self.find_spec(name) for name in names if name not in sys.modules]
+        file = self.opened() if specs and None not in specs else None
         if file is None:
             return  # each is loaded when it is imported
-        content = mmap.mmap(file, 0, prot=mmap.PROT_READ)
+        with mmap.mmap(file, 0, prot=mmap.PROT_READ) as content, memoryview(content) as view:
+            codes = marshal.loads(view[self.start + place :])  # noqa: S302 - as a .pyc
         os.close(file)
-        fresh = {spec.name: module_from_spec(spec) for spec in specs}
-        with content, memoryview(content) as view:
-            for name, module in fresh.items():
-                package, _, short = name.rpartition(".")
-                # A package that imports its modules comes behind them, and is there before.
-                if package in fresh:
-                    sys.modules.setdefault(package, fresh[package])
-                if sys.modules.setdefault(name, module) is module:
-                    start, length = self.entries[name][-2:]
-                    start += self.start
-                    exec(marshal.loads(view[start : start + length]), module.__dict__)  # noqa: S102, S302
-                    setattr(sys.modules[package], short, module)
+        fresh = {spec.name: module_from_spec(spec) for spec in specs if spec is not None}
+        for name, code in zip(names, codes, strict=True):
+            package, _, short = name.rpartition(".")
+            # A package that imports its modules comes behind them, and is there before.
+            if package in fresh:
+                sys.modules.setdefault(package, fresh[package])
+            if name in fresh and sys.modules.setdefault(name, fresh[name]) is fresh[name]:
+                exec(code, fresh[name].__dict__)  # noqa: S102 - as an import
+                setattr(sys.modules[package], short, fresh[name])
 
     def opened(self) -> int | None:
         """A descriptor of the file; None if it cannot be read, or is another one by now."""
@@ -123,7 +124,8 @@ class Loader(SourceFileLoader):
         self._place = place
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """From the bundle, or else as Python does."""
+        """From the bundle, or else as Python does; after what it imports, if that is a group."""
+        self._bundle.load(fullname)
         code = self._bundle.code(*self._place)
         return marshal.loads(code) if code else super().get_code(fullname)  # noqa: S302 - as a .pyc
 

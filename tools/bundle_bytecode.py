@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from types import CodeType
-from typing import Final
+from typing import Any, Final
 
 from kvmbox import stand_ins
 from kvmbox.bytecode import BUNDLE, LENGTH_SIZE, PACKAGE
@@ -26,12 +26,29 @@ if TYPE_CHECKING:
     from kvmbox.bytecode import Entry
 
 WITH_DOCSTRINGS: Final = "cli"
+BIOS: Final = (
+    *("kvmbox.board_extras", "kvmbox.host.bios_reports"),
+    *("kvmbox.remote.free_running", "kvmbox.run.after_bios"),
+)
+"""What a run loads because its guest may call the BIOS."""
+OWN_MODELS: Final = tuple(
+    f"kvmbox.devices.{name}" for name in ("port_models", "pvpanic", "reset_control", "uart_16550a")
+)
+"""Of each machine. With `--sandbox none`, the VMM has them."""
 GROUPS: Final = {
     "entry": ("", ("kvmbox.cli.entry",)),
     "prestart": ("entry", ("kvmbox.host.open_files", "kvmbox.remote.prestart", "kvmbox.sandbox.scope")),
     "reserve": ("prestart", ("kvmbox.remote.reserve", "kvmbox.sandbox.listener")),
-    "run": ("reserve", ("kvmbox.cli.boot", "kvmbox.cli.ending", "kvmbox.cli.quick", "kvmbox.run.machine")),
+    "run": (
+        "reserve",
+        (
+            *("kvmbox.cli.boot", "kvmbox.cli.ending", "kvmbox.cli.quick", "kvmbox.run.machine"),
+            "kvmbox.explain.capstone",
+        ),
+    ),
     "spawner": ("", ("kvmbox.jail.spawner", "kvmbox.jail.server")),
+    "kvmbox.boot.way_multiboot": ("run", ("kvmbox.boot.way_multiboot", *BIOS)),
+    "kvmbox.remote.direct": ("run", ("kvmbox.remote.direct", *OWN_MODELS)),
 }
 """By name: the group that is loaded before, and what is loaded with all that it imports."""
 FUTURE: Final = "from __future__ import annotations"
@@ -112,9 +129,8 @@ def _names(node: ast.AST) -> Iterator[str]:
                     yield from _names(one)
 
 
-def imported(name: str, tree: ast.Module, names: Collection[str]) -> Iterator[str]:
-    """Those of `names` that a module imports while it is loaded, its packages first."""
-    yield from (name[:at] for at, letter in enumerate(name) if letter == ".")
+def imported(tree: ast.Module, names: Collection[str]) -> Iterator[str]:
+    """Those of `names` that a module imports while it is loaded."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
             found = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -127,9 +143,12 @@ def imported(name: str, tree: ast.Module, names: Collection[str]) -> Iterator[st
 
 def in_order(name: str, trees: Mapping[str, ast.Module], order: dict[str, bool]) -> None:
     """Add to `order` a module behind what it imports. A module that is being added is there with False."""
-    if name not in order:
+    for at, letter in enumerate(name):
+        if letter == ".":
+            in_order(name[:at], trees, order)
+    if name not in order:  # a package may import its modules
         order[name] = False
-        for one in imported(name, trees[name], trees.keys()):
+        for one in imported(trees[name], trees.keys()):
             in_order(one, trees, order)
         del order[name]
         order[name] = True
@@ -144,26 +163,37 @@ def bundle(package: Path) -> bytes:
     """The content of the file, with all modules of `package`."""
     index: dict[str, Entry] = {}
     trees: dict[str, ast.Module] = {}
-    codes = bytearray()
+    codes: dict[str, CodeType] = {}
+    content = bytearray()
     for path in sorted(package.rglob("*.py")):
         file = path.relative_to(package)
         is_package = file.name == "__init__.py"
         name = ".".join((package.name, *(file.parent if is_package else file.with_suffix("")).parts))
         status = path.stat()
         trees[name] = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS)
-        code = marshal.dumps(compiled(trees[name], str(path)))
-        place = len(codes), len(code)
+        codes[name] = compiled(trees[name], str(path))
+        place = add(content, codes[name])
         index[name] = (str(file), is_package, int(status.st_mtime), status.st_size, *place)
-        codes += code
-    groups: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, tuple[tuple[str, ...], int]] = {}
     orders: dict[str, dict[str, bool]] = {"": {}}
     for group, (before, roots) in GROUPS.items():
         orders[group] = order = dict(orders[before])
         for root in filter(trees.__contains__, roots):
             in_order(root, trees, order)
-        groups[group] = tuple(name for name in order if name not in orders[before])
+        new = order.keys() - orders[before].keys()
+        # With their packages: who loads one of them alone has not loaded the group before.
+        packages = {name[:at] for name in new for at, letter in enumerate(name) if letter == "."}
+        names = tuple(name for name in order if name in new | packages)
+        groups[group] = names, add(content, tuple(codes[name] for name in names))[0]
     head = marshal.dumps((MAGIC_NUMBER, str(package), index, groups))
-    return len(head).to_bytes(LENGTH_SIZE, "little") + head + codes
+    return len(head).to_bytes(LENGTH_SIZE, "little") + head + content
+
+
+def add(content: bytearray, value: Any) -> tuple[int, int]:
+    """Append a value to `content`: its place, and its length."""
+    written = marshal.dumps(value)
+    content += written
+    return len(content) - len(written), len(written)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,21 @@ def test_group_leaves_alone_what_is_loaded(group: Path) -> None:
     assert told(group, own, code=GROUP).endswith("True kvmbox.jail 5")
 
 
+def test_group_of_a_module_is_loaded_before_it(package: Path) -> None:
+    for name, text in (("remote/direct", "from kvmbox.devices import pvpanic"), ("devices/pvpanic", "")):
+        (package / name).parent.mkdir()
+        (package / name).with_name("__init__.py").touch()
+        (package / f"{name}.py").write_text(f"import sys\nprint('{name}', *sys.modules)\n{text}\n")
+    (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
+    code = "from kvmbox import bytecode; bytecode.use(); from kvmbox.remote.direct import pvpanic"
+
+    inner, outer = (set(line.split()) for line in told(package, code=code).split("\n"))
+
+    assert "devices/pvpanic" in inner
+    assert inner >= {"kvmbox.remote.direct"} <= outer
+    assert "kvmbox.devices.pvpanic" in outer
+
+
 @pytest.mark.parametrize("name", ["jail/spawner.py", "inner/module.py"])
 def test_group_with_a_changed_source_is_loaded_when_it_is_imported(group: Path, name: str) -> None:
     with (group / name).open("a") as source:
