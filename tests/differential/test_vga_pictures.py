@@ -15,6 +15,7 @@ import pytest
 from kvmbox import Machine
 from tests.support.graphics_guests import NAMES, assemble
 from tests.support.patience import patience
+from tests.support.qemu import EMULATED
 
 QEMU: Final = "qemu-system-x86_64"
 
@@ -37,7 +38,7 @@ def ppm(path: Path) -> tuple[int, int, bytes]:
 def screendump(image: Path, folder: Path) -> tuple[int, int, bytes]:
     """What QEMU shows when the guest has said that it has drawn."""
     dump, door = folder / "dump.ppm", folder / "qmp"
-    command = [QEMU, "-accel", "tcg", "-display", "none", "-vga", "std", "-no-reboot", "-debugcon", "stdio"]
+    command = [QEMU, *EMULATED, "-display", "none", "-vga", "std", "-no-reboot", "-debugcon", "stdio"]
     drive = ["-drive", f"format=raw,file={image},if=ide,snapshot=on"]
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(door))

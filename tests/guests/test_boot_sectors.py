@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.qemu import EMULATED
 from tests.support.runs import Run, error_lines, run_to_end
 
 SOURCES: Final = Path(__file__).parent / "boot_sectors"
@@ -107,7 +108,7 @@ def test_example_prints_the_same_under_qemu(images: Path, name: str) -> None:
     if shutil.which(QEMU) is None:
         pytest.skip(f"{QEMU} not found")
     drive = f"if=ide,format=raw,file={images}/{name}.img"
-    command = [QEMU, "-accel", "tcg", "-icount", "shift=5,sleep=off", "-m", "128"]
+    command = [QEMU, *EMULATED, "-m", "128"]
     command += ["-machine", "pc,graphics=off", "-snapshot"]
     command += ["-vga", VGA.get(name, "none")]
     command += ["-display", "none", "-serial", "stdio", "-monitor", "none", "-net", "none", "-drive", drive]

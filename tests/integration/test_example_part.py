@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from kvmbox.run.parts import ORDER
+from tests.support.patience import LATE, far_enough, seconds
 
 pytestmark = pytest.mark.kvm
 
@@ -195,9 +196,13 @@ def test_kvmbox_without_any_part_tells_how_guests_end(copy: Copy) -> None:
     for name in ORDER:
         shutil.rmtree(copy.package / "parts" / name)
     assert copy.run("hello32") == (0, HELLO, [])
-    ends = {("haltforever",): 6, ("spin", "--timeout", "0.5"): 124, ("screen", "--append", "21"): 43}
+    ends = {("haltforever",): 6, ("spin", "--timeout"): 124, ("screen", "--append", "21"): 43}
     for arguments, status in ends.items():
-        found, _, lines = copy.run(*arguments)
+
+        def ended(scale: int, words: tuple[str, ...] = arguments) -> tuple[int, bytes, Sequence[str]]:
+            return copy.run(*words, *([seconds(scale)] if words[-1] == "--timeout" else []))
+
+        found, _, lines = far_enough(ended, lambda end: not any(LATE in line for line in end[2]))
         assert found == status
         (line,) = [line for line in lines if "has no part" in line]
         wanted = "screen" if status == 43 else "crash_report"

@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.patience import LATE, far_enough, seconds
 from tests.support.sessions import adoption
 from tests.support.waiting import Stream
 
@@ -150,10 +151,10 @@ def test_fixture_boots_talks_and_waits(project: Project) -> None:
                 assert vm.config.memory_size == 64 << 20
                 assert vm.config.timeout == 60
 
-            @pytest.mark.guest(memory="32M", timeout=5)
+            @pytest.mark.guest(memory="32M", timeout=59)
             def test_nearer_marker_wins(self, kvmbox):
                 vm = kvmbox.boot(cpus=2)
-                assert (vm.config.memory_size, vm.config.timeout, vm.config.cpus) == (32 << 20, 5, 2)
+                assert (vm.config.memory_size, vm.config.timeout, vm.config.cpus) == (32 << 20, 59, 2)
 
         def test_two_guests(kvmbox):
             assert [kvmbox.boot(name).wait().status for name in ("hello32", "hello64")] == [0, 0]
@@ -279,7 +280,9 @@ def test_time_limit_of_the_command_line(project: Project) -> None:
         "test_it.py",
         "def test_it(kvmbox):\n    assert kvmbox.boot('spin', timeout=600).wait().status == 124\n",
     )
-    status, text = project.run("--kvmbox-timeout", "0.5")
+    status, text = far_enough(
+        lambda scale: project.run("--kvmbox-timeout", seconds(scale)), lambda end: LATE not in end[1]
+    )
     assert "TIMEOUT    spin" in text
     assert "1 failed, 1 passed" in text
     assert status == 1

@@ -14,6 +14,7 @@ import pytest
 from kvmbox import layout
 from kvmbox.boot import bundled
 from tests.support.disk_images import CD_SECTOR, IMAGE_AT, SECTOR, boot_entry, iso, put, validation
+from tests.support.qemu import EMULATED
 from tests.support.real_mode import SPIN, debug_exit
 from tests.support.runs import DESIGNS, Run, error_lines, run_to_end
 from tests.support.selection import first_per_commit
@@ -135,7 +136,7 @@ def test_drives_tell_what_they_tell_under_qemu(drivers: Path, tmp_path: Path) ->
     disks = [sparse(tmp_path / "small", 520 * layout.MIB), sparse(tmp_path / "large", 3 * TIB)]
     cd = sparse(tmp_path / "cd", 20 * layout.MIB)
     log = tmp_path / "debugcon"
-    command = [QEMU, "-accel", "tcg", "-m", "64", "-display", "none", "-net", "none", "-monitor", "none"]
+    command = [QEMU, *EMULATED, "-m", "64", "-display", "none", "-net", "none", "-monitor", "none"]
     command += ["-serial", "none", "-debugcon", f"file:{log}", "-no-reboot", "-snapshot"]
     for index, path in enumerate((image, *disks)):
         command += ["-drive", f"if=ide,index={index},format=raw,file={path}"]

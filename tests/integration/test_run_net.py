@@ -22,6 +22,7 @@ import pytest
 
 from kvmbox import Machine
 from tests.support.family import children_of, device_processes
+from tests.support.patience import far_enough, patience, seconds
 from tests.support.selection import first_per_commit
 from tests.support.waiting import PATIENCE_S
 
@@ -322,17 +323,25 @@ def test_interface_that_is_no_tap_is_an_error_with_a_hint() -> None:
 
 
 def test_peer_that_leaves_is_told_and_the_guest_goes_on(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "net.sock"))
-        listener.listen()
-        command = [*KVMBOX, "run", "--net", f"socket:unix:{tmp_path / 'net.sock'}", "--append", "1", "net"]
-        with subprocess.Popen(
-            [*command, "--timeout", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as run:
-            listener.accept()[0].close()
-            _, messages = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 124
-    assert b"net0 was cut: the peer has gone" in messages
+    told = b"net0 was cut: the peer has gone"
+
+    def ended(scale: int) -> tuple[int, bytes]:
+        path = tmp_path / f"{scale}.sock"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            listener.settimeout(PATIENCE_S)
+            words = ("--net", f"socket:unix:{path}", "--append", "1", "net", "--timeout", seconds(scale))
+            with subprocess.Popen(
+                [*KVMBOX, "run", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as run:
+                listener.accept()[0].close()
+                _, messages = run.communicate(timeout=patience(120))
+        return run.returncode, messages
+
+    status, messages = far_enough(ended, lambda end: told in end[1])
+    assert status == 124
+    assert told in messages
 
 
 @pytest.mark.parametrize("kind", ["virtio", "e1000"])

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.patience import patience
+from tests.support.patience import far_enough, seconds
 from tests.support.real_mode import (
     COM2,
     FLOOD,
@@ -140,12 +141,18 @@ class Blocked:
     writer: int
 
 
-@pytest.fixture
-def blocked() -> Iterator[Blocked]:
+@contextmanager
+def blocked_pipe() -> Iterator[Blocked]:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     yield Blocked(reader, writer)
     os.close(reader)
+
+
+@pytest.fixture
+def blocked() -> Iterator[Blocked]:
+    with blocked_pipe() as made:
+        yield made
 
 
 def run_blocked(
@@ -162,14 +169,20 @@ def run_blocked(
     ids=["buffering", "waiting", "dropping"],
 )
 def test_blocked_stdout_does_not_stop_the_timeout(
-    images: Images, blocked: Blocked, overflow: str, command: tuple[str, ...]
+    images: Images, overflow: str, command: tuple[str, ...]
 ) -> None:
-    arguments = ("--serial-overflow", overflow, "--timeout", f"{patience(1):g}")
-    with run_blocked(images, blocked, FLOOD, *arguments, command=command) as run:
-        assert run.exit_status() == 124
-        output = Stream(blocked.reader, "the pipe").rest()
-        assert output == b"A" * len(output)
-        assert 0 < len(output) <= PIPE_SIZE
+    def ended(scale: int) -> tuple[int, bytes]:
+        arguments = ("--serial-overflow", overflow, "--timeout", seconds(scale))
+        with (
+            blocked_pipe() as blocked,
+            run_blocked(images, blocked, FLOOD, *arguments, command=command) as run,
+        ):
+            return run.exit_status(), Stream(blocked.reader, "the pipe").rest()
+
+    status, output = far_enough(ended, lambda end: end[1])
+    assert status == 124
+    assert output == b"A" * len(output)
+    assert 0 < len(output) <= PIPE_SIZE
 
 
 def test_blocked_stdout_does_not_stop_signals(images: Images, blocked: Blocked) -> None:

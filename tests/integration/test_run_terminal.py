@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.patience import patience
+from tests.support.patience import LATE, far_enough, seconds
 from tests.support.real_mode import HALT_FOR_EVER, IDLE, SHUTDOWN, debug_exit, echo, say, wait_input
 from tests.support.runs import ENTRY, Images, Run, error_lines
 from tests.support.terminal import COMMAND, LEAD, Terminal
@@ -75,8 +75,12 @@ def test_terminal_is_restored_after_a_signal(
 
 
 def test_terminal_is_restored_after_a_timeout(images: Images, terminal: Terminal) -> None:
-    with terminal.run(images, IDLE, "--timeout", f"{patience(1.5):g}") as run:
-        assert run.status() == 124
+    def ended(scale: int) -> tuple[int, str]:
+        with terminal.start(images, IDLE, "--timeout", seconds(scale)) as run:
+            return run.status(), run.messages
+
+    status, _ = far_enough(ended, lambda end: LATE not in end[1])
+    assert status == 124
     assert terminal.settings() == terminal.before
 
 

@@ -15,6 +15,7 @@ from elftools.elf.elffile import ELFFile
 from tests.support.family import children_of
 from tests.support.html_page import Page
 from tests.support.junit_xml import read_junit
+from tests.support.patience import far_enough, seconds
 from tests.support.runs import KVMBOX
 from tests.support.sessions import adoption
 from tests.support.tap14 import read_tap
@@ -277,7 +278,7 @@ expect = { regex = "never" }
 [[test]]
 name = "forked"
 start = "booted"
-timeout = 1
+timeout = SECONDS
 [[test]]
 name = "fails"
 image = "hello32"
@@ -331,8 +332,12 @@ def test_page_shows_what_was_on_each_screen(tmp_path: Path) -> None:
 
 
 def test_core_files_of_failures_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "s.toml").write_text(WITH_CORES)
-    done = smoke(tmp_path, "s.toml", "--core", "--logs", "logs", "--jsonl", "o.jsonl")
+    def done_in(scale: int) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "s.toml").write_text(WITH_CORES.replace("SECONDS", seconds(scale)))
+        return smoke(tmp_path, "s.toml", "--core", "--logs", "logs", "--jsonl", "o.jsonl")
+
+    # Of a guest that has not begun when its time is over there is no core file.
+    done = far_enough(done_in, lambda _: results(tmp_path / "o.jsonl")["forked"]["files"])
     assert done.returncode == 12, done.stderr
     found = results(tmp_path / "o.jsonl")
     cores = {"warm": True, "run": True, "forked": True, "fails": False, "good": False}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.support.family import children_of, descendants_of, title_of
 from tests.support.patience import patience
 from tests.support.real_mode import SHUTDOWN, say
 from tests.support.runs import Images
-from tests.support.waiting import PATIENCE_S, wait_readable
+from tests.support.waiting import until, wait_readable
 from tests.support.warm import Beacon, files_of, running_boot, template_of
 
 pytestmark = [
@@ -40,13 +39,12 @@ def beacon(images: Images) -> Iterator[Beacon]:
 def prepared(count: int = 1) -> list[int]:
     """So many boot processes of the one pool of this process, once they have prepared their machines."""
     template = template_of(os.getpid())
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        found = [pid for pid in children_of(template) if title_of(pid) == PREPARED]
-        if len(found) >= count:
-            return found
-        assert time.monotonic() < deadline, f"no {count} machines are prepared"
-        os.sched_yield()
+    found = until(
+        lambda: [pid for pid in children_of(template) if title_of(pid) == PREPARED],
+        lambda found: len(found) >= count,
+    )
+    assert len(found) >= count, f"no {count} machines are prepared"
+    return found
 
 
 class Busy:

@@ -21,11 +21,12 @@ from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.jail import layers
 from kvmbox.tools.warm import WarmPool, WarmResult
+from kvmbox.tools.warm.boot import TITLE
 from tests.support.family import children_of, descendants_of, title_of
 from tests.support.patience import patience
 from tests.support.real_mode import COM1, SHUTDOWN, out
 from tests.support.runs import KVMBOX, Images
-from tests.support.waiting import wait_readable
+from tests.support.waiting import until, wait_readable
 from tests.support.warm import Beacon, files_of, running_boot, template_of
 
 pytestmark = pytest.mark.kvm
@@ -275,10 +276,12 @@ def test_boot_process_that_hangs_is_ended_behind_its_time_out(beacon: Beacon) ->
     with WarmPool(workers=1, grace=0.2) as pool:
         running = pool.submit(beacon.options)
         beacon.wait()
-        boot, waiting = running_boot(os.getpid(), beacon.fifo), set[int]()
-        while not waiting:  # the next one is being forked
-            waiting = {*children_of(template_of(os.getpid()))} - {boot}
-        for pid in waiting:
+        boot, template = running_boot(os.getpid(), beacon.fifo), template_of(os.getpid())
+        boots = until(  # the next one is being forked
+            lambda: [pid for pid in children_of(template) if title_of(pid) == TITLE],
+            lambda boots: len(boots) > 1,
+        )
+        for pid in {*boots} - {boot}:
             os.kill(pid, signal.SIGSTOP)
         os.kill(boot, signal.SIGTERM)
         assert running.result().status == 130

@@ -16,13 +16,16 @@ from kvmbox.remote.spawner_client import MOST_DESCRIPTORS
 from kvmbox.tools.warm import WarmPool
 from tests.support.family import children_of, descendants_of, title_of
 from tests.support.patience import patience
+from tests.support.real_mode import debug_exit
 from tests.support.runs import Images
-from tests.support.waiting import wait_readable
+from tests.support.waiting import until, wait_readable
 from tests.support.warm import Beacon, running_boot, spawner_of, template_of
 
 pytestmark = pytest.mark.kvm
 
 POLL = bytes.fromhex("bafd03 ec ebfd")  # in al,LSR for ever
+POLL_UNTIL_ONES = bytes.fromhex("bafd03 ec 3cff 75fb") + debug_exit(1)
+"""The same, until it reads as where there is no device."""
 
 
 @pytest.fixture
@@ -41,6 +44,10 @@ class Boot:
         self.spawner = spawner_of(self.process)
         self.devices = {title_of(pid).removeprefix("kvmbox: "): pid for pid in children_of(self.spawner)}
         self._pidfds = [os.pidfd_open(pid) for pid in (self.process, self.spawner, *self.devices.values())]
+
+    def uarts(self) -> set[int]:
+        """The processes that serve its UART, or did so."""
+        return {pid for pid in children_of(self.spawner) if title_of(pid) == "kvmbox: uart"}
 
     def wait_end(self) -> None:
         """Until all of them have ended."""
@@ -178,17 +185,20 @@ def test_spawner_template_has_no_environment_and_nothing_of_a_boot(busy: Beacon)
     ("choice", "told"), [("restart", {"by_type": {"uart": 1}}), ("all-ones", {"never": ["uart"]})]
 )
 def test_boot_that_goes_on_without_a_device_process_is_the_last_of_its_templates(
-    busy: Beacon, choice: str, told: dict[str, Any]
+    images: Images, choice: str, told: dict[str, Any]
 ) -> None:
-    with WarmPool(workers=1) as pool:
-        future = pool.submit(busy.options | {"on_device_crash": choice, "timeout": patience(3)})
-        boot = Boot(busy)
+    with WarmPool(workers=1) as pool, closing(Beacon(images, POLL_UNTIL_ONES)) as beacon:
+        future = pool.submit(beacon.options | {"on_device_crash": choice, "timeout": patience(60)})
+        boot = Boot(beacon)
         template = spawner_template()
         os.kill(boot.devices["uart"], signal.SIGKILL)
+        if choice == "restart":
+            until(boot.uarts, lambda uarts: uarts - {boot.devices["uart"]})
+            os.kill(boot.process, signal.SIGTERM)
         result = future.result()
         following = [pool.submit({"image": "hello32"}).result() for _ in range(3)]
         assert spawner_template() != template
 
-    assert result.status == 124
+    assert result.status == (130 if choice == "restart" else 3)
     assert result.statistics["restarts"].items() >= told.items()
     assert [one.status for one in following] == [0, 0, 0]

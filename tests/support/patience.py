@@ -41,6 +41,10 @@ def seconds(scale: int) -> str:
     return f"{patience(scale):g}"
 
 
+LATE: Final = "ran out before the guest ran"
+"""What is said of a `--timeout` that ended the start, as a short one may on a busy host."""
+
+
 def patient_options(options: list[str], scale: int = 1) -> list[str]:
     """Options of a run, with the seconds of each `--timeout` scaled: the guest gets as far as it should."""
     previous = ["", *options]

@@ -36,9 +36,9 @@ class Terminal:
     def send(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def run(self, images: Images, code: bytes, *arguments: str) -> Run:
-        """A run on this terminal, stderr apart, whose guest has said that it is ready."""
-        run = images.run(
+    def start(self, images: Images, code: bytes, *arguments: str) -> Run:
+        """A run on this terminal, stderr apart, whose guest will say that it is ready."""
+        return images.run(
             READY + code,
             *arguments,
             command=COMMAND,
@@ -46,6 +46,10 @@ class Terminal:
             stdout=self.slave,
             start_new_session=True,
         )
+
+    def run(self, images: Images, code: bytes, *arguments: str) -> Run:
+        """The same; it has said it."""
+        run = self.start(images, code, *arguments)
         self.screen.until(b"ready\r\n")
         return run
 

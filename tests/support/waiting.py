@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import select
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from tests.support.patience import patience
 
@@ -18,6 +21,19 @@ def wait_readable(descriptor: int, what: str) -> None:
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     assert poller.poll(PATIENCE_S * 1000), f"waited {PATIENCE_S} s for {what}"
+
+
+_Seen = TypeVar("_Seen")
+
+
+def until(look: Callable[[], _Seen], wanted: Callable[[_Seen], object]) -> _Seen:
+    """What `look` gives once it is `wanted`; the last one after PATIENCE_S. For what comes and stays, and of
+    which nobody tells: a mask, a title.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while not wanted(seen := look()) and time.monotonic() < deadline:
+        os.sched_yield()
+    return seen
 
 
 class Stream:
@@ -39,11 +55,17 @@ class Stream:
         self.seen += data
         return bool(data)
 
-    def until(self, text: bytes) -> None:
-        """Read until `text` has come, behind what an earlier `until` was waiting for."""
+    def comes(self, text: bytes) -> bool:
+        """Read until `text` has come, behind what was waited for earlier; False at an end before it."""
         while (found := self.seen.find(text, self._from)) < 0:
-            assert self.more(), f"{self.name} ended without {text!r}: {self.seen!r}"
+            if not self.more():
+                return False
         self._from = found + len(text)
+        return True
+
+    def until(self, text: bytes) -> None:
+        """The same; fail if it does not come."""
+        assert self.comes(text), f"{self.name} ended without {text!r}: {self.seen!r}"
 
     def rest(self) -> bytes:
         """Read to the end; returns all that ever came."""
