@@ -27,3 +27,6 @@ FIRST_UNUSED_FD: Final = 6
 
 CONTROL_FD: Final = 3
 """The control socket of the spawner, and of the template of warm boots: all they get, but for /dev/null."""
+
+MAP_FD: Final = 4
+"""Where a spawner that was cloned asks for its map of ids, until it is confined."""

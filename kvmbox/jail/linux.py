@@ -269,16 +269,15 @@ def allow_no_more_descriptors() -> None:
     checked_syscall("setrlimit", SYS_SETRLIMIT, RLIMIT_NOFILE, ctypes.addressof(limit))
 
 
-def clone_sibling(flags: int = 0) -> int:
-    """fork(2), except that the child's parent is the caller's parent, and with more `flags` of clone(2),
-    such as a new namespace. Returns its pid in the caller and 0 in
-    the child; raises OSError. The caller must not be PID 1.
+def clone(flags: int) -> int:
+    """fork(2) with `flags` of clone(2), such as a new namespace. With CLONE_PARENT the child's parent is that
+    of the caller, which must not be PID 1. Returns its pid in the caller and 0 in the child; raises OSError.
     """
     # SAFETY: as fork, the child has its own copy of the address space and, with stack 0, of this stack. The
     # fork handlers of glibc and CPython do not run, which tend to locks that another thread might hold: the
     # caller must be the only thread. glibc's note of the thread id is the parent's; it is looked at for
     # recursive mutexes only, and a later fork puts it right in its child.
-    return checked_syscall("clone", SYS_CLONE, flags | CLONE_PARENT | SIGCHLD)
+    return checked_syscall("clone", SYS_CLONE, flags | SIGCHLD)
 
 
 def set_signal_action(number: int, action: int) -> None:

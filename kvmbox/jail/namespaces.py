@@ -19,9 +19,10 @@ So device processes end where no id is mapped, on both ways. That is wanted: a p
 mapping may not make a user namespace below it, so what a kernel offers to "root" in a nested namespace
 cannot be reached either.
 
-A pid namespace is for children. So the process that asks for it clones the real spawner, its *sibling*, which
-is PID 1 in there and a child of the VMM like the process that it replaces; that one writes the map of ids,
-tells who the other is, and exits. The sibling goes on when it has.
+A pid namespace is for children, and a map of several ids is written from outside. So a process that its VMM
+has started is a *stage*: it clones the real spawner, its sibling, which is PID 1 in there and a child of the
+VMM, too. The stage writes the map, tells who the sibling is, and exits; the sibling goes on then. A spawner
+that a template clones (`Cloned`) has no stage: the template writes the map.
 
 The root of the mount namespace is a tmpfs without room for a single file, read-only, not listable; the
 host's mounts are detached from it. In the ipc namespace the number of System V objects is limited to none:
@@ -34,7 +35,8 @@ import ctypes
 import errno
 import os
 
-from kvmbox.jail import identity, layers, linux
+from kvmbox.jail import identity, layers, linux, passing
+from kvmbox.jail.descriptors import MAP_FD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ EMPTY: Final = b"size=4k,nr_inodes=1,mode=111"
 MOUNT_POINT: Final = b"/dev"
 """Any directory that every host has; /dev/null has just been opened in this one."""
 
-_FLAGS: Final = {
+FLAGS: Final = {
     layers.MOUNT_NS: CLONE_NEWNS,
     layers.NET_NS: CLONE_NEWNET,
     layers.IPC_NS: CLONE_NEWIPC,
@@ -83,6 +85,7 @@ namespace.
 NO_MAP: Final = "no map of user ids can be written"
 NO_WAY_IN: Final = "needs CAP_SYS_ADMIN or a user namespace"
 NO_MORE: Final = "unshare: no more are allowed (sysctl user.max_*_namespaces)"
+NO_CLONE: Final = "no process can be cloned into it"
 LEFT_OUT: Final = "left out on request"
 
 
@@ -94,8 +97,6 @@ class Isolation:
         """A mask of `layers`."""
         self.reasons = {bit: LEFT_OUT for bit in layers.NAMES if without & bit}
         """By layer: why it is missing, in a few words."""
-        self.staged = False
-        """Whether the calling process went on as another one."""
         self.owned = False
         """Whether the VMM's user owns the user namespace, and so has every right over who is in it."""
         self.first_id: int | None = None
@@ -119,19 +120,126 @@ class Isolation:
         self.reasons.setdefault(layer, reason)
 
 
-def isolate(vmm_pid: int, without: int, hand_over: Callable[[int], None]) -> Isolation:
-    """Take every namespace, and the other user id, that this host grants; `without` is a mask of layers to
-    leave out. The calling process must be the only thread, and a child of the VMM.
+class Way:
+    """How a process comes into its namespaces. Made before it has any of them."""
 
-    Where there is a pid namespace, or ids are mapped, this returns in a new process, PID 1 in it and a
-    child of the VMM too; the calling one passes its pid, as the VMM sees it, to `hand_over`, and exits.
-    Raises OSError only if that process cannot be made; a layer that cannot be had is in the result.
+    made = 0
+    """Those that it has had from its first instruction on: flags of clone(2)."""
+    staged = False
+    """Whether another process tells the VMM who the spawner is."""
+
+    def __init__(self) -> None:
+        self.is_admin = linux.has_capability(linux.CAP_SYS_ADMIN)
+        self.ids = os.geteuid(), os.getegid()
+        self.former_ipc = _ipc_namespace()
+
+    def enter(self, flag: int) -> None:
+        """Be in a new namespace of that kind. Raises OSError."""
+        unshare(flag)
+
+    def go_on(self, flags: int, proc: int) -> None:
+        """Be PID 1 in the pid namespace, if there is one; with CLONE_NEWUSER, in a new user namespace as
+        well, in which the VMM's ids are mapped. `proc` is a descriptor of /proc. Raises OSError.
+        """
+        raise NotImplementedError
+
+
+class Stage(Way):
+    """One that goes on as another process, a sibling."""
+
+    def __init__(self, vmm_pid: int, hand_over: Callable[[int], None]) -> None:
+        """`hand_over` gets the pid of the sibling, as the VMM sees it, before this process exits."""
+        super().__init__()
+        self._vmm_pid = vmm_pid
+        self._hand_over = hand_over
+
+    def go_on(self, flags: int, proc: int) -> None:
+        """See Way."""
+        mapped, done = os.pipe()
+        try:
+            pid = linux.clone(flags | linux.CLONE_PARENT)
+        except OSError as error:
+            os.close(mapped)
+            os.close(done)
+            if error.errno == errno.ENOSPC:
+                raise OSError(error.errno, NO_MORE) from error
+            raise
+        if pid:
+            if flags:
+                try:  # noqa: SIM105 - contextlib would be in every device process
+                    identity.map_ids(proc, pid, self._vmm_pid)
+                except OSError:
+                    pass
+            try:
+                self._hand_over(pid)
+                os.close(done)
+            finally:  # even if the VMM is gone: then the other one goes, too
+                os._exit(0)
+        os.close(done)
+        os.read(mapped, 1)  # until the other one has told who we are, and closed it, or died
+        os.close(mapped)
+        self.staged = True
+        os.setsid()  # the session so far was that of the process that exits
+
+
+class Cloned(Way):
+    """One that was cloned into all that this host allows; it is made before that, by the parent."""
+
+    staged = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first = 0 if self.is_admin else CLONE_NEWUSER
+        if self.is_admin or self.ids[0] != 0:  # else its id changes before it enters any
+            self.made = self._first | sum(FLAGS.values())
+
+    def leave_out(self) -> None:
+        """Do without those that this host does not allow now. Raises OSError."""
+        wanted, self.made = self.made, 0
+        if wanted and can_clone(self._first):
+            allowed = [flag for flag in FLAGS.values() if can_clone(self._first | flag)]
+            self.made = self._first | sum(allowed)
+
+    def enter(self, flag: int) -> None:
+        """See Way."""
+        if flag == CLONE_NEWPID and not self.made & flag:
+            raise OSError(NO_CLONE)  # unshare(2) would make one for its children
+        unshare(flag & ~self.made)
+
+    def go_on(self, flags: int, proc: int) -> None:
+        """See Way."""
+        if flags:
+            unshare(flags)  # last of all, or all others would belong to it
+            passing.send(MAP_FD, b"map")
+            os.read(MAP_FD, 1)
+
+
+def can_clone(flags: int) -> bool:
+    """Whether a process can be cloned with `flags`. Raises OSError if none can."""
+    try:
+        pid = linux.clone(flags)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOMEM):
+            raise
+        return False
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return True
+
+
+def isolate(vmm_pid: int, without: int, way: Way) -> Isolation:
+    """Take every namespace, and the other user id, that this host grants; `without` is a mask of layers to
+    leave out. The calling process must be the only thread.
+
+    It may return in another process: see `Stage`. Raises OSError only if that cannot be made; a layer that
+    cannot be had is in the result.
     """
     isolation = Isolation(without)
-    if linux.has_capability(linux.CAP_SYS_ADMIN):
-        _as_root(isolation, vmm_pid, without, hand_over)
+    if way.is_admin:
+        _as_root(isolation, vmm_pid, without, way)
     else:
-        _as_user(isolation, vmm_pid, without, hand_over)
+        _as_user(isolation, vmm_pid, without, way)
     for layer, needed in layers.PARTS.items():
         if layer & layers.ISOLATION and not layer & isolation.applied:
             missing = needed & ~isolation.applied
@@ -140,12 +248,11 @@ def isolate(vmm_pid: int, without: int, hand_over: Callable[[int], None]) -> Iso
     return isolation
 
 
-def _as_root(isolation: Isolation, vmm_pid: int, without: int, hand_over: Callable[[int], None]) -> None:
-    former = _ipc_namespace()
-    for layer, flag in _FLAGS.items():
-        isolation.attempt(layer, _unshare, flag)
+def _as_root(isolation: Isolation, vmm_pid: int, without: int, way: Way) -> None:
+    for layer, flag in FLAGS.items():
+        isolation.attempt(layer, way.enter, flag)
     if isolation.applied & layers.IPC_NS:
-        isolation.attempt(layers.IPC_LIMITS, lambda: forbid_objects(former))
+        isolation.attempt(layers.IPC_LIMITS, lambda: forbid_objects(way.former_ipc))
     wanted = not without & (layers.OTHER_UID | layers.USER_NS)
     proc = open_proc() if wanted else -1
     if isolation.applied & layers.MOUNT_NS:
@@ -153,49 +260,46 @@ def _as_root(isolation: Isolation, vmm_pid: int, without: int, hand_over: Callab
     isolation.attempt(layers.OTHER_UID, identity.leave_groups)
     isolation.applied &= ~layers.OTHER_UID  # that was no more than the first step
     if proc >= 0:
-        isolation.owned = isolation.attempt(
-            layers.USER_NS, lambda: _go_on_as_sibling(isolation, hand_over, (proc, vmm_pid))
-        )
+        isolation.owned = isolation.attempt(layers.USER_NS, way.go_on, CLONE_NEWUSER, proc)
         os.close(proc)
     if not isolation.owned and isolation.applied & layers.PID_NS:
-        _go_on_as_sibling(isolation, hand_over)
+        way.go_on(0, proc)
     if isolation.attempt(layers.OTHER_UID, lambda: _change(isolation, vmm_pid, without)):
         isolation.attempt(layers.OWN_UID, lambda: _own_ids(isolation))
     if not isolation.owned:
-        isolation.attempt(layers.USER_NS, _unshare, CLONE_NEWUSER)
+        isolation.attempt(layers.USER_NS, unshare, CLONE_NEWUSER)
 
 
-def _as_user(isolation: Isolation, vmm_pid: int, without: int, hand_over: Callable[[int], None]) -> None:
-    was_root = os.geteuid() == 0
+def _as_user(isolation: Isolation, vmm_pid: int, without: int, way: Way) -> None:
+    was_root = way.ids[0] == 0
     if isolation.attempt(layers.OTHER_UID, identity.leave_groups):
         isolation.applied &= ~layers.OTHER_UID
         isolation.attempt(layers.OTHER_UID, lambda: _change(isolation, vmm_pid, without))
-    uid, gid = os.geteuid(), os.getegid()
-    isolation.attempt(layers.USER_NS, _unshare, CLONE_NEWUSER)
+    uid, gid = way.ids if way.made else (os.geteuid(), os.getegid())
+    isolation.attempt(layers.USER_NS, way.enter, CLONE_NEWUSER)
     if not isolation.applied & layers.USER_NS:
-        for layer in _FLAGS:
+        for layer in FLAGS:
             isolation.reasons.setdefault(layer, NO_WAY_IN)
         return
     isolation.reasons.setdefault(layers.OWN_UID, NO_MAP if was_root else identity.NOT_ROOT)
-    former = _ipc_namespace()
-    for layer, flag in _FLAGS.items():
-        isolation.attempt(layer, _unshare, flag)
+    for layer, flag in FLAGS.items():
+        isolation.attempt(layer, way.enter, flag)
     mapped = False
     if isolation.applied & layers.IPC_NS and layers.IPC_LIMITS not in isolation.reasons:
         try:
             identity.map_to_root(uid, gid)
             mapped = True
-            forbid_objects(former)
+            forbid_objects(way.former_ipc)
             isolation.applied |= layers.IPC_LIMITS
         except OSError as error:
             isolation.reasons[layers.IPC_LIMITS] = str(error.args[-1])
     if isolation.applied & layers.PID_NS:
-        _go_on_as_sibling(isolation, hand_over)
+        way.go_on(0, -1)
     if isolation.applied & layers.MOUNT_NS:
         _empty_root(isolation)
     if mapped:
         try:
-            _unshare(CLONE_NEWUSER)
+            unshare(CLONE_NEWUSER)
         except OSError as error:
             isolation.lose(layers.USER_NS, str(error.args[-1]))
 
@@ -226,40 +330,6 @@ def open_proc() -> int:
         return -1
 
 
-def _go_on_as_sibling(
-    isolation: Isolation, hand_over: Callable[[int], None], maps: tuple[int, int] | None = None
-) -> None:
-    """Return in a sibling of the calling process, which exits once it has told of it. With `maps`, a
-    descriptor of /proc and the VMM's pid, the sibling is in a new user namespace, in which the VMM's ids
-    are mapped.
-    """
-    mapped, done = os.pipe()
-    try:
-        pid = linux.clone_sibling(CLONE_NEWUSER if maps else 0)
-    except OSError as error:
-        os.close(mapped)
-        os.close(done)
-        if error.errno == errno.ENOSPC:
-            raise OSError(error.errno, NO_MORE) from error
-        raise
-    if pid:
-        if maps:
-            try:  # noqa: SIM105 - contextlib would be in every device process
-                identity.map_ids(maps[0], pid, maps[1])
-            except OSError:
-                pass
-        try:
-            hand_over(pid)
-            os.close(done)
-        finally:  # even if the VMM is gone: then the other one goes, too
-            os._exit(0)
-    os.close(done)
-    os.read(mapped, 1)  # until the other one has told who we are, and closed it, or died
-    os.close(mapped)
-    isolation.staged = True
-    os.setsid()  # the session so far was that of the process that exits
-
-
 def _ipc_namespace() -> str:
     """The ipc namespace of the calling process, by name; empty where that cannot be told."""
     try:
@@ -286,7 +356,8 @@ def forbid_objects(former: str) -> None:
             raise OSError(error.errno, f"sysctl kernel.{name}: {error.strerror}") from error
 
 
-def _unshare(flag: int) -> None:
+def unshare(flag: int) -> None:
+    """Be in a new namespace. Raises OSError."""
     try:
         linux.checked_syscall("unshare", linux.SYS_UNSHARE, flag)
     except OSError as error:

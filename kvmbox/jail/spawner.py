@@ -39,7 +39,7 @@ from kvmbox.jail import identity, kept, label, landlock, layers, linux, notify, 
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
 from kvmbox.jail.life import live
-from kvmbox.jail.namespaces import isolate
+from kvmbox.jail.namespaces import Stage, isolate
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.wire import spawner_frames as frames
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final, NoReturn
 
-    from kvmbox.jail.namespaces import Isolation
+    from kvmbox.jail.namespaces import Isolation, Way
 
 NO_PROOF: Final = b"it made another call than the one that proves its filter"
 """Why a device process was killed that never got READY."""
@@ -341,21 +341,20 @@ def serve(
     entries: Sequence[Callable[..., int | None]],
     title: ProcessTitle,
     choices: tuple[int, int, int],
-    register: Callable[[int], None] = lambda _: None,
+    way: Way | None = None,
 ) -> None:
     """Confine this process, a child of `parent_pid`, and serve. `choices` are landlock_limit, seccomp and
-    without, as in `main`. `register` gets the spawner's pid. Raises whatever goes wrong.
+    without, as in `main`. `way` is how it comes into its namespaces, by default as a stage. Raises whatever
+    goes wrong.
     """
     landlock_limit, _, without = choices
 
     def hand_over(pid: int) -> None:
         """The last act of the stage: tell the VMM who the spawner is."""
-        register(pid)
         passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
 
-    isolation = isolate(vmm_pid, without, hand_over)
-    if not isolation.staged:
-        register(os.getpid())
+    way = way or Stage(vmm_pid, hand_over)
+    isolation = isolate(vmm_pid, without, way)
     linux.close_range(CONTROL_FD + 1)
     applied = isolation.applied
     kept = GIVING_IDS if applied & layers.OWN_UID else 0
@@ -375,7 +374,7 @@ def serve(
     spawner = Spawner(entries, title, applied, isolation, *choices)
     gc.freeze()  # no collection writes into the pages that the children share
     missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
-    flags = (frames.STAGED_TOO if isolation.staged else 0) | (frames.OWNED if isolation.owned else 0)
+    flags = (frames.STAGED_TOO if way.staged else 0) | (frames.OWNED if isolation.owned else 0)
     passing.send(CONTROL_FD, frames.pack(frames.HELLO, flags, frames.VERSION, applied, missing))
     spawner.serve()
 

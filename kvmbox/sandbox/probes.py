@@ -39,7 +39,7 @@ import os, sys
 sys.path.append({root!r})
 from kvmbox.jail import namespaces
 if os.fork() == 0:
-    isolation = namespaces.isolate(os.getppid(), 0, lambda pid: None)
+    isolation = namespaces.isolate(os.getppid(), 0, namespaces.Stage(os.getppid(), lambda pid: None))
     lines = [str(isolation.applied)] + [f"{{bit}} {{reason}}" for bit, reason in isolation.reasons.items()]
     os.write(1, "\\n".join(lines).encode())
     os._exit(0)

@@ -9,7 +9,7 @@ One frame is one SOCK_SEQPACKET message: a fixed header, then a payload whose me
       SHUTDOWN  kill and reap what is left, then exit
     spawner → VMM
       STAGED    number = pid of the real spawner      its pidfd
-                (PID 1 of its namespace)
+                (from its stage or template)
       HELLO     number = protocol version, mask = the spawner's own layers, payload = why others are missing,
                 identifier = bits: STAGED comes too; the user
                 namespace is owned by the VMM's user

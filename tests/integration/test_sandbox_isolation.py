@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -338,12 +338,12 @@ def test_spawner_stopped_and_killed_takes_its_device_process_along() -> None:
 # --- Less than root ---------------------------------------------------------------------------------------
 
 
-def report_of(*wrapper: str) -> dict[str, Any]:
-    """What a VMM that `wrapper` starts reports: the program sandbox_payload/vmm.py, to its end."""
+def report_of(*wrapper: str, program: str = "vmm.py") -> dict[str, Any]:
+    """What a VMM that `wrapper` starts reports: the program of sandbox_payload, to its end."""
     bpf = compile_policy(DEVICE_POLICY).hex()
     complaint = b""
     for python in (sys.executable, "/usr/bin/python3"):
-        command = [*wrapper, python, str(PAYLOADS / "vmm.py"), ROOT, bpf, "ready"]
+        command = [*wrapper, python, str(PAYLOADS / program), ROOT, bpf, "ready"]
         done = subprocess.run(
             command, input=b"", capture_output=True, cwd="/", check=False, timeout=patience(60)
         )
@@ -410,3 +410,38 @@ def test_root_of_a_container_with_few_ids_becomes_nobody() -> None:
     report = report_of(tool("unshare"), "-U", "--map-users=0,0,65536", "--map-groups=0,0,65536")
     assert_serves_without(report, {"own-uid"})
     assert report["missing"]["own-uid"] == identity.FEW_IDS
+
+
+def below(limit: str = "") -> list[str]:
+    """The command of root in a user namespace below ours, without the namespaces of that kind."""
+    script = f"echo 0 > /proc/sys/user/max_{limit}_namespaces && " if limit else ""
+    return ["unshare", "-U", "-r", "sh", "-c", f'{script}exec "$@"', "sh"]
+
+
+NO_RIGHTS: Final = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        [],
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"],
+        ["unshare", "-U", "--map-users=0,0,65536", "--map-groups=0,0,65536"],
+        [*below("user"), *NO_RIGHTS],
+        *map(below, ("user", "mnt", "net", "ipc", "uts", "cgroup", "pid")),
+    ],
+    ids=" ".join,
+)
+def test_spawner_that_a_template_clones_has_what_one_has_that_its_vmm_starts(wrapper: list[str]) -> None:
+    report = report_of(*map(tool, wrapper[:1]), *wrapper[1:], program="lent.py")
+    assert report["lent"] == report["own"]
+    assert report["own"]["seen"]
+
+
+@pytest.mark.root
+def test_root_without_cap_sys_admin_starts_its_spawners_itself() -> None:
+    report = report_of(tool("setpriv"), "--bounding-set=-sys_admin", "--", program="lent.py")
+    if "user-namespace" in report["own"]["missing"]:
+        pytest.skip("this host forbids user namespaces")
+    assert set(report) == {"own"}

@@ -31,25 +31,25 @@ def template() -> Iterator[TemplateClient]:
 
 
 FAILING: Final = f"""
-import os
-from kvmbox.jail import spawner
+import errno, os
+from kvmbox.jail import linux, spawner
 from kvmbox.tools.warm.spawner_template import main
 
-fork, forks = os.fork, []
+clone, clones = linux.clone, []
 
-def failing():
-    forks.append(None)
-    if len(forks) == 1:
-        raise BlockingIOError("no more processes")
-    pid = fork()
-    if pid == 0 and len(forks) == 2:
+def failing(flags):
+    clones.append(None)
+    if len(clones) <= 2:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+    pid = clone(flags)
+    if pid == 0 and len(clones) == 3:
         spawner.isolate = None
     return pid
 
-os.fork = failing
+linux.clone = failing
 main(os.getppid(), {(device_entry(),)!r})
 """
-"""A template that cannot make the first stage, and whose second stage cannot make a spawner."""
+"""A template that cannot clone its first spawner, and whose second one fails."""
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_spawner_ends_with_its_vmm_though_others_have_the_sockets(
 def test_boot_process_whose_spawner_cannot_be_made_is_told_so_and_no_other_is_lost(
     failing: TemplateClient, vmm: subprocess.Popen[bytes]
 ) -> None:
-    for _ in ("no stage", "no spawner"):
+    for _ in ("none", "one that fails"):
         with closing(Ends(failing, vmm.pid)) as without:
             assert next_kind(failing) == frames.BORN
             assert os.waitstatus_to_exitcode(without.status()) == 1

@@ -27,11 +27,12 @@ _Seen = TypeVar("_Seen")
 
 
 def until(look: Callable[[], _Seen], wanted: Callable[[_Seen], object]) -> _Seen:
-    """What `look` gives once it is `wanted`; the last one after PATIENCE_S. For what comes and stays, and of
-    which nobody tells: a mask, a title.
+    """What `look` gives once it is `wanted`. For what comes and stays, and of which nobody tells: a mask, a
+    title.
     """
     deadline = time.monotonic() + PATIENCE_S
-    while not wanted(seen := look()) and time.monotonic() < deadline:
+    while not wanted(seen := look()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s, and saw {seen}"
         os.sched_yield()
     return seen
 

@@ -12,8 +12,7 @@
 
 The template and its spawner template use the same kinds. BOOT brings three descriptors, the spawner's end of
 its socket, that of the lifeline, and the pidfd of the boot process; BORN none. `identifier` is the pid of the
-boot process. DIED goes to the boot process, by the lifeline. A stage sends BORN with its own pid, and number
-= pid of the spawner.
+boot process. DIED goes to the boot process, by the lifeline. The number of READY is 1 if it makes spawners.
 
 `identifier` is the pool's number of the boot process. The end of file from the pool ends the template, and
 the end of the template ends every boot process.

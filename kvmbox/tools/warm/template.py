@@ -37,6 +37,7 @@ class Template:
     def __init__(self, title: ProcessTitle, spawners: TemplateClient) -> None:
         self._title = title
         self._spawners = spawners
+        self._has_spawners = False
         self._boots: dict[int, int] = {}  # identifier by pid
         self._unborn: dict[int, int] = {}  # pidfds of boot processes whose spawner is not there yet, by pid
         self._signals = linux.signal_descriptor(linux.SIGCHLD)
@@ -61,7 +62,8 @@ class Template:
             self._reap()
 
     def _fork(self, frame: bytes, descriptors: list[int]) -> None:
-        kind, identifier, spawns, _ = frames.unpack(frame)
+        kind, identifier, wanted, _ = frames.unpack(frame)
+        spawns = wanted and self._has_spawners
         if kind != frames.BOOT or len(descriptors) != 1:
             raise ValueError(f"frame of kind {kind} with {len(descriptors)} descriptors")
         (channel,) = descriptors
@@ -93,6 +95,7 @@ class Template:
         if news is None or news.kind == frames.FATAL:
             raise OSError(f"the spawner template gave up: {self._spawners.fatal or 'it said nothing'}")
         if news.kind == frames.READY:
+            self._has_spawners = bool(news.number)
             passing.send(CONTROL_FD, frames.pack(frames.READY))
         else:
             self._tell_birth(news.identifier)

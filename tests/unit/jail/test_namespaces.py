@@ -11,7 +11,7 @@ from kvmbox.jail import identity, layers, linux, namespaces
 from kvmbox.wire import spawner_frames
 
 VMM = 4242
-UNSHARE = {flag: layers.NAMES[bit] for bit, flag in namespaces._FLAGS.items()}
+UNSHARE = {flag: layers.NAMES[bit] for bit, flag in namespaces.FLAGS.items()}
 UNSHARE[namespaces.CLONE_NEWUSER] = "user-namespace"
 
 
@@ -25,7 +25,7 @@ class Host:
         self.refuses = refuses or set()
         monkeypatch.setattr(linux, "has_capability", lambda number: admin)
         monkeypatch.setattr(linux, "checked_syscall", self._call)
-        monkeypatch.setattr(linux, "clone_sibling", self._clone)
+        monkeypatch.setattr(linux, "clone", self._clone)
         monkeypatch.setattr(os, "setsid", lambda: None)
         monkeypatch.setattr(namespaces, "open_proc", lambda: os.open(os.devnull, os.O_PATH))
         # Nothing of this host is to be touched, whatever the code under test believes.
@@ -36,7 +36,7 @@ class Host:
         monkeypatch.setattr(identity, "map_to_root", lambda uid, gid: self._note("map"))
         monkeypatch.setattr(identity, "change", self._change)
 
-    def _clone(self, flags: int = 0) -> int:
+    def _clone(self, flags: int) -> int:
         return self._note("clone with ids" if flags & namespaces.CLONE_NEWUSER else "clone")
 
     def _change(self, vmm_pid: int, without: int) -> int:
@@ -54,8 +54,12 @@ class Host:
         return 0
 
 
-def isolate(without: int = 0) -> namespaces.Isolation:
-    return namespaces.isolate(VMM, without, lambda pid: None)
+def isolate(without: int = 0, way: namespaces.Way | None = None) -> namespaces.Isolation:
+    return namespaces.isolate(VMM, without, way or stage())
+
+
+def stage() -> namespaces.Stage:
+    return namespaces.Stage(VMM, lambda pid: None)
 
 
 OTHERS = ["mount-namespace", "net-namespace", "ipc-namespace", "uts-namespace", "cgroup-namespace"]
@@ -66,21 +70,21 @@ AS_USER = layers.ISOLATION & ~layers.OWN_UID
 
 def test_isolate_with_cap_sys_admin_enters_the_user_namespace_last(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, admin=True)
-    isolation = isolate()
+    isolation = isolate(way=(way := stage()))
     assert isolation.applied == layers.ISOLATION
     first = [*OTHERS, "pid-namespace", "ipc-limits", "empty root"]
     assert host.asked == [*first, "groups", "clone with ids", "other-uid"]
-    assert (isolation.owned, isolation.staged) == (True, True)
+    assert (isolation.owned, way.staged) == (True, True)
     assert isolation.first_id == identity.first_of(VMM)
 
 
 def test_isolate_user_namespace_refused_changes_the_id_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, admin=True, refuses={"clone with ids"})
-    isolation = isolate()
+    isolation = isolate(way=(way := stage()))
     assert isolation.applied == layers.ISOLATION & ~layers.USER_NS & ~layers.OWN_UID
     assert isolation.reasons[layers.OWN_UID] == "needs user-namespace"
     assert host.asked[-3:] == ["clone with ids", "clone", "other-uid"]
-    assert (isolation.owned, isolation.staged, isolation.first_id) == (False, True, None)
+    assert (isolation.owned, way.staged, isolation.first_id) == (False, True, None)
 
 
 def test_limits_of_system_v_objects_are_never_those_of_the_former_namespace(
@@ -129,7 +133,7 @@ def test_isolate_without_any_way_in_asks_for_nothing_else(monkeypatch: pytest.Mo
     assert isolation.applied == 0
     assert host.asked == ["groups", "other-uid", "user-namespace"]
     assert isolation.reasons[layers.USER_NS] == "user-namespace: Operation not permitted"
-    assert {isolation.reasons[bit] for bit in namespaces._FLAGS} == {namespaces.NO_WAY_IN}
+    assert {isolation.reasons[bit] for bit in namespaces.FLAGS} == {namespaces.NO_WAY_IN}
 
 
 def test_isolate_one_namespace_refused_takes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +145,9 @@ def test_isolate_one_namespace_refused_takes_the_others(monkeypatch: pytest.Monk
 
 def test_isolate_pid_namespace_refused_makes_no_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, admin=True, refuses={"pid-namespace"})
-    isolation = isolate(layers.USER_NS)
+    isolation = isolate(layers.USER_NS, way=(way := stage()))
     assert isolation.applied == layers.ISOLATION & ~layers.PID_NS & ~layers.USER_NS & ~layers.OWN_UID
-    assert not isolation.staged
+    assert not way.staged
     assert not {"clone", "clone with ids"} & set(host.asked)
 
 
@@ -173,7 +177,7 @@ def test_limit_on_namespaces_is_not_called_a_full_device(monkeypatch: pytest.Mon
     Host(monkeypatch, admin=True)
     monkeypatch.setattr(linux, "checked_syscall", full)
     reasons = isolate(layers.OTHER_UID).reasons
-    assert {reasons[bit] for bit in namespaces._FLAGS} == {namespaces.NO_MORE}
+    assert {reasons[bit] for bit in namespaces.FLAGS} == {namespaces.NO_MORE}
 
 
 # --- The user id ------------------------------------------------------------------------------------------
