@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from kvmbox import Machine
 from kvmbox.boot import bundled
 from tests.support.crash_kernels import build_32, build_64, build_higher_half, need_compiler, run
-from tests.support.family import children_of
+from tests.support.family import children_of, pidfds_of
 from tests.support.patience import far_enough, seconds
 from tests.support.real_mode import SPIN, TRIPLE_FAULT, say
 from tests.support.runs import KVMBOX, Images
@@ -174,7 +174,7 @@ def test_killed_vmm_leaves_nothing(images: Images, tmp_path: Path) -> None:
     core.parent.mkdir()
     with images.run(say(b"ready\n") + SPIN, "--core", core) as running:
         running.stdout.until(b"ready\n")
-        pidfds = [os.pidfd_open(pid) for pid in children_of(running.pid)]
+        pidfds = pidfds_of(children_of(running.pid))
         running.signal(signal.SIGKILL)
         running.exit_status()
         for pidfd in pidfds:

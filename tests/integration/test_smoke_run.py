@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from tests.support.family import children_of
+from tests.support.family import children_of, pidfds_of
 from tests.support.html_page import Page
 from tests.support.junit_xml import read_junit
 from tests.support.patience import far_enough, seconds
@@ -530,9 +530,8 @@ def test_killed_session_leaves_no_guest(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
         ) as process,
     ):
-        while not (runs := children_of(process.pid)):
+        while not (descriptors := pidfds_of(children_of(process.pid))):
             assert process.poll() is None, "the session ended before it booted anything"
-        descriptors = [os.pidfd_open(pid) for pid in runs]
         process.kill()
         try:
             for descriptor in descriptors:

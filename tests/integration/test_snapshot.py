@@ -16,7 +16,7 @@ import pytest
 from kvmbox import KvmboxError, Machine, SnapshotFileError, UsageError
 from kvmbox.parts.snapshot.description import Description
 from kvmbox.parts.snapshot.file import SnapshotFile, write_snapshot
-from tests.support.family import children_of
+from tests.support.family import children_of, pidfds_of
 from tests.support.patience import patience
 from tests.support.real_mode import (
     DEBUGCON,
@@ -446,7 +446,7 @@ def test_killed_vmm_leaves_no_file_and_no_process(images: Images, tmp_path: Path
     guest = images.write(say(b"?"), IDLE)
     with Run("--boot", "real", "--snapshot-when", f"READY={tmp_path}/a.snap", guest) as run:
         run.stdout.until(b"?")
-        pidfds = [os.pidfd_open(pid) for pid in children_of(run.pid)]
+        pidfds = pidfds_of(children_of(run.pid))
         run.signal(signal.SIGKILL)
         for pidfd in pidfds:
             wait_readable(pidfd, "the end of the committer")

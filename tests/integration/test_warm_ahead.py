@@ -13,7 +13,7 @@ import pytest
 
 from kvmbox.jail import layers
 from kvmbox.tools.warm import WarmPool, WarmResult
-from tests.support.family import children_of, descendants_of, title_of
+from tests.support.family import children_of, descendants_of, pidfds_of, title_of
 from tests.support.patience import patience
 from tests.support.real_mode import SHUTDOWN, say
 from tests.support.runs import Images
@@ -207,7 +207,7 @@ def test_pool_that_ends_leaves_nothing_of_what_it_has_prepared() -> None:
         for _ in range(2):
             assert pool.submit({"image": "hello32"}).result().status == 0
         prepared(2)
-        pidfds = [os.pidfd_open(pid) for pid in descendants_of(os.getpid())]
+        pidfds = pidfds_of(descendants_of(os.getpid()))
     for pidfd in pidfds:
         wait_readable(pidfd, "the end of a process of the pool")
         os.close(pidfd)

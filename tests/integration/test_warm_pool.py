@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any, Final
 
 import pytest
@@ -22,7 +22,7 @@ from kvmbox.host.capture import Capture
 from kvmbox.jail import layers
 from kvmbox.tools.warm import WarmPool, WarmResult
 from kvmbox.tools.warm.boot import TITLE
-from tests.support.family import children_of, descendants_of, title_of
+from tests.support.family import children_of, descendants_of, pidfds_of, title_of
 from tests.support.patience import patience
 from tests.support.real_mode import COM1, SHUTDOWN, out
 from tests.support.runs import KVMBOX, Images
@@ -366,13 +366,10 @@ def test_no_process_outlives_a_program_that_is_ended(beacon: Beacon, number: sig
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, beacon.options["image"], str(beacon.fifo)], stderr=subprocess.DEVNULL
     )
-    pidfds: list[int] = []
     with program:
         try:
             beacon.wait()
-            for pid in descendants_of(program.pid):
-                with suppress(ProcessLookupError):  # the first stage of a spawner that comes up
-                    pidfds.append(os.pidfd_open(pid))
+            pidfds = pidfds_of(descendants_of(program.pid))
             assert len(pidfds) >= len(("template", "boot", "spawner", "uart", "debug"))
             program.send_signal(number)
             for pidfd in pidfds:

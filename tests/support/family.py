@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def descendants_of(pid: int) -> list[int]:
     """The process ids of the children of `pid`, and of theirs."""
     found = children_of(pid)
     return found + [below for child in found for below in descendants_of(child)]
+
+
+def pidfds_of(pids: Iterable[int]) -> list[int]:
+    """Of those that are still there: the first stage of a spawner ends while others are looked at."""
+    found = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            found.append(os.pidfd_open(pid))
+    return found
 
 
 def title_of(pid: int) -> str:
