@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from _imp import extension_suffixes  # `importlib.machinery` has them, and takes 0.4 ms to import
-from functools import cache
 from typing import Any, Final, TypeVar
 
 from kvmbox.errors import StartError
@@ -14,6 +13,7 @@ EXTENSION_SUFFIXES: Final = extension_suffixes()
 Kind = TypeVar("Kind", bound=type[Any])
 
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
+_found: dict[tuple[str, ...], str | None] = {}  # `functools` can wait until the spawner starts
 
 
 def why_pure() -> str | None:
@@ -23,10 +23,12 @@ def why_pure() -> str | None:
 
 def why_not_built() -> str | None:
     """Why it cannot be used, whatever the environment says, or None if it can."""
-    return _why_none_of(tuple(EXTENSION_SUFFIXES))
+    suffixes = tuple(EXTENSION_SUFFIXES)
+    if suffixes not in _found:
+        _found[suffixes] = _why_none_of(suffixes)
+    return _found[suffixes]
 
 
-@cache
 def _why_none_of(suffixes: tuple[str, ...]) -> str | None:
     for module in ("fast/vmm", "fast/serving"):
         # Not imported: the spawner is started before the modules that they need are loaded.
@@ -37,8 +39,7 @@ def _why_none_of(suffixes: tuple[str, ...]) -> str | None:
 
 def describe() -> str:
     """The choice, for people: "compiled", or "pure Python" and why."""
-    reason = why_pure()
-    return "compiled" if reason is None else f"pure Python ({reason})"
+    return "compiled" if (reason := why_pure()) is None else f"pure Python ({reason})"
 
 
 def is_compiled() -> bool:

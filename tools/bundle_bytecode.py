@@ -2,9 +2,10 @@
 """Write the bundle of bytecode (`kvmbox/bytecode.py`) for the Python that runs this. `make` runs it.
 
 While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.stand_ins` reads. So the
-bundle has no annotations of functions, and no imports from `typing` that only annotations need. For the
-others there are stand-ins. A plain run then loads neither `typing` nor `re`. There are no docstrings either,
-but in the commands, whose help they are. Of each place in the source there is the line, and not the column.
+bundle has no annotations of functions, and no imports from `typing` and `collections.abc` that only
+annotations need. For the others from `typing` there are stand-ins. A plain run then loads neither `typing`
+nor `re`. There are no docstrings either, but in the commands, whose help they are. Of each place in the
+source there is the line, and not the column.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ GROUPS: Final = {
 """By name: the group that is loaded before, and what is loaded with all that it imports."""
 FUTURE: Final = "from __future__ import annotations"
 """Where it stands, Python itself keeps annotations as text."""
+ANNOTATING: Final = ("collections.abc", "typing")
+"""Modules that are imported for annotations, mostly."""
 TYPED: Final = "(TypedDict"
 """Where it stands, kvmbox reads what the annotations mean (`run.signature`)."""
 
@@ -105,9 +108,9 @@ def stripped(text: str, *, docstrings: bool) -> ast.Module:
     Stripper(docstrings=docstrings).visit(tree)
     used = set(_names(tree))
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module == "typing":
+        if isinstance(node, ast.ImportFrom) and node.module in ANNOTATING:
             node.names = [alias for alias in node.names if alias.name in used]
-            if all(hasattr(stand_ins, alias.name) for alias in node.names):
+            if node.module == "typing" and all(hasattr(stand_ins, alias.name) for alias in node.names):
                 node.module = stand_ins.__name__
     tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.names]
     ast.fix_missing_locations(tree)

@@ -8,7 +8,6 @@ starts the spawner, and no file has been opened yet.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 from kvmbox.errors import SandboxError
@@ -36,9 +35,11 @@ class Prestart:
         """Start a spawner for filtered device processes with every layer, or have this one. If that fails,
         `take` says why.
         """
-        with contextlib.suppress(SandboxError):
+        try:  # `contextlib` is imported while the spawner starts
             self._waiting.append(spawner or self.kind.start())
             early_signals.exit_callbacks.append(self.drop)
+        except SandboxError:
+            pass
 
     def reserve(self) -> None:
         """Order the device processes of a plain run from the spawner that waits, if there is one. If that

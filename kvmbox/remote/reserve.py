@@ -51,9 +51,8 @@ class Reserve:
         """The process of this name, if it is what these arguments would have ordered. `spin` grants its link
         the right to spin.
         """
-        if (ipc, bpf, cpu, require) != (self.ipc, self._bpf, self.placement.cpu, 0):
-            return None
-        if name not in self._waiting:
+        its = self.ipc, self._bpf, self.placement.cpu, 0
+        if name not in self._waiting or (ipc, bpf, cpu, require) != its:
             return None
         process, link = self._waiting.pop(name)
         return process, Link(link.kind, link.vmm, link.device, link.page, spin)

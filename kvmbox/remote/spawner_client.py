@@ -24,7 +24,6 @@ its pid namespace. Every wait has a deadline.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import resource
@@ -85,7 +84,6 @@ INTERPRETER_FLAGS: Final = ("-I", "-S", "-X", "utf8")
 # The same as -I but for the one variable, which -I would ignore: in strict mode the interpreter's own
 # allocator, which maps and unmaps arenas, must not be used.
 STRICT_INTERPRETER_FLAGS: Final = ("-P", "-s", "-S", "-X", "utf8")
-STRICT_ENVIRONMENT: Final = {"PYTHONMALLOC": "malloc"}
 
 
 def describe_wait_status(status: int) -> str:
@@ -235,7 +233,9 @@ def descriptor_limit() -> int:
 
 
 def _signal(pidfd: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    from contextlib import suppress  # it can wait until the spawner starts, as in all of this module
+
+    with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
 
 
@@ -300,7 +300,7 @@ class SpawnerClient:
         )
         strict = seccomp == SECCOMP_MODE_STRICT
         flags = STRICT_INTERPRETER_FLAGS if strict else INTERPRETER_FLAGS
-        environment = STRICT_ENVIRONMENT if strict else {}
+        environment = {"PYTHONMALLOC": "malloc"} if strict else {}
         pid, pidfd, control = interpreter.start("the spawner", code, flags, environment, SandboxError)
         return cls(SpawnerChild(pid, pidfd), control, entries)
 
@@ -381,13 +381,15 @@ class SpawnerClient:
         self.wait_hello(timeout_ns)  # STAGED may come last of all
 
     def _kill(self, identifier: int, process: DeviceProcess) -> None:
+        from contextlib import suppress
+
         if self._control < 0 or self._end is not None:
             return
         now = time.monotonic_ns()
         if process.kill_asked_at is None:
             process.kill_asked_at = now
         # Again and again: the first may have found the socket full.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
         overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
         if overdue and get_ident() == self._owner and not is_readable(process.pidfd):
@@ -422,6 +424,8 @@ class SpawnerClient:
         """
         if self._control < 0:
             return
+        from contextlib import suppress
+
         now = time.monotonic_ns()
         deadline = now + timeout_ns
         grace = min(deadline, now + grace_ns)
@@ -431,7 +435,7 @@ class SpawnerClient:
             process.kill()
         # A spawner that somebody stopped must go on to reap its children.
         self.process.resume()
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             passing.send(self._control, frames.pack(frames.SHUTDOWN), wait=False)
         while self._end is None and self._hears(deadline):
             pass
@@ -471,9 +475,7 @@ class SpawnerClient:
         came = False
         while self._end is None:
             if deadline is not None and not came:
-                poller = select.poll()
-                poller.register(self._control, select.POLLIN)
-                poller.poll(max(0, -((time.monotonic_ns() - deadline) // NS_PER_MS)))
+                is_readable(self._control, max(0, -((time.monotonic_ns() - deadline) // NS_PER_MS)))
             try:
                 message = passing.receive(self._control, wait=False)
             except BlockingIOError:
