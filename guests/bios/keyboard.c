@@ -14,7 +14,8 @@ enum { CONTROL_LEFT = 0x01, ALT_LEFT = 0x02 };                                  
 enum { AFTER_E1 = 0x01, AFTER_E0 = 0x02, CONTROL_RIGHT = 0x04, ALT_RIGHT = 0x08 };       /* in BDA_KEYBOARD_FLAGS */
 enum { F1 = 0x3b, F11 = 0x57, PAD = 0x47 };
 enum { GREY = 0xe0 };
-enum { SEQUENCE_PATIENCE = 5000 }; /* exits: some 50 ms on a slow host */
+enum { PM_TIMER = 0x608, PM_TIMER_BITS = 0xffffff };
+enum { SEQUENCE_PATIENCE = 357954 }; /* ticks of the PM timer: a tenth of a second */
 
 /* Scan code set 1 of a US keyboard, by number: what its keys give alone, and with Shift. */
 static const char plain[] = "\0\0331234567890-=\b\tqwertyuiop[]\r\0asdfghjkl;'`\0\\zxcvbnm,./\0*\0 ";
@@ -53,13 +54,20 @@ static int byte_waits(void)
     return status != 0xff && (status & LSR_DR); /* 0xff: there is no COM1 */
 }
 
-/* The rest of an escape sequence follows its beginning at once; a person's next key does not. */
+/*
+ * The rest of an escape sequence follows its beginning at once; a person's next key does not. That is a time of the
+ * guest, which stands still while a busy host keeps kvmbox from passing on what was typed: a number of looks would not.
+ */
 static int byte_follows(void)
 {
-    for (unsigned i = 0; i < SEQUENCE_PATIENCE; i++)
+    uint32_t begin = inl(PM_TIMER), now = begin;
+
+    while (now <= PM_TIMER_BITS && ((now - begin) & PM_TIMER_BITS) < SEQUENCE_PATIENCE) { /* else there is no timer */
         if (byte_waits())
             return 1;
-    return 0;
+        now = inl(PM_TIMER);
+    }
+    return byte_waits();
 }
 
 static uint8_t scan_code(uint8_t character)
