@@ -44,7 +44,7 @@ def candidates(vmm_pid: int) -> tuple[int, int]:
 
 def map_ids(proc: int, pid: int, vmm_pid: int) -> None:
     """Map the VMM's ids, each to itself, in the user namespace of process `pid`, which was just made; or
-    nobody alone, where the others are not there. Needs CAP_SETUID and CAP_SETGID. Raises OSError.
+    nobody alone, where the others are not there; or none. Needs CAP_SETUID and CAP_SETGID.
 
     `proc` is a descriptor of /proc.
     """
@@ -52,11 +52,9 @@ def map_ids(proc: int, pid: int, vmm_pid: int) -> None:
         try:
             for name in ("gid_map", "uid_map"):
                 _write(f"{pid}/{name}", f"{number} {number} {count}", proc)
-        except PermissionError:
-            if number == NOBODY:
-                raise
-        else:
-            return
+        except OSError:
+            continue  # the process finds out
+        return
 
 
 def map_to_root(uid: int, gid: int) -> None:

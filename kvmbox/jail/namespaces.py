@@ -155,21 +155,11 @@ class Stage(Way):
 
     def go_on(self, flags: int, proc: int) -> None:
         """See Way."""
-        mapped, done = os.pipe()
-        try:
-            pid = linux.clone(flags | linux.CLONE_PARENT)
-        except OSError as error:
-            os.close(mapped)
-            os.close(done)
-            if error.errno == errno.ENOSPC:
-                raise OSError(error.errno, NO_MORE) from error
-            raise
+        mapped, done = os.pipe()  # closed with all others, if there is no sibling
+        pid = _limited(linux.clone, flags | linux.CLONE_PARENT)
         if pid:
             if flags:
-                try:  # noqa: SIM105 - contextlib would be in every device process
-                    identity.map_ids(proc, pid, self._vmm_pid)
-                except OSError:
-                    pass
+                identity.map_ids(proc, pid, self._vmm_pid)
             try:
                 self._hand_over(pid)
                 os.close(done)
@@ -358,8 +348,12 @@ def forbid_objects(former: str) -> None:
 
 def unshare(flag: int) -> None:
     """Be in a new namespace. Raises OSError."""
+    _limited(lambda: linux.checked_syscall("unshare", linux.SYS_UNSHARE, flag))
+
+
+def _limited(call: Callable[..., int], *arguments: int) -> int:
     try:
-        linux.checked_syscall("unshare", linux.SYS_UNSHARE, flag)
+        return call(*arguments)
     except OSError as error:
         if error.errno == errno.ENOSPC:  # which has nothing to do with space on a device
             raise OSError(error.errno, NO_MORE) from error

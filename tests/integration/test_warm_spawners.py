@@ -149,7 +149,8 @@ def test_killed_spawner_template_loses_its_boots_and_is_replaced(busy: Beacon) -
         result = future.result()
         following = pool.submit({"image": "hello32"}).result()
 
-    assert (result.status, result.lost) == (14, True)
+    # The kernel ends its children as well: a boot may see its device processes die first.
+    assert (result.status, result.lost) in ((14, True), (8, False))
     assert following.status == 0
 
 

@@ -25,7 +25,6 @@ template makes no spawners (`can_isolate`), and each VMM starts its own.
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 
@@ -33,7 +32,7 @@ from kvmbox import bytecode
 from kvmbox.devices import catalog
 from kvmbox.jail import identity, linux, namespaces, passing, spawner
 from kvmbox.jail.descriptors import CONTROL_FD, MAP_FD
-from kvmbox.jail.life import live
+from kvmbox.jail.life import live, settle
 from kvmbox.jail.namespaces import Cloned, can_clone
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.tools.warm import frames
@@ -129,15 +128,13 @@ class SpawnerTemplate:
         if descriptor != one.watched[-1]:
             os.kill(one.pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
         elif passing.receive(descriptor) is not None:
-            proc = namespaces.open_proc()
-            try:
-                try:
-                    identity.map_ids(proc, one.pid, one.boot)
-                finally:
-                    passing.send(descriptor, b"go on")
-                    os.close(proc)
+            if (proc := namespaces.open_proc()) >= 0:
+                identity.map_ids(proc, one.pid, one.boot)
+                os.close(proc)
+            try:  # noqa: SIM105 - see the imports
+                passing.send(descriptor, b"go on")
             except OSError:
-                pass  # the spawner finds out
+                pass  # it has died
 
     def _tell_end(self, dead: _Spawner, status: int) -> None:
         try:  # noqa: SIM105 - see the imports
@@ -191,8 +188,7 @@ def main(parent_pid: int, entry_names: Sequence[str]) -> NoReturn:
             catalog.load_usual(device_type)
         entries = spawner.prepare(entry_names)
         bytecode.leave()
-        gc.collect()
-        gc.freeze()
+        kept = settle()  # noqa: F841 - as long as this process forks
         served = SpawnerTemplate(entries, title)
         passing.send(CONTROL_FD, frames.pack(frames.READY, number=can_isolate()))
         served.serve()

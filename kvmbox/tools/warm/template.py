@@ -13,7 +13,6 @@ processes get their death signal then.
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 from itertools import chain
@@ -23,7 +22,7 @@ from kvmbox import bytecode
 from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
-from kvmbox.jail.life import live
+from kvmbox.jail.life import live, settle
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.remote.spawner_client import describe_wait_status
 from kvmbox.tools.warm import boot, frames
@@ -130,8 +129,7 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         spawners = TemplateClient.start_spawners()
         preload(compiled)
         bytecode.leave()
-        gc.collect()
-        gc.freeze()  # no collection writes into the pages that boot processes share
+        kept = settle()  # noqa: F841 - as long as this process forks
         Template(title, spawners).serve()
         spawners.close()
 
