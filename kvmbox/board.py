@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from kvmbox import layout
 from kvmbox.devices import pit_clock, stopping
@@ -232,8 +232,9 @@ class DeviceSpec(Value):
     `on_demand` says that the process may start at the first use of the device. As long as such a model gets
     no other requests than HELLO, RESET and ADVANCE, they have no effects, and no deadline follows from them.
     What was before the last RESET makes no difference to what comes later, nor does an ADVANCE that another
-    one follows. `runs` is the pin that has effects all the same, and announces them. `pci` is the function
-    that it is on a PCI bus: it has no other place.
+    one follows. `runs` is the pin that has effects all the same, and announces them. `stopped_by` are the
+    bytes that stop the machine if they are written one by one, before all others; empty: each write does.
+    `pci` is the function that it is on a PCI bus: it has no other place.
     """
 
     name: str
@@ -249,6 +250,7 @@ class DeviceSpec(Value):
     source: bytes = b""
     on_demand: bool = False
     runs: FreeRunning | None = None
+    stopped_by: bytes | None = None
     pci: PciFunction | None = None
 
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
@@ -433,33 +435,37 @@ def _chips(
     """What is before the RTC, between RTC and fw_cfg, and behind that. Kept: a run asks twice, and warm boots
     have it from their template.
     """
+    post = AddressRange(layout.POST_PORT, 1)
     first = [_serial_port(name, pace=uart_pace) for name in SERIAL_PORTS if name in serial_ports]
     middle = [
         _i8042(),
-        DeviceSpec(
-            "debugcon",
-            "debug",
-            "debugcon",
-            ports=tuple(AddressRange(port, 1) for port in layout.DEBUGCON_PORTS),
+        _debug(
+            *("debugcon", "debugcon"),
+            *(AddressRange(port, 1) for port in layout.DEBUGCON_PORTS),
             grants=(Output("debugcon"),),
             coalesced=layout.DEBUGCON_PORTS,
         ),
-        _post(),
+        _debug("POST", "post", post, grants=(), coalesced=(post.first,), latches=(post.first,)),
     ]
+    wide = frozenset({2, 4})
     if debug_exit_port is not None:
         exits = {"debug-exit": debug_exit_port, "debug-exit-501": layout.EXTRA_DEBUG_EXIT_PORT}
         # The user's port wins: it may be the extra one, or beside it.
         if abs(debug_exit_port - layout.EXTRA_DEBUG_EXIT_PORT) < layout.DEBUG_EXIT_PORT_COUNT:
             del exits["debug-exit-501"]
-        count = layout.DEBUG_EXIT_PORT_COUNT
-        middle += [_debug(name, "debug_exit", port, StopValue(), count) for name, port in exits.items()]
-    clean = StopClean((WrittenByte(0, stopping.SHUTDOWN[-1]),))
+        for name, port in exits.items():
+            ports = AddressRange(port, layout.DEBUG_EXIT_PORT_COUNT)
+            stop = (StopValue(),)
+            middle += [_debug(name, "debug_exit", ports, grants=stop, natural_sizes=wide, stopped_by=b"")]
+    clean = (StopClean((WrittenByte(0, stopping.SHUTDOWN[-1]),)),)
+    shutdown, panic = AddressRange(layout.SHUTDOWN_PORT, 1), AddressRange(layout.PVPANIC_PORT, 1)
+    # All four ports, because a wide access to the first one is none to the second one.
+    reset = AddressRange(layout.PCI_ADDRESS_PORT, 4)
     middle += [
-        _debug("shutdown", "shutdown_port", layout.SHUTDOWN_PORT, clean),
+        _debug("shutdown", "shutdown_port", shutdown, grants=clean, stopped_by=stopping.SHUTDOWN),
         *(_power_management(), _power_off_ports(), _hpet()),
-        _debug("pvpanic", "pvpanic", layout.PVPANIC_PORT, StopPanic()),
-        # All four ports, because a wide access to the first one is none to the second one.
-        _debug("reset-control", "reset_control", layout.PCI_ADDRESS_PORT, Reset(), 4),
+        _debug("pvpanic", "pvpanic", panic, grants=(StopPanic(),)),
+        _debug("reset-control", "reset_control", reset, grants=(Reset(),), natural_sizes=wide),
     ]
     return (*first, _pit()), tuple(middle), (_vga(), _vbe())
 
@@ -496,11 +502,9 @@ def _i8042() -> DeviceSpec:
     )
 
 
-def _debug(name: str, model: str, port: int, grant: Grant, count: int = 1) -> DeviceSpec:
-    """One that makes one thing happen. With several ports it takes wide accesses at once."""
-    sizes = frozenset({2, 4} if count > 1 else ())
-    ports = (AddressRange(port, count),)
-    return DeviceSpec(name, "debug", model, ports=ports, grants=(grant,), natural_sizes=sizes)
+def _debug(name: str, model: str, *ports: AddressRange, grants: tuple[Grant, ...], **more: Any) -> DeviceSpec:
+    """A device of the debug process, and `more` of it."""
+    return DeviceSpec(name, "debug", model, ports=ports, grants=grants, on_demand=True, **more)
 
 
 def _fw_cfg(options: BoardOptions) -> DeviceSpec:
@@ -529,13 +533,6 @@ def _fw_cfg(options: BoardOptions) -> DeviceSpec:
 def _usual_content(memory_size: int, cpus: int) -> FwCfgContent:
     """What every guest of such a machine is told."""
     return content_of(machine_items(memory_size, cpus))
-
-
-def _post() -> DeviceSpec:
-    port = layout.POST_PORT
-    return DeviceSpec(
-        "POST", "debug", "post", ports=(AddressRange(port, 1),), coalesced=(port,), latches=(port,)
-    )
 
 
 def _vga() -> DeviceSpec:

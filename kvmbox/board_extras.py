@@ -146,6 +146,7 @@ def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
             ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
             grants=(BiosReport(),),
             natural_sizes=frozenset({4}),
+            on_demand=True,
         ),
         DeviceSpec(
             "BIOS-text",
@@ -154,6 +155,7 @@ def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
             ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),
             grants=(Output(BIOS_TEXT),),
             coalesced=(layout.BIOS_TEXT_PORT,),
+            on_demand=True,
         ),
     ]
     if drives:

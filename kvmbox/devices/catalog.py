@@ -57,7 +57,7 @@ USUAL: Final[Mapping[str, Sequence[str]]] = {
     "uart": ("uart_16550a",),
     "debug": ("debugcon", "pvpanic", "reset_control"),
 }
-"""By the type of a device process that starts with every run: a model of each module that it needs."""
+"""By the type of a device process that most guests use: a model of each module that it needs."""
 
 BY_TEXT: Final = "E1000"
 """A device process gets the text of its module."""

@@ -1,10 +1,10 @@
-"""Device processes that are jailed before anybody knows what they are for.
+"""A device process that is jailed before anybody knows what it is for.
 
 A device process learns its models from its first request (HELLO). Until then all of them are alike, but for
-the name that people see. So those of a plain run can be ordered as soon as there is a spawner: they jail
-themselves while the VMM imports its modules and reads its options, or while a warm worker waits for an order.
-`DevicePool.launch` takes those that are what it would have ordered. The channels of the others are closed,
-and they exit.
+the name that people see. So that of a plain run can be ordered as soon as there is a spawner: it jails itself
+while the VMM imports its modules and reads its options, or while a warm worker waits for an order.
+`DevicePool.launch` takes it if it is what it would have ordered. Otherwise its channel is closed, and it
+exits.
 """
 
 from __future__ import annotations
@@ -18,47 +18,41 @@ from kvmbox.remote.transport import Link
 from kvmbox.remote.transports import DEFAULT_IPC, TRANSPORTS, ipc_of, make_link
 from kvmbox.sandbox.seccomp import device_filter
 
-PLAIN: Final = ("uart", "debug")
-"""The device processes that start with every plain run."""
+PLAIN: Final = "uart"
+"""The device process that starts with every plain run."""
 
 
 class Reserve:
-    """Processes on links of the default kind, which nobody has asked anything yet."""
+    """A process on a link of the default kind, which nobody has asked anything yet."""
 
     def __init__(self, spawner: SpawnerClient, placement: Placement) -> None:
-        """Order them from `spawner`, on the CPU of `placement`. Raises SandboxError."""
+        """Order it from `spawner`, on the CPU of `placement`. Raises SandboxError."""
         self.placement = placement
         self.ipc: Final = ipc_of(DEFAULT_IPC, can_spin=placement.has_room_to_spin)
-        """The transport of their links: what the default means here."""
+        """The transport of its link: what the default means here."""
         self._bpf = device_filter(pipes=TRANSPORTS[self.ipc].uses_pipes)
-        self._waiting: dict[str, tuple[DeviceProcess, Link]] = {}
+        link = make_link(self.ipc)
         try:
-            for name in PLAIN:
-                link = make_link(self.ipc)
-                try:
-                    process = spawner.spawn(name, link.device, self._bpf, cpu=placement.cpu)
-                except BaseException:
-                    link.close_vmm_end()
-                    raise
-                self._waiting[name] = process, link
+            process = spawner.spawn(PLAIN, link.device, self._bpf, cpu=placement.cpu)
         except BaseException:
-            self.drop()
+            link.close_vmm_end()
             raise
+        self._waiting: tuple[DeviceProcess, Link] | None = process, link
 
     def take(
         self, name: str, *, ipc: str, bpf: bytes, cpu: int | None, require: int, spin: SpinGrants | None
     ) -> tuple[DeviceProcess, Link] | None:
-        """The process of this name, if it is what these arguments would have ordered. `spin` grants its link
-        the right to spin.
+        """The process, if it is what these arguments would have ordered. `spin` grants its link the right to
+        spin.
         """
-        its = self.ipc, self._bpf, self.placement.cpu, 0
-        if name not in self._waiting or (ipc, bpf, cpu, require) != its:
+        wanted = (PLAIN, self.ipc, self._bpf, self.placement.cpu, 0)
+        if self._waiting is None or (name, ipc, bpf, cpu, require) != wanted:
             return None
-        process, link = self._waiting.pop(name)
+        (process, link), self._waiting = self._waiting, None
         return process, Link(link.kind, link.vmm, link.device, link.page, spin)
 
     def drop(self) -> None:
-        """The others are not needed: they read the end of file, and exit. Idempotent."""
-        while self._waiting:
-            _, (_, link) = self._waiting.popitem()
-            link.close_vmm_end()
+        """If it is not taken: it reads the end of file, and exits. Idempotent."""
+        if self._waiting is not None:
+            self._waiting[1].close_vmm_end()
+            self._waiting = None

@@ -17,7 +17,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.jail.linux import seccomp_mode
-from tests.support.family import DEVICE_TYPES
+from tests.support.family import DEVICE_TYPES, device_processes
 from tests.support.patience import patience
 from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say
 from tests.support.runs import ENTRY, Images, Run, error_lines, run_to_end
@@ -141,7 +141,8 @@ def test_debug_process_stopped_while_it_gets_a_ring_full_is_named(images: Images
     flood = b"\xba" + DEBUGCON.to_bytes(2, "little") + bytes.fromhex("b041 ee ebfd")  # 'A' for ever
     with images.run(say(b"ready\n") + flood, "--serial-overflow", "drop") as run:
         run.stdout.until(b"AAAA")
-        os.kill(run.family.devices["debug"], signal.SIGSTOP)
+        (debug,) = [pid for pid, name in device_processes(run.pid).items() if name == "debug"]
+        os.kill(debug, signal.SIGSTOP)
         assert run.status() == 8
         (line,) = error_lines(run.messages)
         assert "device process 'debug' is hung" in line

@@ -21,6 +21,7 @@ from tests.support.real_mode import (
     RESET_8042,
     SHUTDOWN,
     SPIN,
+    debug_exit,
     out,
     say,
     wait_input,
@@ -31,7 +32,7 @@ from tests.support.selection import first_per_commit
 pytestmark = pytest.mark.kvm
 
 PROGRAM = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
-ON_DEMAND = {"pit", "rtc", "i8042", "pm", "hpet", "fwcfg", "vga"}
+ON_DEMAND = {"pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"}
 SHOW = bytes.fromhex("ba1105 ec bae900 ee")
 """mov dx,0x511; in al,dx; mov dx,0xe9; out dx,al: the next byte of the item."""
 
@@ -52,11 +53,48 @@ def processes_of(run: Run) -> dict[str, int]:
     return {name: pid for pid, name in device_processes(run.pid).items()}
 
 
-def test_unused_device_has_no_process(images: Images) -> None:
-    status, _, report = report_of(images, SHUTDOWN + IDLE)
-    assert status == 0
-    assert report["on_demand"] == dict.fromkeys(ON_DEMAND)
-    assert set(report["sandbox"]) == set(DEVICE_TYPES)
+@pytest.mark.parametrize("design", first_per_commit(["process", "per-device", "none"]))
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [(SHUTDOWN, 0), (debug_exit(21), 43), (debug_exit(1, 4), 3)],
+    ids=["word", "byte", "four"],
+)
+def test_unused_device_has_no_process(images: Images, end: bytes, status: int, design: str) -> None:
+    ended, output, report = report_of(images, say(b"1") + end + IDLE, "--sandbox", design)
+    assert (ended, output) == (status, b"1")
+    if design == "process":
+        assert report["on_demand"] == dict.fromkeys(ON_DEMAND)
+        assert set(report["sandbox"]) == set(DEVICE_TYPES)
+    else:
+        assert not any(report["on_demand"].values())
+
+
+def test_guest_that_prints_on_the_debug_console_gets_its_process_and_loses_nothing(images: Images) -> None:
+    text = bytes(ord("a") + index % 26 for index in range(400))
+    with images.run(say(b"1") + wait_input() + say(text, DEBUGCON) + say(b"2") + IDLE, stdin=-1) as run:
+        run.stdout.until(b"1")
+        assert set(processes_of(run)) == {"uart"}
+        run.send(b"!")
+        run.stdout.until(b"2")
+        assert set(processes_of(run)) == {"uart", "debug"}
+        assert run.stdout.seen == b"1" + text + b"2"
+
+
+def test_words_that_do_not_stop_the_run_start_the_process_that_knows(images: Images) -> None:
+    almost = say(b"ShutdowN", layout.SHUTDOWN_PORT) + say(b"1") + say(b"SSh", layout.SHUTDOWN_PORT)
+    status, output, report = report_of(
+        images, almost + say(b"2") + say(b"utdown", layout.SHUTDOWN_PORT) + IDLE
+    )
+    assert (status, output) == (0, b"12")
+    assert report["on_demand"]["debug"] is not None
+
+
+def test_word_that_a_snapshot_divides_stops_the_run(images: Images) -> None:
+    path = images.directory / "divided"
+    word = say(b"Shut", layout.SHUTDOWN_PORT) + say(b"!") + say(b"down", layout.SHUTDOWN_PORT)
+    arguments = ("--snapshot-when", f"!={path}", "--snapshot-stop")
+    assert run_to_end(images.run(word + IDLE, *arguments))[:2] == (0, b"!")
+    assert run_to_end(Run("--from", path))[0] == 0
 
 
 @pytest.mark.parametrize("ipc", first_per_commit(["socketpair", "pipe", "shm"]))
@@ -66,10 +104,10 @@ def test_first_access_is_answered_by_a_process_as_jailed_as_the_others(
 ) -> None:
     status, output, report = report_of(images, GUEST, "--ipc", ipc, "--seccomp", seccomp)
     assert (status, output) == (0, b"<QEMU>")
-    assert {name for name, start in report["on_demand"].items() if start is not None} == {"fwcfg"}
+    assert {name for name, start in report["on_demand"].items() if start is not None} == {"debug", "fwcfg"}
     assert not report["on_demand"]["fwcfg"]["failed"]
     assert report["sandbox"]["fwcfg"] == report["sandbox"]["uart"]
-    assert set(report["sandbox"]) == {*DEVICE_TYPES, "fwcfg"}
+    assert set(report["sandbox"]) == {*DEVICE_TYPES, "debug", "fwcfg"}
 
 
 @pytest.mark.parametrize("sandbox", first_per_commit(["none", "thread"]))
@@ -95,6 +133,7 @@ def test_statistics_tell_which_have_started(images: Images) -> None:
         ["pit", "not"],
         ["rtc", "not"],
         ["i8042", "not"],
+        ["debug", "started"],
         ["pm", "not"],
         ["hpet", "not"],
         ["fwcfg", "started"],

@@ -119,10 +119,8 @@ def test_every_layer_of_a_plain_run_is_in_force_for_each_boot() -> None:
 
     for statistics in warm:
         assert set(statistics["vmm"]) >= set(layers.names(layers.VMM & ~layers.VMM_LABEL))
-        for name in ("uart", "debug"):
-            assert f'"{name}"'.encode() in plain.stdout
-            for layer in statistics["sandbox"][name]:
-                assert f'"{layer}"'.encode() in plain.stdout
+        for layer in statistics["sandbox"]["uart"]:
+            assert f'"{layer}"'.encode() in plain.stdout
 
 
 @pytest.mark.parametrize(
@@ -370,7 +368,7 @@ def test_no_process_outlives_a_program_that_is_ended(beacon: Beacon, number: sig
         try:
             beacon.wait()
             pidfds = pidfds_of(descendants_of(program.pid))
-            assert len(pidfds) >= len(("template", "boot", "spawner", "uart", "debug"))
+            assert len(pidfds) >= len(("template", "boot", "spawner", "uart"))
             program.send_signal(number)
             for pidfd in pidfds:
                 wait_readable(pidfd, "the end of a process of the pool")

@@ -7,17 +7,21 @@ between. What was answered for it meanwhile must be what that one answers.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type
 from kvmbox.board_extras import whole_board
 from kvmbox.devices.model import NO_RISE
+from kvmbox.devices.stopping import SHUTDOWN
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel import Channel
+from kvmbox.remote.device_state import take_state
 from kvmbox.remote.direct import DirectLink
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.greeting import greet, hello_of
@@ -47,7 +51,7 @@ TYPES = on_demand()
 
 
 def test_those_that_a_guest_may_never_use_start_on_demand_and_no_type_is_divided() -> None:
-    assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pit", "pm", "rtc", "testdev", "vga"]
+    assert sorted(TYPES) == ["bdisk", "debug", "fwcfg", "hpet", "i8042", "pit", "pm", "rtc", "testdev", "vga"]
     board = whole_board(
         BoardOptions((), 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),))
     )
@@ -226,3 +230,85 @@ def test_machine_whose_pit_starts_at_its_first_use_sees_what_any_machine_sees(
         assert late.seen == early.seen
     if any(kind in ACCESSES for kind, *_ in after):
         assert late.channel.is_started
+
+
+# --- Devices that stop the run --------------------------------------------------------------------------
+
+DEBUG = TYPES["debug"]
+PLACE = {device.name: index for index, device in enumerate(DEBUG)}
+
+
+class Stopping:
+    """A channel to the debug devices, and what they have stopped, reset and printed."""
+
+    def __init__(self, link: Opens) -> None:
+        self.time = 0
+        self.seen: list[object] = []
+        heard = [partial(self._hear, device.name) for device in DEBUG]
+        grants = [
+            Grants(device.name, output=hear, reset=hear, stop=hear)
+            for device, hear in zip(DEBUG, heard, strict=True)
+        ]
+        self.channel = Channel("debug", link, grants, now=lambda: self.time)
+        if isinstance(link, NoProcess):
+            link.attach(self.channel)
+        greet(self.channel, DEBUG)
+
+    def _hear(self, *what: object) -> None:
+        self.seen.append(what)
+
+    def write(self, name: str, size: int, offset: int, value: int) -> None:
+        self.channel.access(protocol.request_word(protocol.WRITE, PLACE[name], size), offset, value, 0)
+
+    def state(self) -> list[bytes]:
+        return [take_state(self.channel, index) for index in range(len(DEBUG))]
+
+
+NAMES = ("debug-exit", "debug-exit-501", "shutdown", "shutdown", "debugcon", "POST")
+WRITES = st.tuples(st.sampled_from(NAMES), st.sampled_from((1, 2, 4)), st.integers(0, 3), st.integers(0, 255))
+LETTERS = st.integers(0, len(SHUTDOWN)).map(lambda count: spelt(SHUTDOWN[:count]))
+TOLD = st.sampled_from((protocol.RESET, protocol.ADVANCE))
+
+
+def spelt(letters: bytes, size: int = 1) -> list[tuple[str, int, int, int]]:
+    return [("shutdown", size, 0, letter) for letter in letters]
+
+
+@example(steps=[spelt(b"Shut"), protocol.RESET, spelt(b"down")])
+@example(steps=[spelt(b"S", 2), spelt(b"hutdown")])
+@given(steps=st.lists(st.one_of(LETTERS, WRITES.map(lambda write: [write]), TOLD), max_size=8))
+def test_machine_sees_stops_and_all_else_as_if_the_process_had_always_been_there(
+    steps: list[list[tuple[str, int, int, int]] | int],
+) -> None:
+    late = Stopping(NoProcess(ProcessStarts(lambda _name: DirectLink()), DEBUG))
+    early = Stopping(DirectLink())
+    for step in steps:
+        for machine in (late, early):
+            machine.time += 1
+            if isinstance(step, int):
+                machine.channel.request(step)
+            else:
+                for write in step:
+                    machine.write(*write)
+        assert late.seen == early.seen
+    assert late.state() == early.state()
+
+
+@given(
+    told=st.lists(TOLD, max_size=4),
+    write=st.sampled_from((("debug-exit", 1), ("debug-exit", 4), ("debug-exit-501", 2), ("shutdown", 1))),
+)
+def test_run_is_stopped_without_a_process_by_a_first_write_and_never_by_a_second(
+    told: list[int], write: tuple[str, int]
+) -> None:
+    machine = Stopping(NoProcess(ProcessStarts(lambda _name: DirectLink()), DEBUG))
+    for kind in told:
+        machine.channel.request(kind)
+    name, size = write
+    values = SHUTDOWN if name == "shutdown" else b"\x05"
+    for value in values:
+        machine.write(name, size, 0, value)
+    assert machine.seen == [(name, 0, size, values[-1])]
+    assert not machine.channel.is_started
+    machine.write(name, size, 0, values[0])  # what is remembered is bounded
+    assert machine.channel.is_started

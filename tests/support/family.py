@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.waiting import wait_readable
 
-DEVICE_TYPES = ("debug", "uart")
+DEVICE_TYPES = ("uart",)
 
 
 def children_of(pid: int) -> list[int]:

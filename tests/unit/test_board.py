@@ -54,12 +54,12 @@ def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
     return {address for each in ranges for address in range(each.first, each.first + each.count)}
 
 
-def test_device_processes_of_each_run_load_their_modules_ahead() -> None:
+def test_device_processes_of_most_guests_load_their_modules_ahead() -> None:
     board = pc_board(BoardOptions(("COM1",), 0, 128 * layout.MIB))
     wanted = {
         name: {MODELS[device.model].partition(":")[0] for device in devices}
         for name, devices in by_type(board).items()
-        if not all(device.on_demand for device in devices)
+        if name == "debug" or not all(device.on_demand for device in devices)
     }
 
     found = {name: {MODELS[model].partition(":")[0] for model in models} for name, models in USUAL.items()}

@@ -22,7 +22,7 @@ BPF = device_filter(pipes=True)
 class FakeSpawner(SpawnerClient):
     """Keeps the device's ends, and refuses after as many processes as `most`."""
 
-    def __init__(self, most: int = len(PLAIN)) -> None:
+    def __init__(self, most: int = 1) -> None:
         self.most = most
         self.ordered: list[tuple[str, bytes, int | None]] = []
         self.ends: list[tuple[int, ...]] = []
@@ -66,27 +66,37 @@ def placed(cpu: int | None = 0) -> Placement:
     return Placement(cpu, [0, 1], 1)
 
 
-def test_reserve_orders_the_processes_of_a_plain_run() -> None:
+def test_reserve_orders_the_process_of_a_plain_run() -> None:
     with closing(FakeSpawner()) as spawner:
         reserve = Reserve(spawner, placed(1))
 
-        assert spawner.ordered == [(name, BPF, 1) for name in PLAIN]
+        assert spawner.ordered == [(PLAIN, BPF, 1)]
         reserve.drop()
 
 
-def test_process_is_taken_once_and_the_others_are_dropped() -> None:
+def test_process_is_taken_once_and_then_stays() -> None:
     with closing(FakeSpawner()) as spawner:
         reserve = Reserve(spawner, placed())
 
-        taken = reserve.take("debug", ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
-        again = reserve.take("debug", ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
+        taken = reserve.take(PLAIN, ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
+        again = reserve.take(PLAIN, ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
         reserve.drop()
 
         assert taken is not None
         assert again is None
-        assert taken[0].type == "debug"
-        assert spawner.hung_up() == [name != "debug" for name in PLAIN]
+        assert taken[0].type == PLAIN
+        assert spawner.hung_up() == [False]
         taken[1].close_vmm_end()
+
+
+def test_process_that_nobody_takes_is_dropped() -> None:
+    with closing(FakeSpawner()) as spawner:
+        reserve = Reserve(spawner, placed())
+
+        assert reserve.take("debug", ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None) is None
+        reserve.drop()
+
+        assert spawner.hung_up() == [True]
 
 
 @pytest.mark.parametrize("other", [{"ipc": "pipe"}, {"bpf": b""}, {"cpu": 1}, {"cpu": None}, {"require": 1}])
@@ -95,16 +105,16 @@ def test_process_that_would_have_been_ordered_otherwise_is_not_taken(other: dict
         reserve = Reserve(spawner, placed())
         wanted: dict[str, object] = {"ipc": reserve.ipc, "bpf": BPF, "cpu": 0, "require": 0, "spin": None}
 
-        assert reserve.take("debug", **{**wanted, **other}) is None  # type: ignore[arg-type]
+        assert reserve.take(PLAIN, **{**wanted, **other}) is None  # type: ignore[arg-type]
         reserve.drop()
 
 
-def test_reserve_that_fails_half_way_leaves_nothing_open() -> None:
-    with closing(FakeSpawner(most=1)) as spawner:
-        with pytest.raises(SandboxError):
-            Reserve(spawner, placed())
+def test_reserve_that_fails_leaves_nothing_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    with closing(FakeSpawner(most=0)) as spawner, pytest.raises(SandboxError):
+        Reserve(spawner, placed())
 
-        assert spawner.hung_up() == [True]
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.fixture
