@@ -24,8 +24,8 @@ from typing import Final
 
 from kvmbox.errors import UsageError
 
-NAME: Final = "\0kvmbox/cpu{}/{}"
-"""Of a claim: its CPU, and its number there, from 0."""
+MAX_SHARERS: Final = 64
+"""How many machines may count on one CPU before placement gives up counting."""
 
 
 class Placement:
@@ -48,9 +48,10 @@ class Placement:
         return self.allowed > self.vcpus
 
     def close(self) -> None:
-        """Give the claim back. Idempotent, as `close` of a socket is."""
+        """Give the claim back. Idempotent."""
         if self._claim is not None:
             self._claim.close()
+            self._claim = None
 
 
 def place(choice: str, vcpus: int = 1) -> Placement:
@@ -65,24 +66,22 @@ def place(choice: str, vcpus: int = 1) -> Placement:
     if not choice.isdecimal():
         raise UsageError(f"--pin '{choice}' is neither auto, none nor a CPU number")
     if int(choice) not in allowed:
-        ours = ", ".join(map(str, allowed))
-        raise UsageError(f"--pin {choice}: this process may not run on CPU {choice}", hint=f"allowed: {ours}")
+        raise UsageError(
+            f"--pin {choice}: this process may not run on CPU {choice}",
+            hint=f"allowed: {', '.join(map(str, allowed))}",
+        )
     return Placement(int(choice), allowed, vcpus)
 
 
 def _claim_one(allowed: list[int], vcpus: int) -> Placement:
-    # On the CPU with the fewest. A machine that has ended leaves its number free below those of others, so
-    # four are looked at. A socket that is connected cannot be a claim: nobody else could connect to it.
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    taken = {cpu: {n for n in range(4) if not probe.connect_ex(NAME.format(cpu, n))} for cpu in allowed}
-    probe.close()
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    for _ in range(64 * len(allowed)):  # then nobody can claim anything
-        cpu = min(allowed, key=lambda cpu: len(taken[cpu]))
-        number = min({*range(len(taken[cpu]) + 1)} - taken[cpu])
-        try:
-            claim.bind(NAME.format(cpu, number))
+    # All CPUs with no machine first, then those with one, and so on.
+    for sharers in range(MAX_SHARERS):
+        for cpu in allowed:
+            claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            try:
+                claim.bind(f"\0kvmbox/cpu{cpu}/{sharers}")
+            except OSError:
+                claim.close()
+                continue
             return Placement(cpu, allowed, vcpus, claim)
-        except OSError:  # another machine was faster
-            taken[cpu].add(number)
-    return Placement(allowed[0], allowed, vcpus, claim)
+    return Placement(allowed[0], allowed, vcpus)
