@@ -15,7 +15,7 @@ enum { AFTER_E1 = 0x01, AFTER_E0 = 0x02, CONTROL_RIGHT = 0x04, ALT_RIGHT = 0x08 
 enum { F1 = 0x3b, F11 = 0x57, PAD = 0x47 };
 enum { GREY = 0xe0 };
 enum { PM_TIMER = 0x608, PM_TIMER_BITS = 0xffffff };
-enum { SEQUENCE_PATIENCE = 357954 }; /* ticks of the PM timer: a tenth of a second */
+enum { SEQUENCE_PATIENCE = 190000 }; /* ticks of the PM timer: 53 ms, less than a period of IRQ 0, which waits */
 
 /* Scan code set 1 of a US keyboard, by number: what its keys give alone, and with Shift. */
 static const char plain[] = "\0\0331234567890-=\b\tqwertyuiop[]\r\0asdfghjkl;'`\0\\zxcvbnm,./\0*\0 ";
@@ -56,7 +56,7 @@ static int byte_waits(void)
 
 /*
  * The rest of an escape sequence follows its beginning at once; a person's next key does not. That is a time of the
- * guest, which stands still while a busy host keeps kvmbox from passing on what was typed: a number of looks would not.
+ * guest: kvmbox holds it back where a busy host keeps what was typed for long, which a number of looks would not notice.
  */
 static int byte_follows(void)
 {

@@ -42,8 +42,8 @@ class Prestart:
             pass
 
     def reserve(self) -> None:
-        """Order the device processes of a plain run from the spawner that waits, if there is one. If that
-        fails, who wants them tells why.
+        """Order the device process of a plain run from the spawner that waits, if there is one. If that
+        fails, who wants it tells why.
         """
         from kvmbox.host.placement import place
         from kvmbox.remote.reserve import Reserve
@@ -56,7 +56,7 @@ class Prestart:
                 placement.close()
 
     def place(self, choice: str, vcpus: int) -> Placement:
-        """Place a machine, if possible where its device processes wait. See `host.placement.place`."""
+        """Place a machine, if possible where its device process waits. See `host.placement.place`."""
         from kvmbox.host.placement import place
 
         if choice == "auto" and self._reserve is not None:
@@ -67,7 +67,7 @@ class Prestart:
         return place(choice, vcpus)
 
     def take_reserve(self) -> Reserve | None:
-        """The device processes that wait behind the spawner that was taken. The caller drops them."""
+        """The device process that waits behind the spawner that was taken. The caller drops it."""
         reserve, self._reserve = self._reserve, None
         return reserve
 

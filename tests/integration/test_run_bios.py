@@ -359,10 +359,10 @@ def test_key_that_a_terminal_sends_as_a_sequence_is_one_key(
     assert run_to_end(run)[:2] == (0, keys)
 
 
-def test_escape_is_a_key_when_nothing_follows_for_a_tenth_of_a_second_of_the_guest(
+def test_escape_is_a_key_when_nothing_follows_for_almost_a_tick_of_the_guest(
     sectors: Images, tmp_path: Path
 ) -> None:
-    """That time stands still where a busy host keeps kvmbox from passing on what was typed."""
+    """It is a time, and no number of looks, which would be short where an exit is fast."""
     told = tmp_path / "told.json"
     key = bytes.fromhex("b400 cd16 86c4 e6e9 88e0 e6e9")  # as above
     run = Run("--json", told, boot_sector(sectors, SEGMENTS + key + SHUTDOWN), stdin=subprocess.PIPE)
@@ -370,5 +370,5 @@ def test_escape_is_a_key_when_nothing_follows_for_a_tenth_of_a_second_of_the_gue
     assert run_to_end(run)[:2] == (0, b"\x01\x1b")
     facts = json.loads(told.read_bytes())
     asked = {one["port"]: one["count"] for one in facts["ports"]}
-    assert facts["guest_time"] >= 100_000_000
+    assert facts["guest_time"] >= 53_000_000
     assert asked[layout.PM_TIMER_PORT] >= 2  # not how often it has looked, but when
