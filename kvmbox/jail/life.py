@@ -34,7 +34,7 @@ def settle() -> list[bytes]:
 
     Whoever has imported a lot has freed a lot: most pages of its heap have room for a few objects. Those of a
     fork would lie there, and have a page copied each. So this fills the pools of Python's allocator
-    (Objects/obmalloc.c): the next small object of each size begins a new one.
+    (Objects/obmalloc.c) for 48 to 512 bytes: the next object of such a size begins a new one.
     """
     gc.collect()
     kept = []
