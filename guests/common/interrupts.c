@@ -148,9 +148,9 @@ bool ticks_start(unsigned count)
     outb(PIT_COUNTER0, divisor & 0xff);
     outb(PIT_COUNTER0, divisor >> 8);
 
-    /* Each round costs an exit to the host: microseconds at least, and so a bound in time as well. */
+    /* Each round costs an exit to the host, a microsecond at least: a bound in time as well, of two seconds or more. */
     __asm__ volatile("sti" : : : "memory");
-    for (unsigned rounds = 0; ticks < count && rounds < 100000; rounds++)
+    for (unsigned rounds = 0; ticks < count && rounds < 2000000; rounds++)
         inb(COM1 + UART_LSR);
     __asm__ volatile("cli" : : : "memory");
     return ticks >= count;
