@@ -14,8 +14,6 @@ enum { CONTROL_LEFT = 0x01, ALT_LEFT = 0x02 };                                  
 enum { AFTER_E1 = 0x01, AFTER_E0 = 0x02, CONTROL_RIGHT = 0x04, ALT_RIGHT = 0x08 };       /* in BDA_KEYBOARD_FLAGS */
 enum { F1 = 0x3b, F11 = 0x57, PAD = 0x47 };
 enum { GREY = 0xe0 };
-enum { PM_TIMER = 0x608, PM_TIMER_BITS = 0xffffff };
-enum { SEQUENCE_PATIENCE = 190000 }; /* ticks of the PM timer: 53 ms, less than a period of IRQ 0, which waits */
 
 /* Scan code set 1 of a US keyboard, by number: what its keys give alone, and with Shift. */
 static const char plain[] = "\0\0331234567890-=\b\tqwertyuiop[]\r\0asdfghjkl;'`\0\\zxcvbnm,./\0*\0 ";
@@ -60,13 +58,12 @@ static int byte_waits(void)
  */
 static int byte_follows(void)
 {
-    uint32_t begin = inl(PM_TIMER), now = begin;
+    uint32_t since = 0;
 
-    while (now <= PM_TIMER_BITS && ((now - begin) & PM_TIMER_BITS) < SEQUENCE_PATIENCE) { /* else there is no timer */
+    do
         if (byte_waits())
             return 1;
-        now = inl(PM_TIMER);
-    }
+    while (within(&since, ALMOST_A_TICK));
     return byte_waits();
 }
 
