@@ -87,6 +87,11 @@ static uint16_t function_key_of(uint8_t number)
     return number == 16 || number == 22 ? 0 : (uint16_t)((0x3b + number - 11 - (number > 16)) << 8);
 }
 
+static uint16_t function_key_of_letter(uint8_t letter, uint8_t of_f1, uint8_t last)
+{
+    return letter < of_f1 || letter > last ? 0 : (uint16_t)((F1 + letter - of_f1) << 8);
+}
+
 /* ECMA-48 control sequences, as terminals send them for keys without a character. */
 static uint16_t sequence(void)
 {
@@ -123,16 +128,8 @@ static uint16_t sequence(void)
         return 0x4700 | GREY;
     case 'F':
         return 0x4f00 | GREY;
-    case 'P': /* F1 to F4 */
-    case 'Q':
-    case 'R':
-    case 'S':
-        return (uint16_t)(0x3b00 + ((byte - 'P') << 8));
     case '[': /* the Linux console's F1 to F5: a letter follows */
-        if (!byte_follows())
-            return 0;
-        byte = inb(COM1 + UART_RBR);
-        return byte >= 'A' && byte <= 'E' ? (uint16_t)(0x3b00 + ((byte - 'A') << 8)) : 0;
+        return byte_follows() ? function_key_of_letter(inb(COM1 + UART_RBR), 'A', 'E') : 0;
     case '~':
         if (number >= 11 && number <= 24) /* F1 to F12, with gaps */
             return function_key_of(number);
@@ -150,8 +147,10 @@ static uint16_t sequence(void)
         case 6:
             return 0x5100 | GREY;
         }
+        return 0;
+    default:
+        return function_key_of_letter(byte, 'P', 'S');
     }
-    return 0;
 }
 
 static uint16_t key_of(uint8_t byte)
