@@ -2,8 +2,8 @@
  * The built-in BIOS: what its parts share.
  *
  * Every service is C code that runs with interrupts off, on the ROM's own stack, and does not wait: a service that has
- * to wait returns WAIT, and entry.S lets interrupts in on the caller's stack before it calls the service again. So no
- * service is ever interrupted, and a guest may switch tasks while one of them waits.
+ * to wait returns WAIT, to halt until an interrupt, or LOOK_AGAIN. Then entry.S lets interrupts in on the caller's stack
+ * before it calls the service again. So no service is ever interrupted, and a guest may switch tasks while one waits.
  *
  * CS, DS, ES and SS are 0xF000. All other memory is reached through FS, by the functions below.
  */
@@ -32,7 +32,7 @@ struct frame {
 };
 
 enum { CARRY = 1 << 0, ZERO = 1 << 6, INTERRUPTS = 1 << 9 };
-enum action { DONE, WAIT };
+enum action { DONE, WAIT, LOOK_AGAIN };
 
 static inline void set_flag(struct frame *f, uint16_t flag, int on)
 {
@@ -187,6 +187,15 @@ enum {
 enum { MOUSE_HAS_HANDLER = 0x80 }; /* in EBDA_MOUSE_FLAGS */
 enum { PIT_2 = 0x42, KBC_DATA = 0x60, KBC_STATUS = 0x64 };
 enum { RST_CNT = 0xcf9, SYS_RST = 1 << 1, RST_CPU = 1 << 2 };
+
+/* A time by the power management timer, which counts 24 bits and runs whatever the guest does to the PIT. A number of
+ * looks at a register is none: an exit takes 1 us on one host, and 10 on another. */
+enum { PM_TIMER = 0x608, PM_TIMER_BITS = 0xffffff, PM_TIMER_HERTZ = 3579545 };
+enum { ALMOST_A_TICK = 190000 }; /* 53 ms, less than a period of IRQ 0, which waits: no tick is lost */
+
+/* Whether fewer than so many of its ticks have passed since `*since`, which is 0 at the first call; 0 if there is no
+ * timer. Who waits looks once more behind the end, as all of the time may have passed since the last look. */
+int within(uint32_t *since, uint32_t ticks);
 
 uint8_t cmos(uint8_t index);
 void set_cmos(uint8_t index, uint8_t value);

@@ -15,10 +15,23 @@ void set_cmos(uint8_t index, uint8_t value)
     outb(RTC_DATA, value);
 }
 
-/* MC146818A, "Update cycle": while UIP is clear, there are at least 244 us to read in. */
+int within(uint32_t *since, uint32_t ticks)
+{
+    uint32_t now = inl(PM_TIMER);
+
+    if (now > PM_TIMER_BITS)
+        return 0;
+    if (!*since)
+        *since = now | (PM_TIMER_BITS + 1);
+    return ((now - *since) & PM_TIMER_BITS) < ticks;
+}
+
+/* MC146818A, "Update cycle": while UIP is clear, there are at least 244 us to read in. It is set for 2228 us. */
 static void settle(void)
 {
-    for (unsigned i = 0; i < 1000 && (cmos(RTC_A) & RTC_A_UIP); i++)
+    uint32_t since = 0;
+
+    while ((cmos(RTC_A) & RTC_A_UIP) && within(&since, PM_TIMER_HERTZ / 400))
         ;
 }
 

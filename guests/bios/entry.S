@@ -5,7 +5,7 @@
 #define BDA 0x40
 #define BDA_TICKS 0x6c
 #define BDA_MIDNIGHT 0x70
-#define WAIT 1
+#define WAIT 1                  /* and LOOK_AGAIN is 2: enum action of bios.h */
 #define STACK_SIZE 2048
 
     .code16
@@ -118,17 +118,22 @@ again:
     pushw   frame + 48
     pushw   frame + 46
     cmp     $WAIT, %al
-    je      wait
+    jae     wait
     restore_registers
     iretw
 wait:
     pushw   frame + 44
     pushw   frame + 42
     pushw   frame + 40
-    restore_registers
+    restore_registers               /* which leaves the flags of the comparison */
     sti
+    ja      1f
     hlt
-    cli
+    jmp     2f
+1:  pushw   %ax
+    inb     $0x61, %al              /* an exit: KVM's instruction emulator lets interrupts in behind one */
+    popw    %ax
+2:  cli
     jmp     again
 
 /* --- Interrupts that need no C ------------------------------------------------------------------------- */

@@ -14,8 +14,6 @@ enum { CONTROL_LEFT = 0x01, ALT_LEFT = 0x02 };                                  
 enum { AFTER_E1 = 0x01, AFTER_E0 = 0x02, CONTROL_RIGHT = 0x04, ALT_RIGHT = 0x08 };       /* in BDA_KEYBOARD_FLAGS */
 enum { F1 = 0x3b, F11 = 0x57, PAD = 0x47 };
 enum { GREY = 0xe0 };
-enum { PM_TIMER = 0x608, PM_TIMER_BITS = 0xffffff };
-enum { SEQUENCE_PATIENCE = 190000 }; /* ticks of the PM timer: 53 ms, less than a period of IRQ 0, which waits */
 
 /* Scan code set 1 of a US keyboard, by number: what its keys give alone, and with Shift. */
 static const char plain[] = "\0\0331234567890-=\b\tqwertyuiop[]\r\0asdfghjkl;'`\0\\zxcvbnm,./\0*\0 ";
@@ -60,13 +58,12 @@ static int byte_waits(void)
  */
 static int byte_follows(void)
 {
-    uint32_t begin = inl(PM_TIMER), now = begin;
+    uint32_t since = 0;
 
-    while (now <= PM_TIMER_BITS && ((now - begin) & PM_TIMER_BITS) < SEQUENCE_PATIENCE) { /* else there is no timer */
+    do
         if (byte_waits())
             return 1;
-        now = inl(PM_TIMER);
-    }
+    while (within(&since, ALMOST_A_TICK));
     return byte_waits();
 }
 
@@ -88,6 +85,11 @@ static uint16_t function_key_of(uint8_t number)
     if (number >= 23)
         return (uint16_t)((0x85 + number - 23) << 8);
     return number == 16 || number == 22 ? 0 : (uint16_t)((0x3b + number - 11 - (number > 16)) << 8);
+}
+
+static uint16_t function_key_of_letter(uint8_t letter, uint8_t of_f1, uint8_t last)
+{
+    return letter < of_f1 || letter > last ? 0 : (uint16_t)((F1 + letter - of_f1) << 8);
 }
 
 /* ECMA-48 control sequences, as terminals send them for keys without a character. */
@@ -126,16 +128,8 @@ static uint16_t sequence(void)
         return 0x4700 | GREY;
     case 'F':
         return 0x4f00 | GREY;
-    case 'P': /* F1 to F4 */
-    case 'Q':
-    case 'R':
-    case 'S':
-        return (uint16_t)(0x3b00 + ((byte - 'P') << 8));
     case '[': /* the Linux console's F1 to F5: a letter follows */
-        if (!byte_follows())
-            return 0;
-        byte = inb(COM1 + UART_RBR);
-        return byte >= 'A' && byte <= 'E' ? (uint16_t)(0x3b00 + ((byte - 'A') << 8)) : 0;
+        return byte_follows() ? function_key_of_letter(inb(COM1 + UART_RBR), 'A', 'E') : 0;
     case '~':
         if (number >= 11 && number <= 24) /* F1 to F12, with gaps */
             return function_key_of(number);
@@ -153,8 +147,10 @@ static uint16_t sequence(void)
         case 6:
             return 0x5100 | GREY;
         }
+        return 0;
+    default:
+        return function_key_of_letter(byte, 'P', 'S');
     }
-    return 0;
 }
 
 static uint16_t key_of(uint8_t byte)

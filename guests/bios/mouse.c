@@ -2,7 +2,8 @@
  * int 15h AH=C2h: the PS/2 mouse, which calls the guest's handler for each packet.
  *
  * Source: IBM PS/2 and PC BIOS Interface Technical Reference, "Pointing device BIOS interface". Commands and answers go
- * while interrupts are off; IRQ 12 collects packets in entry.S.
+ * while interrupts are off; IRQ 12 collects packets in entry.S. A mouse has 25 ms for an answer, and 500 ms for that to a reset; kvmbox's has it at
+ * once. As a tick of IRQ 0 is not to be lost, all waits of a call together are shorter.
  */
 #include "bios.h"
 
@@ -12,13 +13,14 @@ enum { HAS_BYTE = 0x01, BUSY = 0x02, FROM_MOUSE = 0x20 };
 enum { IRQ_12 = 0x02, CLOCKS_OFF = 0x30 }; /* in the controller's mode: of keyboard and mouse */
 enum { ACK = 0xfa, PASSED = 0xaa };
 enum { GET_STATUS = 0xe9, RESOLUTION = 0xe8, IDENTIFY = 0xf2, RATE = 0xf3, ENABLE = 0xf4, DISABLE = 0xf5, RESET = 0xff };
-enum { PATIENCE = 20000 };
 
 uint8_t key_taken; /* by this file, before its interrupt comes: entry.S does not take it again */
 
+static uint32_t since; /* when the present call began to wait */
+
 static void send(uint16_t port, uint8_t value)
 {
-    for (unsigned i = 0; i < PATIENCE && (inb(KBC_STATUS) & BUSY); i++)
+    while ((inb(KBC_STATUS) & BUSY) && within(&since, ALMOST_A_TICK))
         ;
     outb(port, value);
 }
@@ -32,7 +34,7 @@ static void take_key(uint8_t code)
 /* Take what waits: keys, and bytes of a packet, of which the next command drops the rest. */
 static void drain(void)
 {
-    for (unsigned i = 0; i < PATIENCE; i++) {
+    do {
         uint8_t status = inb(KBC_STATUS), byte;
 
         if (!(status & HAS_BYTE))
@@ -40,24 +42,25 @@ static void drain(void)
         byte = inb(KBC_DATA);
         if (!(status & FROM_MOUSE))
             take_key(byte);
-    }
+    } while (within(&since, ALMOST_A_TICK));
 }
 
 /* A byte of the mouse, or else of the controller; keys that come before the mouse's are taken. */
 static int receive(uint8_t from, uint8_t *byte)
 {
-    for (unsigned i = 0; i < PATIENCE; i++) {
+    for (int late = 0;; late = !within(&since, ALMOST_A_TICK)) {
         uint8_t status = inb(KBC_STATUS);
 
-        if (!(status & HAS_BYTE))
-            continue;
-        *byte = inb(KBC_DATA);
-        if ((status & FROM_MOUSE) == from)
-            return 1;
-        if (!(status & FROM_MOUSE))
-            take_key(*byte);
+        if (status & HAS_BYTE) {
+            *byte = inb(KBC_DATA);
+            if ((status & FROM_MOUSE) == from)
+                return 1;
+            if (!(status & FROM_MOUSE))
+                take_key(*byte);
+        }
+        if (late)
+            return 0;
     }
-    return 0;
 }
 
 static int tell_mouse(uint8_t byte)
@@ -160,8 +163,10 @@ static uint8_t serve(struct frame *f)
 
 void mouse_service(struct frame *f)
 {
-    uint8_t status = serve(f);
+    uint8_t status;
 
+    since = 0;
+    status = serve(f);
     f->a.h = status;
     set_flag(f, CARRY, status != 0);
 }

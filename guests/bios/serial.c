@@ -1,14 +1,34 @@
-/* int 14h: COM1 to COM4, as the BIOS data area lists them. */
+/*
+ * int 14h: COM1 to COM4, as the BIOS data area lists them, with the seconds that each may wait.
+ *
+ * `scratch` has the seconds that have passed, and below them when the present one began.
+ */
 #include "bios.h"
 
-enum { TIMED_OUT = 0x80, PATIENCE = 2000 };
+enum { TIMED_OUT = 0x80 };
 
-static int ready(uint16_t port, uint8_t bit)
+static enum action look_again(struct frame *f)
 {
-    for (unsigned i = 0; i < PATIENCE; i++)
-        if (inb(port + UART_LSR) & bit)
-            return 1;
-    return 0;
+    uint32_t seconds = f->scratch >> 24;
+    uint32_t since = f->scratch ? (f->scratch & PM_TIMER_BITS) | (PM_TIMER_BITS + 1) : 0;
+
+    if (seconds >= far8(BDA, (uint16_t)(BDA_COM_TIMEOUT + f->d.x))) {
+        f->a.h = TIMED_OUT;
+        return DONE;
+    }
+    if (!within(&since, PM_TIMER_HERTZ)) {
+        since += PM_TIMER_HERTZ;
+        seconds++;
+    }
+    f->scratch = seconds << 24 | (since & PM_TIMER_BITS);
+    return LOOK_AGAIN;
+}
+
+static int ready(const struct frame *f, uint16_t port, uint8_t bit)
+{
+    if (!f->scratch)
+        outb(port + UART_MCR, MCR_DTR | MCR_RTS);
+    return inb(port + UART_LSR) & bit;
 }
 
 enum action serial_service(struct frame *f)
@@ -29,20 +49,14 @@ enum action serial_service(struct frame *f)
         outb(port + UART_IER, 0);
         break;
     case 0x01:
-        outb(port + UART_MCR, MCR_DTR | MCR_RTS);
-        if (!ready(port, LSR_THRE)) {
-            f->a.h = TIMED_OUT;
-            return DONE;
-        }
+        if (!ready(f, port, LSR_THRE))
+            return look_again(f);
         outb(port + UART_THR, f->a.l);
         f->a.h = inb(port + UART_LSR) & 0x7f;
         return DONE;
     case 0x02:
-        outb(port + UART_MCR, MCR_DTR | MCR_RTS);
-        if (!ready(port, LSR_DR)) {
-            f->a.h = TIMED_OUT;
-            return DONE;
-        }
+        if (!ready(f, port, LSR_DR))
+            return look_again(f);
         f->a.h = inb(port + UART_LSR) & 0x1e;
         f->a.l = inb(port + UART_RBR);
         return DONE;

@@ -45,7 +45,7 @@ static void start_data_area(void)
     for (unsigned i = 0; i < 4; i++)
         if (inb(com[i] + UART_IIR) != 0xff) {
             set_far16(BDA, (uint16_t)(BDA_COM + 2 * ports), com[i]);
-            set_far8(BDA, (uint16_t)(BDA_COM_TIMEOUT + ports), 10);
+            set_far8(BDA, (uint16_t)(BDA_COM_TIMEOUT + ports), 1); /* s */
             ports++;
         }
     set_far16(BDA, BDA_EBDA, EBDA);

@@ -88,14 +88,6 @@ _NO_EFFECTS: Final = frozenset(
 _Slices = int | None
 
 
-def _nobody_hears(_deadline: int, _now: int) -> None:
-    """Ignore deadlines."""
-
-
-def _never() -> bool:
-    return False
-
-
 def output_has_room() -> None:
     """Do not wait: the output has no stream that could be full."""
 
@@ -110,7 +102,7 @@ class Channel:
         grants: Sequence[Grants],
         *,
         now: Callable[[], int],
-        deadline_changed: Callable[[int, int], None] = _nobody_hears,
+        deadline_changed: Callable[[int, int], None] = lambda _deadline, _now: None,
         wait_for_output: Callable[[], None] = output_has_room,
         record: Callable[[bytes, bytes], None] | None = None,
         survival: Survival | None = None,
@@ -256,7 +248,7 @@ class Channel:
         self._wait_for_output()
 
     def read_string(
-        self, device: int, offset: int, size: int, count: int, *, until: Callable[[], bool] = _never
+        self, device: int, offset: int, size: int, count: int, *, until: Callable[[], bool] = lambda: False
     ) -> bytes:
         """What `count` reads of one register give, of `size` bytes each, by the vCPU thread. Fewer, if the
         process has answered some, and `until`, which is called under the lock, says so.
@@ -278,7 +270,7 @@ class Channel:
         data: bytes,
         slices: _Slices = None,
         *,
-        until: Callable[[], bool] = _never,
+        until: Callable[[], bool] = lambda: False,
     ) -> int:
         """Write the values of `size` bytes each in `data` to one register; how many bytes that were: all,
         unless `until` says so, as in `read_string`. `slices` as `_follow_up`.

@@ -216,7 +216,7 @@ class Grants(Value):
                 return self.irq_lines[pin], (level, coalesced), 0
             case RisesAt(pin, at) if pin < len(self.irq_lines):
                 rise = self.rises.get(pin)
-                return _nobody_hears if rise is None else rise.announce, (at,), 0
+                return (lambda _at: None) if rise is None else rise.announce, (at,), 0
             case TakeLine(pin, taken) if pin in self.takers:
                 return self.takers[pin], (taken,), 0
             case InputRoom(count) if self.input_room is not None:
@@ -262,10 +262,6 @@ def _frame_buffer(memory: GuestMemory, _index: int, effect: Effect) -> Applicati
     from kvmbox.host.frame_buffer import show
 
     return (show, (memory, effect), 0) if isinstance(effect, FrameBuffer) else None
-
-
-def _nobody_hears(_at: int) -> None:
-    """Ignore an announcement."""
 
 
 def _pvpanic(host: Host, events: int) -> None:

@@ -25,6 +25,4 @@ def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessErr
 def printable(data: bytes, limit: int = 500) -> str:
     """Text from a hostile process, fit for one line of a terminal: control characters are escaped."""
     text = data[:limit].decode("utf-8", "replace")
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -276,20 +276,17 @@ class DevicePool:
     def wait_ready(self) -> None:
         """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
         for member in self.members.values():
-            self._wait_for_member(member)
-
-    def _wait_for_member(self, member: PoolMember) -> None:
-        process = member.process
-        if not isinstance(process, DeviceProcess):
-            return
-        try:
-            self.wait_for(process)
-        except SandboxError:
-            # One that refused to serve (a layer is missing) would refuse again, and one whose pidfd has not
-            # come shows that the spawner hangs. Any other was lost, which the first request finds out.
-            rescued = member.channel is not None and member.channel.survival.rescues
-            if not rescued or process.failure is not None or process.pidfd < 0:
-                raise
+            process = member.process
+            if not isinstance(process, DeviceProcess):
+                continue
+            try:
+                self.wait_for(process)
+            except SandboxError:
+                # One that refused to serve (a layer is missing) would refuse again, and one whose pidfd has
+                # not come shows that the spawner hangs. Any other was lost, which the first request finds.
+                rescued = member.channel is not None and member.channel.survival.rescues
+                if not rescued or process.failure is not None or process.pidfd < 0:
+                    raise
 
     def pid_of(self, name: str) -> int:
         """The pid of a member's process, or the number of its thread; 0 where it has neither."""

@@ -24,10 +24,6 @@ class Start(Value):
     failed: bool
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
 class ProcessStarts:
     """The starts of one pool. Thread-safe."""
 
@@ -39,10 +35,10 @@ class ProcessStarts:
         """The processes that start when they are needed."""
         self.made: dict[str, Start] = {}
         """The starts of those that were needed, in that order."""
-        self.pause_time: Callable[[], None] = _nothing
-        self.resume_time: Callable[[], None] = _nothing
+        self.pause_time: Callable[[], None] = lambda: None
+        self.resume_time: Callable[[], None] = lambda: None
         self._order = order
-        self._wake: Callable[[], None] = _nothing
+        self._wake: Callable[[], None] = lambda: None
         self._news = news or threading.Event()
 
     def attend(

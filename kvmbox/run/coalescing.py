@@ -16,7 +16,8 @@ Writes to one port are delivered as a run of bytes, and those to two adjacent re
 and data, as a string of words. Writes to several registers in a row are one wide write. Of a run to a latch
 (`DeviceSpec.latches`), such as an index register, the device gets the last one alone.
 The main thread also flushes the ring once per slice, so that the last output
-of a guest appears even if the guest never exits again.
+of a guest appears even if the guest never exits again. But it does not wait for the start of a process: then
+it kicks a vCPU, and the thread of that one drains the ring.
 
 Who moves `first`, when, and under which lock
 ---------------------------------------------
@@ -87,10 +88,6 @@ _Give = Callable[[int, bytes], None]
 Ways = Callable[["DeviceProxy"], tuple[_Give, _Give, _Give]]
 
 
-def _ignore(_port: int) -> None:
-    """Nobody wants to know."""
-
-
 class OutputRoom(Protocol):
     """Where a vCPU thread waits for room in the output streams, at the end of each access that prints."""
 
@@ -135,7 +132,7 @@ class CoalescedRing:
         self._pairs = {port for port in zones if makes_pair(zones, port)}
         self._latches = latches
         self._alone: set[int] = set()  # ports whose writes no read takes along
-        self.be_busy: Callable[[int], object] = _ignore
+        self.be_busy: Callable[[int], object] = lambda _port: None
         """Called by the vCPU thread when compiled code has put `MOST_POSTED` writes to a port here."""
         self._carries = carries
         self.owing: tuple[DeviceProxy, int, int] | None = None
@@ -158,6 +155,14 @@ class CoalescedRing:
         """Whether the ring holds writes."""
         ring = self._words64[RING_WORD]
         return bool(ring >> 32 != ring & _LOW)
+
+    @property
+    def waits_for_start(self) -> bool:
+        """Whether a write in the ring is for a process that has not started. Raises as `flush`."""
+        first, last = self._indices()
+        places = range(first, last if first <= last else last + ENTRIES)
+        zones = (self._zones.get(self._words64[RING_WORD + 1 + 3 * (place % ENTRIES)]) for place in places)
+        return any(zone is not None and not zone[0].channel.is_started for zone in zones)
 
     def shares_process_with(self, device: object) -> bool:
         """Whether a write in the ring may be for the process of `device`."""

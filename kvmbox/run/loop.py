@@ -314,6 +314,8 @@ class MainLoop:
         self.ends.fail(KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick"))
 
     def _kill_unanswering(self, pool: DevicePool, *, in_start: bool) -> None:
+        if pool.spawner is not None:
+            pool.spawner.process.resume()  # one that somebody has stopped starts no process, and ends none
         # Told again, a spawner that hangs is killed: its processes die with it.
         for channel in pool.channels:
             # A process that is about to start, or to replace another one, has more time for that.

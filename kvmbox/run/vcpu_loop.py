@@ -214,6 +214,9 @@ class VcpuLoop:
         if number == errno.EINTR:
             self.routes.interruptions += 1
             self._vcpu.clear_kick()
+            # The main thread does not wait for a process that has to start: see `Watch.flush_writes`.
+            if self._ring is not None and self._ring.waits_for_start:
+                self._ring.drain()
             return
         self.routes.unrouted += 1
         # A start-up IPI is EAGAIN for once. The first CPU that gets nothing else never runs: RLIMIT_NPROC

@@ -123,9 +123,7 @@ class Watch:
         if hung.survival.rescues:
             self._watchdog.kill(hung)
             return None
-        error = hung_error(hung.device_type)
-        hung.fail(error)
-        return error
+        return hung.fail(hung_error(hung.device_type))
 
     def _make_chores(self, milliseconds: int, *, busy: bool) -> None:
         channels = self._devices.pool.channels
@@ -151,9 +149,18 @@ class Watch:
                     self._advance(channel.device_type)
 
     def flush_writes(self) -> bool:
-        """Deliver the coalesced writes, unless their output has no room; returns whether there were any."""
+        """Deliver the coalesced writes, unless their output has no room; returns whether there were any.
+
+        Where a process has to start for them, a vCPU that runs is kicked, and its thread does so.
+        """
         ring = None if self.boot is None else self.boot.ring
-        return ring is not None and not self._console.congested and ring.flush()
+        if ring is None or self._console.congested:
+            return False
+        running = [thread for thread in self._vcpus if not thread.is_paused]
+        if running and ring.waits_for_start:
+            running[0].vcpu.kick()
+            return True
+        return ring.flush()
 
     # --- Deadlines ----------------------------------------------------------------------------------------
 

@@ -359,6 +359,12 @@ def test_key_that_a_terminal_sends_as_a_sequence_is_one_key(
     assert run_to_end(run)[:2] == (0, keys)
 
 
+def asked_by(path: Path) -> tuple[int, dict[int, int]]:
+    """The guest time of a run with --json, in ns, and how often it has accessed each port."""
+    facts = json.loads(path.read_bytes())
+    return facts["guest_time"], {one["port"]: one["count"] for one in facts["ports"]}
+
+
 def test_escape_is_a_key_when_nothing_follows_for_almost_a_tick_of_the_guest(
     sectors: Images, tmp_path: Path
 ) -> None:
@@ -368,7 +374,47 @@ def test_escape_is_a_key_when_nothing_follows_for_almost_a_tick_of_the_guest(
     run = Run("--json", told, boot_sector(sectors, SEGMENTS + key + SHUTDOWN), stdin=subprocess.PIPE)
     run.send(b"\x1b")
     assert run_to_end(run)[:2] == (0, b"\x01\x1b")
-    facts = json.loads(told.read_bytes())
-    asked = {one["port"]: one["count"] for one in facts["ports"]}
-    assert facts["guest_time"] >= 53_000_000
+    guest_time, asked = asked_by(told)
+    assert guest_time >= 53_000_000
     assert asked[layout.PM_TIMER_PORT] >= 2  # not how often it has looked, but when
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_read_of_a_silent_line_takes_the_seconds_of_the_data_area_and_loses_no_tick(
+    sectors: Images, tmp_path: Path, seconds: int
+) -> None:
+    told = tmp_path / "told.json"
+    # mov byte [0x47c],seconds; where it is the default, nothing
+    limit = b"" if seconds == 1 else bytes.fromhex("c6067c04") + bytes((seconds,))
+    # mov bx,[0x46c]; mov ah,2; xor dx,dx; int 0x14; mov al,ah; out 0xe9,al; mov ax,[0x46c]; sub ax,bx
+    read = bytes.fromhex("8b1e6c04 b402 31d2 cd14 88e0 e6e9 a16c04 29d8 e6e9")
+    image = boot_sector(sectors, SEGMENTS + limit + read + SHUTDOWN)
+    status, output, _ = run_to_end(Run("--json", told, image))
+    assert (status, output[:1]) == (0, b"\x80")
+    guest_time, asked = asked_by(told)
+    if seconds:
+        assert guest_time >= seconds * 1_000_000_000
+        assert output[1] >= 9  # of 18, as a late host may combine some
+    else:
+        assert layout.PM_TIMER_PORT not in asked
+
+
+def test_line_that_is_busy_is_waited_for_by_the_clock(sectors: Images, tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    # mov byte [0x47c],255; xor dx,dx; mov ax,0x0161; int 0x14; shr ah,7; mov al,ah; out 0xf4,al
+    code = SEGMENTS + bytes.fromhex("c6067c04ff 31d2 b86101 cd14 c0ec07 88e0 e6f4")
+    run = Run("--json", told, "--inject", "COM1:busy=20", boot_sector(sectors, code))
+    assert run_to_end(run)[:2] == (1, b"a")
+    _, asked = asked_by(told)
+    assert asked[layout.PM_TIMER_PORT] >= 2
+
+
+def test_mouse_that_is_gone_is_waited_for_by_the_clock(sectors: Images, tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    # mov ax,0xc205; mov bh,3; int 0x15; mov al,ah; out 0xe9,al
+    code = SEGMENTS + bytes.fromhex("b805c2 b703 cd15 88e0 e6e9") + SHUTDOWN
+    run = Run("--json", told, "--inject", "i8042:vanish=forever", boot_sector(sectors, code))
+    assert run_to_end(run)[:2] == (0, b"\x03")
+    guest_time, asked = asked_by(told)
+    assert guest_time >= 53_000_000
+    assert asked[layout.PM_TIMER_PORT] >= 2

@@ -28,6 +28,7 @@ from tests.support.real_mode import (
 )
 from tests.support.runs import Images, Run, error_lines, run_to_end
 from tests.support.selection import first_per_commit
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.kvm
 
@@ -244,6 +245,25 @@ def test_signal_ends_a_run_whose_first_access_waits_for_a_stopped_spawner(images
         run.send(b"!")
         run.signal(signal.SIGTERM)
         assert run.status() == 130
+        run.family.wait_dead()
+
+
+@pytest.mark.parametrize("guest", [IDLE, SPIN], ids=["halted", "spinning"])
+def test_signal_ends_a_run_that_prints_first_on_a_console_whose_spawner_is_stopped(
+    images: Images, guest: bytes
+) -> None:
+    printing = say(b"1") + wait_input() + say(b"2", DEBUGCON) + guest
+    with images.run(printing, stdin=-1) as run:
+        run.stdout.until(b"1")
+        files = Path(f"/proc/{run.pid}/fd")
+        before = len(list(files.iterdir()))
+        os.kill(run.family.spawner, signal.SIGSTOP)
+        run.send(b"!")
+        until(lambda: len(list(files.iterdir())), lambda seen: seen > before)  # the link to the new process
+        run.signal(signal.SIGTERM)
+        assert run.status() == 130
+        assert run.output == b"12"
+        assert run.messages == ""
         run.family.wait_dead()
 
 

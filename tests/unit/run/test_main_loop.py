@@ -139,6 +139,7 @@ class Rig:
         pool = SimpleNamespace(
             channels=[],
             members={},
+            spawner=None,
             starts=SimpleNamespace(attend=lambda **_: None),
             watch=lambda poll: None,
             tend=lambda poll, say: None,

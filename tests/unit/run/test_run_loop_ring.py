@@ -31,6 +31,7 @@ class FakeChannel:
     """Notes what the channel of a device process is asked; reads give 0x5a."""
 
     steady = None
+    is_started = True
 
     def __init__(self, name: str, log: list[tuple[object, ...]]) -> None:
         self._name = name
@@ -256,6 +257,25 @@ def test_outcome_is_decided_before_the_last_drain(rig: Rig) -> None:
     assert outcome.status == GUEST_CRASHED
     assert outcome is rig.loop.outcome
     assert held == [0, 1]  # before the crash is looked at, and after the loop
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+@pytest.mark.parametrize("coalesced", ["post", "index post"])
+def test_kicked_vcpu_gives_what_waits_for_the_start_of_a_process(
+    rig: Rig, coalesced: str, is_started: bool
+) -> None:
+    cast(FakeChannel, rig.post.channel).is_started = is_started
+
+    def kick() -> int:
+        for word in coalesced.split():
+            rig.coalesce(word)
+        assert rig.ring.waits_for_start is not is_started
+        return -errno.EINTR
+
+    rig.vcpu.script.append(kick)
+    in_order = [{"index": INDEX, "post": CODE}[word] for word in coalesced.split()]
+    assert rig.play() == ([] if is_started else in_order)
+    assert rig.log == in_order
 
 
 def test_no_exit_overtakes_what_the_main_thread_is_flushing(rig: Rig) -> None:
