@@ -2,8 +2,8 @@
  * int 15h AH=C2h: the PS/2 mouse, which calls the guest's handler for each packet.
  *
  * Source: IBM PS/2 and PC BIOS Interface Technical Reference, "Pointing device BIOS interface". Commands and answers go
- * while interrupts are off; IRQ 12 collects packets in entry.S. A mouse has 25 ms for an answer, and 500 ms for that to a reset; kvmbox's has it at
- * once. As a tick of IRQ 0 is not to be lost, all waits of a call together are shorter.
+ * while interrupts are off; IRQ 12 collects packets in entry.S. A mouse has 25 ms for an answer, and 500 ms for that to
+ * a reset; kvmbox's mouse answers at once. As a tick of IRQ 0 is not to be lost, all waits of a call together are shorter.
  */
 #include "bios.h"
 
