@@ -7,7 +7,7 @@
  */
 #include "bios.h"
 
-enum { ESC = 0x1b, DELETE = 0x7f };
+enum { ESC = 0x1b, DELETE = 0x7f, ESCAPE = 0x0100 | ESC };
 enum { SHIFT_RIGHT = 0x01, SHIFT_LEFT = 0x02, SHIFT = 0x03, CONTROL = 0x04, ALT = 0x08 };
 enum { SCROLL = 0x10, NUM = 0x20, CAPS = 0x40, INSERT = 0x80 };
 enum { CONTROL_LEFT = 0x01, ALT_LEFT = 0x02 };                                           /* in BDA_KEYS_DOWN */
@@ -52,21 +52,6 @@ static int byte_waits(void)
     return status != 0xff && (status & LSR_DR); /* 0xff: there is no COM1 */
 }
 
-/*
- * The rest of an escape sequence follows its beginning at once; a person's next key does not. That is a time of the
- * guest: kvmbox holds it back where a busy host keeps what was typed for long, which a number of looks would not notice.
- */
-static int byte_follows(void)
-{
-    uint32_t since = 0;
-
-    do
-        if (byte_waits())
-            return 1;
-    while (within(&since, ALMOST_A_TICK));
-    return byte_waits();
-}
-
 static uint8_t scan_code(uint8_t character)
 {
     if (character == '\t')
@@ -92,29 +77,28 @@ static uint16_t function_key_of_letter(uint8_t letter, uint8_t of_f1, uint8_t la
     return letter < of_f1 || letter > last ? 0 : (uint16_t)((F1 + letter - of_f1) << 8);
 }
 
-/* ECMA-48 control sequences, as terminals send them for keys without a character. */
-static uint16_t sequence(void)
+static uint16_t key_of(uint8_t byte)
 {
-    uint8_t byte, number;
-
-    if (!byte_follows())
-        return 0x0100 | ESC;
-    byte = inb(COM1 + UART_RBR);
-    if (byte != '[' && byte != 'O') { /* no sequence: Escape, and the next key */
-        put(0x0100 | ESC);
+    switch (byte) {
+    case '\r':
+    case '\n':
+        return 0x1c0d;
+    case '\b':
+    case DELETE:
+        return 0x0e08;
+    default:
         return (uint16_t)(scan_code(byte) << 8 | byte);
     }
-    if (!byte_follows())
-        return 0x0100 | ESC;
-    byte = inb(COM1 + UART_RBR);
-    number = 0;
-    for (uint8_t first = 1; byte >= ' ' && byte < '@'; byte = inb(COM1 + UART_RBR)) { /* what is held with it is lost */
-        first &= byte != ';';
-        if (first)
-            number = (uint8_t)(number * 10 + byte - '0');
-        if (!byte_follows())
-            return 0;
-    }
+}
+
+/* ECMA-48 control sequences, as terminals send them for keys without a character: where one has come to. */
+static enum { NO_SEQUENCE, AFTER_ESC, AFTER_BRACKET, IN_PARAMETERS, AFTER_PARAMETER, AFTER_TWO_BRACKETS } sequence;
+static uint8_t number;       /* its first parameter */
+static uint32_t waits_since; /* for the next byte */
+
+/* The key of a sequence that ends with this byte, or 0. */
+static uint16_t key_of_sequence(uint8_t byte)
+{
     switch (byte) {
     case 'A':
         return 0x4800 | GREY; /* up, down, right, left, home, end */
@@ -128,8 +112,6 @@ static uint16_t sequence(void)
         return 0x4700 | GREY;
     case 'F':
         return 0x4f00 | GREY;
-    case '[': /* the Linux console's F1 to F5: a letter follows */
-        return byte_follows() ? function_key_of_letter(inb(COM1 + UART_RBR), 'A', 'E') : 0;
     case '~':
         if (number >= 11 && number <= 24) /* F1 to F12, with gaps */
             return function_key_of(number);
@@ -153,29 +135,70 @@ static uint16_t sequence(void)
     }
 }
 
-static uint16_t key_of(uint8_t byte)
+static void put_typed(uint16_t key)
 {
-    switch (byte) {
-    case '\r':
-    case '\n':
-        return 0x1c0d;
-    case '\b':
-    case DELETE:
-        return 0x0e08;
-    case ESC:
-        return sequence();
-    default:
-        return (uint16_t)(scan_code(byte) << 8 | byte);
-    }
+    if (key)
+        put(key);
 }
 
+static void take_byte(uint8_t byte)
+{
+    waits_since = 0;
+    if (sequence == AFTER_ESC && byte != '[' && byte != 'O') { /* no sequence: Escape, and the next key */
+        put(ESCAPE);
+        sequence = NO_SEQUENCE;
+    }
+    switch (sequence) {
+    case NO_SEQUENCE:
+        if (byte == ESC)
+            sequence = AFTER_ESC;
+        else
+            put_typed(key_of(byte));
+        return;
+    case AFTER_ESC:
+        sequence = AFTER_BRACKET;
+        number = 0;
+        return;
+    case AFTER_TWO_BRACKETS: /* the Linux console's F1 to F5 */
+        put_typed(function_key_of_letter(byte, 'A', 'E'));
+        break;
+    default:
+        if (byte >= ' ' && byte < '@') { /* what is held with it is lost */
+            if (byte == ';' || sequence == AFTER_PARAMETER) {
+                sequence = AFTER_PARAMETER;
+            } else {
+                sequence = IN_PARAMETERS;
+                number = (uint8_t)(number * 10 + byte - '0');
+            }
+            return;
+        }
+        if (byte == '[') {
+            sequence = AFTER_TWO_BRACKETS;
+            return;
+        }
+        put_typed(key_of_sequence(byte));
+    }
+    sequence = NO_SEQUENCE;
+}
+
+/*
+ * The rest of a sequence follows its beginning at once; a person's next key does not. That is a time of the guest, longer
+ * than two of kvmbox's loans of time to it: a busy host cannot make an Escape of a sequence, however late it is.
+ */
 static void take_typed(void)
 {
-    while (!full() && byte_waits()) {
-        uint16_t key = key_of(inb(COM1 + UART_RBR));
+    while (!full()) {
+        int is_late = sequence && !within(&waits_since, PM_TIMER_HERTZ * 2 / 5);
 
-        if (key)
-            put(key);
+        if (byte_waits()) {
+            take_byte(inb(COM1 + UART_RBR));
+        } else if (is_late) {
+            if (sequence <= AFTER_BRACKET)
+                put(ESCAPE);
+            sequence = NO_SEQUENCE;
+        } else {
+            return;
+        }
     }
 }
 
@@ -388,6 +411,7 @@ void keyboard_start(void)
     set_far16(BDA, BDA_KEY_HEAD, BDA_KEYS);
     set_far16(BDA, BDA_KEY_TAIL, BDA_KEYS);
     set_far8(BDA, BDA_KEYBOARD_FLAGS, 0x10); /* 101 keys */
+    sequence = NO_SEQUENCE;
 }
 
 /* The services of the first keyboards, 00 and 01, do not tell a grey key from its twin. */
@@ -411,6 +435,8 @@ enum action keyboard_service(struct frame *f)
     switch (f->a.h) {
     case 0x00:
     case 0x10:
+        if (!there && sequence)
+            return LOOK_AGAIN; /* for the rest of a sequence */
         if (!there) {
             wake_on_input();
             return WAIT;
