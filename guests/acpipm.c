@@ -16,7 +16,7 @@
 #define PM1_CNT    0x604
 #define PM_TMR     0x608
 #define PM_TMR_HZ  3579545
-#define MOST_TRIES 20
+#define MOST_TRIES 100
 #define TMR_STS    0x0001
 #define RTC_STS    0x0400
 #define WAK_STS    0x8000

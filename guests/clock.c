@@ -66,11 +66,11 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
     rtc_write(RTC_A, RTC_A_DIVIDER | RTC_RATE_64HZ);
     rtc_enable(RTC_B_PIE);
     irq_enable(RTC_IRQ, on_rtc);
-    if (!wait_for(&rtc_interrupts, 1, 1))
+    if (!wait_for(&rtc_interrupts, 1, 10))
         fail("RTC: no periodic interrupts");
     first_interrupt = rtc_interrupts;
     first_tick = ticks;
-    if (!wait_for(&rtc_interrupts, first_interrupt + 32, 2))
+    if (!wait_for(&rtc_interrupts, first_interrupt + 32, 10))
         fail("RTC: periodic interrupts stopped");
     put_string("The PIT, set to 100 Hz, ticked ");
     put_decimal(ticks - first_tick, 1);

@@ -25,6 +25,7 @@
 #define ROUTE(pin)   ((pin) << 9)
 #define PERIOD_MAX   100000000 /* fs: 2.3.4 */
 #define SECOND_IN_FS 1000000000000000
+#define MOST_TRIES   20
 
 /* 82093AA and the local APIC. */
 #define IOREGSEL     0xfec00000
@@ -93,18 +94,41 @@ static void on_rtc_line(void)
     rtc_line_interrupts++;
 }
 
-static void set_periodic(unsigned timer, uint32_t bits, uint64_t period)
+/*
+ * Set a timer to match soon, and again after each `period`, if it has one. The counter must not be past the first match
+ * before all is written: on a busy host that takes further tries, each with more time.
+ */
+static void set_timer(unsigned timer, uint32_t bits, uint64_t period)
 {
-    *reg(TIM_CONF(timer)) = bits | PERIODIC | VAL_SET;
-    *reg(TIM_COMP(timer)) = *reg(MAIN_CNT) + hz / 10; /* far enough to be written in time on a slow host */
-    *reg(TIM_COMP(timer)) = period;
-    *reg(TIM_CONF(timer)) = bits | PERIODIC | INT_ENB;
+    uint64_t ahead = hz / 10, match;
+
+    do {
+        *reg(TIM_CONF(timer)) = bits | (period ? PERIODIC | VAL_SET : INT_ENB);
+        match = *reg(MAIN_CNT) + ahead;
+        *reg(TIM_COMP(timer)) = match;
+        if (period)
+            *reg(TIM_COMP(timer)) = period;
+        ahead *= 2;
+    } while (*reg(MAIN_CNT) >= match);
+    *reg(TIM_CONF(timer)) = bits | (period ? PERIODIC : 0) | INT_ENB;
+}
+
+/* A quarter of a second in ticks of the PIT. On a busy host ticks come late or are combined. */
+static bool timers_agree(void)
+{
+    unsigned first = ticks;
+    uint64_t start = *reg(MAIN_CNT), passed;
+
+    if (!wait_for(&ticks, first + TICKS_PER_SECOND / 4, 2))
+        fail("PIT: interrupts stopped");
+    passed = *reg(MAIN_CNT) - start;
+    return passed >= hz / 5 && passed <= hz;
 }
 
 static void prove_counter(void)
 {
-    uint64_t capabilities = *reg(GCAP_ID), start, passed;
-    unsigned first;
+    uint64_t capabilities = *reg(GCAP_ID);
+    unsigned tries = 0;
 
     if (!(capabilities >> 32) || capabilities >> 32 > PERIOD_MAX || !(capabilities & 1 << 15))
         fail("HPET: capabilities");
@@ -112,13 +136,9 @@ static void prove_counter(void)
     if (!ticks_start(1))
         fail("PIT: no interrupts");
     *reg(GEN_CONF) = ENABLE_CNF;
-    first = ticks;
-    start = *reg(MAIN_CNT);
-    if (!wait_for(&ticks, first + TICKS_PER_SECOND / 4, 2))
-        fail("PIT: interrupts stopped");
-    passed = *reg(MAIN_CNT) - start;
-    if (passed < hz / 5 || passed > hz)
-        fail("HPET: a quarter of a second of the PIT");
+    while (!timers_agree())
+        if (++tries == MOST_TRIES)
+            fail("HPET: a quarter of a second of the PIT");
     put_string("ok HPET: a quarter of a second of the PIT\n");
 }
 
@@ -127,7 +147,7 @@ static void prove_route(uint32_t type, uint32_t trigger, const char *what)
     unsigned first = apic_interrupts;
 
     route(VECTOR | trigger);
-    set_periodic(2, type | ROUTE(PIN), hz / 100);
+    set_timer(2, type | ROUTE(PIN), hz / 100);
     if (!wait_for(&apic_interrupts, first + 5, 5))
         fail(what);
     *reg(TIM_CONF(2)) = 0;
@@ -147,15 +167,14 @@ static void prove_legacy(void)
         fail("legacy replacement: the PIT is cut off");
     put_string("ok legacy replacement: the PIT is cut off\n");
 
-    set_periodic(0, 0, hz / 100);
+    set_timer(0, 0, hz / 100);
     if (!passes(&ticks, ticks + 5, 500))
         fail("legacy replacement: timer 0 is IRQ 0");
     *reg(TIM_CONF(0)) = 0;
     put_string("ok legacy replacement: timer 0 is IRQ 0\n");
 
     irq_enable(RTC_LINE, on_rtc_line);
-    *reg(TIM_CONF(1)) = INT_ENB;
-    *reg(TIM_COMP(1)) = *reg(MAIN_CNT) + hz / 10;
+    set_timer(1, 0, 0);
     if (!passes(&rtc_line_interrupts, 1, 500))
         fail("legacy replacement: timer 1 is IRQ 8");
     put_string("ok legacy replacement: timer 1 is IRQ 8\n");

@@ -56,7 +56,7 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
     irq_enable(MMIO_UART_IRQ, on_uart);
     uart[UART_IER] = IER_RDA;
     uart[UART_THR] = 'k';
-    prove(wait_for(&received, 1, 2) && last_byte == 'k', "MMIO UART: a byte looped back raises IRQ 5");
+    prove(wait_for(&received, 1, 10) && last_byte == 'k', "MMIO UART: a byte looped back raises IRQ 5");
 
     uart[UART_IER] = 0;
     uart[UART_MCR] = MCR_DTR | MCR_RTS | MCR_OUT2;
