@@ -110,7 +110,7 @@ class Spawner:
         self._poller.register(self._signals, select.POLLIN)
 
     def serve(self) -> None:
-        """Serve until the VMM asks to stop and every child is reaped, or the VMM is gone."""
+        """Serve until the VMM asks to stop and every child is, or will be, reaped, or the VMM is gone."""
         while True:
             for descriptor, events in self._poller.poll():
                 if descriptor == CONTROL_FD:
@@ -121,6 +121,8 @@ class Spawner:
                     os.read(self._signals, 16 * linux.SIGNALFD_SIGINFO_SIZE)
                 else:
                     self._hear(descriptor, events)
+            if self._stopping and self._pid == 1:
+                return  # the kernel ends what is in its namespace, before anybody can wait for it
             if not self._reap() and self._stopping:
                 return
 

@@ -66,9 +66,6 @@ READY_TIMEOUT_NS: Final = 20_000 * NS_PER_MS
 host that stands still is not slow: it costs no more than a slice."""
 
 CLOSE_TIMEOUT_NS: Final = 1_000 * NS_PER_MS
-EXIT_GRACE_NS: Final = 100 * NS_PER_MS
-"""How long `close` lets device processes go by themselves, their channels being closed."""
-
 KILL_PATIENCE_NS: Final = 2_000 * NS_PER_MS
 """How long the spawner may take to kill a device process, which takes it 50 µs, and longer where it waits
 for a CPU of an emulated host."""
@@ -416,24 +413,17 @@ class SpawnerClient:
             raise DeviceProcessError("spawner", self._end.removeprefix("the spawner "))
         return deaths
 
-    def close(self, timeout_ns: int = CLOSE_TIMEOUT_NS, *, grace_ns: int = EXIT_GRACE_NS) -> None:
+    def close(self, timeout_ns: int = CLOSE_TIMEOUT_NS) -> None:
         """End everything: afterwards no device process, no spawner and no zombie is left. Idempotent.
 
-        Close the channels first: device processes then leave by themselves, and are killed if they have
-        not within `grace_ns`. What does not obey within `timeout_ns` in all is killed. Never raises.
+        A spawner that does not obey within `timeout_ns` is killed. Never raises.
         """
         if self._control < 0:
             return
         from contextlib import suppress
 
-        now = time.monotonic_ns()
-        deadline = now + timeout_ns
-        grace = min(deadline, now + grace_ns)
-        while self._alive() and self._end is None and self._hears(grace):
-            pass
-        for process in self._alive():
-            process.kill()
-        # A spawner that somebody stopped must go on to reap its children.
+        deadline = time.monotonic_ns() + timeout_ns
+        # A spawner that somebody stopped must go on to end its children.
         self.process.resume()
         with suppress(OSError):
             passing.send(self._control, frames.pack(frames.SHUTDOWN), wait=False)
@@ -446,9 +436,6 @@ class SpawnerClient:
         self.process.close()
         os.close(self._control)
         self._control = -1
-
-    def _alive(self) -> list[DeviceProcess]:
-        return [process for process in self._processes.values() if process.wait_status is None]
 
     def _hears(self, deadline: int) -> bool:
         """As `_pump`, which never raises here: a spawner that can be understood no more is killed."""

@@ -6,7 +6,8 @@ One frame is one SOCK_SEQPACKET message: a fixed header, then a payload whose me
       SPAWN     number = CPU or -1, mask = required   the device's end of the channel: a socket, or two
                 layers, payload = entry, type, BPF    pipes, or two pipes and shared memory
       KILL      that device process, if it lives
-      SHUTDOWN  kill and reap what is left, then exit
+      SHUTDOWN  kill and reap what is left, and exit;
+                PID 1 leaves the reaping to the kernel
     spawner → VMM
       STAGED    number = pid of the real spawner      its pidfd
                 (from its stage or template)

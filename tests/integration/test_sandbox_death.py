@@ -265,9 +265,22 @@ def test_close_stopped_device_process_is_killed(client: SpawnerClient) -> None:
     channel, pid = start_one(client)
     os.kill(pid, signal.SIGSTOP)
     channel.close()
-    client.close(grace_ns=0)
+    client.close()
     assert not Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{client.pid}").exists()
+
+
+@pytest.mark.parametrize("without", [0, layers.PID_NS], ids=["PID 1", "not PID 1"])
+def test_close_ends_device_processes_whose_channels_are_open(without: int) -> None:
+    client = SpawnerClient.start(entries=["payload:echo"], payload_directory=str(PAYLOADS), without=without)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = client.spawn("uart", [theirs.detach()], compile_policy(DEVICE_POLICY))
+    client.wait_ready(process)
+    with ours:
+        client.close()
+    assert not Path(f"/proc/{process.pid}").exists()
+    # PID 1 leaves it to the kernel, and does not wait to tell how they end.
+    assert (process.wait_status is None) is bool(client.layers & layers.PID_NS)
 
 
 def test_close_stopped_spawner_is_killed(client: SpawnerClient) -> None:

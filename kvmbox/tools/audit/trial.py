@@ -100,7 +100,7 @@ class Trial:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._client.close(grace_ns=0)
+        self._client.close()
 
     def run(self, probes: Iterable[Probe]) -> Iterator[tuple[Probe, Result]]:
         """Make each attack in a process of its own, in order. Raises SandboxError."""

@@ -71,6 +71,11 @@ def main() -> None:
     call = processes[0].take_forbidden_call()
     for channel in channels:
         channel.close()
+    deaths = select.poll()
+    deaths.register(client, select.POLLIN)
+    while any(process.wait_status is None for process in processes):
+        deaths.poll(10_000)
+        client.poll_deaths()
     client.close()
     statuses = [process.wait_status for process in processes]
     print(json.dumps({"forbidden": call.number if call else None, "statuses": statuses}), flush=True)
