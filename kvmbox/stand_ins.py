@@ -167,13 +167,12 @@ class Value(metaclass=_ValueType):
         # The slots' own setters, because `__setattr__` refuses.
         for (_, store), value in zip(stores, values, strict=False):
             store(self, value)
-        for field, store in stores[len(values) :]:
-            if field in named:
-                store(self, named.pop(field))
-            elif field in self._defaults:
-                store(self, self._defaults[field])
-            else:
-                raise TypeError(f"{type(self).__name__} needs an argument '{field}'")
+        defaults = self._defaults
+        try:
+            for field, store in stores[len(values) :]:
+                store(self, named.pop(field) if field in named else defaults[field])
+        except KeyError as missing:
+            raise TypeError(f"{type(self).__name__} needs an argument {missing}") from None
         if named:
             raise TypeError(f"{type(self).__name__} has no argument '{next(iter(named))}', or has it twice")
 

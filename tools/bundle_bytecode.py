@@ -2,13 +2,14 @@
 """Write the bundle of bytecode (`kvmbox/bytecode.py`) for the Python that runs this. `make` runs it.
 
 While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.stand_ins` reads. So the
-bundle has no annotations of functions, and no imports from `typing` and `collections.abc` that only
-annotations need. For the others from `typing` there are stand-ins. A plain run then loads neither `typing`
+bundle has no annotations of functions, and no imports that only annotations need, those from the future among
+them. For the others from `typing` there are stand-ins. A plain run then loads neither `typing`
 nor `re`. There are no docstrings either, but in the commands, whose help they are. Of each place in the
 source there is the line, and not the column.
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import marshal
@@ -20,11 +21,11 @@ from types import CodeType
 from typing import Any, Final
 
 from kvmbox import stand_ins
-from kvmbox.bytecode import BUNDLE, LENGTH_SIZE, PACKAGE
+from kvmbox.bytecode import BUNDLE, HEAD_SIZE, PACKAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.bytecode import Entry
+    from kvmbox.bytecode import Entry, Link, Places
 
 WITH_DOCSTRINGS: Final = "cli"
 BIOS: Final = (
@@ -52,6 +53,7 @@ GROUPS: Final = {
     "kvmbox.remote.direct": ("run", ("kvmbox.remote.direct", *OWN_MODELS)),
 }
 """By name: the group that is loaded before, and what is loaded with all that it imports."""
+FLAG: Final = __future__.annotations.compiler_flag
 FUTURE: Final = "from __future__ import annotations"
 """Where it stands, Python itself keeps annotations as text."""
 ANNOTATING: Final = ("collections.abc", "typing")
@@ -100,18 +102,25 @@ class Stripper(ast.NodeTransformer):
         node.body = node.body or [ast.Pass()]
 
 
-def stripped(text: str, *, docstrings: bool) -> ast.Module:
-    """The tree of a module without what only people and type checkers read."""
+def stripped(text: str, *, docstrings: bool, taken: Collection[str] | None = ()) -> ast.Module:
+    """The tree of a module without what only people and type checkers read. `taken` are names that others may
+    take from it; None: all.
+    """
     tree = ast.parse(text)
     if FUTURE not in text or TYPED in text:
         return tree
+    described = {name for one in _annotations(tree) for name in _names(one)}
     Stripper(docstrings=docstrings).visit(tree)
     used = set(_names(tree))
+    unused = set() if taken is None else described - used - set(taken)
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module in ANNOTATING:
             node.names = [alias for alias in node.names if alias.name in used]
             if node.module == "typing" and all(hasattr(stand_ins, alias.name) for alias in node.names):
                 node.module = stand_ins.__name__
+        elif isinstance(node, ast.ImportFrom):
+            future = node.module == "__future__"
+            node.names = [one for one in node.names if not future and (one.asname or one.name) not in unused]
     tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.names]
     ast.fix_missing_locations(tree)
     for node in ast.walk(tree):
@@ -119,6 +128,23 @@ def stripped(text: str, *, docstrings: bool) -> ast.Module:
             # What has no column takes a third of the memory in a table of lines.
             node.end_lineno, node.col_offset, node.end_col_offset = node.lineno, -1, -1
     return tree
+
+
+def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
+            yield node.returns
+        elif isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation is not None:
+            yield node.annotation
+
+
+def taken_names(text: str) -> Iterator[str]:
+    """What a module may take from others, by name or as an attribute."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _names(node: ast.AST) -> Iterator[str]:
@@ -157,27 +183,59 @@ def in_order(name: str, trees: Mapping[str, ast.Module], order: dict[str, bool])
         order[name] = True
 
 
+def linked(tree: ast.Module, modules: Collection[str], before: Collection[str]) -> list[Link]:
+    """What a module imports from those of `modules` that are loaded `before`; its tree does without then."""
+    links: list[Link] = []
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        found: list[Link] = []
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            own, name = alias.asname or alias.name, f"{node.module}.{alias.name}"
+            found.append((own, name, "") if name in modules else (own, str(node.module), alias.name))
+        if found and {source for _, source, _ in found} <= set(before):
+            links += found
+        else:
+            body.append(node)
+    tree.body = body
+    return links
+
+
 def compiled(tree: ast.Module, path: str) -> CodeType:
     """The code of the module at `path`."""
-    return compile(tree, path, "exec", dont_inherit=True)
+    return compile(tree, path, "exec", FLAG, dont_inherit=True)
 
 
 def bundle(package: Path) -> bytes:
     """The content of the file, with all modules of `package`."""
+    packages: dict[str, dict[str, Entry]] = {}
     index: dict[str, Entry] = {}
     trees: dict[str, ast.Module] = {}
-    codes: dict[str, CodeType] = {}
-    content = bytearray()
-    for path in sorted(package.rglob("*.py")):
+    content = bytearray(HEAD_SIZE)
+    paths = sorted(package.rglob("*.py"))
+    taken = {name for path in paths for name in taken_names(path.read_text())}
+    for path in paths:
         file = path.relative_to(package)
         is_package = file.name == "__init__.py"
         name = ".".join((package.name, *(file.parent if is_package else file.with_suffix("")).parts))
         status = path.stat()
-        trees[name] = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS)
-        codes[name] = compiled(trees[name], str(path))
-        place = add(content, codes[name])
+        # What a package imports is for others.
+        kept = None if is_package else {one.removeprefix(f"{name}.") for one in taken}
+        trees[name] = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS, taken=kept)
+        place = add(content, compiled(trees[name], str(path)))
         index[name] = (str(file), is_package, int(status.st_mtime), status.st_size, *place)
-    groups: dict[str, tuple[tuple[str, ...], int]] = {}
+        packages.setdefault(name if is_package else name.rpartition(".")[0], {})[name] = index[name]
+    places = {name: add(content, entries) for name, entries in packages.items()}
+    head = marshal.dumps((MAGIC_NUMBER, str(package), places, groups_of(package, trees, index, content)))
+    content[:HEAD_SIZE] = head.ljust(HEAD_SIZE)
+    assert len(head) <= HEAD_SIZE
+    return bytes(content)
+
+
+def groups_of(
+    package: Path, trees: Mapping[str, ast.Module], index: Mapping[str, Entry], content: bytearray
+) -> Places:
+    """Append the groups of a package to `content`: their places."""
+    groups: Places = {}
     orders: dict[str, dict[str, bool]] = {"": {}}
     for group, (before, roots) in GROUPS.items():
         orders[group] = order = dict(orders[before])
@@ -185,11 +243,17 @@ def bundle(package: Path) -> bytes:
             in_order(root, trees, order)
         new = order.keys() - orders[before].keys()
         # With their packages: who loads one of them alone has not loaded the group before.
-        packages = {name[:at] for name in new for at, letter in enumerate(name) if letter == "."}
-        names = tuple(name for name in order if name in new | packages)
-        groups[group] = names, add(content, tuple(codes[name] for name in names))[0]
-    head = marshal.dumps((MAGIC_NUMBER, str(package), index, groups))
-    return len(head).to_bytes(LENGTH_SIZE, "little") + head + content
+        new |= {name[:at] for name in new for at, letter in enumerate(name) if letter == "."}
+        loaded: set[str] = set()
+        members: dict[str, tuple[Entry, list[Link], CodeType]] = {}
+        for name in order:
+            if name in new:
+                tree = ast.Module(trees[name].body, type_ignores=[])
+                links = linked(tree, trees, loaded)
+                members[name] = index[name], links, compiled(tree, str(package / index[name][0]))
+            loaded.add(name)
+        groups[group] = add(content, members)
+    return groups
 
 
 def add(content: bytearray, value: Any) -> tuple[int, int]:

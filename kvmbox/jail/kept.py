@@ -53,9 +53,10 @@ def keep(prefix: str) -> bool:
     a module is in none.
     """
     bundle = next((finder for finder in sys.meta_path if isinstance(finder, Bundle)), None)
-    entries = {} if bundle is None else bundle.entries
-    wanted = {name: entry for name, entry in entries.items() if name.startswith(prefix)}
-    (directory,) = sys.modules[prefix.rstrip(".")].__path__
+    package = prefix.rstrip(".")
+    entries = {} if bundle is None else bundle.entries(package)
+    wanted = {name: entry for name, entry in entries.items() if name != package}
+    (directory,) = sys.modules[package].__path__
     modules = {prefix + file[:-3] for file in os.listdir(directory) if file.endswith(".py")}
     if bundle is None or not all(map(is_source_of, wanted.values())):
         return False
@@ -64,7 +65,7 @@ def keep(prefix: str) -> bool:
     if (file := bundle.opened()) is None:
         return False
     places = {
-        name: slice(bundle.start + start, bundle.start + start + length)
+        name: slice(start, start + length)
         for name, (*_, start, length) in wanted.items()
         if name not in sys.modules
     }

@@ -7,7 +7,7 @@ KVM_RUN ends with KVM_EXIT_DEBUG where one is met.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import Structure, byref, c_uint32, c_uint64
+from ctypes import Structure, byref, c_uint32, c_uint64, sizeof
 from typing import Final
 
 from kvmbox.kvm import ioctl as io
@@ -38,7 +38,7 @@ class kvm_guest_debug(Structure):
     _fields_ = [("control", c_uint32), ("pad", c_uint32), ("debugreg", c_uint64 * 8)]
 
 
-KVM_SET_GUEST_DEBUG: Final = io.IOW(0x9B, kvm_guest_debug)
+KVM_SET_GUEST_DEBUG: Final = io.IOW(0x9B, sizeof(kvm_guest_debug))
 
 
 def set_guest_debug(vcpu: Vcpu, control: int, addresses: Sequence[int] = (), dr7: int = 0) -> None:

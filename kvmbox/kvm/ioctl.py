@@ -1,5 +1,7 @@
 """ioctl: the numbers of the KVM API, computed as <asm-generic/ioctl.h> does, and the one binding.
 
+A number has the size of the structure that the request takes; `tests/unit/kvm/test_uapi_layout.py` compares.
+
 `ioctl` raises OSError naming the request; `kvm_call` is for the set-up calls that a user may see fail and
 translates once, to KvmError. Both may be called from any thread.
 """
@@ -8,11 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import Structure, c_uint64, sizeof
 from typing import Any, Final
 
 from kvmbox.errors import KvmError
-from kvmbox.kvm import uapi
 
 KVMIO: Final = 0xAE
 
@@ -28,73 +28,73 @@ def _IO(number: int) -> int:
     return _ioc(0, number, 0)
 
 
-def _IOR(number: int, argument: type[Structure]) -> int:
-    return _ioc(_IOC_READ, number, sizeof(argument))
+def _IOR(number: int, size: int) -> int:
+    return _ioc(_IOC_READ, number, size)
 
 
-def IOW(number: int, argument: type[Structure] | type[c_uint64]) -> int:
-    """The number of an ioctl that reads `argument`; for modules beside this one, too."""
-    return _ioc(_IOC_WRITE, number, sizeof(argument))
+def IOW(number: int, size: int) -> int:
+    """The number of an ioctl that reads an argument of `size` bytes; for modules beside this one, too."""
+    return _ioc(_IOC_WRITE, number, size)
 
 
-def _IOWR(number: int, argument: type[Structure]) -> int:
-    return _ioc(_IOC_READ | _IOC_WRITE, number, sizeof(argument))
+def _IOWR(number: int, size: int) -> int:
+    return _ioc(_IOC_READ | _IOC_WRITE, number, size)
 
 
 # On the /dev/kvm descriptor.
 KVM_GET_API_VERSION: Final = _IO(0x00)
 KVM_CREATE_VM: Final = _IO(0x01)
-KVM_GET_MSR_INDEX_LIST: Final = _IOWR(0x02, uapi.kvm_msr_list_header)
+KVM_GET_MSR_INDEX_LIST: Final = _IOWR(0x02, 4)
 KVM_CHECK_EXTENSION: Final = _IO(0x03)
 KVM_GET_VCPU_MMAP_SIZE: Final = _IO(0x04)
-KVM_GET_SUPPORTED_CPUID: Final = _IOWR(0x05, uapi.kvm_cpuid2_header)
+KVM_GET_SUPPORTED_CPUID: Final = _IOWR(0x05, 8)
 
 # On a VM descriptor.
 KVM_CREATE_VCPU: Final = _IO(0x41)
-KVM_SET_USER_MEMORY_REGION: Final = IOW(0x46, uapi.kvm_userspace_memory_region)
+KVM_SET_USER_MEMORY_REGION: Final = IOW(0x46, 32)
 KVM_SET_TSS_ADDR: Final = _IO(0x47)
-KVM_SET_IDENTITY_MAP_ADDR: Final = IOW(0x48, c_uint64)
+KVM_SET_IDENTITY_MAP_ADDR: Final = IOW(0x48, 8)
 KVM_CREATE_IRQCHIP: Final = _IO(0x60)
-KVM_IRQ_LINE: Final = IOW(0x61, uapi.kvm_irq_level)
-KVM_GET_IRQCHIP: Final = _IOWR(0x62, uapi.kvm_irqchip)
-KVM_SET_IRQCHIP: Final = _IOR(0x63, uapi.kvm_irqchip)  # sic: the header says _IOR
-KVM_REGISTER_COALESCED_MMIO: Final = IOW(0x67, uapi.kvm_coalesced_mmio_zone)
-KVM_UNREGISTER_COALESCED_MMIO: Final = IOW(0x68, uapi.kvm_coalesced_mmio_zone)
-KVM_SET_GSI_ROUTING: Final = IOW(0x6A, uapi.kvm_irq_routing_header)
-KVM_SET_CLOCK: Final = IOW(0x7B, uapi.kvm_clock_data)
-KVM_GET_CLOCK: Final = _IOR(0x7C, uapi.kvm_clock_data)
+KVM_IRQ_LINE: Final = IOW(0x61, 8)
+KVM_GET_IRQCHIP: Final = _IOWR(0x62, 520)
+KVM_SET_IRQCHIP: Final = _IOR(0x63, 520)  # sic: the header says _IOR
+KVM_REGISTER_COALESCED_MMIO: Final = IOW(0x67, 16)
+KVM_UNREGISTER_COALESCED_MMIO: Final = IOW(0x68, 16)
+KVM_SET_GSI_ROUTING: Final = IOW(0x6A, 8)
+KVM_SET_CLOCK: Final = IOW(0x7B, 48)
+KVM_GET_CLOCK: Final = _IOR(0x7C, 48)
 
 # On a vCPU descriptor.
 KVM_RUN: Final = _IO(0x80)
 KVM_NMI: Final = _IO(0x9A)
-KVM_GET_REGS: Final = _IOR(0x81, uapi.kvm_regs)
-KVM_SET_REGS: Final = IOW(0x82, uapi.kvm_regs)
-KVM_GET_SREGS: Final = _IOR(0x83, uapi.kvm_sregs)
-KVM_SET_SREGS: Final = IOW(0x84, uapi.kvm_sregs)
-KVM_TRANSLATE: Final = _IOWR(0x85, uapi.kvm_translation)
-KVM_GET_MSRS: Final = _IOWR(0x88, uapi.kvm_msrs_header)
-KVM_SET_MSRS: Final = IOW(0x89, uapi.kvm_msrs_header)
-KVM_SET_SIGNAL_MASK: Final = IOW(0x8B, uapi.kvm_signal_mask_header)
-KVM_GET_FPU: Final = _IOR(0x8C, uapi.kvm_fpu)
-KVM_SET_FPU: Final = IOW(0x8D, uapi.kvm_fpu)
-KVM_GET_LAPIC: Final = _IOR(0x8E, uapi.kvm_lapic_state)
-KVM_SET_LAPIC: Final = IOW(0x8F, uapi.kvm_lapic_state)
-KVM_SET_CPUID2: Final = IOW(0x90, uapi.kvm_cpuid2_header)
-KVM_GET_CPUID2: Final = _IOWR(0x91, uapi.kvm_cpuid2_header)
-KVM_GET_MP_STATE: Final = _IOR(0x98, uapi.kvm_mp_state)
-KVM_SET_MP_STATE: Final = IOW(0x99, uapi.kvm_mp_state)
-KVM_GET_VCPU_EVENTS: Final = _IOR(0x9F, uapi.kvm_vcpu_events)
-KVM_SET_VCPU_EVENTS: Final = IOW(0xA0, uapi.kvm_vcpu_events)
-KVM_GET_DEBUGREGS: Final = _IOR(0xA1, uapi.kvm_debugregs)
-KVM_SET_DEBUGREGS: Final = IOW(0xA2, uapi.kvm_debugregs)
+KVM_GET_REGS: Final = _IOR(0x81, 144)
+KVM_SET_REGS: Final = IOW(0x82, 144)
+KVM_GET_SREGS: Final = _IOR(0x83, 312)
+KVM_SET_SREGS: Final = IOW(0x84, 312)
+KVM_TRANSLATE: Final = _IOWR(0x85, 24)
+KVM_GET_MSRS: Final = _IOWR(0x88, 8)
+KVM_SET_MSRS: Final = IOW(0x89, 8)
+KVM_SET_SIGNAL_MASK: Final = IOW(0x8B, 4)
+KVM_GET_FPU: Final = _IOR(0x8C, 416)
+KVM_SET_FPU: Final = IOW(0x8D, 416)
+KVM_GET_LAPIC: Final = _IOR(0x8E, 1024)
+KVM_SET_LAPIC: Final = IOW(0x8F, 1024)
+KVM_SET_CPUID2: Final = IOW(0x90, 8)
+KVM_GET_CPUID2: Final = _IOWR(0x91, 8)
+KVM_GET_MP_STATE: Final = _IOR(0x98, 4)
+KVM_SET_MP_STATE: Final = IOW(0x99, 4)
+KVM_GET_VCPU_EVENTS: Final = _IOR(0x9F, 64)
+KVM_SET_VCPU_EVENTS: Final = IOW(0xA0, 64)
+KVM_GET_DEBUGREGS: Final = _IOR(0xA1, 128)
+KVM_SET_DEBUGREGS: Final = IOW(0xA2, 128)
 KVM_GET_TSC_KHZ: Final = _IO(0xA3)
-KVM_GET_XSAVE: Final = _IOR(0xA4, uapi.kvm_xsave)
-KVM_SET_XSAVE: Final = IOW(0xA5, uapi.kvm_xsave)
-KVM_GET_XCRS: Final = _IOR(0xA6, uapi.kvm_xcrs)
-KVM_SET_XCRS: Final = IOW(0xA7, uapi.kvm_xcrs)
-KVM_GET_SREGS2: Final = _IOR(0xCC, uapi.kvm_sregs2)
-KVM_SET_SREGS2: Final = IOW(0xCD, uapi.kvm_sregs2)
-KVM_GET_XSAVE2: Final = _IOR(0xCF, uapi.kvm_xsave)
+KVM_GET_XSAVE: Final = _IOR(0xA4, 4096)
+KVM_SET_XSAVE: Final = IOW(0xA5, 4096)
+KVM_GET_XCRS: Final = _IOR(0xA6, 392)
+KVM_SET_XCRS: Final = IOW(0xA7, 392)
+KVM_GET_SREGS2: Final = _IOR(0xCC, 320)
+KVM_SET_SREGS2: Final = IOW(0xCD, 320)
+KVM_GET_XSAVE2: Final = _IOR(0xCF, 4096)
 
 REQUEST_NAMES: Final[dict[int, str]] = {
     value: name

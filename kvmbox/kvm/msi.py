@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from ctypes import Structure, byref, c_uint8, c_uint32
+from ctypes import Structure, byref, c_uint8, c_uint32, sizeof
 from typing import Final
 
 from kvmbox.kvm import ioctl as io
@@ -22,7 +22,7 @@ class kvm_msi(Structure):
     ]
 
 
-KVM_SIGNAL_MSI: Final = io.IOW(0xA5, kvm_msi)
+KVM_SIGNAL_MSI: Final = io.IOW(0xA5, sizeof(kvm_msi))
 
 
 def signal_msi(descriptor: int, address: int, data: int) -> None:

@@ -2,12 +2,12 @@
 
 `tests/unit/kvm/test_uapi_layout.py` compares every size, offset and value here with the real headers.
 Structures that end in a flexible array have a function (`kvm_msrs`, `kvm_cpuid2`) that makes the
-structure for a given number of entries.
+structure for a given number of entries. What no plain run needs is in `uapi_state`, and found here too.
 """
 
 from __future__ import annotations
 
-from ctypes import Structure, c_char, c_uint8, c_uint16, c_uint32, c_uint64
+from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from functools import lru_cache
 from typing import Any, Final
 
@@ -51,8 +51,6 @@ KVM_VCPUEVENT_VALID_SIPI_VECTOR: Final = 1 << 1
 KVM_CPUID_FLAG_SIGNIFCANT_INDEX: Final = 1 << 0  # sic: the header spells it so
 
 KVM_COALESCED_MMIO_PAGE_OFFSET: Final = 2
-KVM_APIC_REG_SIZE: Final = 0x400
-KVM_MAX_XCRS: Final = 16
 
 # --- Exit reasons (kvm_run.exit_reason), without those of other architectures -------------------------
 KVM_EXIT_UNKNOWN: Final = 0
@@ -173,134 +171,6 @@ class kvm_sregs2(Structure):
     ]
 
 
-class kvm_xcr(Structure):
-    """One extended control register."""
-
-    _fields_ = [("xcr", c_uint32), ("reserved", c_uint32), ("value", c_uint64)]
-
-
-class kvm_xcrs(Structure):
-    """The extended control registers: XCR0."""
-
-    _fields_ = [
-        ("nr_xcrs", c_uint32),
-        ("flags", c_uint32),
-        ("xcrs", kvm_xcr * KVM_MAX_XCRS),
-        ("padding", c_uint64 * 16),
-    ]
-
-
-class kvm_xsave(Structure):
-    """The area of XSAVE; in C more may follow (`kvm_xsave_area`)."""
-
-    _fields_ = [("region", c_uint32 * 1024)]
-
-
-class kvm_fpu(Structure):
-    """x87 and SSE state."""
-
-    _fields_ = [
-        ("fpr", (c_uint8 * 16) * 8),
-        ("fcw", c_uint16),
-        ("fsw", c_uint16),
-        ("ftwx", c_uint8),
-        ("pad1", c_uint8),
-        ("last_opcode", c_uint16),
-        ("last_ip", c_uint64),
-        ("last_dp", c_uint64),
-        ("xmm", (c_uint8 * 16) * 16),
-        ("mxcsr", c_uint32),
-        ("pad2", c_uint32),
-    ]
-
-
-class kvm_lapic_state(Structure):
-    """The local APIC's register page."""
-
-    _fields_ = [("regs", c_char * KVM_APIC_REG_SIZE)]
-
-
-class kvm_debugregs(Structure):
-    """DR0-DR3, DR6 and DR7."""
-
-    _fields_ = [
-        ("db", c_uint64 * 4),
-        ("dr6", c_uint64),
-        ("dr7", c_uint64),
-        ("flags", c_uint64),
-        ("reserved", c_uint64 * 9),
-    ]
-
-
-class kvm_mp_state(Structure):
-    """Whether a vCPU runs, is halted or waits for SIPI (KVM_MP_STATE_*)."""
-
-    _fields_ = [("mp_state", c_uint32)]
-
-
-class kvm_vcpu_events_exception(Structure):
-    """The `exception` member of kvm_vcpu_events."""
-
-    _fields_ = [
-        *_fields(c_uint8, "injected nr has_error_code pending"),
-        ("error_code", c_uint32),
-    ]
-
-
-class kvm_vcpu_events_interrupt(Structure):
-    """The `interrupt` member of kvm_vcpu_events."""
-
-    _fields_ = _fields(c_uint8, "injected nr soft shadow")
-
-
-class kvm_vcpu_events_nmi(Structure):
-    """The `nmi` member of kvm_vcpu_events."""
-
-    _fields_ = _fields(c_uint8, "injected pending masked pad")
-
-
-class kvm_vcpu_events_smi(Structure):
-    """The `smi` member of kvm_vcpu_events."""
-
-    _fields_ = _fields(c_uint8, "smm pending smm_inside_nmi latched_init")
-
-
-class kvm_vcpu_events_triple_fault(Structure):
-    """The `triple_fault` member of kvm_vcpu_events."""
-
-    _fields_ = [("pending", c_uint8)]
-
-
-class kvm_vcpu_events(Structure):
-    """Exceptions, interrupts, NMI and SMI that are pending or being delivered."""
-
-    _fields_ = [
-        ("exception", kvm_vcpu_events_exception),
-        ("interrupt", kvm_vcpu_events_interrupt),
-        ("nmi", kvm_vcpu_events_nmi),
-        ("sipi_vector", c_uint32),
-        ("flags", c_uint32),
-        ("smi", kvm_vcpu_events_smi),
-        ("triple_fault", kvm_vcpu_events_triple_fault),
-        ("reserved", c_uint8 * 26),
-        ("exception_has_payload", c_uint8),
-        ("exception_payload", c_uint64),
-    ]
-
-
-class kvm_translation(Structure):
-    """A guest-linear address and what the page tables make of it (KVM_TRANSLATE)."""
-
-    _fields_ = [
-        ("linear_address", c_uint64),
-        ("physical_address", c_uint64),
-        ("valid", c_uint8),
-        ("writeable", c_uint8),
-        ("usermode", c_uint8),
-        ("pad", c_uint8 * 5),
-    ]
-
-
 class kvm_userspace_memory_region(Structure):
     """A memory slot."""
 
@@ -370,12 +240,6 @@ class kvm_irq_routing_entry(Structure):
     _fields_ = [*_fields(c_uint32, "gsi type flags pad"), ("u", c_uint32 * 8)]
 
 
-class kvm_irq_routing_header(Structure):
-    """struct kvm_irq_routing without its entries; what the ioctl number is computed from."""
-
-    _fields_ = [("nr", c_uint32), ("flags", c_uint32)]
-
-
 class kvm_clock_data(Structure):
     """kvmclock: nanoseconds since the VM was made."""
 
@@ -395,18 +259,6 @@ class kvm_msr_entry(Structure):
     _fields_ = [("index", c_uint32), ("reserved", c_uint32), ("data", c_uint64)]
 
 
-class kvm_msrs_header(Structure):
-    """struct kvm_msrs without its entries; what the ioctl numbers are computed from."""
-
-    _fields_ = [("nmsrs", c_uint32), ("pad", c_uint32)]
-
-
-class kvm_msr_list_header(Structure):
-    """struct kvm_msr_list without its indices; what the ioctl number is computed from."""
-
-    _fields_ = [("nmsrs", c_uint32)]
-
-
 class kvm_cpuid_entry2(Structure):
     """One CPUID leaf or subleaf."""
 
@@ -414,18 +266,6 @@ class kvm_cpuid_entry2(Structure):
         *_fields(c_uint32, "function index flags eax ebx ecx edx"),
         ("padding", c_uint32 * 3),
     ]
-
-
-class kvm_signal_mask_header(Structure):
-    """struct kvm_signal_mask without its set; what the ioctl number is computed from."""
-
-    _fields_ = [("len", c_uint32)]
-
-
-class kvm_cpuid2_header(Structure):
-    """struct kvm_cpuid2 without its entries; what the ioctl numbers are computed from."""
-
-    _fields_ = [("nent", c_uint32), ("padding", c_uint32)]
 
 
 @lru_cache(maxsize=8)
@@ -440,12 +280,6 @@ def kvm_msr_list(count: int) -> type[Any]:
     """The type `struct kvm_msr_list` with room for `count` indices."""
     indices = ("indices", c_uint32 * count)
     return type("kvm_msr_list", (Structure,), {"_fields_": [("nmsrs", c_uint32), indices]})
-
-
-@lru_cache(maxsize=8)
-def kvm_xsave_area(size: int) -> type[Any]:
-    """The type `struct kvm_xsave` with an area of `size` bytes, which KVM_CAP_XSAVE2 tells."""
-    return type("kvm_xsave", (Structure,), {"_fields_": [("region", c_uint32 * (size // 4))]})
 
 
 @lru_cache(maxsize=8)
@@ -476,3 +310,15 @@ def kvm_cpuid2(count: int) -> type[Any]:
     return type(
         "kvm_cpuid2", (Structure,), {"_fields_": [("nent", c_uint32), ("padding", c_uint32), entries]}
     )
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.kvm.uapi_state import *  # noqa: F403 - each name is found here
+else:
+
+    def __getattr__(name):
+        """What a plain run does without."""
+        from kvmbox.kvm import uapi_state
+
+        return getattr(uapi_state, name)

@@ -171,12 +171,15 @@ def test_bundle_that_cannot_be_read_is_left_alone(package: Path, content: bytes)
     assert told(package) == "False 1 2 True"
 
 
-def test_bundle_that_is_replaced_while_it_is_used_gives_no_code(package: Path) -> None:
+@pytest.mark.parametrize(("before", "found"), [("", False), ("import kvmbox.inner; ", True)])
+def test_bundle_that_is_replaced_while_it_is_used_gives_no_code(
+    package: Path, before: str, found: bool
+) -> None:
     replace = (
         "import os; os.rename(bytecode.BUNDLE, bytecode.BUNDLE + 'x'); open(bytecode.BUNDLE, 'w').close()"
     )
 
-    assert told(package, replace) == "True 1 2 True"  # found there, and loaded from the source
+    assert told(package, before + replace) == f"{found} 1 2 True"  # loaded from the source
 
 
 def test_module_without_its_source_is_not_found(package: Path) -> None:
@@ -209,6 +212,46 @@ def test_bundle_knows_lines_and_no_columns() -> None:
 def test_bundle_has_no_docstrings() -> None:
     texts = {one for code in code_of(stripped(MODULE, docstrings=True)) for one in code.co_consts}
     assert not {"A docstring.", "A docstring alone.", "Another one."} & texts
+
+
+@pytest.mark.parametrize(("taken", "imported"), [((), ["Used"]), (("Named",), ["Named", "Used"])])
+def test_bundle_imports_for_annotations_only_what_others_take(
+    taken: tuple[str, ...], imported: list[str]
+) -> None:
+    text = """from __future__ import annotations
+from kvmbox.board import Named, Used
+from kvmbox.errors import Other
+
+def function(one: Named | Used) -> list[Other]:
+    return [Used]
+"""
+    tree = stripped(text, docstrings=True, taken=taken)
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert [alias.name for node in nodes for alias in node.names] == imported
+
+
+def test_module_of_a_group_has_what_it_imports_where_the_other_group_is_not_loaded(package: Path) -> None:
+    """`run` is loaded before `kvmbox.remote.direct`, and has the module that both import."""
+    for name, text in (
+        ("cli/boot", "from kvmbox.inner.module import VALUE"),
+        (
+            "devices/pvpanic",
+            "from kvmbox.inner import module as own\nfrom kvmbox.inner.module import VALUE as one",
+        ),
+        ("remote/direct", "from kvmbox.devices.pvpanic import one, own"),
+    ):
+        (package / name).parent.mkdir()
+        (package / name).with_name("__init__.py").touch()
+        (package / f"{name}.py").write_text(f"{text}\n")
+    (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
+    code = """
+import sys
+from kvmbox import bytecode
+bytecode.use()
+from kvmbox.remote import direct
+print(direct.one, direct.own.VALUE, "kvmbox.cli.boot" in sys.modules)
+"""
+    assert told(package, code=code) == "1 1 False"
 
 
 def test_core_needs_typing_only_where_a_plain_run_does_not_go() -> None:

@@ -12,16 +12,9 @@ from typing import Any
 
 import pytest
 
-from kvmbox.kvm import guest_debug, ioctl, uapi
+from kvmbox.kvm import guest_debug, ioctl, uapi, uapi_state
 
-# Structures whose Python side differs from the C side by design: flexible arrays, unnamed C members.
-_HEADERS_OF = {
-    "kvm_cpuid2_header": "kvm_cpuid2",
-    "kvm_irq_routing_header": "kvm_irq_routing",
-    "kvm_msr_list_header": "kvm_msr_list",
-    "kvm_msrs_header": "kvm_msrs",
-    "kvm_signal_mask_header": "kvm_signal_mask",
-}
+# The C side has no names for these.
 _EVENT_MEMBERS = {
     f"kvm_vcpu_events_{member}": member for member in ("exception", "interrupt", "nmi", "smi", "triple_fault")
 }
@@ -48,7 +41,7 @@ _RUN_MEMBERS = {
 
 
 def _structures() -> Iterator[tuple[str, type[ctypes.Structure]]]:
-    for name, value in vars(uapi).items():
+    for name, value in (vars(uapi) | vars(uapi_state)).items():
         if isinstance(value, type) and issubclass(value, ctypes.Structure) and value is not ctypes.Structure:
             yield name, value
 
@@ -72,7 +65,7 @@ def _expectations() -> Iterator[tuple[str, str, int]]:
                 offset = start + getattr(structure, field).offset
                 yield f"offsetof(struct kvm_vcpu_events, {member}.{field})", "", offset
             continue
-        tag = f"struct {_HEADERS_OF.get(name, name)}"
+        tag = f"struct {name}"
         yield f"sizeof({tag})", "", ctypes.sizeof(structure)
         for field, *_ in structure._fields_:
             descriptor = getattr(structure, field)
@@ -85,7 +78,9 @@ def _expectations() -> Iterator[tuple[str, str, int]]:
     debug = guest_debug.kvm_guest_debug
     yield "sizeof(struct kvm_guest_debug)", "", ctypes.sizeof(debug)
     yield "offsetof(struct kvm_guest_debug, arch.debugreg)", "", debug.debugreg.offset
-    for name, value in (_constants(uapi) | _constants(ioctl) | _constants(guest_debug)).items():
+    for name, value in (
+        _constants(uapi) | _constants(uapi_state) | _constants(ioctl) | _constants(guest_debug)
+    ).items():
         yield name, name, value
 
 
@@ -149,13 +144,19 @@ def test_request_names_are_unique_and_complete() -> None:
     assert ioctl.request_name(0x1234) == "0x1234"
 
 
+def test_structures_of_saved_state_are_found_as_those_of_a_plain_run() -> None:
+    assert uapi.kvm_fpu is uapi_state.kvm_fpu
+    with pytest.raises(AttributeError, match="kvm_nothing"):
+        _ = uapi.kvm_nothing  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("count", [0, 1, 75])
 def test_flexible_structure_with_n_entries_has_header_and_n_entries(count: int) -> None:
     msrs, cpuid, routing = uapi.kvm_msrs(count), uapi.kvm_cpuid2(count), uapi.kvm_irq_routing(count)
 
-    assert ctypes.sizeof(msrs) == ctypes.sizeof(uapi.kvm_msrs_header) + count * 16
-    assert ctypes.sizeof(cpuid) == ctypes.sizeof(uapi.kvm_cpuid2_header) + count * 40
-    assert ctypes.sizeof(routing) == ctypes.sizeof(uapi.kvm_irq_routing_header) + count * 48
+    assert ctypes.sizeof(msrs) == 8 + count * 16
+    assert ctypes.sizeof(cpuid) == 8 + count * 40
+    assert ctypes.sizeof(routing) == 8 + count * 48
     assert uapi.kvm_msrs(count) is msrs
 
 
