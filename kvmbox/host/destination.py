@@ -7,13 +7,16 @@ name; whoever reads under that name finds the old file or the new one, and never
 A confined VMM has no right to rename (docs/adr/confinement.md), and gets none for this: with it, a guest that
 had taken over the VMM could replace files of the user. So a `Committer` forks a process that can do nothing
 but name these files, one by one as it is told, and remove those that are left when the VMM is gone, whatever
-ended it.
+ended it. The VMM waits `PATIENCE_MS` for it. If somebody has stopped it, a file to be named counts as
+output that could not be written, and all that are left are removed when it goes on.
 """
 
 from __future__ import annotations
 
 import _socket
+import errno
 import os
+import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +29,10 @@ from kvmbox.host.early_signals import END_SIGNALS
 
 _IGNORED: Final = (*END_SIGNALS, signal.SIGTSTP, signal.SIGPIPE)
 """Signals for the whole group of processes, or for the VMM: the committer ends when the VMM has."""
+
+
+PATIENCE_MS = 10_000
+"""How long a file system may take for a name, in ms."""
 
 
 class TemporaryFile:
@@ -90,9 +97,11 @@ class Committer:
 
     def __init__(self, files: Sequence[TemporaryFile]) -> None:
         """Fork it: in a process that has no other threads. Raises StartError."""
+        self._patience_ms = PATIENCE_MS
         try:
             self._socket, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             self._pid = os.fork()
+            self._pidfd = os.pidfd_open(self._pid) if self._pid else -1
         except OSError as error:
             raise StartError(f"cannot start the process that removes files: {error.strerror}") from error
         if self._pid == 0:
@@ -104,6 +113,9 @@ class Committer:
         answer = b""
         with suppress(ConnectionError):  # it is gone, perhaps with this order unread
             os.write(self._socket.fileno(), bytes((number,)))
+            if not self._comes(self._socket.fileno()):
+                self._socket.close()  # what it has been told is not done any more
+                raise OSError(errno.ETIMEDOUT, "the process that renames it does not answer")
             answer = os.read(self._socket.fileno(), 1)
         if answer != b"\0":
             code = answer[0] if answer else 0
@@ -112,8 +124,18 @@ class Committer:
     def close(self) -> None:
         """End it: what has not got its name is removed."""
         self._socket.close()
-        with suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+        if self._comes(self._pidfd):
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+        os.close(self._pidfd)
+
+    def _comes(self, descriptor: int) -> bool:
+        """Whether an answer or the end comes in time. What was late once is not waited for again."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        came = bool(poll.poll(self._patience_ms))
+        self._patience_ms = self._patience_ms if came else 0
+        return came
 
 
 def _serve(files: Sequence[TemporaryFile], orders: int) -> NoReturn:
@@ -125,7 +147,9 @@ def _serve(files: Sequence[TemporaryFile], orders: int) -> NoReturn:
         kept = sorted({-1, orders, *(one.descriptor for one in files)})
         for below, above in pairwise((*kept, os.sysconf("SC_OPEN_MAX"))):
             os.closerange(below + 1, above)
-        while order := os.read(orders, 1):
+        given_up = select.poll()
+        given_up.register(orders, select.POLLHUP)
+        while (order := os.read(orders, 1)) and not given_up.poll(0):
             code = 0
             try:
                 files[order[0]].commit()

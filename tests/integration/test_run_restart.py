@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say, wait_input
+from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, debug_exit, out, say, wait_input
 from tests.support.runs import Images, error_lines, run_to_end
 from tests.support.selection import first_per_commit
 
@@ -227,3 +227,40 @@ def test_all_ones_the_guest_goes_on_and_reads_ones(images: Images, entry: str, w
     assert line.startswith("kvmbox: device process 'uart' ")
     assert words in line
     assert line.endswith(": from now on its ports read as ones")
+
+
+# --- Verdicts ---------------------------------------------------------------------------------------------
+
+POWER_OFF = out(layout.PM1_CONTROL_PORT, layout.SLEEP_TYPES["S5"] << 10 | 1 << 13, 2)
+LOSE_DEBUG = say(b"x", DEBUGCON) + say(b"1")
+"""The debug console's process is lost by then: the write to COM1 comes behind the byte."""
+
+
+def lose_debug_and(images: Images, code: bytes, choice: str, *arguments: str) -> tuple[int, bytes, str]:
+    command = (sys.executable, PROGRAM, "debug", "leave", "1000")
+    return run_to_end(
+        images.run(
+            LOSE_DEBUG + code + POWER_OFF + IDLE, "--on-device-crash", choice, *arguments, command=command
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [debug_exit(1), debug_exit(1, 4), out(layout.EXTRA_DEBUG_EXIT_PORT, 1), out(layout.PVPANIC_PORT, 1)],
+    ids=["byte", "four", "0x501", "pvpanic"],
+)
+def test_verdict_that_is_lost_with_its_process_ends_the_run(images: Images, verdict: bytes) -> None:
+    """The power-off behind it would make a success of it."""
+    status, output, messages = lose_debug_and(images, verdict + say(b"2"), "all-ones")
+    assert (status, output) == (8, b"1")
+    (line,) = error_lines(messages)
+    assert line.startswith("kvmbox: error: device process 'debug' exited with status 7; ")
+    assert "; a verdict of the guest was lost: " in line
+
+
+@pytest.mark.parametrize(("choice", "status"), [("all-ones", 0), ("restart", 0)])
+def test_other_writes_of_a_lost_debug_process_end_nothing(images: Images, choice: str, status: int) -> None:
+    code = out(layout.POST_PORT, 1) + say(b"y", DEBUGCON) + say(b"Sh", layout.SHUTDOWN_PORT) + say(b"2")
+    ended, output, _ = lose_debug_and(images, code, choice)
+    assert (ended, output) == (status, b"12" if choice == "all-ones" else b"x1y2")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kvmbox.board import StopPanic, StopValue
 from kvmbox.errors import DeviceProcessError
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.parts.restart.standby import StandbyProcesses
@@ -65,9 +66,10 @@ class ReadsAsOnes(Part, LossPolicy):
         self._pool, (*_, self._wake) = pool, calls
         return self
 
-    def survival(self, _devices: Sequence[DeviceSpec], process: ProcessControl) -> Survival:
+    def survival(self, devices: Sequence[DeviceSpec], process: ProcessControl) -> Survival:
         """See LossPolicy."""
-        return AllOnes(self._add, process)
+        judges = [any(isinstance(one, StopValue | StopPanic) for one in device.grants) for device in devices]
+        return AllOnes(self._add, process, [index for index, judge in enumerate(judges) if judge])
 
     def _add(self, error: DeviceProcessError) -> None:
         """On the thread that found it, which holds the channel: it must not wait for a person to read."""

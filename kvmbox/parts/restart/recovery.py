@@ -59,6 +59,9 @@ died unnoticed."""
 POISONED: Final = 3
 """How many processes in a row the same request must break to be poison."""
 
+# Whatever the guest writes comes as one of these.
+_WRITES: Final = [kind for kind, name in protocol.KIND_NAMES.items() if "write" in name]
+
 SAMPLE: Final = 4096
 """How many recovery times are kept for statistics."""
 
@@ -324,13 +327,21 @@ def show(frame: bytes) -> str:
 
 
 class AllOnes(Survival):
-    """After the loss of its process the channel answers like a missing device. Calls `tell` once."""
+    """After the loss of its process the channel answers like a missing device. Calls `report` once.
+
+    But the loss of a write to one of the devices `verdicts` is final: it may have said that the guest failed,
+    and a clean end that came later would hide that.
+    """
 
     def __init__(
-        self, report: Callable[[DeviceProcessError], None], process: ProcessControl | None = None
+        self,
+        report: Callable[[DeviceProcessError], None],
+        process: ProcessControl | None = None,
+        verdicts: Sequence[int] = (),
     ) -> None:
         super().__init__(process)
         self._report = report
+        self._verdicts = verdicts
         self._reported = False
         self._channel: Channel
 
@@ -341,7 +352,10 @@ class AllOnes(Survival):
         self.rescues = True
 
     def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
-        """See Survival."""
+        """See Survival. Raises GivenUpError."""
+        if sent[0] in _WRITES and sent[1] in self._verdicts:
+            self.rescues = False
+            raise self._channel.fail(GivenUpError(error, f"a verdict of the guest was lost: {show(sent)}"))
         if not self._reported:
             self._reported = True
             # One that only lied must not be heard again: neither it nor what it left behind.

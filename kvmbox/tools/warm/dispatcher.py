@@ -459,7 +459,7 @@ class Dispatcher:
         elif news.kind == frames.FAILED:
             self._forget(boot, f"it could not be forked: {os.strerror(news.number)}")
         elif news.kind == frames.DIED:
-            if boot.job is not None and boot.problem is None:
+            if (boot.job or boot.prepared) is not None and boot.problem is None and not boot.ends:
                 self._receive(boot)  # what it said before it died comes first
             self._forget(boot, f"it {describe_wait_status(news.number)}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import kvmbox.host.destination as destination_module
 from kvmbox.errors import SnapshotFileError
 from kvmbox.host.destination import Committer, Destination, TemporaryFile
 from kvmbox.host.early_signals import END_SIGNALS
@@ -156,6 +157,41 @@ def test_committer_removes_the_names_of_sockets(tmp_path: Path) -> None:
     assert all(path.exists() for path in paths)
     committer.close()
     assert not any(path.exists() for path in paths)
+
+
+def test_stopped_committer_is_waited_for_once_and_does_not_do_late_what_it_was_told(
+    tmp_path: Path, two: list[Destination], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destination_module, "PATIENCE_MS", 10)
+    committer = Committer(two)
+    (pid,) = children_of(os.getpid())
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(OSError, match="does not answer") as caught:
+        committer.commit(0)
+    assert caught.value.errno == errno.ETIMEDOUT
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        committer.commit(1)
+    committer.close()
+    os.kill(pid, signal.SIGCONT)
+    os.waitpid(pid, 0)
+    for one in two:
+        one.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_end_does_not_wait_for_ever_for_a_stopped_committer(
+    tmp_path: Path, two: list[Destination], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destination_module, "PATIENCE_MS", 10)
+    committer = Committer(two)
+    (pid,) = children_of(os.getpid())
+    os.kill(pid, signal.SIGSTOP)
+    committer.close()
+    os.kill(pid, signal.SIGCONT)
+    os.waitpid(pid, 0)
+    for one in two:
+        one.close()
+    assert os.listdir(tmp_path) == []
 
 
 def test_committer_leaves_no_process_and_no_descriptor(two: list[Destination]) -> None:

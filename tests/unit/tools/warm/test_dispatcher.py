@@ -42,6 +42,7 @@ class Template:
         self._ours, self._theirs = socket.socketpair()
         self._news: deque[News] = deque()
         self._turns = threading.Semaphore(0)
+        self._last_words: tuple[int, bytes] | None = None
 
     def fileno(self) -> int:
         """The dispatcher has done all that there was to do, and waits."""
@@ -55,6 +56,11 @@ class Template:
         return True
 
     def take_news(self) -> News:
+        if self._last_words is not None:
+            (boot, words), self._last_words = self._last_words, None
+            with self.boots.pop(boot) as end:
+                end.send(words)
+            return News(frames.DIED, boot, 0, "", -1)
         if not self._news:
             self._theirs.recv(100)
             raise BlockingIOError
@@ -91,6 +97,11 @@ class Template:
         self.boots[boot].send(data)
         self.settle()
         self.end(boot)
+
+    def answer_at_its_end(self, boot: int, data: bytes) -> None:
+        """The boot process says that and ends when the dispatcher has looked at its socket for this turn."""
+        self._last_words = boot, data
+        self._ours.send(b"!")
 
     def start(self) -> Template:
         """Start it, or another one like it."""
@@ -206,6 +217,23 @@ def test_order_whose_files_have_changed_is_not_prepared_again(template: Template
             template.answer(boot, pack_result(DONE))
         assert not template.requests()
         pool.submit("written anew")
+
+
+@pytest.mark.parametrize(("words", "goes_on"), [(REFUSAL, True), (b"", False)])
+def test_refusal_that_comes_with_the_end_is_no_death(
+    template: Template, pool: Pool, words: bytes, goes_on: bool
+) -> None:
+    for name in ("runs", "runs too"):
+        pool.submit(name)
+    template.requests()
+    pool.submit("bad")
+    ((boot, request),) = template.requests().items()
+    assert (request.kind, image(request)) == (PREPARE, "bad")
+    template.answer_at_its_end(boot, words)
+    template.settle()
+    pool.submit("good")
+    asked = [image(request) for request in template.requests().values() if request.kind == PREPARE]
+    assert asked == (["good"] if goes_on else [])
 
 
 def test_pool_whose_last_job_is_cancelled_ends(template: Template, pool: Pool) -> None:
