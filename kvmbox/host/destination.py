@@ -31,8 +31,8 @@ _IGNORED: Final = (*END_SIGNALS, signal.SIGTSTP, signal.SIGPIPE)
 """Signals for the whole group of processes, or for the VMM: the committer ends when the VMM has."""
 
 
-PATIENCE_MS = 10_000
-"""How long a file system may take for a name, in ms."""
+PATIENCE_MS = 60_000
+"""How long a file system may take for a name, in ms. A busy disk may well take seconds."""
 
 
 class TemporaryFile:
