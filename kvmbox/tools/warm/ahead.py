@@ -3,8 +3,9 @@
     order, told in advance → machine, whose guest could start → wait → look again → run
 
 Everything is prepared that comes before the confinement: the VM with the image in its memory, vCPUs, device
-processes that were greeted. So little is left to do when the boot is wanted. The process stays unconfined
-meanwhile, as one that waits for its order, and confines itself before the guest starts, as ever.
+processes that were greeted, the timer as a BIOS leaves it. So little is left to do when the boot is wanted.
+The process stays unconfined meanwhile, as one that waits for its order, and confines itself before the guest
+starts, as ever.
 
 Nothing may tell the guest, or who wanted it, that it was prepared earlier. Guest time is held, and begins
 with the guest. What counts from the creation of a VM is set to zero. The RTC gets the wall clock of that
@@ -25,6 +26,7 @@ from kvmbox.errors import KvmboxError
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.greeting import greet
 from kvmbox.remote.pool import DevicePool
+from kvmbox.run.after_bios import start_timer
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.choices import DEFAULT_RTC_BASE
 from kvmbox.run.guest_vm import GuestVm
@@ -69,6 +71,9 @@ class Ahead(ProcessOwner):
 
     def stands(self, machine: Standing, guest: GuestVm) -> None:
         """See Caller. Raises Unprepared."""
+        if guest.boot.after_bios:
+            start_timer(machine.devices.pool)  # guest time is 0 now as it is then
+            guest.boot = guest.boot.replaced(after_bios=False)
         at = self._wanted()
         if at is None or not _is_as_before(machine, self._order):
             raise Unprepared

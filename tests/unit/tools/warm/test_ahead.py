@@ -11,6 +11,8 @@ import pytest
 
 from kvmbox.board import DeviceSpec, rtc
 from kvmbox.boot.files import HostFiles
+from kvmbox.boot.plan import BootPlan
+from kvmbox.boot.real_mode_state import waking_state
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectLink
@@ -33,6 +35,7 @@ class Guest:
 
     def __init__(self) -> None:
         self.clock = 5_000
+        self.boot = BootPlan("multiboot", waking_state(0x1000), 0x1000)
         self.vcpus = [SimpleNamespace(set_msrs=self._set_msrs) for _ in range(2)]
         self.vm = SimpleNamespace(set_clock=self._set_clock)
         self.msrs: list[dict[int, int]] = []
@@ -98,6 +101,21 @@ def test_stage_behind_the_wish_took_the_time_since(rig: Rig) -> None:
     rig.stand(rig.owner(lambda: at))
 
     assert rig.timeline.stages == {"asked for": 0, "devices ready": 7}
+
+
+def test_timer_is_started_once_and_before_the_machine_is_wanted(rig: Rig) -> None:
+    told: list[tuple[Any, ...]] = []
+    channel = SimpleNamespace(request=lambda *_, **what: told.append((what["offset"], what["payload"])))
+    pit = SimpleNamespace(runs=SimpleNamespace(firmware=((3, b"4"), (0, b"\0\0"))))
+    rig.machine.devices.pool.places = lambda: [("pit", 0, pit), ("uart", 0, SimpleNamespace(runs=None))]
+    rig.machine.devices.pool.channel = lambda _name: channel
+    rig.guest.boot = rig.guest.boot.replaced(after_bios=True)
+
+    with pytest.raises(Unprepared):
+        rig.stand(rig.owner(lambda: None))
+
+    assert told == [(3, b"4"), (0, b"\0\0")]
+    assert not rig.guest.boot.after_bios
 
 
 def test_machine_that_is_not_wanted_is_given_up(rig: Rig) -> None:
