@@ -123,9 +123,9 @@ class Isolation:
 class Way:
     """How a process comes into its namespaces. Made before it has any of them."""
 
-    made = 0
+    cloned_into = 0
     """Those that it has had from its first instruction on: flags of clone(2)."""
-    staged = False
+    is_introduced = False
     """Whether another process tells the VMM who the spawner is."""
 
     def __init__(self) -> None:
@@ -168,33 +168,33 @@ class Stage(Way):
         os.close(done)
         os.read(mapped, 1)  # until the other one has told who we are, and closed it, or died
         os.close(mapped)
-        self.staged = True
+        self.is_introduced = True
         os.setsid()  # the session so far was that of the process that exits
 
 
 class Cloned(Way):
     """One that was cloned into all that this host allows; it is made before that, by the parent."""
 
-    staged = True
+    is_introduced = True
 
     def __init__(self) -> None:
         super().__init__()
         self._first = 0 if self.is_admin else CLONE_NEWUSER
         if self.is_admin or self.ids[0] != 0:  # else its id changes before it enters any
-            self.made = self._first | sum(FLAGS.values())
+            self.cloned_into = self._first | sum(FLAGS.values())
 
     def leave_out(self) -> None:
         """Do without those that this host does not allow now. Raises OSError."""
-        wanted, self.made = self.made, 0
+        wanted, self.cloned_into = self.cloned_into, 0
         if wanted and can_clone(self._first):
             allowed = [flag for flag in FLAGS.values() if can_clone(self._first | flag)]
-            self.made = self._first | sum(allowed)
+            self.cloned_into = self._first | sum(allowed)
 
     def enter(self, flag: int) -> None:
         """See Way."""
-        if flag == CLONE_NEWPID and not self.made & flag:
+        if flag == CLONE_NEWPID and not self.cloned_into & flag:
             raise OSError(NO_CLONE)  # unshare(2) would make one for its children
-        unshare(flag & ~self.made)
+        unshare(flag & ~self.cloned_into)
 
     def go_on(self, flags: int, proc: int) -> None:
         """See Way."""
@@ -265,7 +265,7 @@ def _as_user(isolation: Isolation, vmm_pid: int, without: int, way: Way) -> None
     if isolation.attempt(layers.OTHER_UID, identity.leave_groups):
         isolation.applied &= ~layers.OTHER_UID
         isolation.attempt(layers.OTHER_UID, lambda: _change(isolation, vmm_pid, without))
-    uid, gid = way.ids if way.made else (os.geteuid(), os.getegid())
+    uid, gid = way.ids if way.cloned_into else (os.geteuid(), os.getegid())
     isolation.attempt(layers.USER_NS, way.enter, CLONE_NEWUSER)
     if not isolation.applied & layers.USER_NS:
         for layer in FLAGS:

@@ -376,7 +376,7 @@ def serve(
     spawner = Spawner(entries, title, applied, isolation, *choices)
     gc.freeze()  # no collection writes into the pages that the children share
     missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
-    flags = (frames.STAGED_TOO if way.staged else 0) | (frames.OWNED if isolation.owned else 0)
+    flags = (frames.STAGED_TOO if way.is_introduced else 0) | (frames.OWNED if isolation.owned else 0)
     passing.send(CONTROL_FD, frames.pack(frames.HELLO, flags, frames.VERSION, applied, missing))
     spawner.serve()
 

@@ -138,10 +138,9 @@ class Unused:
             asked = protocol.decode_request(sent)
             return encode_reply(asked, None, 0, [(asked.device, Stop())] if self._is_over else [])
         is_hello = sent[0] == protocol.HELLO
-        runs = self.runs
-        if runs is not None and not is_hello:
+        if self.runs is not None and not is_hello:
             return self._running().answer(sent)
-        deadline = NO_DEADLINE if runs is None else -(-runs.high * NANOSECONDS // runs.hertz)
+        deadline = NO_DEADLINE if self.runs is None else -(-self.runs.high * NANOSECONDS // self.runs.hertz)
         return WORDS.pack(first | protocol.REPLY, deadline, protocol.VERSION if is_hello else 0, 0)
 
     def _written_with(self, sent: bytes) -> bytes | None:

@@ -22,7 +22,6 @@ def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessErr
     return DeviceProcessError(device_type, f"is hung: no reply within {milliseconds} ms")
 
 
-def printable(data: bytes, limit: int = 500) -> str:
+def printable(raw: bytes, limit: int = 500) -> str:
     """Text from a hostile process, fit for one line of a terminal: control characters are escaped."""
-    text = data[:limit].decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in raw[:limit].decode(errors="replace"))

@@ -55,10 +55,10 @@ ANY_LANDLOCK: Final = 1000
 class _Spawner:
     """One spawner."""
 
-    def __init__(self, boot: int, watched: Sequence[int]) -> None:
-        self.boot = boot
-        self.watched = watched
-        """The end of the lifeline, the pidfd of the VMM, and where the spawner asks for its map of ids."""
+    def __init__(self, boot: int, lifeline: int, vmm: int, asked: int) -> None:
+        """`vmm` is the pidfd of its VMM, and `asked` where it asks for its map of ids."""
+        self.boot, self.lifeline, self.asked = boot, lifeline, asked
+        self.watched = lifeline, vmm, asked
         self.pid = 0
 
 
@@ -97,8 +97,8 @@ class SpawnerTemplate:
         if kind != frames.BOOT or len(descriptors) != 3:
             raise OSError(f"frame of kind {kind} with {len(descriptors)} descriptors")
         asked, ask = passing.socket_pair()
-        control, *watched = *descriptors, asked
-        one = _Spawner(boot, watched)
+        control, lifeline, vmm = descriptors
+        one = _Spawner(boot, lifeline, vmm, asked)
         way, pid = _cloned()
         if pid == 0:
             os.dup2(control, CONTROL_FD, inheritable=False)
@@ -109,7 +109,7 @@ class SpawnerTemplate:
             choices = ANY_LANDLOCK, linux.SECCOMP_MODE_FILTER, 0
             served = boot, self._pid, self._entries, self._title, choices, way
             live(lambda: spawner.serve(*served), spawner.fatal)
-        for descriptor in watched:
+        for descriptor in one.watched:
             self._watched[descriptor] = one
             self._poller.register(descriptor, select.POLLIN)
         passing.send(CONTROL_FD, frames.pack(frames.BORN, boot))
@@ -125,7 +125,7 @@ class SpawnerTemplate:
     def _hear(self, descriptor: int) -> None:
         self._poller.unregister(descriptor)
         one = self._watched.pop(descriptor)
-        if descriptor != one.watched[-1]:
+        if descriptor != one.asked:
             os.kill(one.pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
         elif passing.receive(descriptor) is not None:
             if (proc := namespaces.open_proc()) >= 0:
@@ -138,7 +138,7 @@ class SpawnerTemplate:
 
     def _tell_end(self, dead: _Spawner, status: int) -> None:
         try:  # noqa: SIM105 - see the imports
-            passing.send(dead.watched[0], frames.pack(frames.DIED, dead.boot, status), wait=False)
+            passing.send(dead.lifeline, frames.pack(frames.DIED, dead.boot, status), wait=False)
         except OSError:
             pass  # nobody wants to know
         for descriptor in dead.watched:
@@ -152,18 +152,18 @@ def _cloned() -> tuple[Cloned, int]:
     way = Cloned()
     # SAFETY: the only thread forks, so no lock is held by another; the child never returns from `_make`.
     try:
-        return way, linux.clone(way.made)
+        return way, linux.clone(way.cloned_into)
     except OSError:
         try:
             way.leave_out()
-            return way, linux.clone(way.made)
+            return way, linux.clone(way.cloned_into)
         except OSError:
             return way, -1
 
 
 def can_isolate() -> bool:
     """Whether spawners that this process clones get all that one gets which its VMM starts."""
-    return bool(Cloned().made) or not can_clone(namespaces.CLONE_NEWUSER)
+    return bool(Cloned().cloned_into) or not can_clone(namespaces.CLONE_NEWUSER)
 
 
 def _introduce(pid: int, control: int) -> None:

@@ -31,9 +31,9 @@ def refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_namespace_that_cannot_be_cloned_is_left_out_alone(refused: int) -> None:
     way = Cloned()
-    assert way.made == EVERY
+    assert way.cloned_into == EVERY
     way.leave_out()
-    assert way.made == EVERY & ~namespaces.FLAGS[refused]
+    assert way.cloned_into == EVERY & ~namespaces.FLAGS[refused]
 
 
 def test_namespace_that_was_not_cloned_is_asked_for_unless_it_is_for_children(

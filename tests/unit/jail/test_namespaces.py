@@ -74,7 +74,7 @@ def test_isolate_with_cap_sys_admin_enters_the_user_namespace_last(monkeypatch: 
     assert isolation.applied == layers.ISOLATION
     first = [*OTHERS, "pid-namespace", "ipc-limits", "empty root"]
     assert host.asked == [*first, "groups", "clone with ids", "other-uid"]
-    assert (isolation.owned, way.staged) == (True, True)
+    assert (isolation.owned, way.is_introduced) == (True, True)
     assert isolation.first_id == identity.first_of(VMM)
 
 
@@ -84,7 +84,7 @@ def test_isolate_user_namespace_refused_changes_the_id_without_one(monkeypatch: 
     assert isolation.applied == layers.ISOLATION & ~layers.USER_NS & ~layers.OWN_UID
     assert isolation.reasons[layers.OWN_UID] == "needs user-namespace"
     assert host.asked[-3:] == ["clone with ids", "clone", "other-uid"]
-    assert (isolation.owned, way.staged, isolation.first_id) == (False, True, None)
+    assert (isolation.owned, way.is_introduced, isolation.first_id) == (False, True, None)
 
 
 def test_limits_of_system_v_objects_are_never_those_of_the_former_namespace(
@@ -147,7 +147,7 @@ def test_isolate_pid_namespace_refused_makes_no_new_process(monkeypatch: pytest.
     host = Host(monkeypatch, admin=True, refuses={"pid-namespace"})
     isolation = isolate(layers.USER_NS, way=(way := stage()))
     assert isolation.applied == layers.ISOLATION & ~layers.PID_NS & ~layers.USER_NS & ~layers.OWN_UID
-    assert not way.staged
+    assert not way.is_introduced
     assert not {"clone", "clone with ids"} & set(host.asked)
 
 
