@@ -126,11 +126,12 @@ wait:
     pushw   frame + 42
     pushw   frame + 40
     restore_registers               /* which leaves the flags of the comparison */
-    sti
     ja      1f
+    sti                             /* right before HLT: an interrupt that came meanwhile has to end it */
     hlt
     jmp     2f
-1:  pushw   %ax
+1:  sti
+    pushw   %ax
     inb     $0x61, %al              /* an exit: KVM's instruction emulator lets interrupts in behind one */
     popw    %ax
 2:  cli
