@@ -89,7 +89,7 @@ class OutputStream:
     def _start(self) -> None:
         if self._thread is None:
             thread = threading.Thread(target=self._write_all, name=f"output {self.name}", daemon=True)
-            start_thread(thread, f"the thread that writes the output of {self.name}")
+            start_thread(thread.start, f"the thread that writes the output of {self.name}")
             self._thread = thread
 
     @property

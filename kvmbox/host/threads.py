@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import resource
-import threading
+from collections.abc import Callable
 from typing import Final
 
 from kvmbox.errors import KvmboxError
@@ -19,13 +19,13 @@ ROOM: Final = 10 * BYTES_PER_MIB
 """What a thread takes of the address space until it runs: a stack of 8 MiB, and its first objects."""
 
 
-def start_thread(thread: threading.Thread, what: str) -> None:
-    """Start `thread`, which errors call `what`. Raises KvmboxError if the host has no room for it."""
+def start_thread(start: Callable[[], object], what: str) -> None:
+    """Start a thread by `start`; errors call it `what`. Raises KvmboxError if the host has no room for it."""
     try:
         if ADDRESS_SPACE != resource.RLIM_INFINITY:
             # A thread that has a stack and no more dies unseen, and `start` waits for it for ever.
             mmap.mmap(-1, ROOM).close()
-        thread.start()
+        start()
     except OSError as error:
         raise KvmboxError(f"cannot start {what}: {error.strerror}", hint=why_no_memory()) from error
     except RuntimeError as error:

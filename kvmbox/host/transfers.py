@@ -192,7 +192,7 @@ class TransferThread:
         if the host has no room for a thread.
         """
         thread = threading.Thread(target=self._work, name="transfers", daemon=True)
-        start_thread(thread, "the thread that transfers data of devices")
+        start_thread(thread.start, "the thread that transfers data of devices")
         self._thread = thread
 
     def _work(self) -> None:

@@ -46,7 +46,7 @@ class DeviceThread:
         self._lock = threading.Lock()
         self._open = True
         self._thread = threading.Thread(target=self._serve, name=f"device {device_type}", daemon=True)
-        start_thread(self._thread, f"the thread of device '{device_type}'")
+        start_thread(self._thread.start, f"the thread of device '{device_type}'")
         self.pid = self._thread.native_id or 0
         """Its number: the kernel's tables have threads among processes."""
 

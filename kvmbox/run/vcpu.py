@@ -51,7 +51,7 @@ class VcpuThread(VcpuControl):
     def start(self) -> None:
         """Run the guest. Raises KvmboxError if the host has no room for a thread."""
         with self._changed:  # the thread's own events come after START
-            start_thread(self._thread, f"the thread of vCPU {self.vcpu.index}")
+            start_thread(self._thread.start, f"the thread of vCPU {self.vcpu.index}")
             self.move(Event.START)
 
     def join(self, seconds: float) -> bool:

@@ -117,7 +117,7 @@ class Recorder:
         host has no room for a thread.
         """
         if self._thread.ident is None:
-            start_thread(self._thread, "the thread that writes the recording")
+            start_thread(self._thread.start, "the thread that writes the recording")
 
     def of(self, device_type: str) -> Callable[[bytes, bytes], None]:
         """What a channel calls with each request and its reply, under its lock."""

@@ -19,7 +19,7 @@ from tests.support.no_threads import refuse_threads
 def test_refused_thread_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_threads(monkeypatch)
     with pytest.raises(KvmboxError, match="cannot start the thread of tests: can't start") as caught:
-        start_thread(threading.Thread(target=print), "the thread of tests")
+        start_thread(threading.Thread(target=print).start, "the thread of tests")
     assert caught.value.hint is not None
     assert caught.value.exit_status == 14
 
@@ -29,7 +29,7 @@ def test_thread_that_could_not_come_to_life_is_not_started(monkeypatch: pytest.M
     monkeypatch.setattr(threads, "ROOM", 1 << 60)
     thread = threading.Thread(target=print)
     with pytest.raises(KvmboxError, match="cannot start the thread of tests: Cannot allocate memory"):
-        start_thread(thread, "the thread of tests")
+        start_thread(thread.start, "the thread of tests")
     assert thread.ident is None
 
 
