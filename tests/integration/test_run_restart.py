@@ -264,3 +264,13 @@ def test_other_writes_of_a_lost_debug_process_end_nothing(images: Images, choice
     code = out(layout.POST_PORT, 1) + say(b"y", DEBUGCON) + say(b"Sh", layout.SHUTDOWN_PORT) + say(b"2")
     ended, output, _ = lose_debug_and(images, code, choice)
     assert (ended, output) == (status, b"12" if choice == "all-ones" else b"x1y2")
+
+
+@pytest.mark.parametrize("arguments", [("--fail-on", "bad"), ()], ids=["fail-on", "nothing"])
+def test_text_that_would_fail_the_run_is_not_lost_with_its_process(
+    images: Images, arguments: tuple[str, ...]
+) -> None:
+    command = (sys.executable, PROGRAM, "uart", "leave", "1000")
+    code = WRITE + say(b"bad") + SHUTDOWN + IDLE
+    run = images.run(code, "--on-device-crash", "all-ones", *arguments, command=command)
+    assert run_to_end(run)[0] == (8 if arguments else 0)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kvmbox.board import StopPanic, StopValue
+from kvmbox.board import Output, StopPanic, StopValue
 from kvmbox.errors import DeviceProcessError
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.parts.restart.standby import StandbyProcesses
@@ -50,10 +50,10 @@ class Restart(Part):
 
 
 class ReadsAsOnes(Part, LossPolicy):
-    """The ports of a lost device process read as ones."""
+    """The ports of a lost device process read as ones. With --fail-on, one that prints is not to be lost."""
 
     def __init__(self) -> None:
-        self._pool: DevicePool | None = None
+        self._pool: DevicePool
         self._wake: Callable[[], None] = lambda: None
         self._losses: deque[DeviceProcessError] = deque()
         self._lost: set[str] = set()
@@ -61,6 +61,7 @@ class ReadsAsOnes(Part, LossPolicy):
     def open(self, opening: Opening) -> None:
         """See `Part`."""
         opening.loss_policy = self._policy
+        self._fails_on = bool(opening.config.fail_on)
 
     def _policy(self, pool: DevicePool, *calls: Callable[[], None]) -> LossPolicy:
         self._pool, (*_, self._wake) = pool, calls
@@ -68,6 +69,8 @@ class ReadsAsOnes(Part, LossPolicy):
 
     def survival(self, devices: Sequence[DeviceSpec], process: ProcessControl) -> Survival:
         """See LossPolicy."""
+        if self._fails_on and any(device.granted(Output) for device in devices):
+            return Survival(process)
         judges = [any(isinstance(one, StopValue | StopPanic) for one in device.grants) for device in devices]
         return AllOnes(self._add, process, [index for index, judge in enumerate(judges) if judge])
 
@@ -88,7 +91,6 @@ class ReadsAsOnes(Part, LossPolicy):
 
     def tell(self, say: Say, _forget: Forget, *, waits: bool = False) -> None:
         """See LossPolicy."""
-        assert self._pool is not None
         while self._losses and (waits or self._pool.explains_at_once(self._losses[0])):
             error = self._losses.popleft()
             say(f"{self._pool.explain(error)}: from now on its ports read as ones")

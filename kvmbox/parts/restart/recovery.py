@@ -62,6 +62,8 @@ POISONED: Final = 3
 # Whatever the guest writes comes as one of these.
 _WRITES: Final = [kind for kind, name in protocol.KIND_NAMES.items() if "write" in name]
 
+_Report = Callable[[DeviceProcessError], None]
+
 SAMPLE: Final = 4096
 """How many recovery times are kept for statistics."""
 
@@ -334,10 +336,7 @@ class AllOnes(Survival):
     """
 
     def __init__(
-        self,
-        report: Callable[[DeviceProcessError], None],
-        process: ProcessControl | None = None,
-        verdicts: Sequence[int] = (),
+        self, report: _Report, process: ProcessControl | None = None, verdicts: Sequence[int] = ()
     ) -> None:
         super().__init__(process)
         self._report = report

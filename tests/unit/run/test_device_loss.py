@@ -42,7 +42,7 @@ class Rig:
             channels=[],
         )
         self.pool = cast(Any, pool)
-        opening = cast(Any, SimpleNamespace(loss_policy=None))
+        opening = cast(Any, SimpleNamespace(loss_policy=None, config=SimpleNamespace(fail_on=())))
         if answer != "fail":
             PART(answer, **options).open(opening)
         nothing: Any = SimpleNamespace()
