@@ -112,9 +112,10 @@ class Committer:
         """Give the file `number` its name. Raises OSError."""
         answer = b""
         with suppress(ConnectionError):  # it is gone, perhaps with this order unread
-            os.write(self._socket.fileno(), bytes((number,)))
-            if not self._comes(self._socket.fileno()):
-                self._socket.close()  # what it has been told is not done any more
+            if self._patience_ms:
+                os.write(self._socket.fileno(), bytes((number,)))
+            if not self._patience_ms or not self._comes(self._socket.fileno()):
+                self._socket.close()  # it begins nothing that it has been told
                 raise OSError(errno.ETIMEDOUT, "the process that renames it does not answer")
             answer = os.read(self._socket.fileno(), 1)
         if answer != b"\0":

@@ -169,7 +169,7 @@ def test_stopped_committer_is_waited_for_once_and_does_not_do_late_what_it_was_t
     with pytest.raises(OSError, match="does not answer") as caught:
         committer.commit(0)
     assert caught.value.errno == errno.ETIMEDOUT
-    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+    with pytest.raises(OSError, match="does not answer"):
         committer.commit(1)
     committer.close()
     os.kill(pid, signal.SIGCONT)
