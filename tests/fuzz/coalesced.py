@@ -8,6 +8,7 @@ device fails; and of a ring that cannot be, nothing that is not in it.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -25,6 +26,8 @@ DEVICES: Final = ((0x80, 1, 1), (0xE9, 1, 1), (0x70, 2, 1), (0x3C4, 4, 2))
 """First port, how many, and the size that the device takes as one: 1 gives pairs, 2 gives rows."""
 PORTS: Final = tuple(first + at for first, count, _ in DEVICES for at in range(count))
 LATCH: Final = 0x70
+ON_DEMAND: Final = 0xE9
+"""The device whose process has not started."""
 MOST: Final = 12
 """How many writes are in a ring, mostly."""
 
@@ -52,7 +55,8 @@ class RingTarget:
         zones = self._zones = {}
         self._proxies = []
         for first, count, size in DEVICES:
-            proxy: Any = SimpleNamespace(channel=object(), natural_sizes=frozenset((size,)))
+            channel = SimpleNamespace(is_started=first != ON_DEMAND)
+            proxy: Any = SimpleNamespace(channel=channel, natural_sizes=frozenset((size,)))
             proxy.count = lambda *_counted: None
             proxy.with_index = lambda word, register, byte: (word + 1, register << 8 | byte)
             proxy.write_run = proxy.flush_run = self._gives(first, lambda _at: 0)
@@ -168,7 +172,10 @@ class RingTarget:
         ]
 
     def _look(self, dice: Dice, first: int, count: int) -> None:
-        """What a read looks for, and may take along."""
+        """What the main thread looks for; what a read looks for, and may take along."""
+        writes = self._expected(first, count)
+        if self._ring.waits_for_start is not any(port == ON_DEMAND for port, _ in writes):
+            raise Fault(f"{first}, {count} writes: {writes} wait for a process, or not")
         device = dice.some(self._proxies)
         port, byte = self._entry((first + count - 1) % ENTRIES)
         owner, register = self._zones[port] if count else (None, 0)
@@ -244,6 +251,8 @@ class RingTarget:
     def _refuse(self, dice: Dice, first: int, last: int) -> None:
         """A ring that cannot be."""
         self._ring.newest(dice.some(self._proxies))
+        with suppress(UnknownExitError):
+            assert self._ring.waits_for_start in (False, True)
         in_ring = [self._entry(number) for number in range(ENTRIES)]
         try:
             (self._ring.drain if dice.byte() & 1 else self._ring.flush)()
