@@ -52,7 +52,8 @@ class HeldPage:
         self.content = mmap.mmap(-1, mmap.PAGESIZE)
         self.content[:] = page[RING : RING + mmap.PAGESIZE]
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = self._libc.syscall(USERFAULTFD, os.O_CLOEXEC)
+        # Of one whose `read` blocks, `select` says at once that it can be read.
+        self._descriptor = self._libc.syscall(USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
         if self._descriptor < 0:
             pytest.skip("the host has no userfaultfd for us")
         fcntl.ioctl(self._descriptor, UFFDIO_API, struct.pack("<QQQ", 0xAA, 0, 0))
