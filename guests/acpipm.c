@@ -14,8 +14,6 @@
 #define PM1_STS    0x600
 #define PM1_EN     0x602
 #define PM1_CNT    0x604
-#define PM_TMR     0x608
-#define PM_TMR_HZ  3579545
 #define MOST_TRIES 100
 #define TMR_STS    0x0001
 #define RTC_STS    0x0400
@@ -102,12 +100,12 @@ static uint8_t *find_facs(void)
 static bool timers_agree(void)
 {
     unsigned first = ticks;
-    uint32_t start = inl(PM_TMR), passed;
+    uint32_t start = inl(PM_TIMER), passed;
 
     if (!wait_for(&ticks, first + TICKS_PER_SECOND / 5, 2))
         fail("PIT: interrupts stopped");
-    passed = (inl(PM_TMR) - start) & 0xffffff;
-    return passed >= PM_TMR_HZ / 5 - PM_TMR_HZ / 50 && passed <= PM_TMR_HZ / 4;
+    passed = (inl(PM_TIMER) - start) & PM_TIMER_BITS;
+    return passed >= PM_TIMER_HERTZ / 5 - PM_TIMER_HERTZ / 50 && passed <= PM_TIMER_HERTZ / 4;
 }
 
 static void prove_timer(void)

@@ -121,7 +121,6 @@ static void increment(volatile unsigned *value)
     __asm__ volatile("lock incl %0" : "+m"(*value) : : "memory");
 }
 
-
 static void cpuid(uint32_t leaf, uint32_t index, uint32_t words[4])
 {
     words[0] = leaf;

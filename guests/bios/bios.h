@@ -190,7 +190,6 @@ enum { RST_CNT = 0xcf9, SYS_RST = 1 << 1, RST_CPU = 1 << 2 };
 
 /* A time by the power management timer, which counts 24 bits and runs whatever the guest does to the PIT. A number of
  * looks at a register is none: an exit takes 1 us on one host, and 10 on another. */
-enum { PM_TIMER = 0x608, PM_TIMER_BITS = 0xffffff, PM_TIMER_HERTZ = 3579545 };
 enum { ALMOST_A_TICK = 190000 }; /* 53 ms, less than a period of IRQ 0, which waits: no tick is lost */
 
 /* Whether fewer than so many of its ticks have passed since `*since`, which is 0 at the first call; 0 if there is no

@@ -10,9 +10,6 @@
 extern const char interrupt_stubs[]; /* vectors64.S, vectors32.S, vectors16.S: VECTORS stubs, STUB_STRIDE bytes apart */
 void interrupt_dispatch(unsigned vector);
 
-#define PM_TIMER    0x608
-#define PM_TIMER_HZ 3579545
-
 static irq_handler *handlers[16];
 
 #ifdef __x86_64__
@@ -155,12 +152,12 @@ bool ticks_start(unsigned count)
 
     /* Each round costs an exit to the host: microseconds at least, and so a bound in time where no timer runs, too. */
     __asm__ volatile("sti" : : : "memory");
-    for (unsigned rounds = 0; ticks < count && passed < PM_TIMER_HZ / 4 && rounds < 1000000; rounds++) {
+    for (unsigned rounds = 0; ticks < count && passed < PM_TIMER_HERTZ / 4 && rounds < 1000000; rounds++) {
         inb(COM1 + UART_LSR);
         if (rounds == 100000)
             begin = inl(PM_TIMER);
         if (rounds > 100000)
-            passed = (inl(PM_TIMER) - begin) & 0xffffff;
+            passed = (inl(PM_TIMER) - begin) & PM_TIMER_BITS;
     }
     __asm__ volatile("cli" : : : "memory");
     return ticks >= count;

@@ -91,6 +91,11 @@
 #define PIC_CASCADE   2
 #define IRQ_VECTOR    0x20 /* where the guests put IRQ 0 */
 
+/* The power management timer (ACPI 6.5, 4.8.2.1), where QEMU's Q35 has it. It counts 24 bits. */
+#define PM_TIMER       0x608
+#define PM_TIMER_HERTZ 3579545
+#define PM_TIMER_BITS  0xffffff
+
 /* Output without a device behind it that could be busy. */
 #define POST     0x80
 #define DEBUGCON 0xe9
