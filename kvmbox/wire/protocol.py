@@ -84,6 +84,9 @@ ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process e
 STEADY_KINDS: Final = (READ, INDEXED_READ, READ_WIDE, COMPLETED_READ)
 """Of these requests the reply may say that the value is steady."""
 
+WRITE_KINDS: Final = (WRITE, WRITE_RUN, WRITE_WIDE, WRITE_STRING, WRITE_LIST)
+"""What the guest writes comes as one of these."""
+
 KIND_NAMES: Final = {
     HELLO: "hello",
     READ: "read",

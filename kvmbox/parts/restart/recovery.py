@@ -59,9 +59,6 @@ died unnoticed."""
 POISONED: Final = 3
 """How many processes in a row the same request must break to be poison."""
 
-# Whatever the guest writes comes as one of these.
-_WRITES: Final = [kind for kind, name in protocol.KIND_NAMES.items() if "write" in name]
-
 _Report = Callable[[DeviceProcessError], None]
 
 SAMPLE: Final = 4096
@@ -352,7 +349,7 @@ class AllOnes(Survival):
 
     def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
         """See Survival. Raises GivenUpError."""
-        if sent[0] in _WRITES and sent[1] in self._verdicts:
+        if sent[0] in protocol.WRITE_KINDS and sent[1] in self._verdicts:
             self.rescues = False
             raise self._channel.fail(GivenUpError(error, f"a verdict of the guest was lost: {show(sent)}"))
         if not self._reported:
