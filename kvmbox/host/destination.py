@@ -114,10 +114,10 @@ class Committer:
         with suppress(ConnectionError):  # it is gone, perhaps with this order unread
             if self._patience_ms:
                 os.write(self._socket.fileno(), bytes((number,)))
-            if not self._patience_ms or not self._comes(self._socket.fileno()):
+                answer = os.read(self._socket.fileno(), 1) if self._comes(self._socket.fileno()) else b""
+            if not self._patience_ms:
                 self._socket.close()  # it begins nothing that it has been told
                 raise OSError(errno.ETIMEDOUT, "the process that renames it does not answer")
-            answer = os.read(self._socket.fileno(), 1)
         if answer != b"\0":
             code = answer[0] if answer else 0
             raise OSError(code, os.strerror(code) if code else "the process that renames it is gone")
