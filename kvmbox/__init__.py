@@ -11,8 +11,7 @@ device processes starts from a bare interpreter and must not load what it does n
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.board import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
-    from kvmbox.errors import (
+    from kvmbox.base.errors import (
         DeviceProcessError,
         ExpectError,
         ImageError,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeoutError,
     )
+    from kvmbox.board import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
     from kvmbox.host.capture import Capture
     from kvmbox.host.transfers import BytesStore, FileStore
     from kvmbox.run.aio import AsyncMachine
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'kvmbox' has no attribute '{name}'")
     from importlib import import_module
 
-    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    home = next((module for module, names in _HOMES.items() if name in names), "base.errors")
     found: object = getattr(import_module(f"kvmbox.{home}"), name)
     globals()[name] = found
     return found

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-from kvmbox import layout
-from kvmbox.devices import pit_clock, stopping
+from kvmbox.base import layout
+from kvmbox.base.stand_ins import Value
+from kvmbox.contract import stop_values
+from kvmbox.devices import pit_clock
 from kvmbox.firmware.fw_cfg import FwCfgContent, FwCfgItem, content_of, machine_items
-from kvmbox.stand_ins import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.pci import PciFunction
+    from kvmbox.contract.pci_function import PciFunction
 
 
 class AddressRange(Value):
@@ -344,11 +345,11 @@ def _power_management() -> DeviceSpec:
             StopClean(
                 (
                     WrittenByte(
-                        stopping.PM1_CNT + 1,
-                        (stopping.SLP_EN | stopping.S5 << stopping.SLP_TYP_SHIFT) >> 8,
-                        (stopping.SLP_EN | stopping.SLP_TYP) >> 8,
+                        stop_values.PM1_CNT + 1,
+                        (stop_values.SLP_EN | stop_values.S5 << stop_values.SLP_TYP_SHIFT) >> 8,
+                        (stop_values.SLP_EN | stop_values.SLP_TYP) >> 8,
                     ),
-                    WrittenByte(stopping.PM1_STS, stopping.CLOUD_HYPERVISOR_OFF),
+                    WrittenByte(stop_values.PM1_STS, stop_values.CLOUD_HYPERVISOR_OFF),
                 )
             ),
             Suspend(),
@@ -369,7 +370,7 @@ def _power_off_ports() -> DeviceSpec:
         ),
         grants=(
             StopClean(
-                tuple(WrittenByte(offset + 1, value >> 8) for offset, value in stopping.POWER_OFF.items())
+                tuple(WrittenByte(offset + 1, value >> 8) for offset, value in stop_values.POWER_OFF.items())
             ),
         ),
         natural_sizes=frozenset({2, 4}),
@@ -457,12 +458,12 @@ def _chips(
             ports = AddressRange(port, layout.DEBUG_EXIT_PORT_COUNT)
             stop = (StopValue(),)
             middle += [_debug(name, "debug_exit", ports, grants=stop, natural_sizes=wide, stopped_by=b"")]
-    clean = (StopClean((WrittenByte(0, stopping.SHUTDOWN[-1]),)),)
+    clean = (StopClean((WrittenByte(0, stop_values.SHUTDOWN[-1]),)),)
     shutdown, panic = AddressRange(layout.SHUTDOWN_PORT, 1), AddressRange(layout.PVPANIC_PORT, 1)
     # All four ports, because a wide access to the first one is none to the second one.
     reset = AddressRange(layout.PCI_ADDRESS_PORT, 4)
     middle += [
-        _debug("shutdown", "shutdown_port", shutdown, grants=clean, stopped_by=stopping.SHUTDOWN),
+        _debug("shutdown", "shutdown_port", shutdown, grants=clean, stopped_by=stop_values.SHUTDOWN),
         *(_power_management(), _power_off_ports(), _hpet()),
         _debug("pvpanic", "pvpanic", panic, grants=(StopPanic(),)),
         _debug("reset-control", "reset_control", reset, grants=(Reset(),), natural_sizes=wide),

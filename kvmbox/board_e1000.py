@@ -7,8 +7,8 @@ import struct
 from kvmbox.board import DeviceSpec, Input, Medium, Output
 from kvmbox.board_extras import DescriptorRings
 from kvmbox.board_pci import Intx
+from kvmbox.contract.pci_function import MSI, Bar, PciFunction, Piece
 from kvmbox.devices.e1000 import IOADDR, MOST_CHAINS, REGISTERS_SIZE
-from kvmbox.pci import MSI, Bar, PciFunction, Piece
 
 _IDS = (0x8086, 0x100E, 0x1AF4, 0x1100)
 _PORTS = 64

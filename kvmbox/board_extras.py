@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import (
     BIOS_TEXT,
     VIRTIO_CONSOLE,
@@ -27,8 +29,6 @@ from kvmbox.board import (
     Resource,
     pc_board,
 )
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
 
 BOOT_DISK: Final = "boot-disk"
 """Name of the disks of the built-in BIOS, and of the resource of the first one: the guest's image."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.board import VGA, AddressRange, DeviceSpec, PciGrant, Reset
+from kvmbox.contract.pci_function import MSI, MSIX, PCI, Bar, PciFunction, PlacedFunction
 from kvmbox.devices.pci_host import (
     BUS_MASTER,
     IO_SPACE,
@@ -22,8 +24,6 @@ from kvmbox.devices.pci_host import (
     PIRQ,
     pack_function,
 )
-from kvmbox.errors import UsageError
-from kvmbox.pci import MSI, MSIX, PCI, Bar, PciFunction, PlacedFunction
 
 HOST_BRIDGE: Final = 0 << 3
 ISA_BRIDGE: Final = 1 << 3
@@ -73,7 +73,7 @@ class PciBus(PciGrant):
 
 
 def with_pci(board: Sequence[DeviceSpec]) -> list[DeviceSpec]:
-    """The board with a PCI bus, on which the devices are that have a `pci`.
+    """The board with a PCI bus, on which the devices are that have a `pci_function`.
 
     Raises UsageError if there are too many.
     """

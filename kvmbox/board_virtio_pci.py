@@ -10,13 +10,13 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from kvmbox.base.layout import KIB, PAGE_SIZE
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import DeviceSpec, Grant, Queues
 from kvmbox.board_pci import Intx, Vectors
+from kvmbox.contract.pci_function import MSIX, Bar, PciFunction, Piece
 from kvmbox.devices import virtio_pci_registers as registers
 from kvmbox.devices.virtio_vectors import ENTRY
-from kvmbox.layout import KIB, PAGE_SIZE
-from kvmbox.pci import MSIX, Bar, PciFunction, Piece
-from kvmbox.stand_ins import Value
 
 
 class _Kind(Value):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from hypothesis import settings
 
-from kvmbox.choice import why_not_built
+from kvmbox.base.compiled import why_not_built
 from kvmbox.host.early_signals import END_SIGNALS
 
 if TYPE_CHECKING:

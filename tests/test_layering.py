@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices.catalog import MODELS
+from kvmbox.contract.catalog import MODELS
 from kvmbox.remote.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 from kvmbox.run.parts import MONITOR, ORDER
 
@@ -44,20 +44,13 @@ RINGS: Final = (
     {"board_e1000", "board_virtio_pci"},
     {"board_extras", "board_pci"},
     {"board"},
-    {"memory"},
-    {"firmware"},
     {"devices"},
+    {"contract"},
+    {"firmware"},
     {"kvm"},
-    {"choice"},
     {"moving_bus"},
     {"bus"},
-    {"pci"},
-    {"layout"},
-    {"judge"},
-    {"outcome", "text_search"},
-    {"errors"},
-    {"regular_file", "symbol_file"},
-    {"stand_ins", "bytecode"},
+    {"base"},
 )
 """Packages and top-level modules from the top down: a module imports its own ring and lower ones."""
 
@@ -88,8 +81,8 @@ PURE: Final = (
     "kvmbox.board_pci",
     "kvmbox.board_virtio_pci",
     "kvmbox.moving_bus",
-    "kvmbox.pci",
-    "kvmbox.layout",
+    "kvmbox.contract.pci_function",
+    "kvmbox.base.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
     *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "pvm", "topology")),
@@ -269,8 +262,8 @@ def test_imports_of_kvmbox_go_one_way() -> None:
 
 def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
     assert {name: {group_of(other) for other in used} for name, used in COMPILED.items()} == {
-        "kvmbox.fast.vmm": {"devices", "wire"},
-        "kvmbox.fast.serving": {"devices", "jail", "wire"},
+        "kvmbox.fast.vmm": {"contract", "wire"},
+        "kvmbox.fast.serving": {"contract", "jail", "wire"},
     }
 
 
@@ -297,8 +290,8 @@ def _words(name: str) -> set[str]:
 
 
 def test_core_names_modules_of_parts_in_few_places() -> None:
-    core = {name for name in MODULES if ring_of(group_of(name) or "stand_ins") >= ring_of("run")}
-    assert {"kvmbox.run.run", "kvmbox.remote.pool", "kvmbox.stand_ins"} < core
+    core = {name for name in MODULES if ring_of(group_of(name) or "base") >= ring_of("run")}
+    assert {"kvmbox.run.run", "kvmbox.remote.pool", "kvmbox.base.stand_ins"} < core
     modules = {name.removeprefix("kvmbox.parts.") for name in MODULES if name.startswith("kvmbox.parts.")}
     found = {name: {word.removeprefix("parts.") for word in _words(name)} & modules for name in core}
     assert {name: words for name, words in found.items() if words} == NAMED_BY_THE_CORE
@@ -313,7 +306,7 @@ def test_heart_of_a_run_has_no_word_of_any_part(name: str) -> None:
 
 def test_kvm_is_a_library_of_its_own() -> None:
     everything = {name for name in MODULES if group_of(name) == "kvm"}
-    assert {group_of(name) for name in closure(*everything)} == {"kvm", "errors", "stand_ins", ""}
+    assert {group_of(name) for name in closure(*everything)} == {"kvm", "base", ""}
 
 
 def test_only_cli_imports_cli_and_click() -> None:
@@ -338,7 +331,7 @@ def test_pure_module_and_all_that_it_imports_cannot_reach_the_host(name: str) ->
 def test_devices_reach_nothing_of_kvmbox_but_the_layout() -> None:
     devices = [name for name in MODULES if group_of(name) == "devices"]
     assert len(devices) > 10
-    assert {group_of(name) for name in closure(*devices)} == {"devices", "layout", ""}
+    assert {group_of(name) for name in closure(*devices)} == {"devices", "contract", "base", ""}
 
 
 def test_kvm_exits_decode_without_touching_the_host() -> None:
@@ -353,7 +346,7 @@ def test_kvm_exits_decode_without_touching_the_host() -> None:
 )
 def test_pure_module_calls_no_built_in_that_does_io_or_runs_text(name: str) -> None:
     wrong = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint", "id", "hash"}
-    wrong -= {"__import__"} if name == "kvmbox.devices.catalog" else set()  # it loads the models
+    wrong -= {"__import__"} if name == "kvmbox.contract.catalog" else set()  # it loads the models
     assert [(line, call) for line, call in calls_of(name) if call in wrong] == []
 
 
@@ -372,7 +365,7 @@ def models() -> set[str]:
 def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     side = sandboxed_side()
     assert {group_of(name) for name in side} == {
-        *("bytecode", "devices", "fast", "jail", "layout", "wire", ""),
+        *("base", "contract", "devices", "fast", "jail", "wire", ""),
     }
     # What runs confined is the folder jail/, and all of it does; beside it the compiled serving loop.
     assert {name for name in side if group_of(name) in ("fast", "jail")} == {
@@ -383,7 +376,7 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
         "kvmbox.wire",
         *(
             f"kvmbox.wire.{one}"
-            for one in ("blocks", "chains", "effect_kinds", "effects", "media_effects", "pci_effects")
+            for one in ("blocks", "chains", "effect_kinds", "effects", "bulk_effects", "pci_effects")
         ),
         *("kvmbox.wire.page_layout", "kvmbox.wire.protocol", "kvmbox.wire.spawner_frames"),
     }
@@ -393,7 +386,7 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
 
 def test_spawner_and_device_processes_import_little_of_the_standard_library() -> None:
     for module, foreign in foreign_imports(sandboxed_side()).items():
-        of_finder = IMPORT_MACHINERY if module in ("kvmbox.bytecode", "kvmbox.jail.kept") else set()
+        of_finder = IMPORT_MACHINERY if module in ("kvmbox.base.bytecode", "kvmbox.jail.kept") else set()
         assert foreign - SPAWNER_STDLIB - of_finder - set(COMPILED) == set(), module
 
 
@@ -407,7 +400,7 @@ def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> No
         [sys.executable, *INTERPRETER_FLAGS, "-c", code], env={}, check=True, capture_output=True, text=True
     )
     loaded = set(done.stdout.split())
-    assert "kvmbox.devices.catalog" in loaded
+    assert "kvmbox.contract.catalog" in loaded
     heavy = {
         "asyncio",
         "click",
@@ -478,8 +471,10 @@ def _modules_named_in_text() -> set[str]:
     }
     named |= {f"kvmbox.parts.{part}.part" for part in (*ORDER, MONITOR)}
     named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
-    named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `choice`
-    named.add("kvmbox.stand_ins")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
+    named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `base.compiled`
+    named.add(
+        "kvmbox.base.stand_ins"
+    )  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}
     named |= models()

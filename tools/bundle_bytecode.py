@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write the bundle of bytecode (`kvmbox/bytecode.py`) for the Python that runs this. `make` runs it.
+"""Write the bundle of bytecode (`kvmbox/base/bytecode.py`) for the Python that runs this. `make` runs it.
 
-While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.stand_ins` reads. So the
+While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.base.stand_ins` reads. So the
 bundle has no annotations of functions, and no imports that only annotations need, those from the future among
 them. For the others from `typing` there are stand-ins. A plain run then loads neither `typing`
 nor `re`. There are no docstrings either, but in the commands, whose help they are. Of each place in the
@@ -20,12 +20,12 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, Final
 
-from kvmbox import stand_ins
-from kvmbox.bytecode import BUNDLE, HEAD_SIZE, PACKAGE
+from kvmbox.base import stand_ins
+from kvmbox.base.bytecode import BUNDLE, HEAD_SIZE, PACKAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.bytecode import Entry, Link, Places
+    from kvmbox.base.bytecode import Entry, Link, Places
 
 WITH_DOCSTRINGS: Final = "cli"
 BIOS: Final = (
@@ -207,7 +207,7 @@ def compiled(tree: ast.Module, path: str) -> CodeType:
 
 def bundle(package: Path) -> bytes:
     """The content of the file, with all modules of `package`."""
-    packages: dict[str, dict[str, Entry]] = {}
+    folders: dict[str, dict[str, Entry]] = {}
     index: dict[str, Entry] = {}
     trees: dict[str, ast.Module] = {}
     content = bytearray(HEAD_SIZE)
@@ -223,8 +223,8 @@ def bundle(package: Path) -> bytes:
         trees[name] = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS, taken=kept)
         place = add(content, compiled(trees[name], str(path)))
         index[name] = (str(file), is_package, int(status.st_mtime), status.st_size, *place)
-        packages.setdefault(name if is_package else name.rpartition(".")[0], {})[name] = index[name]
-    places = {name: add(content, entries) for name, entries in packages.items()}
+        folders.setdefault(f"{name}..".split(".", 2)[1], {})[name] = index[name]
+    places = {name: add(content, entries) for name, entries in folders.items()}
     head = marshal.dumps((MAGIC_NUMBER, str(package), places, groups_of(package, trees, index, content)))
     content[:HEAD_SIZE] = head.ljust(HEAD_SIZE)
     assert len(head) <= HEAD_SIZE

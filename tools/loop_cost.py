@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import BoardOptions, pc_board
 from kvmbox.bus import Bus, Mapping
 from kvmbox.host.clock import GuestClock

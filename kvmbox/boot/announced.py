@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.elf_notes import find_note
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.linux_header import is_linux

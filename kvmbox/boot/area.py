@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import GuestImage
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
 
 PAGE_DIRECTORIES: Final = 4
 _FIXED_PAGES: Final = 3 + PAGE_DIRECTORIES + 1  # GDT, PML4, PDPT, page directories, stack

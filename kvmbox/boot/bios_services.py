@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.elf_headers import file_header
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext

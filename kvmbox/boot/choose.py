@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.plan import NO_BIOS, Refusal, Way
 from kvmbox.boot.ways import NAMES, way, ways
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.stand_ins import Value
 
 AUTO: Final = "auto"
 BOOT_SECTOR: Final = "bios"

@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
+from kvmbox.base.errors import ImageError
+from kvmbox.base.layout import KIB, MIB
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage
-from kvmbox.errors import ImageError
-from kvmbox.layout import KIB, MIB
-from kvmbox.stand_ins import Value
 
 _STEP: Final = 4 * MIB
 _BITE: Final = 64 * KIB  # what is given at once: a member's end costs a copy of what is left of it

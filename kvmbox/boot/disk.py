@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from kvmbox.base.layout import SECTOR_SIZE
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import Offer, Refusal
-from kvmbox.layout import SECTOR_SIZE
 
 BOOT_SIGNATURE: Final = "boot signature (55 AA at byte 510)"
 PARTITION_TABLE: Final = "partition table"

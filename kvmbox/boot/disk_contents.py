@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.file_systems import file_system
 from kvmbox.boot.iso import Iso, Read, read_iso
 from kvmbox.boot.linux_header import MAGIC as LINUX_MAGIC
 from kvmbox.boot.partitions import PartitionTable, read_partitions
-from kvmbox.stand_ins import Value
 
 _LINUX_MAGIC_AT: Final = 0x202
 _BOOT_SIGNATURE: Final = b"\x55\xaa"

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.elf_headers import (
     EM_386,
     EM_X86_64,
@@ -34,8 +36,6 @@ from kvmbox.boot.elf_headers import (
 )
 from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.errors import ImageError
-from kvmbox.stand_ins import Value
 
 MAX_PROGRAM_HEADERS: Final = 256  # kernels have a handful; every one costs time
 

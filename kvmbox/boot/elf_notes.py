@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.elf_headers import (
     ELF_MAGIC,
     FILE_HEADER_SIZE,
@@ -22,7 +23,6 @@ from kvmbox.boot.elf_headers import (
     file_header,
     program_header,
 )
-from kvmbox.stand_ins import Value
 
 MAX_NOTES: Final = 1024
 MAX_DESCRIPTOR: Final = 64

@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.elf_headers import IDENTITY_SIZE, file_header
 from kvmbox.boot.image import GuestImage
-from kvmbox.stand_ins import Value
 
 MAX_SECTIONS: Final = 4096
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.area import PAGE_DIRECTORIES, BootArea
 from kvmbox.boot.state import (
     CR0_ET,

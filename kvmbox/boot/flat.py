@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.builtin_bios import Entry
-from kvmbox.memory import GuestMemory
 
 # The stack grows down from the first of these (SS, SP) that has STACK_SIZE bytes below it clear of the image:
 # below the usual load address, else at the end of conventional memory.

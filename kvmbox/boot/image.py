@@ -10,9 +10,9 @@ import os
 import stat
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.errors import ImageError
-from kvmbox.stand_ins import Value
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.stand_ins import Value
 
 # Far above any kernel with debug information, far below what would hurt the host.
 MAX_FILE_SIZE: Final = 512 * layout.MIB
@@ -109,7 +109,7 @@ def _unread(path: str, why: str, hint: str | None = None) -> ImageError:
 
 def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        from kvmbox.regular_file import refusal
+        from kvmbox.base.regular_file import refusal
 
         words = str(refusal(status))
         hint = "name a file in it" if "directory" in words else "copy it to a file first, and name that"

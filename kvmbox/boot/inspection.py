@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.regular_file import open_regular_file
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.choose import AUTO, BOOT_SECTOR, choose
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.disk_contents import DiskContents, disk_contents, is_kernel
 from kvmbox.boot.image import GuestImage, read_image
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal, Way
 from kvmbox.boot.ways import ways
-from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import firmware_tables
-from kvmbox.memory import GuestMemory
-from kvmbox.regular_file import open_regular_file
-from kvmbox.stand_ins import Value
 
 _HEAD: Final = 1024
 LARGE: Final = 64 * layout.MIB

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.layout import SECTOR_SIZE
-from kvmbox.stand_ins import Value
+from kvmbox.base.layout import SECTOR_SIZE
+from kvmbox.base.stand_ins import Value
 
 Read = Callable[[int, int], bytes]
 """`size` bytes from `offset`, or less where the image ends: (offset, size) → bytes. May raise OSError."""

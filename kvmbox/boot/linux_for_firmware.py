@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.boot.image import GuestImage, Module, printable
 from kvmbox.boot.linux_header import (
     command_line_max,
@@ -19,7 +20,6 @@ from kvmbox.boot.linux_header import (
     too_old,
 )
 from kvmbox.boot.modules import encoded
-from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.fw_cfg_linux import LINUX_COMMAND_LINE, LINUX_KERNEL, LINUX_SETUP, linux_items
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import GuestImage
-from kvmbox.errors import ImageError
-from kvmbox.stand_ins import Value
 
 MAGIC: Final = b"HdrS"
 HEADER_START: Final = 0x1F1

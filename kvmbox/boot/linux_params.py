@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.linux_header import HEADER_START, MAGIC
 from kvmbox.boot.linux_video import put_screen
 from kvmbox.boot.plan import BootContext

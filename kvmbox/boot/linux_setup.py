@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.linux_header import setup_and_kernel
 from kvmbox.boot.linux_video import vid_mode

@@ -10,8 +10,8 @@ import re
 import struct
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.errors import UsageError
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.firmware.video_modes import MODES, VideoMode
 
 _OPTION: Final = re.compile(r"(?:^|\s)vga=(\S+)")

@@ -6,14 +6,14 @@ Loading depends on nothing but its arguments, so a reboot of the guest clears me
 
 from __future__ import annotations
 
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.plan import BootContext, BootPlan
 from kvmbox.boot.segments import check_firmware, copy_segments
 from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
 from kvmbox.firmware.tables import NO_TABLES, firmware_tables
-from kvmbox.memory import GuestMemory
-from kvmbox.stand_ins import Value
 
 
 class BootOptions(Value):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot.image import GuestImage, Module, printable
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.memory import GuestMemory
 
 
 def boot_string(name: str, arguments: str | None, what: str) -> bytes:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.boot.elf_sections import ElfSections
 from kvmbox.boot.modules import encoded, module_string
 from kvmbox.boot.multiboot_info import LOADER_NAME
 from kvmbox.boot.plan import BootContext
-from kvmbox.errors import UsageError
 from kvmbox.firmware.memory_map import memory_map
 
 if TYPE_CHECKING:

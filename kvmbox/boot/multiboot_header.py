@@ -12,9 +12,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.firmware.video_modes import VideoMode

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.area import BootArea, InfoWriter
 from kvmbox.boot.elf_sections import ElfSections
 from kvmbox.boot.image import GuestImage

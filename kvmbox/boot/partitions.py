@@ -10,10 +10,10 @@ import struct
 from binascii import crc32
 from typing import Final
 
+from kvmbox.base.layout import SECTOR_SIZE
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.file_systems import file_system
 from kvmbox.boot.iso import Read
-from kvmbox.layout import SECTOR_SIZE
-from kvmbox.stand_ins import Value
 
 MBR: Final = "MBR"
 GPT: Final = "GPT"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.boot.state import CpuState
 from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.firmware.video_modes import VideoMode
-    from kvmbox.memory import GuestMemory
 
 
 BUILTIN_BIOS: Final = "builtin"

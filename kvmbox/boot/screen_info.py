@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.area import InfoWriter
 from kvmbox.firmware.video_modes import VideoMode, control_block, mode_block, number_of, palette
 

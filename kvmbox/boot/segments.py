@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import GuestImage
-from kvmbox.errors import ImageError
-from kvmbox.memory import GuestMemory
-from kvmbox.stand_ins import Value
 
 _LINK_HINT: Final = "link the kernel at 1 MiB or above, e.g. ld -Ttext=0x100000 -z max-page-size=0x1000"
 

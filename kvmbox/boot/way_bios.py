@@ -6,12 +6,12 @@ and enters it there; the guest reads the rest of the image with int 0x13.
 
 from __future__ import annotations
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.real_mode_state import reset_state
-from kvmbox.errors import UsageError
 from kvmbox.firmware.builtin_bios import drives, rom_with
 from kvmbox.firmware.memory_map import memory_map
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.disk import BOOT_SIGNATURE, CD_VOLUME, disk_mark
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.image import GuestImage

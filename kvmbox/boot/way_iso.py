@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark, is_cd
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.iso import (
@@ -26,7 +27,6 @@ from kvmbox.boot.iso import (
 from kvmbox.boot.plan import NO_BIOS, BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.real_mode_state import reset_state
 from kvmbox.boot.way_bios import refuse_options
-from kvmbox.errors import UsageError
 from kvmbox.firmware.builtin_bios import NO_DRIVE, CdBoot, Geometry, cd_drives, hard_disk, rom_with
 from kvmbox.firmware.memory_map import memory_map
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, InfoWriter, place_area
 from kvmbox.boot.disk import is_cd
 from kvmbox.boot.elf import check_reach, parse_elf
@@ -34,8 +36,6 @@ from kvmbox.boot.linux_video import linear_mode
 from kvmbox.boot.modules import encoded
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
 
 _NOTE_NAME: Final = b"Linux"
 _NOT_LINUX: Final = "it is neither a bzImage nor an ELF file with a note of Linux"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, place_area
 from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.disk import offer_of_header
@@ -25,8 +27,6 @@ from kvmbox.boot.multiboot2_header import (
 from kvmbox.boot.multiboot2_info import information
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
-from kvmbox.errors import ImageError
-from kvmbox.stand_ins import Value
 
 _KIND: Final = "a Multiboot 2 kernel"
 _UNLOADABLE: Final = Refusal(

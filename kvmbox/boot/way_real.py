@@ -9,7 +9,7 @@ first, and enters the image as it would be entered without; the image is its dis
 
 from __future__ import annotations
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot.flat import place_entry, plan_flat
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BUILTIN_BIOS, BootContext, BootPlan, Offer, Refusal

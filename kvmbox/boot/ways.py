@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from kvmbox.base.layout import KIB
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_notes import find_note
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import Way
-from kvmbox.layout import KIB
 
 
 def _holds(magic: bytes, first: int, end: int) -> Callable[[bytes], bool]:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Final
 
-from kvmbox import errors
+from kvmbox.base import errors
 
 _OF_SYSTEM_CALLS: Final = {
     errno.ENOENT: "check the path",

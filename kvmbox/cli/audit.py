@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from kvmbox.base.errors import UsageError
 from kvmbox.cli.options import IPC, SECCOMP, output, takes, transport
 from kvmbox.cli.output_files import for_people, open_output, write_output
 from kvmbox.cli.tables import print_table
 from kvmbox.cli.values import given
-from kvmbox.errors import UsageError
 from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FLAG, REPEATED, Option

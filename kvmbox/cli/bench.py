@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from kvmbox.choice import is_compiled
+from kvmbox.base.compiled import is_compiled
+from kvmbox.base.errors import UsageError
 from kvmbox.cli.bench_output import check_output, keep_output, print_tables, progress, show_results
 from kvmbox.cli.messages import INTERRUPTED, report, say
 from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.output_files import for_people, open_output, write_output
 from kvmbox.cli.values import given
-from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FLAG, REPEATED, Option
 

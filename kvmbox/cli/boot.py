@@ -6,13 +6,13 @@ import os
 import sys
 import time
 
-from kvmbox import bytecode
+from kvmbox.base import bytecode
+from kvmbox.base.errors import KvmboxError, UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import note, report, say
-from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early_signals
 from kvmbox.host.open_files import allow_enough
-from kvmbox.stand_ins import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

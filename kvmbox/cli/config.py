@@ -7,10 +7,10 @@ import os
 
 import click
 
+from kvmbox.base.regular_file import refusal
 from kvmbox.cli.documents import DOCUMENTS
 from kvmbox.cli.options import JSON, takes
 from kvmbox.cli.output_files import for_people, open_output, write_data
-from kvmbox.regular_file import refusal
 from kvmbox.run.option import Option
 
 
@@ -44,10 +44,10 @@ def command(schema: str | None, json_path: str | None) -> int:
       2    usage error, or the configuration is wrong
       14   the output could not be written
     """
+    from kvmbox.base.errors import UsageError
     from kvmbox.cli import defaults
     from kvmbox.cli.main import COMMANDS, cli
     from kvmbox.cli.settings import options
-    from kvmbox.errors import UsageError
 
     if schema is not None:
         from kvmbox.cli import schema as schemas

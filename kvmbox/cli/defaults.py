@@ -20,8 +20,8 @@ import os
 import stat
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 
 VARIABLE: Final = "KVMBOX_CONFIG"
 NAME: Final = "kvmbox.toml"

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import click
 
+from kvmbox.base.errors import KvmError, SandboxError, UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.cli.options import JSON, takes
 from kvmbox.cli.output_files import for_people, open_output, write_data
-from kvmbox.errors import KvmError, SandboxError, UsageError
 from kvmbox.host import open_files
 from kvmbox.run.option import FLAG, Option
-from kvmbox.stand_ins import Value
 
 
 class Finding(Value):
@@ -89,12 +89,12 @@ def _examine() -> Iterator[Finding]:
 
 
 def _hot_path() -> Finding:
-    from kvmbox import choice
+    from kvmbox.base import compiled
 
     remedy = None
-    if choice.why_not_built():
+    if compiled.why_not_built():
         remedy = "install a C compiler and Python's headers (python3-dev), then build or install kvmbox anew"
-    return Finding("hot path", choice.is_compiled(), choice.describe(), needed=False, remedy=remedy)
+    return Finding("hot path", compiled.is_compiled(), compiled.describe(), needed=False, remedy=remedy)
 
 
 def _kvm() -> Iterator[Finding]:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from kvmbox.base.errors import HostOutputError, KvmboxError, StartError
+from kvmbox.base.stand_ins import signal
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
-from kvmbox.errors import HostOutputError, KvmboxError, StartError
 from kvmbox.host import early_signals
-from kvmbox.stand_ins import signal
 
 
 def guarded(

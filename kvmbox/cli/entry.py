@@ -11,10 +11,10 @@ import gc
 import os
 import sys
 
-from kvmbox import bytecode
+from kvmbox.base import bytecode
+from kvmbox.base.stand_ins import signal
 from kvmbox.cli.descriptors import open_standard_descriptors
 from kvmbox.host import early_signals
-from kvmbox.stand_ins import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

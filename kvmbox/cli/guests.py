@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from kvmbox.base.errors import StartError
 from kvmbox.boot import bundled
 from kvmbox.cli.options import JSON, takes
 from kvmbox.cli.output_files import for_people, open_output, write_data
-from kvmbox.errors import StartError
 from kvmbox.run.option import FLAG, Option
 
 

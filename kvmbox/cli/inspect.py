@@ -33,10 +33,10 @@ def command(image: str, memory: int, json_path: str | None) -> int:
       4    IMAGE cannot be read, or there is no way to boot it
       14   kvmbox failed
     """
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.boot import bundled
     from kvmbox.boot.choose import AUTO
     from kvmbox.boot.inspection import inspect_file
-    from kvmbox.memory import GuestMemory
 
     path = image if os.path.exists(image) else bundled.find(image) or image
     if json_path not in (None, STDOUT):
@@ -70,8 +70,8 @@ def _as_text(found: Inspection) -> str:
 
 
 def _disk(disk: DiskContents) -> list[str]:
+    from kvmbox.base.layout import SECTOR_SIZE
     from kvmbox.boot.iso import CD_SECTOR
-    from kvmbox.layout import SECTOR_SIZE
 
     lines = []
     if disk.partitions is not None:

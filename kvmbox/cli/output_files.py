@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import Any, Final, TextIO
 
 from kvmbox import __version__
-from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.base.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
 
 SCHEMA: Final = 1

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.cli.options import IPC, JSON, SECCOMP, takes, transport
 from kvmbox.cli.output_files import for_people, open_output, write_data
-from kvmbox.errors import UsageError
 from kvmbox.run.option import Option
 
 if TYPE_CHECKING:

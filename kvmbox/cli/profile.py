@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from kvmbox.base.errors import StartError
 from kvmbox.cli.options import JSON, takes
 from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
-from kvmbox.errors import StartError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.run.option import Option
 
@@ -43,8 +43,8 @@ def command(file: str, top: int, json_path: str | None) -> int:
 
 def _content(path: str) -> bytes:
     """The bytes of a regular file. Raises StartError."""
+    from kvmbox.base.regular_file import read_regular_file
     from kvmbox.parts.profile.formats import MOST_BYTES
-    from kvmbox.regular_file import read_regular_file
 
     try:
         return read_regular_file(path, MOST_BYTES)

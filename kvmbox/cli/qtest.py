@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.base.errors import StartError
 from kvmbox.cli.options import SANDBOX, as_in_run, takes
-from kvmbox.errors import StartError
 from kvmbox.host.unix_socket import listen_at
 from kvmbox.run.option import Option
 from kvmbox.run.values import parse_rtc_base

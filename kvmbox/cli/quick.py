@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from kvmbox.base.errors import UsageError
 from kvmbox.cli import defaults
 from kvmbox.cli.boot import Line
-from kvmbox.errors import UsageError
 from kvmbox.run.option import FLAG, REPEATED, Option
 from kvmbox.run.options import OPTIONS
 

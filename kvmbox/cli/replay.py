@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.base.errors import UsageError
 from kvmbox.cli.options import DEVICE, JSON, SANDBOX, UNTIL, takes
 from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
 from kvmbox.cli.values import given
-from kvmbox.errors import UsageError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import Option

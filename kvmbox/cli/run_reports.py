@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from kvmbox.base.errors import HostOutputError, KvmboxError
+from kvmbox.base.outcome import CLEAN
 from kvmbox.cli.messages import INTERRUPTED, note
 from kvmbox.cli.output_files import open_output, write_data, write_output
-from kvmbox.errors import HostOutputError, KvmboxError
-from kvmbox.outcome import CLEAN
 from kvmbox.run.result import Ending
 
 if TYPE_CHECKING:

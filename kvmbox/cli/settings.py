@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from kvmbox.base.errors import UsageError
 from kvmbox.cli.defaults import HINT, VARIABLE, Configuration, find
-from kvmbox.errors import UsageError
 
 
 def options(command: click.Command, name: str, configuration: Configuration) -> dict[str, Any]:

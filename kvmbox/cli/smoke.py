@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from kvmbox.base.errors import KvmError, UsageError
 from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.smoke_history import history_of, remember
 from kvmbox.cli.smoke_session import run_tests
 from kvmbox.cli.values import is_typed
-from kvmbox.errors import KvmError, UsageError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FILE, FLAG, REPEATED, Option, Section
 

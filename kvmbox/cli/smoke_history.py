@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from kvmbox.base.errors import HostOutputError, UsageError
 from kvmbox.cli.messages import say
-from kvmbox.errors import HostOutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 
 from kvmbox import __version__
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.cli.messages import say
 from kvmbox.cli.output_files import SCHEMA
 from kvmbox.cli.values import has_rich
-from kvmbox.errors import UsageError
 from kvmbox.host import early_signals
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

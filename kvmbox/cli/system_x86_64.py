@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import StartError, UsageError
 from kvmbox.cli import main
 from kvmbox.cli.messages import say
-from kvmbox.errors import StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.run.values import parse_rtc_base, parse_size
 

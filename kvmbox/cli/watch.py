@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from kvmbox.errors import KvmboxError
+from kvmbox.base.errors import KvmboxError
 from kvmbox.host import early_signals
 from kvmbox.host.child_command import child_command
 

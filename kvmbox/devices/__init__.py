@@ -14,15 +14,8 @@ effects, which the program applies or ignores:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.devices.acpi_pm import AcpiPm
-    from kvmbox.devices.bios_report import BiosReport
-    from kvmbox.devices.boot_disk import BootDisk
-    from kvmbox.devices.fw_cfg import FwCfg
-    from kvmbox.devices.hpet import Hpet
-    from kvmbox.devices.i8042 import I8042
-    from kvmbox.devices.ide_channel import IdeChannel
-    from kvmbox.devices.media import Flush, Window
-    from kvmbox.devices.model import (
+    from kvmbox.contract.bulk_data import Flush, Window
+    from kvmbox.contract.model import (
         ContentRead,
         DeviceModel,
         Effect,
@@ -39,6 +32,13 @@ if TYPE_CHECKING:
         TakeLine,
         Transfer,
     )
+    from kvmbox.devices.acpi_pm import AcpiPm
+    from kvmbox.devices.bios_report import BiosReport
+    from kvmbox.devices.boot_disk import BootDisk
+    from kvmbox.devices.fw_cfg import FwCfg
+    from kvmbox.devices.hpet import Hpet
+    from kvmbox.devices.i8042 import I8042
+    from kvmbox.devices.ide_channel import IdeChannel
     from kvmbox.devices.pci_host import PciHost
     from kvmbox.devices.pit_8254 import Pit8254
     from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
@@ -74,9 +74,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'kvmbox.devices' has no attribute '{name}'")
-    from kvmbox.devices import catalog, media, model
+    from kvmbox.contract import bulk_data, catalog, model
 
-    homes = [home for home in (model, media) if hasattr(home, name)]
+    homes = [home for home in (model, bulk_data) if hasattr(home, name)]
     found: object
     if homes:
         found = getattr(homes[0], name)

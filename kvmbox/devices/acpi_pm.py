@@ -21,9 +21,17 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import NANOSECONDS, WAKE_BY_RTC, IrqLine, ModelBase, SnapshotError, Stop, Suspend
-from kvmbox.devices.stopping import CLOUD_HYPERVISOR_OFF, PM1_CNT, PM1_STS, S5, SLP_EN, SLP_TYP, SLP_TYP_SHIFT
-from kvmbox.layout import SLEEP_TYPES
+from kvmbox.base.layout import SLEEP_TYPES
+from kvmbox.contract.model import NANOSECONDS, WAKE_BY_RTC, IrqLine, ModelBase, SnapshotError, Stop, Suspend
+from kvmbox.contract.stop_values import (
+    CLOUD_HYPERVISOR_OFF,
+    PM1_CNT,
+    PM1_STS,
+    S5,
+    SLP_EN,
+    SLP_TYP,
+    SLP_TYP_SHIFT,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import HostOutput, SnapshotError, Stop, TimelessModel
+from kvmbox.contract.model import HostOutput, SnapshotError, Stop, TimelessModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ until the VMM says how it went. No sector passes through this model, which sees 
     0x04  COUNT     how many sectors
     0x08  ADDRESS   where to or from, guest-physical
     0x0c  COMMAND   1: READ, 2: WRITE; reads as 0
-    0x10  STATUS    0 idle, 1 busy, 2 + status (`kvmbox.devices.model`) of the last command, 16 protected
+    0x10  STATUS    0 idle, 1 busy, 2 + status (`kvmbox.contract.model`) of the last command, 16 protected
     0x14  SECTORS   how many sectors the drive has, the low 32 bits
     0x18  LBA_HIGH  the high 32 bits of LBA
     0x1c  SECTORS_HIGH
@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import BEYOND_END, DONE, SnapshotError, TimelessModel, Transfer
-from kvmbox.layout import SECTOR_SIZE
+from kvmbox.base.layout import SECTOR_SIZE
+from kvmbox.contract.model import BEYOND_END, DONE, SnapshotError, TimelessModel, Transfer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from struct import iter_unpack, pack
 
-from kvmbox.layout import KIB, LOW_MEMORY_END, MIB, MMIO_HOLE_START
+from kvmbox.base.layout import KIB, LOW_MEMORY_END, MIB, MMIO_HOLE_START
 
 
 def memory_size_bytes(memory_bytes: int) -> dict[int, int]:

@@ -30,15 +30,15 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
-from kvmbox.devices.model import DONE, HostOutput, InputRoom, IrqLine, ModelBase, SnapshotError
+from kvmbox.contract.bulk_data import ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.contract.model import DONE, HostOutput, InputRoom, IrqLine, ModelBase, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from kvmbox.devices.media import Chain
+    from kvmbox.contract.bulk_data import Chain
 
 # Registers: 13.4. Those of the ring that receives, at the same distances those of the one that sends.
 CTRL: Final = 0x0000

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import (
+from kvmbox.contract.model import (
     DONE,
     ContentRead,
     MemoryRead,

@@ -40,8 +40,8 @@ from __future__ import annotations
 
 import struct
 
+from kvmbox.contract.model import NANOSECONDS, InputRoom, IrqLine, Reset, SnapshotError, steady_for
 from kvmbox.devices import ps2_keyboard, ps2_mouse
-from kvmbox.devices.model import NANOSECONDS, InputRoom, IrqLine, Reset, SnapshotError, steady_for
 from kvmbox.devices.port_models import PortModel, check_snapshot
 from kvmbox.devices.ps2_keyboard import BREAK, RELEASED, TRANSLATED, Ps2Keyboard
 from kvmbox.devices.ps2_mouse import EVENT, EVENT_MARK, Ps2Mouse

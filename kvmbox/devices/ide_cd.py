@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from struct import Struct
 
+from kvmbox.contract.bulk_data import TO_GUEST
+from kvmbox.contract.model import BEYOND_END, SnapshotError
 from kvmbox.devices import ide_replies as replies
 from kvmbox.devices.ide_drive import (
     CHECK_POWER_MODE,
@@ -41,8 +43,6 @@ from kvmbox.devices.ide_registers import (
     TO_HOST,
 )
 from kvmbox.devices.ide_replies import CD_SECTOR_SIZE
-from kvmbox.devices.media import TO_GUEST
-from kvmbox.devices.model import BEYOND_END, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

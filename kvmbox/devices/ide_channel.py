@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from struct import Struct, error
 
+from kvmbox.contract.bulk_data import QUIET_START, RISES, Window
+from kvmbox.contract.model import NANOSECONDS, IrqLine, SnapshotError, steady_for
 from kvmbox.devices.ide_cd import DEVICE_RESET, CdDrive
 from kvmbox.devices.ide_disk import Disk
 from kvmbox.devices.ide_drive import IDLE, RESETTING, Drive
@@ -40,8 +42,6 @@ from kvmbox.devices.ide_registers import (
     SRST,
     STATUS,
 )
-from kvmbox.devices.media import QUIET_START, RISES, Window
-from kvmbox.devices.model import NANOSECONDS, IrqLine, SnapshotError, steady_for
 from kvmbox.devices.port_models import PortModel
 
 TYPE_CHECKING = False

@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from struct import Struct
 
+from kvmbox.base.layout import SECTOR_SIZE
+from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, TO_GUEST
+from kvmbox.contract.model import BEYOND_END, SnapshotError
 from kvmbox.devices.ide_drive import (
     ACTIVE,
     CHECK_POWER_MODE,
@@ -37,9 +40,6 @@ from kvmbox.devices.ide_identify import (
     identify_disk,
 )
 from kvmbox.devices.ide_registers import ABRT, COUNT, DISK_SIGNATURE, FEATURES, HEAD, IDNF, LBA, READY, UNC
-from kvmbox.devices.media import QUIET_END, QUIET_START, TO_GUEST
-from kvmbox.devices.model import BEYOND_END, SnapshotError
-from kvmbox.layout import SECTOR_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from struct import Struct
 
+from kvmbox.contract.bulk_data import TO_GUEST, Flush, Window
+from kvmbox.contract.model import DONE, MOVED, SnapshotError
 from kvmbox.devices.ide_registers import (
     ALWAYS,
     BSY,
@@ -37,14 +39,12 @@ from kvmbox.devices.ide_registers import (
     TASK_SIZE,
     TaskFile,
 )
-from kvmbox.devices.media import TO_GUEST, Flush, Window
-from kvmbox.devices.model import DONE, MOVED, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.model import Effect
+    from kvmbox.contract.model import Effect
 
 IDLE: Final = 0
 SENDING: Final = 1

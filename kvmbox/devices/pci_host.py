@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import NANOSECONDS, SnapshotError, TimelessModel, steady_for
-from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
+from kvmbox.contract.model import NANOSECONDS, SnapshotError, TimelessModel, steady_for
+from kvmbox.contract.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
 from kvmbox.devices.reset_control import RST_CNT, ResetControl
 
 TYPE_CHECKING = False

@@ -31,7 +31,7 @@ its OUT changes. docs/devices/pit.md lists what is modelled, and where this and 
 
 from __future__ import annotations
 
-from kvmbox.devices.model import NO_RISE, IrqLine, ModelBase, RisesAt
+from kvmbox.contract.model import NO_RISE, IrqLine, ModelBase, RisesAt
 from kvmbox.devices.pit_counter import Counter
 from kvmbox.devices.pit_snapshot import COUNTERS, MAX_TIME, PitState, pack, unpack
 from kvmbox.devices.pit_waveform import pulses_within

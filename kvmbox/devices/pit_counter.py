@@ -26,7 +26,7 @@ its count CE keeps what it had, and OUT the level that the mode starts with.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import NANOSECONDS
+from kvmbox.contract.model import NANOSECONDS
 from kvmbox.devices.pit_clock import CLK_HZ
 from kvmbox.devices.pit_waveform import (
     BCD_MODULUS,
@@ -53,7 +53,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.stand_ins import NamedTuple
+    from kvmbox.base.stand_ins import NamedTuple
 
 # Control word and status byte (datasheet, "Control Word Format" and "Status Byte").
 CONTROL_BCD: Final = 0x01

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.pit_counter import (
     CONTROL_BCD,
     CONTROL_KEPT,
@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.stand_ins import NamedTuple
+    from kvmbox.base.stand_ins import NamedTuple
 
 VERSION: Final = 1
 MAX_TIME: Final = (1 << 63) - 1

@@ -26,7 +26,7 @@ as exact integers from one origin, so that no error adds up however long a count
 
 from __future__ import annotations
 
-from kvmbox.devices.model import NANOSECONDS
+from kvmbox.contract.model import NANOSECONDS
 from kvmbox.devices.pit_clock import CLK_HZ
 
 TYPE_CHECKING = False

@@ -7,9 +7,9 @@ does it.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import HostOutput, SnapshotError, Stop, TimelessModel
-from kvmbox.devices.stopping import SHUTDOWN
-from kvmbox.layout import DEBUG_EXIT_PORT_COUNT
+from kvmbox.base.layout import DEBUG_EXIT_PORT_COUNT
+from kvmbox.contract.model import HostOutput, SnapshotError, Stop, TimelessModel
+from kvmbox.contract.stop_values import SHUTDOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ Everything else is as if there were nothing: reads give ones, writes are dropped
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Stop
+from kvmbox.contract.model import Stop
+from kvmbox.contract.stop_values import BOCHS, POWER_OFF  # noqa: F401 - BOCHS: the docstring's example
 from kvmbox.devices.port_models import PortModel
-from kvmbox.devices.stopping import BOCHS, POWER_OFF  # noqa: F401 - BOCHS: the docstring's example
 
 
 class PowerOffPorts(PortModel):

@@ -28,7 +28,7 @@ fetched of the answer to the one before.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

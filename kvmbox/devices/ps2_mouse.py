@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import NANOSECONDS, SnapshotError
+from kvmbox.contract.model import NANOSECONDS, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ tells its user that a crash kernel takes over.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Stop
+from kvmbox.contract.model import Stop
+from kvmbox.contract.stop_values import CRASH_LOADED, PANIC_SHUTDOWN, PANICKED
 from kvmbox.devices.port_models import PortModel
-from kvmbox.devices.stopping import CRASH_LOADED, PANIC_SHUTDOWN, PANICKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

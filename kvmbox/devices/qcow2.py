@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import HostOutput, SnapshotError, TimelessModel
+from kvmbox.contract.model import HostOutput, SnapshotError, TimelessModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

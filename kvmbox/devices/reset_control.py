@@ -7,7 +7,7 @@ and answers as a PC without PCI does to what is not its own.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Reset, SnapshotError
+from kvmbox.contract.model import Reset, SnapshotError
 from kvmbox.devices.port_models import PortModel
 
 TYPE_CHECKING = False

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import HostOutput, ModelBase, SnapshotError
+from kvmbox.contract.model import HostOutput, ModelBase, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

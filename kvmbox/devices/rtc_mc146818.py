@@ -33,8 +33,8 @@ from __future__ import annotations
 
 import struct
 
+from kvmbox.contract.model import NANOSECONDS, NO_RISE, IrqLine, ModelBase, RisesAt, SnapshotError, steady_for
 from kvmbox.devices.cmos import disk_bytes, memory_size_bytes
-from kvmbox.devices.model import NANOSECONDS, NO_RISE, IrqLine, ModelBase, RisesAt, SnapshotError, steady_for
 from kvmbox.devices.rtc_alarm import seconds_to_alarm
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
 from kvmbox.devices.rtc_daylight import next_special_update

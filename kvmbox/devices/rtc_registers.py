@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.devices.model import NANOSECONDS
+from kvmbox.contract.model import NANOSECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

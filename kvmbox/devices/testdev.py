@@ -11,9 +11,9 @@ Registers by `offset`, as the board maps them:
 
 from __future__ import annotations
 
-from kvmbox.devices.model import IrqLine, TimelessModel
+from kvmbox.base.layout import TESTDEV_IRQ_COUNT, TESTDEV_MEMORY_SIZE
+from kvmbox.contract.model import IrqLine, TimelessModel
 from kvmbox.devices.port_models import check_snapshot
-from kvmbox.layout import TESTDEV_IRQ_COUNT, TESTDEV_MEMORY_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

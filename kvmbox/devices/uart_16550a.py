@@ -37,9 +37,7 @@ docs/devices/uart.md lists every register, mode and interrupt, and what departs 
 
 from __future__ import annotations
 
-from kvmbox.devices import uart_registers as reg
-from kvmbox.devices import uart_snapshot as snap
-from kvmbox.devices.model import (
+from kvmbox.contract.model import (
     NANOSECONDS,
     PULSES,
     HostOutput,
@@ -50,6 +48,8 @@ from kvmbox.devices.model import (
     first_behind_late_writes,
     steady_for,
 )
+from kvmbox.devices import uart_registers as reg
+from kvmbox.devices import uart_snapshot as snap
 from kvmbox.devices.uart_receiver import Receiver
 from kvmbox.devices.uart_transmitter import Transmitter
 

@@ -16,13 +16,13 @@ Values are plain ints with named masks, because the model works on them at each 
 
 from __future__ import annotations
 
-from kvmbox.devices.model import NANOSECONDS
+from kvmbox.contract.model import NANOSECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.stand_ins import NamedTuple
+    from kvmbox.base.stand_ins import NamedTuple
 
 REGISTER_COUNT: Final = 8
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import struct
 
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices import uart_registers as reg
-from kvmbox.devices.model import SnapshotError
 from kvmbox.devices.uart_registers import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.stand_ins import NamedTuple
+    from kvmbox.base.stand_ins import NamedTuple
 
 MAX_TIME: Final = (1 << 63) - 1
 

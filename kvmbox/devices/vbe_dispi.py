@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.media import FrameBuffer
-from kvmbox.devices.model import SnapshotError, TimelessModel
+from kvmbox.contract.bulk_data import FrameBuffer
+from kvmbox.contract.model import SnapshotError, TimelessModel
 from kvmbox.devices.port_models import check_snapshot
 
 TYPE_CHECKING = False

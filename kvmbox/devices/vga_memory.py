@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.media import Aperture
-from kvmbox.devices.model import ModelBase, SnapshotError
+from kvmbox.contract.bulk_data import Aperture
+from kvmbox.contract.model import ModelBase, SnapshotError
 from kvmbox.devices.vga_planes import (
     PLANES_SIZE,
     TEXT_WAY,

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import DONE, Effect, SnapshotError, TimelessModel
+from kvmbox.base.layout import VGA_LATE_WRITES
+from kvmbox.contract.model import DONE, Effect, SnapshotError, TimelessModel
 from kvmbox.devices.vga_memory import VgaMemory
 from kvmbox.devices.vga_planes import WINDOW
-from kvmbox.layout import VGA_LATE_WRITES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,16 +21,16 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import ChainServe, ChainTransfer, ChainWrite, Flush
-from kvmbox.devices.model import DONE, SnapshotError
+from kvmbox.base.layout import SECTOR_SIZE
+from kvmbox.contract.bulk_data import ChainServe, ChainTransfer, ChainWrite, Flush
+from kvmbox.contract.model import DONE, SnapshotError
 from kvmbox.devices.virtio_mmio import DEPTH, VirtioMmio
-from kvmbox.layout import SECTOR_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.media import Chain
+    from kvmbox.contract.bulk_data import Chain
 
 F_SEG_MAX: Final = 1 << 2
 F_RO: Final = 1 << 5

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import ChainRead, ChainWrite
-from kvmbox.devices.model import HostOutput, InputRoom, SnapshotError
+from kvmbox.contract.bulk_data import ChainRead, ChainWrite
+from kvmbox.contract.model import HostOutput, InputRoom, SnapshotError
 from kvmbox.devices.virtio_mmio import BATCH, DEPTH, NEEDS_RESET, VirtioMmio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.media import Chain
+    from kvmbox.contract.bulk_data import Chain
 
 INPUT: Final = 0
 OUTPUT: Final = 1

@@ -24,15 +24,15 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import EVENT_INDEX, INDIRECT, ChainUsed, ConfigChanged, Queue, Walk
-from kvmbox.devices.model import DONE, SnapshotError, TimelessModel
+from kvmbox.contract.bulk_data import EVENT_INDEX, INDIRECT, ChainUsed, ConfigChanged, Queue, Walk
+from kvmbox.contract.model import DONE, SnapshotError, TimelessModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from kvmbox.devices.media import Chain
+    from kvmbox.contract.bulk_data import Chain
     from kvmbox.devices.virtio_vectors import PciState
 
 MAGIC_VALUE: Final = 0x000

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import Connect
+from kvmbox.contract.bulk_data import Connect
 from kvmbox.devices.virtio_mmio import F_VERSION_1, VirtioMmio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.media import Chain
+    from kvmbox.contract.bulk_data import Chain
 
 RECEIVED: Final = 0
 SENT: Final = 1

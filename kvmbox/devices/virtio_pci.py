@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import EVENT_INDEX, INDIRECT, Queue
-from kvmbox.devices.model import SnapshotError
-from kvmbox.devices.pci_effects import Message
+from kvmbox.contract.bulk_data import EVENT_INDEX, INDIRECT, Queue
+from kvmbox.contract.model import SnapshotError
+from kvmbox.contract.pci_effects import Message
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
 from kvmbox.devices.virtio_mmio import (

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.media import ChainTransfer
-from kvmbox.devices.model import DONE, SnapshotError
+from kvmbox.contract.bulk_data import ChainTransfer
+from kvmbox.contract.model import DONE, SnapshotError
 from kvmbox.devices.virtio_mmio import DEPTH, VirtioMmio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.media import Chain
+    from kvmbox.contract.bulk_data import Chain
 
 MOST: Final = 4096
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox.base.layout import BIOS_DATA_END
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.paging import NO_EXECUTE
 from kvmbox.explain.state import Cpu
-from kvmbox.layout import BIOS_DATA_END
-from kvmbox.stand_ins import Value
 
 NULL_END: Final = 16
 """Where paging keeps page 0 away, an address below this one is a null pointer."""

@@ -13,8 +13,8 @@ import sys
 from functools import cache
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.kvm.ioctl import libc
-from kvmbox.stand_ins import Value
 
 PAGE: Final = 4096
 # <elf.h>: e_phoff and e_phnum; a program header; its p_type and a bit of its p_flags.

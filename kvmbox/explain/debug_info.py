@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain import symbols
 from kvmbox.explain.lines import Line, Lines
 from kvmbox.explain.symbols import Place, Symbols
 from kvmbox.explain.unwind import Frames, callers_in
-from kvmbox.symbol_file import SymbolFile
 
 SEARCH_SECONDS: Final = 5.0
 """For how many seconds debug information is searched, for all that one report or profile wants to know."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.state import Cpu
-from kvmbox.stand_ins import Value
 
 NAMES: Final = {
     0: ("#DE", "divide error"),

@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.kvm.exits import InternalErrorExit
 from kvmbox.kvm.uapi import KVM_INTERNAL_ERROR_EMULATION, kvm_regs, kvm_sregs
-from kvmbox.stand_ins import Value
 
 _CR0_PE: Final = 1 << 0
 _EFER_LMA: Final = 1 << 10

@@ -11,9 +11,9 @@ import threading
 from functools import cache
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain import capstone
 from kvmbox.explain.late_library import load
-from kvmbox.stand_ins import Value
 
 VERSION: Final = 5
 """The major version of the library that is known."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.descriptors import DOUBLE_FAULT, PAGE_FAULT, Delivery, delivery, descriptor, name_of
 from kvmbox.explain.paging import NO_EXECUTE, USER, WRITABLE, Walk, is_canonical
 from kvmbox.explain.state import PAGE, RFLAGS_IF, Cpu
-from kvmbox.stand_ins import Value
 
 MOST_CODE: Final = 15
 _DIVIDE_ERROR: Final = 0

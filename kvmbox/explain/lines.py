@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable
 from typing import Any, Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.names import printable
-from kvmbox.stand_ins import Value
 
 MOST_ROWS: Final = 400_000
 """How many rows of line tables are looked at, all questions together: what takes pyelftools 3 s."""

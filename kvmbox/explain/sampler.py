@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.chain import return_addresses, words_at
 from kvmbox.explain.paging import ReadPhysical
 from kvmbox.explain.state import RFLAGS_IF, Cpu
 from kvmbox.kvm import uapi
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.kvm.vcpu import Vcpu

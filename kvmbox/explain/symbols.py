@@ -17,9 +17,9 @@ from itertools import islice
 from struct import Struct
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.names import readable
-from kvmbox.stand_ins import Value
 
 MOST_SYMBOLS: Final = 1_000_000
 MOST_CODE: Final = 32

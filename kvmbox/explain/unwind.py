@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
 
 MOST_ENTRIES: Final = 200_000
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.fast.vmm import (
     CAME,
     LATE,

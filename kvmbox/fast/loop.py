@@ -42,8 +42,8 @@ from kvmbox.run.vcpu_loop import MOST_RECENT, Made, VcpuLoop
 from kvmbox.run.vcpu_state import Access, Attention, VcpuControl
 
 if TYPE_CHECKING:
+    from kvmbox.base.outcome import Outcome
     from kvmbox.bus import Bus
-    from kvmbox.outcome import Outcome
     from kvmbox.remote.proxy import DeviceProxy
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Queues
-from kvmbox.devices import media
+from kvmbox.contract import bulk_data
 from kvmbox.fast.channel import CompiledChannel
 from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
 from kvmbox.host.transfers import Settle
-from kvmbox.memory import GuestMemory
 from kvmbox.remote import queue_interrupts, ring
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
@@ -20,7 +20,7 @@ from kvmbox.remote.queues import MOST_MOVED, DeviceQueues
 from kvmbox.remote.ring import Ring
 from kvmbox.wire import chains, effects
 
-learn_queues(media, effects, ring, chains, queue_interrupts)
+learn_queues(bulk_data, effects, ring, chains, queue_interrupts)
 
 
 _NOWHERE = (1 << 64) - 1

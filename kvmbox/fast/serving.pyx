@@ -18,7 +18,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport read, write
 
-from kvmbox.devices.model import HostOutput, IrqLine
+from kvmbox.contract.model import HostOutput, IrqLine
 from kvmbox.jail.server import error_answer
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT

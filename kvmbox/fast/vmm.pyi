@@ -1,7 +1,7 @@
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from kvmbox.memory import MemoryRegion
+from kvmbox.base.memory import MemoryRegion
 from kvmbox.remote.follow_up import FollowUp, Posted
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.remote.transport import Words

@@ -33,7 +33,7 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
-from kvmbox.devices.model import MOVED, PULSES, HostOutput, IrqLine
+from kvmbox.contract.model import MOVED, PULSES, HostOutput, IrqLine
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
 from kvmbox.wire.effects import HOST_OUTPUT, encode_effects_of
@@ -114,9 +114,9 @@ cdef size_t FRAME_BYTES = protocol.MAX_FRAME
 cdef int MAY_PULSE = PULSES
 cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
 cdef uint64_t LINE_TAG = BY_CLASS[IrqLine].tag
-cdef uint64_t WINDOW_TAG = 14  # of wire.media_effects, which not every run loads
+cdef uint64_t WINDOW_TAG = 14  # of wire.bulk_effects, which not every run loads
 cdef uint64_t WINDOW_BYTES = 16
-cdef uint64_t RISES = 8  # as devices.media
+cdef uint64_t RISES = 8  # as contract.bulk_data
 cdef uint64_t MOST_TO_GUEST = 15
 cdef uint64_t EFFECT_BYTES = EFFECT.size
 cdef uint64_t EFFECTS_FIELD = <uint64_t>0xFF << 24  # of a reply's first word: their number

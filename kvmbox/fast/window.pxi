@@ -8,7 +8,7 @@ cdef extern from "<sys/uio.h>" nogil:
     int RWF_NOWAIT
 
 cdef enum:
-    QUIET_END = 2   # as devices.media
+    QUIET_END = 2   # as contract.bulk_data
 
     # What the guest may do, as in remote.window.
     READS = 1

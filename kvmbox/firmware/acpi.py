@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.firmware import wiring
 from kvmbox.firmware.area import TableArea, checksum
 from kvmbox.firmware.dsdt import definition_block

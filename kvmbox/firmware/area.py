@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 
 ALIGNMENT: Final = 16
 """Kernels look for entry points at multiples of 16 bytes, and some table readers want no less of tables."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.firmware.platform import Platform
 
 # Offsets within the BIOS data area.

@@ -10,10 +10,10 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.stand_ins import Value
 from kvmbox.firmware.memory_map import AVAILABLE, MemoryRange
 from kvmbox.firmware.platform import NO_DRIVES, Further
-from kvmbox.stand_ins import Value
 
 ROM_SIZE: Final = layout.HIGH_MEMORY_START - layout.BIOS_ROM
 ROM_SEGMENT: Final = 0xF000

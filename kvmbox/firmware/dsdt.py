@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.firmware import aml
 from kvmbox.firmware.platform import Platform
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.errors import UsageError
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.firmware.memory_map import memory_map
-from kvmbox.stand_ins import Value
 
 SIGNATURE: Final = 0x00
 ID: Final = 0x01

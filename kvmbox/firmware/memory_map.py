@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.stand_ins import Value
+from kvmbox.base import layout
+from kvmbox.base.layout import ram_ranges
+from kvmbox.base.stand_ins import Value
 
 # ACPI Specification 6.5, section 15.1: address range types.
 AVAILABLE: Final = 1
@@ -29,15 +30,6 @@ class MemoryRange(Value):
     def end(self) -> int:
         """The first guest-physical address behind the range."""
         return self.base + self.length
-
-
-def ram_ranges(memory_size: int) -> list[tuple[int, int]]:
-    """The (start, size) pairs that `memory_size` bytes of RAM take, skipping the hole below 4 GiB."""
-    low = min(memory_size, layout.MMIO_HOLE_START)
-    ranges = [(0, low)]
-    if memory_size > low:
-        ranges.append((layout.MMIO_HOLE_END, memory_size - low))
-    return ranges
 
 
 def memory_map(memory_size: int) -> tuple[MemoryRange, ...]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.layout import ram_ranges
 from kvmbox.firmware.area import TableArea, checksum
-from kvmbox.firmware.memory_map import ram_ranges
 from kvmbox.firmware.platform import Platform
 
 _VERSION: Final = (2, 8)

@@ -10,9 +10,9 @@ import os
 from struct import Struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.stand_ins import Value
 from kvmbox.firmware.platform import Platform
-from kvmbox.stand_ins import Value
 
 SHIPPED: Final = os.path.join(os.path.dirname(__file__), "tables.bin")
 USUAL: Final = Platform(layout.DEFAULT_MEMORY, serial_ports=("COM1", "MMIO"))

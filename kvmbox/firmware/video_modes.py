@@ -9,8 +9,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.stand_ins import Value
+from kvmbox.base import layout
+from kvmbox.base.stand_ins import Value
 
 
 class Field(Value):

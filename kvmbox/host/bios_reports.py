@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED, Outcome
 from kvmbox.devices.bios_report import ENDING, REPORT, WHAT
-from kvmbox.judge import Judge
-from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED, Outcome
 
 MOST: Final = 64
 """How many missing services are named in one run."""

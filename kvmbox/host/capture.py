@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.errors import ExpectError, UsageError
+from kvmbox.base.errors import ExpectError, UsageError
 from kvmbox.host.typed import Typed, slice_of
 
 DEFAULT_LIMIT: Final = 1 << 20

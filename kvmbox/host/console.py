@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 from kvmbox.board import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.mirror import MirroredOutput, PortLines
@@ -30,8 +32,6 @@ from kvmbox.host.serial import (
     open_file,
 )
 from kvmbox.host.terminal import RawTerminal
-from kvmbox.judge import Judge
-from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
 if TYPE_CHECKING:
     from kvmbox.host.capture import Capture, CaptureStream

@@ -23,7 +23,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Final, NoReturn
 
-from kvmbox.errors import SnapshotFileError, StartError
+from kvmbox.base.errors import SnapshotFileError, StartError
 from kvmbox.host.beside import PRIVATE, name_beside, open_beside
 from kvmbox.host.early_signals import END_SIGNALS
 

@@ -15,7 +15,7 @@ import os
 import stat
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.disk_locks import lock_image
 
 _FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from kvmbox.base.errors import StartError
 from kvmbox.devices import qcow2
-from kvmbox.errors import StartError
 from kvmbox.host.disk_file import DiskFile, cannot_use
 
 Send = Callable[[bytes], None]

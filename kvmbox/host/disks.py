@@ -11,10 +11,10 @@ import os
 import struct
 from typing import Final, Protocol
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.host.disk_file import DiskFile, cannot_use
 from kvmbox.host.disk_mapped import MappedFile
 from kvmbox.host.disk_overlay import Overlay
-from kvmbox.stand_ins import Value
 
 WRITE: Final = "write"
 OVERLAY: Final = "overlay"

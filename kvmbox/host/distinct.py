@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 
 
 def refuse_shared(written: Iterable[tuple[str, str]], read: Iterable[tuple[str, str]] = ()) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 
 PIPE: Final = "-"
 NOWAIT: Final = ",nowait"

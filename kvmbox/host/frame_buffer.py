@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
-from kvmbox.errors import KvmboxError
+from kvmbox.base import layout
+from kvmbox.base.errors import KvmboxError
+from kvmbox.base.memory import MAP_NORESERVE, GuestMemory, MemoryRegion, host_address_of
 from kvmbox.host.threads import why_no_memory
-from kvmbox.memory import MAP_NORESERVE, GuestMemory, MemoryRegion, host_address_of
 
 if TYPE_CHECKING:
-    from kvmbox.devices.media import FrameBuffer
+    from kvmbox.contract.bulk_data import FrameBuffer
 
 # <linux/mman.h>, <asm-generic/mman.h>
 MREMAP_MAYMOVE: Final = 1

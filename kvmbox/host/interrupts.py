@@ -14,7 +14,7 @@ A model may announce when its pin will rise. At this time the line can be raised
 time, and so without waiting for the process of the model (docs/adr/interrupts.md). Raised ahead, a source
 stands high, whatever the model has reported last. The next rising edge that the model reports is the one that
 has been passed on, and so is a falling edge right before it: neither is passed on again. A source that rises
-with each late write (`devices.model.PULSES`) is raised ahead as often, and as many edges are passed on.
+with each late write (`contract.model.PULSES`) is raised ahead as often, and as many edges are passed on.
 
 What raising a source would do to its line is worked out beforehand, whenever the line changes (`lowers`,
 `passes`). So the thread that raises lines needs no more than these values, and they are `ready` unless a
@@ -28,7 +28,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kvmbox.devices.model import NO_RISE
+from kvmbox.contract.model import NO_RISE
 
 
 class LineState:

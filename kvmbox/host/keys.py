@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from kvmbox.base.errors import UsageError
 from kvmbox.devices.ps2_keyboard import RELEASED
-from kvmbox.errors import UsageError
 from kvmbox.host import pointer
 
 SHIFT: Final = 44

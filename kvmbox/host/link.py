@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.endpoint import Endpoint
 from kvmbox.host.unix_socket import listen_at
 

@@ -15,9 +15,9 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from kvmbox.layout import PAGE_SIZE
-from kvmbox.memory import GuestMemory, MemoryRegion
-from kvmbox.stand_ins import Value
+from kvmbox.base.layout import PAGE_SIZE
+from kvmbox.base.memory import GuestMemory, MemoryRegion
+from kvmbox.base.stand_ins import Value
 
 BLOCK: Final = 4 * PAGE_SIZE
 """Guest memory is written, left out, and described in units of so many bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 NEEDED: Final = 128
 """A channel, a pidfd and a listener for each device process, doorbells, the virtual machine, files."""

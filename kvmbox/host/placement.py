@@ -22,7 +22,7 @@ import _socket as socket  # the module of that name adds enumerations, and 1.5 m
 import os
 from typing import Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 
 MAX_SHARERS: Final = 64
 """How many machines may count on one CPU before placement gives up counting."""

@@ -11,6 +11,7 @@ import re
 import struct
 from typing import Final
 
+from kvmbox.base.errors import UsageError
 from kvmbox.devices.ps2_mouse import (
     BACK,
     EVENT,
@@ -23,7 +24,6 @@ from kvmbox.devices.ps2_mouse import (
     RELEASED,
     RIGHT,
 )
-from kvmbox.errors import UsageError
 
 BUTTON_NAMES: Final = {"left": LEFT, "right": RIGHT, "middle": MIDDLE, "back": BACK, "forward": FORWARD}
 FARTHEST: Final = 0x7FFF

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tty
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 
 def open_pty() -> tuple[int, str]:

@@ -13,9 +13,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from kvmbox.base.errors import StartError, UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import MMIO_UART, SERIAL_PORTS, VIRTIO_CONSOLE
-from kvmbox.errors import StartError, UsageError
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.host.capture import Capture

@@ -15,9 +15,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from kvmbox.base.stand_ins import signal
 from kvmbox.host import early_signals
 from kvmbox.host.early_signals import END_SIGNALS, IMPATIENCE
-from kvmbox.stand_ins import signal
 
 
 class Wakeup:

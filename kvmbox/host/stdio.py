@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 
 
 def take_stdio() -> tuple[int, int]:

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.errors import KvmboxError
+from kvmbox.base.errors import KvmboxError
 
 BYTES_PER_MIB: Final = 1 << 20
 

@@ -24,11 +24,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
+from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
 from kvmbox.host.threads import start_thread
-from kvmbox.memory import GuestMemory
-from kvmbox.stand_ins import Value
 
 QUIET_SECONDS: Final = 5.0
 """How long `quiesce` waits for the transfer that is under way."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvmbox.base.errors import UsageError
 from kvmbox.board import VIRTIO_CONSOLE
-from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
 
 if TYPE_CHECKING:

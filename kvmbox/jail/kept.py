@@ -1,6 +1,6 @@
 """Modules whose code is in memory: device processes, which can open no file, load what they need of it.
 
-The spawner loads no model. It maps the code of all models in the bundle of bytecode (`kvmbox.bytecode`),
+The spawner loads no model. It maps the code of all models in the bundle of bytecode (`kvmbox.base.bytecode`),
 and a device process loads its own. So the spawner starts earlier, and a device process has fewer pages of its
 own. Without a bundle that fits, the spawner loads them all.
 """
@@ -13,10 +13,11 @@ import os
 import sys
 from _frozen_importlib import ModuleSpec
 
-from kvmbox.bytecode import Bundle, is_source_of
+from kvmbox.base.bytecode import PACKAGE, Bundle, is_source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
     from typing import Final
 
@@ -30,14 +31,17 @@ MAP_FAILED: Final = 0xFFFF_FFFF_FFFF_FFFF
 class Kept:
     """Finds and loads modules whose code is in memory."""
 
-    def __init__(self, codes: memoryview, places: dict[str, slice]) -> None:
-        """`places` are those of the code of each module in `codes`."""
+    def __init__(self, codes: memoryview, places: dict[str, slice], packages: set[str]) -> None:
+        """`places` are those of the code of each module in `codes`, some of which are `packages`."""
         self._codes = codes
         self._places = places
+        self._packages = packages
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The module, if it is kept."""
-        return ModuleSpec(fullname, self) if fullname in self._places else None  # type: ignore[arg-type]
+        if fullname not in self._places:
+            return None
+        return ModuleSpec(fullname, self, is_package=fullname in self._packages)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         """As Python makes it."""
@@ -47,20 +51,17 @@ class Kept:
         exec(marshal.loads(self._codes[self._places[module.__name__]]), module.__dict__)  # noqa: S102, S302
 
 
-def keep(prefix: str) -> bool:
-    """From now on find in memory what the bundle has of modules that are not loaded and whose names begin
-    with `prefix`, that of a package without packages. No file is read for them. False if no bundle fits, or
-    a module is in none.
+def keep(*folders: str) -> bool:
+    """From now on find in memory what the bundle has of the modules in `folders` of kvmbox that are not
+    loaded. No file is read for them. False if no bundle fits, or a module is in none.
     """
     bundle = next((finder for finder in sys.meta_path if isinstance(finder, Bundle)), None)
-    package = prefix.rstrip(".")
-    entries = {} if bundle is None else bundle.entries(package)
-    wanted = {name: entry for name, entry in entries.items() if name != package}
-    (directory,) = sys.modules[package].__path__
-    modules = {prefix + file[:-3] for file in os.listdir(directory) if file.endswith(".py")}
-    if bundle is None or not all(map(is_source_of, wanted.values())):
+    if bundle is None:
         return False
-    if modules - wanted.keys() - {f"{prefix}__init__"}:
+    wanted = {name: entry for folder in folders for name, entry in bundle.entries(folder).items()}
+    if not all(map(is_source_of, wanted.values())):
+        return False
+    if {file for folder in folders for file in _sources(folder)} - {entry[0] for entry in wanted.values()}:
         return False
     if (file := bundle.opened()) is None:
         return False
@@ -72,8 +73,18 @@ def keep(prefix: str) -> bool:
     # The pages of the file, which all processes share, and not a copy.
     codes = _mapped(file, max(place.stop for place in places.values()))
     os.close(file)
-    sys.meta_path.insert(0, Kept(codes, places))
+    packages = {name for name, (_, is_package, *_) in wanted.items() if is_package}
+    sys.meta_path.insert(0, Kept(codes, places, packages))
     return True
+
+
+def _sources(folder: str) -> Iterator[str]:
+    """The Python files in a folder of kvmbox and in the folders within it."""
+    for one in os.scandir(f"{PACKAGE}/{folder}"):
+        if one.name.endswith(".py"):
+            yield f"{folder}/{one.name}"
+        elif one.is_dir() and not one.name.startswith("_"):
+            yield from _sources(f"{folder}/{one.name}")
 
 
 def _mapped(descriptor: int, length: int) -> memoryview:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from kvmbox.devices.model import DeviceModel
+    from kvmbox.contract.model import DeviceModel
     from kvmbox.wire.protocol import Parameter
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import binascii
 
-import kvmbox.wire.media_effects
+import kvmbox.wire.bulk_effects
 import kvmbox.wire.pci_effects  # noqa: F401 - both add the effects that some models have
-from kvmbox.devices.catalog import MODELS, build_model
-from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
+from kvmbox.contract.catalog import MODELS, build_model
+from kvmbox.contract.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.jail.own_model import build_from_source
 from kvmbox.wire import blocks, protocol
 from kvmbox.wire.chains import decode_chains
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from kvmbox.devices.model import MemoryModel
+    from kvmbox.contract.model import MemoryModel
     from kvmbox.wire.protocol import Parameter
 
     Words = tuple[int, int, int, int]

@@ -33,8 +33,8 @@ import mmap
 import os
 import select
 
-from kvmbox import bytecode
-from kvmbox.devices import catalog
+from kvmbox.base import bytecode
+from kvmbox.contract import catalog
 from kvmbox.jail import identity, kept, label, landlock, layers, linux, notify, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
@@ -331,7 +331,7 @@ def prepare(entry_names: Sequence[str], *, strict: bool = False) -> list[Callabl
     os.umask(0o777)
     os.chdir("/")
     entries = [_load_entry(name) for name in entry_names]
-    if strict or not kept.keep(f"{catalog.__package__}."):
+    if strict or not kept.keep("contract", "devices"):
         catalog.load_all()
     label.in_force()  # while its modules can be read
     return entries

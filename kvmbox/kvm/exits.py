@@ -10,8 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Final, TypeAlias, assert_never
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.kvm import uapi
-from kvmbox.stand_ins import Value
 
 EXIT_NAMES: Final[dict[int, str]] = {
     number: name

@@ -12,7 +12,7 @@ import ctypes
 import os
 from typing import Any, Final
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 
 KVMIO: Final = 0xAE
 

@@ -9,7 +9,7 @@ from ctypes import byref
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu

@@ -41,10 +41,10 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
+from kvmbox.base.stand_ins import signal
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
-from kvmbox.stand_ins import signal
 
 KICK_SIGNAL: Final = signal.SIGRTMIN + 1
 """A real-time signal, so that it collides with no one's habit; SIGRTMIN itself is left to the embedder."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 from kvmbox.kvm.abandon import abandon
@@ -24,7 +24,7 @@ from kvmbox.kvm.wiring import PIC_PINS, ioapic_pin_of, pic_pin_of
 
 
 class MappedRegion(Protocol):
-    """Guest RAM as `Vm.map_memory` takes it: `kvmbox.memory.MemoryRegion` is one. All in bytes."""
+    """Guest RAM as `Vm.map_memory` takes it: `kvmbox.base.memory.MemoryRegion` is one. All in bytes."""
 
     @property
     def start(self) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.devices.media import Aperture
-from kvmbox.devices.model import DONE
-from kvmbox.layout import KIB, VGA_MEMORY, VGA_MEMORY_SIZE
+from kvmbox.base.layout import KIB, VGA_MEMORY, VGA_MEMORY_SIZE
+from kvmbox.contract.bulk_data import Aperture
+from kvmbox.contract.model import DONE
 from kvmbox.remote.guest_memory import answer
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.devices.model import Effect
+    from kvmbox.contract.model import Effect
     from kvmbox.remote.follow_up import FollowUp
 
 MOST_MOVED: Final = 64 * KIB

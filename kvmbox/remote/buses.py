@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.bus import Bus, BusDevice, DirectDevice, Mapping
 
 if TYPE_CHECKING:
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.board import DeviceSpec
-    from kvmbox.memory import GuestMemory
     from kvmbox.remote.pci import PciFabric
 
 PORT_BITS: Final = 16

@@ -36,8 +36,8 @@ from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, Final
 
-from kvmbox.devices.model import NO_RISE, Effect, HostOutput
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, KvmboxError, ProtocolError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, KvmboxError, ProtocolError
+from kvmbox.contract.model import NO_RISE, Effect, HostOutput
 from kvmbox.remote.follow_up import CAN_WAIT, MAX_FOLLOW_UPS, Application, CanWait, FollowUp
 from kvmbox.remote.grants import Grants, Rise, rise_slack
 from kvmbox.remote.journal import Entry, entry_of

@@ -18,12 +18,12 @@ from contextlib import suppress
 from struct import Struct
 from typing import Any, Final
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Queues
+from kvmbox.contract.bulk_data import ChainServe, ChainUsed, Connect, Walk
+from kvmbox.contract.model import Effect
 from kvmbox.devices.e1000 import DESCRIPTOR_SIZE, RECEIVED, is_context
-from kvmbox.devices.media import ChainServe, ChainUsed, Connect, Walk
-from kvmbox.devices.model import Effect
 from kvmbox.host.transfers import Settle
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.descriptor_notes import RingNotes
 from kvmbox.remote.follow_up import CAN_WAIT, Application
 from kvmbox.remote.queues import DeviceQueues, Live, Media

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.errors import ProtocolError
+from kvmbox.base.errors import ProtocolError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import MAX_SNAPSHOT
 from kvmbox.remote.patience import REPLY_SLICES

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from kvmbox.choice import compiled, is_compiled
+from kvmbox.base.compiled import compiled, is_compiled
 from kvmbox.host.threads import start_thread
 from kvmbox.jail.main import main
 from kvmbox.remote.transport import Link

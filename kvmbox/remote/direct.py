@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from kvmbox.base.compiled import kind
 from kvmbox.board import DeviceSpec, by_type
-from kvmbox.choice import kind
 from kvmbox.jail.server import DeviceServer, error_answer, error_frame
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants

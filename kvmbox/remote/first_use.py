@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.patience import START_SLICES
 from kvmbox.remote.starts import ProcessStarts

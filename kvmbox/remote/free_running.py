@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.model import NANOSECONDS, Effect, IrqLine, RisesAt
+from kvmbox.contract.model import NANOSECONDS, Effect, IrqLine, RisesAt
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any, Final, Protocol, assert_never
 
 from kvmbox import board
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import DeviceSpec
-from kvmbox.devices import stopping
-from kvmbox.devices.model import (
+from kvmbox.contract import stop_values
+from kvmbox.contract.model import (
     ContentRead,
     Effect,
     HostOutput,
@@ -30,10 +32,8 @@ from kvmbox.devices.model import (
     TakeLine,
     Transfer,
 )
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import Application
 from kvmbox.remote.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
-from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import MAX_STRING
 from kvmbox.wire.effect_kinds import BY_CLASS
@@ -258,7 +258,7 @@ class Grants(Value):
 
 def _frame_buffer(memory: GuestMemory, _index: int, effect: Effect) -> Application | None:
     """What the effect of a device with a frame buffer calls. Loaded for a guest that uses it."""
-    from kvmbox.devices.media import FrameBuffer
+    from kvmbox.contract.bulk_data import FrameBuffer
     from kvmbox.host.frame_buffer import show
 
     return (show, (memory, effect), 0) if isinstance(effect, FrameBuffer) else None
@@ -266,11 +266,11 @@ def _frame_buffer(memory: GuestMemory, _index: int, effect: Effect) -> Applicati
 
 def _pvpanic(host: Host, events: int) -> None:
     """What the guest wrote to pvpanic: the first of the events counts, as on QEMU."""
-    if events & stopping.PANICKED:
+    if events & stop_values.PANICKED:
         host.panic(crash_kernel=False)
-    elif events & stopping.CRASH_LOADED:
+    elif events & stop_values.CRASH_LOADED:
         host.panic(crash_kernel=True)
-    elif events & stopping.PANIC_SHUTDOWN:
+    elif events & stop_values.PANIC_SHUTDOWN:
         host.stop(None)
 
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import Content, Memory, Resource
-from kvmbox.devices.model import BAD_ADDRESS, BUSY, DONE
-from kvmbox.memory import GuestMemory
+from kvmbox.contract.model import BAD_ADDRESS, BUSY, DONE
 from kvmbox.remote.follow_up import CanWait, FollowUp
-from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 ZEROS: Final = bytes(1 << 16)

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kvmbox.errors import KvmboxError
+from kvmbox.base.errors import KvmboxError
+from kvmbox.base.stand_ins import signal
 from kvmbox.jail import passing
 from kvmbox.jail.descriptors import CONTROL_FD
-from kvmbox.stand_ins import signal
 
 PACKAGE_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """Where the interpreter finds kvmbox."""
@@ -30,7 +30,7 @@ def start(
     """
     # Appended: the standard library comes first, whatever lies beside kvmbox.
     path = f"sys.path += {[PACKAGE_DIRECTORY]!r}"
-    code = f"import gc, sys; gc.disable(); {path}; from kvmbox import bytecode; bytecode.use(); {code}"
+    code = f"import gc, sys; gc.disable(); {path}; from kvmbox.base import bytecode; bytecode.use(); {code}"
     own_end, its_end = passing.socket_pair()
     try:
         pid = os.posix_spawn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.choice import compiled, is_compiled, kind
+from kvmbox.base.compiled import compiled, is_compiled, kind
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.transport import LinkedTransport

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
+import kvmbox.wire.bulk_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox import board
-from kvmbox.devices.media import RISES, Flush, Window
+from kvmbox.base.stand_ins import Value
+from kvmbox.contract.bulk_data import RISES, Flush, Window
 from kvmbox.remote.guest_memory import ContentAccess, TransferAccess
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
-    from kvmbox.devices.model import Effect
+    from kvmbox.contract.model import Effect
     from kvmbox.remote.follow_up import Application
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from kvmbox.board import Medium
-from kvmbox.devices.model import BUSY, DONE
+from kvmbox.contract.model import BUSY, DONE
 from kvmbox.host.transfers import Settle, Store, status_of
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.wire import protocol

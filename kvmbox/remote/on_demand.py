@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.devices.model import NANOSECONDS, Stop
+from kvmbox.contract.model import NANOSECONDS, Stop
 from kvmbox.remote.transport import NO_HEADER, Transport, Waits, Words
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply

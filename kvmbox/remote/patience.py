@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 
 WAIT_SLICE_MS: Final = 50
 """How long one slice of waiting for a device process is, in milliseconds of a running VMM."""

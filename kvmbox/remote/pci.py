@@ -32,18 +32,18 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 import kvmbox.wire.pci_effects  # noqa: F401 - adds the effects that some models have
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board_pci import Intx, PciBus, Vectors
 from kvmbox.bus import Mapping
-from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
+from kvmbox.contract.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
 
 if TYPE_CHECKING:
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.board import PciGrant
     from kvmbox.bus import BusDevice, DirectDevice
-    from kvmbox.devices.model import Effect
-    from kvmbox.memory import GuestMemory
+    from kvmbox.contract.model import Effect
+    from kvmbox.contract.pci_function import Bar, Piece, PlacedFunction
     from kvmbox.moving_bus import MovingBus
-    from kvmbox.pci import Bar, Piece, PlacedFunction
     from kvmbox.remote.follow_up import Application
 
 _FLAGS: Final = INTX_OFF | MSIX_ON | MSIX_MASKED

@@ -22,8 +22,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, get_args
 
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import DeviceSpec, by_type
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.host.starvation import Starvation
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
@@ -40,7 +41,6 @@ from kvmbox.remote.starts import ProcessStarts
 from kvmbox.remote.survival import LossPolicy, ProcessControl
 from kvmbox.remote.transport import Link, Opens
 from kvmbox.remote.transports import make_link
-from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.host import early_signals
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER
 from kvmbox.remote.spawner_client import SpawnerClient

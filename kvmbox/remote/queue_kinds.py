@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from kvmbox.base.compiled import kind
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Queues
 from kvmbox.board_extras import DescriptorRings
-from kvmbox.choice import kind
 from kvmbox.host.transfers import Settle
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.queue_access import QueueAccess
 from kvmbox.remote.queue_notes import NOTED

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-from kvmbox.devices.media import MOST_HEADER, Connect
-from kvmbox.memory import GuestMemory
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
+from kvmbox.contract.bulk_data import MOST_HEADER, Connect
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.ring import Parts, Ring
-from kvmbox.stand_ins import Value
 from kvmbox.wire.chains import MAX_CHAINS
 
 CONNECTION: Final = Struct("<5B")

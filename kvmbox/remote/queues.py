@@ -40,8 +40,9 @@ from contextlib import suppress
 from struct import Struct
 from typing import Any, Final
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Queues
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     CHAIN_HEAD,
     EVENT_INDEX,
     INDIRECT,
@@ -57,9 +58,8 @@ from kvmbox.devices.media import (
     Queue,
     Walk,
 )
-from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, BUSY, DONE, Effect
+from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, BUSY, DONE, Effect
 from kvmbox.host.transfers import Settle, status_of
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.guest_memory import answer
 from kvmbox.remote.medium import MediumAccess, complete

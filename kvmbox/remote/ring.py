@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
-from kvmbox.devices.media import EVENT_INDEX, INDIRECT
+from kvmbox.contract.bulk_data import EVENT_INDEX, INDIRECT
 from kvmbox.remote.fence import fence
 
 MAX_TABLE: Final = 256
@@ -51,7 +51,7 @@ class RingError(Exception):
 
 
 class Memory(Protocol):
-    """Guest memory, as far as a ring needs it: see `kvmbox.memory`."""
+    """Guest memory, as far as a ring needs it: see `kvmbox.base.memory`."""
 
     def has(self, ranges: Sequence[tuple[int, int]], /) -> bool:
         """Whether every (address, size) is RAM."""
@@ -92,7 +92,7 @@ class Ring:
     def __init__(
         self, memory: Memory, size: int, flags: int, descriptors: int, available: int, used: int
     ) -> None:
-        """`flags` are `EVENT_INDEX` and `INDIRECT` of `devices.model`. Raises RingError."""
+        """`flags` are `EVENT_INDEX` and `INDIRECT` of `contract.model`. Raises RingError."""
         self.memory = memory
         self.size = size
         self.flags = flags

@@ -33,13 +33,13 @@ from _thread import get_ident  # module threading can wait until the spawner sta
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from kvmbox.choice import is_compiled
-from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.base.compiled import is_compiled
+from kvmbox.base.errors import DeviceProcessError, SandboxError
+from kvmbox.base.stand_ins import signal
 from kvmbox.jail import layers, linux, passing
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote import interpreter
 from kvmbox.remote.patience import WAIT_SLICE_MS
-from kvmbox.stand_ins import signal
 from kvmbox.wire import spawner_frames as frames
 
 TYPE_CHECKING = False

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.remote.transport import Opens
-from kvmbox.stand_ins import Value
 
 
 class Start(Value):

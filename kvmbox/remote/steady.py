@@ -1,7 +1,7 @@
 """Steady reads: values that the VMM gives the guest again without asking the device.
 
 The reply to a read may say that the value stays for some time, and that reading it has no effect
-(`devices.model.SteadyModel`). Until that time, or the next request that may change something, the run loop
+(`contract.model.SteadyModel`). Until that time, or the next request that may change something, the run loop
 answers further reads of the register by itself.
 
 Who may change something: every request but a steady read. `changes` counts these requests, each before it is

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.remote.journal import Journal
 
 TYPE_CHECKING = False

@@ -16,8 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Final, Protocol
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.remote.spin import SpinGrants
-from kvmbox.stand_ins import Value
 from kvmbox.wire.protocol import WORDS
 
 Words = tuple[int, int, int, int]

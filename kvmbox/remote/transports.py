@@ -12,7 +12,7 @@ import os
 import resource
 from typing import Final
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.remote.kinds import chosen
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.spin import SpinGrants

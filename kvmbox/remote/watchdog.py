@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES, hung_error
 

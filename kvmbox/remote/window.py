@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.devices.media import QUIET_END, QUIET_START, RISES
-from kvmbox.devices.model import BEYOND_END, BUSY, DONE, MOVED
+from kvmbox.base.stand_ins import Value
+from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES
+from kvmbox.contract.model import BEYOND_END, BUSY, DONE, MOVED
 from kvmbox.host.transfers import status_of
 from kvmbox.remote.follow_up import FollowUp, Posted
 from kvmbox.remote.medium import MediumAccess, complete
-from kvmbox.stand_ins import Value
 from kvmbox.wire.protocol import COMPLETE
 
 CLOSED: Final = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from kvmbox.choice import kind
+from kvmbox.base.compiled import kind
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.window import CLOSED, DataWindow

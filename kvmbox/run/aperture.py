@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ProtocolError
+from kvmbox.base.memory import WINDOW_SLOT
 from kvmbox.board import VGA
-from kvmbox.devices.model import DONE, SnapshotError
+from kvmbox.contract.model import DONE, SnapshotError
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.errors import ProtocolError
-from kvmbox.memory import WINDOW_SLOT
 from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.device_state import take_state
 from kvmbox.run.late_list import VgaWrites
@@ -33,7 +33,7 @@ from kvmbox.run.text_memory import place_of
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.devices.model import Effect
+    from kvmbox.contract.model import Effect
     from kvmbox.remote.follow_up import Application, FollowUp
     from kvmbox.run.boot import Boot
     from kvmbox.run.loop import MainLoop

@@ -21,9 +21,9 @@ from kvmbox.run.run_devices import Devices
 from kvmbox.run.run_host import RunHost
 
 if TYPE_CHECKING:
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.host.console import Console
     from kvmbox.host.transfers import TransferThread
-    from kvmbox.memory import GuestMemory
     from kvmbox.run.preparation import Prepared
     from kvmbox.run.timeline import Timeline
 

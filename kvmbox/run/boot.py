@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.run.coalescing import CoalescedRing

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kvmbox.base.errors import UsageError
 from kvmbox.boot.choose import AUTO
-from kvmbox.errors import UsageError
 
 _WAYS: Final = {"disks": "bios", "cdroms": "iso"}
 """How a drive boots that is asked for by an option of this name."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from kvmbox.base.errors import UsageError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.boot import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.elf_headers import ELF_MAGIC
@@ -12,13 +16,9 @@ from kvmbox.boot.files import HostFiles
 from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
-from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import NO_DRIVES, NOTHING, Fields, Further, Platform
-from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
-from kvmbox.stand_ins import Value
-from kvmbox.symbol_file import SymbolFile
 
 
 def platform_of(config: RunConfig) -> Platform:

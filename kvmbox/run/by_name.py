@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 PARTS: Final = "kvmbox.parts."
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from kvmbox.errors import SandboxError, UsageError
+from kvmbox.base.errors import SandboxError, UsageError
+from kvmbox.base.outcome import Decision
 from kvmbox.host.console import STDIN
 from kvmbox.host.signals import SignalHandlers, Wakeup
 from kvmbox.host.terminal import NO_DESCRIPTOR, RawTerminal
 from kvmbox.jail import layers
 from kvmbox.kvm.vcpu import KICK_SIGNAL, install_kick_signal
-from kvmbox.outcome import Decision
 from kvmbox.remote.pool import DevicePool
 from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox import vmm

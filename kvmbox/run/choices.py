@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol, TypeVar, get_args
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.choose import AUTO, WAY_NAMES
-from kvmbox.errors import UsageError
 from kvmbox.remote.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES
 from kvmbox.remote.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.run import values
-from kvmbox.stand_ins import Value
 
 __all__ = ["DEFAULT_IPC", "IPC_OPTIONS", "SANDBOX_CHOICES", "WAY_NAMES"]
 

@@ -57,9 +57,9 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kvmbox.errors import UnknownExitError
+from kvmbox.base.errors import UnknownExitError
+from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.kvm import uapi
-from kvmbox.layout import PAGE_SIZE
 
 if TYPE_CHECKING:
     from kvmbox.remote.mutex import Mutex
@@ -170,7 +170,7 @@ class CoalescedRing:
         return any(proxy.channel is channel for proxy, _ in self._zones.values())
 
     def let_post(self, port: int, allowed: int) -> None:
-        """If `allowed`, writes to `port` that exit may go to the ring; with PULSES (`devices.model`), each
+        """If `allowed`, writes to `port` that exit may go to the ring; with PULSES (`contract.model`), each
         with a rise of pin 0 of its device. Under the lock of the device's channel. Compiled code does so.
         """
         (self._alone.add if allowed == 1 else self._alone.discard)(port)

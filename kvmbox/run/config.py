@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import DeviceSpec
 from kvmbox.boot.choose import AUTO
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
-from kvmbox.errors import UsageError
 from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.jail import layers
 from kvmbox.remote.pool import Design, Sandbox, Seccomp
@@ -31,7 +32,6 @@ from kvmbox.run.choices import (
 )
 from kvmbox.run.option import READ, WRITTEN
 from kvmbox.run.options import PARAMETERS
-from kvmbox.stand_ins import Value
 
 DISKS: Final = ("disks", "cdroms")
 """The options that name what is a disk of the guest."""

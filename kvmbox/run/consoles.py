@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kvmbox.host.console import Console
 
 if TYPE_CHECKING:
-    from kvmbox.judge import Judge
+    from kvmbox.base.judge import Judge
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig
 

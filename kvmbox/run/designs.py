@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.host.placement import Placement
 from kvmbox.jail import layers, linux
 from kvmbox.remote.pool import THREAD, Design

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvmbox.errors import DeviceProcessError, UnknownExitError
-from kvmbox.outcome import CLEAN, DEVICE_FAILED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.base.errors import DeviceProcessError, UnknownExitError
+from kvmbox.base.outcome import CLEAN, DEVICE_FAILED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 
 if TYPE_CHECKING:
-    from kvmbox.judge import Judge
+    from kvmbox.base.judge import Judge
     from kvmbox.remote.pool import DevicePool
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig

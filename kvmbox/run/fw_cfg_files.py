@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kvmbox.base.errors import UsageError
 from kvmbox.boot.files import HostFiles
-from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import MOST_BYTES, MOST_NAME, FwCfgItem
 from kvmbox.run.config import RunConfig
 

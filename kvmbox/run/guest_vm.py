@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
-from kvmbox.memory import GuestMemory
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.kinds import ring_kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmbox.choice import compiled, is_compiled, kind
+from kvmbox.base.compiled import compiled, is_compiled, kind
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.run.coalescing import CoalescedRing

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
-from kvmbox.errors import UnknownExitError
+from kvmbox.base import layout
+from kvmbox.base.errors import UnknownExitError
 from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, RING_WORD, Ways
 

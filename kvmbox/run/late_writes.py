@@ -2,8 +2,8 @@
 
 A UART whose interrupts are off can take a character at any time before the guest's next access to the UART:
 nobody sees the difference. So the model tells by an effect when writes to THR may be late
-(`devices.model.LateWrites`). A model that lies delays its own output, and no more: the order of writes stays,
-and the ring is drained before every access that could see one missing.
+(`contract.model.LateWrites`). A model that lies delays its own output, and no more: the order of writes
+stays, and the ring is drained before every access that could see one missing.
 
 Registering a port with KVM takes 3 to 7 µs. Taking it back takes 15 to 25 µs alone, and 2 to 12 ms soon after
 another time (measured). A driver may switch the interrupt off and on around each character, as Linux does on

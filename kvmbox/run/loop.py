@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from kvmbox.errors import DeviceProcessError, KvmboxError
+from kvmbox.base.errors import DeviceProcessError, KvmboxError
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.remote.survival import LossPolicy
 from kvmbox.run.boot import Boot
@@ -33,13 +33,13 @@ from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
+    from kvmbox.base.judge import Judge
+    from kvmbox.base.outcome import Outcome
     from kvmbox.host.clock import GuestClock
     from kvmbox.host.console import Console
     from kvmbox.host.signals import Wakeup
     from kvmbox.host.starvation import Starvation
-    from kvmbox.judge import Judge
     from kvmbox.kvm.vcpu import Vcpu
-    from kvmbox.outcome import Outcome
     from kvmbox.remote.pool import DevicePool
     from kvmbox.run.caller import Caller
     from kvmbox.run.coalescing import CoalescedRing

@@ -15,12 +15,12 @@ import time
 from collections import deque
 from typing import Any, Final, Self
 
+from kvmbox.base.errors import ExpectError, UsageError, WaitTimeoutError
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import INTERRUPTED, Outcome
 from kvmbox.boot import bundled
-from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
 from kvmbox.host.serial import KeyboardSpec, SerialSpec, console_of, parse_debugcon, serial_plan
 from kvmbox.host.typed import Typed, slice_of
-from kvmbox.judge import Judge
-from kvmbox.outcome import INTERRUPTED, Outcome
 from kvmbox.run.by_name import load
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import KvmboxError, KvmError, StartError, UsageError
+from kvmbox.base.errors import KvmboxError, KvmError, StartError, UsageError
+from kvmbox.base.outcome import INTERRUPTED, Outcome
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.paging import CR0_PG
 from kvmbox.explain.state import Cpu
 from kvmbox.kvm.guest_debug import inject_nmi
-from kvmbox.outcome import INTERRUPTED, Outcome
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.host.serial import KeyboardSpec

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvmbox.choice import kind
-from kvmbox.devices.model import DONE
+from kvmbox.base.compiled import kind
+from kvmbox.contract.model import DONE
 from kvmbox.remote.guest_memory import settled
 from kvmbox.remote.patience import REPLY_SLICES
 
 if TYPE_CHECKING:
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.board import Medium, Queues, Resource
     from kvmbox.host.transfers import Settle, Store, TransferThread
-    from kvmbox.memory import GuestMemory
     from kvmbox.remote.guest_memory import Submit
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.pool import DevicePool

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.run.by_name import load_any
 from kvmbox.run.values import several
-from kvmbox.stand_ins import Value
 
 ONE: Final = "one"
 FLAG: Final = "flag"

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from kvmbox import layout
-from kvmbox.errors import UsageError
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.run import choices, values
 from kvmbox.run.option import COMMAND, FILE, FLAG, IMAGE, READ, REPEATED, SUITE, WRITTEN, Option, Section
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot.files import HostFiles
-from kvmbox.memory import GuestMemory
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec

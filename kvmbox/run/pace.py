@@ -36,8 +36,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.remote.patience import WAIT_SLICE_MS
-from kvmbox.stand_ins import Value
 
 QUIET_SLICE_MS: Final = 200
 """A slice while nothing happens; while something does, it is `WAIT_SLICE_MS`."""

@@ -38,20 +38,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.run.by_name import load
 from kvmbox.run.choices import DEFAULT_PCI
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
+    from kvmbox.base.judge import Judge
+    from kvmbox.base.memory import GuestMemory
+    from kvmbox.base.outcome import Outcome
     from kvmbox.board import BootDrive, DeviceSpec
     from kvmbox.boot.files import HostFiles
     from kvmbox.host.console import Console
     from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store
-    from kvmbox.judge import Judge
     from kvmbox.kvm.system import Kvm
-    from kvmbox.memory import GuestMemory
-    from kvmbox.outcome import Outcome
     from kvmbox.run.boot_source import BootSource
     from kvmbox.run.caller import Caller
     from kvmbox.run.choices import PciChoice

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import KvmboxError, StartError
-from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.base.errors import KvmboxError, StartError
+from kvmbox.base.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.run.by_name import load
 from kvmbox.run.config import RunConfig
 from kvmbox.run.options import PARAMETERS

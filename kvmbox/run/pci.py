@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.board_pci import interrupts_of, with_pci
 from kvmbox.board_virtio_pci import on_pci
-from kvmbox.errors import UsageError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.msi import signal_msi
 

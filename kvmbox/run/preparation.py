@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.remote import prestart
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.transports import TRANSPORTS
@@ -18,15 +19,14 @@ from kvmbox.run.part import Opening
 from kvmbox.run.parts import Parts, origin_of
 from kvmbox.run.run_board import board_of, refuse_conflicts
 from kvmbox.sandbox.seccomp import device_filter
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kvmbox.base.judge import Judge
     from kvmbox.boot.files import HostFiles
     from kvmbox.firmware.fw_cfg import FwCfgItem
     from kvmbox.host.placement import Placement
-    from kvmbox.judge import Judge
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig
     from kvmbox.run.origin import Origin

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from kvmbox.base.errors import KvmError
 from kvmbox.boot.state import INITIAL_TSS, NO_LDT, RFLAGS_ALWAYS, CpuState
-from kvmbox.errors import KvmError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid import pvm
 from kvmbox.kvm.cpuid.leaves import AMD_VENDORS, ECX, Leaf, vendor

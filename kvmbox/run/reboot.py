@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kvmbox.base.errors import KvmboxError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.outcome import Outcome
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.plan import BootPlan
-from kvmbox.errors import KvmboxError
 from kvmbox.kvm.system import Kvm
-from kvmbox.memory import GuestMemory
-from kvmbox.outcome import Outcome
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.run_devices import Devices
-from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.judge import Judge
+    from kvmbox.base.judge import Judge
     from kvmbox.run.guest_vm import SavedState
     from kvmbox.run.loop import MainLoop
     from kvmbox.run.origin import Origin

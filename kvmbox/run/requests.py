@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:

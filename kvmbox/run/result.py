@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
 
 if TYPE_CHECKING:
-    from kvmbox.outcome import Outcome
+    from kvmbox.base.outcome import Outcome
     from kvmbox.run.statistics import RunStats
     from kvmbox.run.text_screen import TextScreen
 

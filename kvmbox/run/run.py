@@ -12,8 +12,16 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import DeviceProcessError
-from kvmbox.outcome import CLEAN, GUEST_CRASHED, KVMBOX_FAILED, TIMED_OUT, UNEXPECTED, UNKNOWN_EXIT, Outcome
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.base.outcome import (
+    CLEAN,
+    GUEST_CRASHED,
+    KVMBOX_FAILED,
+    TIMED_OUT,
+    UNEXPECTED,
+    UNKNOWN_EXIT,
+    Outcome,
+)
 from kvmbox.run.assembly import assemble
 from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.part import Finding, Lost, Standing, Unmet
@@ -26,7 +34,7 @@ from kvmbox.run.statistics import collect
 from kvmbox.run.timeline import Timeline
 
 if TYPE_CHECKING:
-    from kvmbox.judge import Judge
+    from kvmbox.base.judge import Judge
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig
     from kvmbox.run.requests import Requests

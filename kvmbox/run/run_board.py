@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvmbox.base.errors import UsageError
 from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
-from kvmbox.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

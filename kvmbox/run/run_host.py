@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmbox import board
-from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
+from kvmbox.base.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
 from kvmbox.run.kinds import window_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kvmbox.base.judge import Judge
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.board import DeviceSpec, Medium, Queues, Resource
     from kvmbox.host.console import Console
     from kvmbox.host.interrupts import InterruptRouter
     from kvmbox.host.transfers import Store, TransferThread
-    from kvmbox.judge import Judge
-    from kvmbox.memory import GuestMemory
     from kvmbox.remote.buses import Buses
     from kvmbox.remote.grants import ChecksEffects
     from kvmbox.remote.guest_memory import Submit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.judge import Judge
+from kvmbox.base.judge import Judge
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.vcpu_state import VcpuControl
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.outcome import GUEST_CRASHED, Outcome
+from kvmbox.base.stand_ins import Value
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.wakeups import may_start, may_wake_halted
-from kvmbox.outcome import GUEST_CRASHED, Outcome
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.run.vcpu import VcpuThread

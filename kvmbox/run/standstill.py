@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from kvmbox.host.clock import GuestClock
 
 if TYPE_CHECKING:
-    from kvmbox.outcome import Outcome
+    from kvmbox.base.outcome import Outcome
     from kvmbox.run.boot import Boot
     from kvmbox.run.vcpu_state import VcpuControl
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvmbox.choice import describe
+from kvmbox.base.compiled import describe
+from kvmbox.base.stand_ins import Value
 from kvmbox.host.console import Console
 from kvmbox.jail import layers
 from kvmbox.remote.pool import DevicePool
@@ -13,7 +14,6 @@ from kvmbox.run.loop import MainLoop
 from kvmbox.run.routes import port_access
 from kvmbox.run.run_devices import Devices
 from kvmbox.run.timeline import Timeline
-from kvmbox.stand_ins import Value
 
 
 class PortCount(Value):

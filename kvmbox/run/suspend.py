@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.judge import Judge
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.outcome import GUEST_CRASHED, Outcome
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import Irq
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode_state import waking_state
-from kvmbox.devices.model import WAKE_BY_RTC
-from kvmbox.judge import Judge
-from kvmbox.memory import GuestMemory
-from kvmbox.outcome import GUEST_CRASHED, Outcome
-from kvmbox.stand_ins import Value
+from kvmbox.contract.model import WAKE_BY_RTC
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import VBE, VGA
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.pool import DevicePool
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from operator import index
 from typing import Any, Final, TypeAlias, TypeVar
 
-from kvmbox import layout
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 
 _One = TypeVar("_One")
 Several: TypeAlias = _One | Sequence[_One]

@@ -11,11 +11,11 @@ import os
 import threading
 from collections.abc import Callable
 
-from kvmbox.errors import UnknownExitError
+from kvmbox.base.errors import UnknownExitError
+from kvmbox.base.outcome import Outcome
 from kvmbox.host.starvation import Starvation
 from kvmbox.host.threads import start_thread
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.outcome import Outcome
 from kvmbox.run.vcpu_loop import VcpuLoop
 from kvmbox.run.vcpu_state import Attention, Event, VcpuControl
 

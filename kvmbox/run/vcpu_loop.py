@@ -27,15 +27,15 @@ from ctypes import get_errno
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from kvmbox.base.errors import UnknownExitError
+from kvmbox.base.outcome import Outcome
+from kvmbox.base.stand_ins import Enum
 from kvmbox.bus import Bus
-from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.outcome import Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
 from kvmbox.run.routes import MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, known_value, memory_access, port_access
 from kvmbox.run.vcpu_state import OBSERVE, Access, Attention, VcpuControl
-from kvmbox.stand_ins import Enum
 
 if TYPE_CHECKING:
     from kvmbox.kvm import exits

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from kvmbox.errors import KvmError, UnknownExitError
+from kvmbox.base.errors import KvmError, UnknownExitError
+from kvmbox.base.outcome import GUEST_CRASHED, Outcome
+from kvmbox.base.stand_ins import Value
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.outcome import GUEST_CRASHED, Outcome
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from kvmbox.explain.diagnosis import Diagnosis

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import Input, Output
-from kvmbox.errors import DeviceProcessError
 from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.watchdog import Watchdog
 from kvmbox.run.pace import Pace
@@ -22,9 +22,9 @@ from kvmbox.run.routes import port_exits
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
+    from kvmbox.base.judge import Judge
     from kvmbox.host.console import Console
     from kvmbox.host.timers import DeadlineTimer
-    from kvmbox.judge import Judge
     from kvmbox.run.boot import Boot
     from kvmbox.run.run_devices import Devices
     from kvmbox.run.sound_sleep import SoundSleep

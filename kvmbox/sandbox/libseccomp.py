@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import BinaryIO, Final
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.sandbox.policy import WORD, Action, Policy
 
 HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use

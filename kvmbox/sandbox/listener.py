@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import select
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.jail import notify
 from kvmbox.sandbox.seccomp import syscall_name
-from kvmbox.stand_ins import Value
 
 
 class ForbiddenCall(Value):

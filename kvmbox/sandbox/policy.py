@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from kvmbox.base.stand_ins import Enum, Value
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
-from kvmbox.stand_ins import Enum, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

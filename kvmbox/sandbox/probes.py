@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.jail import identity, landlock, layers, linux, namespaces, notify
 from kvmbox.sandbox.purposes import PURPOSES
 from kvmbox.sandbox.seccomp import device_filter

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.jail import label, landlock, layers, linux, notify
 from kvmbox.sandbox import scope
 from kvmbox.sandbox.seccomp import bind, bound_to, filter_of, shipped

@@ -10,7 +10,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot.area import BootArea
 from kvmbox.boot.entry_state import gdt, long_mode_state, page_tables
 from kvmbox.boot.state import CpuState
@@ -22,9 +24,7 @@ from kvmbox.kvm.cpuid.probes import PROBES, RBX, Probe
 from kvmbox.kvm.cpuid.topology import place
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.memory import GuestMemory
 from kvmbox.run.processors import apply_state, claimed_leaves, entry_of, leaves_of, shown_leaves
-from kvmbox.stand_ins import Value
 
 _MEMORY: Final = 1 << 20
 _AREA: Final = BootArea()

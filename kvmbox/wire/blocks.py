@@ -17,7 +17,7 @@ A block may end early: behind an access with effects. Then the VMM asks for the 
 an answer to an effect, such as guest memory, reaches the model before the next access does, and a reply has
 no more effects than fit. A block ends behind an access
 
-- of a model that may ask for an answer (`devices.model.MemoryModel`), if the access has any effect;
+- of a model that may ask for an answer (`contract.model.MemoryModel`), if the access has any effect;
 - that has an effect which is valid after a write only (STOP): it is always an effect of the last access made;
 - with which the reply has `MOST_EFFECTS` effects, or `MOST_OUTPUT` bytes of output.
 
@@ -28,7 +28,7 @@ the bytes are in the value.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import HostOutput
+from kvmbox.contract.model import HostOutput
 from kvmbox.wire.effect_kinds import BY_CLASS
 from kvmbox.wire.protocol import (
     READ,
@@ -46,7 +46,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.model import Effect
+    from kvmbox.contract.model import Effect
 
 BLOCKS: Final = frozenset((READ_WIDE, WRITE_WIDE, READ_STRING, WRITE_STRING, WRITE_LIST))
 SIZES: Final = (1, 2, 4, 8)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.media import CHAIN_HEAD, Chain
+from kvmbox.contract.bulk_data import CHAIN_HEAD, Chain
 from kvmbox.wire.protocol import FrameError
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import Effect
+from kvmbox.contract.model import Effect
 from kvmbox.wire.protocol import FrameError
 
 TYPE_CHECKING = False

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import kvmbox.wire.media_effects
+import kvmbox.wire.bulk_effects
 import kvmbox.wire.pci_effects  # noqa: F401 - whoever shows effects decodes them all
-from kvmbox.devices import media, model
-from kvmbox.devices.pci_effects import Control, Decode, Message, Route
+from kvmbox.contract import bulk_data, model
+from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 
 if TYPE_CHECKING:
-    from kvmbox.devices.model import Ranges
+    from kvmbox.contract.model import Ranges
 
 _LATE: Final = ("forbids", "allows", "lets pin 0 pulse for")
 
@@ -67,46 +67,46 @@ TEXTS: Final[Mapping[type[model.Effect], Callable[[Any, Callable[[int], str]], s
     model.Suspend: lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
     model.LateWrites: lambda effect, _: f"{_LATE[effect.allowed]} late writes to register {effect.register}",
     model.RisesAt: _rise_text,
-    media.Window: lambda effect, _: (
+    bulk_data.Window: lambda effect, _: (
         f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
         f"{effect.resource} at byte {effect.offset} (tag {effect.tag})"
     ),
-    media.Aperture: lambda effect, _: (
+    bulk_data.Aperture: lambda effect, _: (
         f"lets {effect.size} bytes at {effect.address:#x} be plain memory"
         if effect.is_plain
         else f"asks for {effect.size} bytes of the window at {effect.address:#x}"
     ),
-    media.Flush: lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
-    media.Queue: lambda effect, _: (
+    bulk_data.Flush: lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
+    bulk_data.Queue: lambda effect, _: (
         f"has queue {effect.index} of {effect.size} at {effect.descriptors:#x}, {effect.available:#x}, "
         f"{effect.used:#x}"
     ),
-    media.Walk: lambda effect, _: (
+    bulk_data.Walk: lambda effect, _: (
         f"wants the chains of queue {effect.index}, {effect.count} at a time"
         if effect.count
         else f"wants no chains of queue {effect.index}"
     ),
-    media.ChainRead: lambda effect, _: (
+    bulk_data.ChainRead: lambda effect, _: (
         f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}"
     ),
-    media.ChainWrite: lambda effect, _: (
+    bulk_data.ChainWrite: lambda effect, _: (
         f"writes {len(effect.data)} bytes to chain {effect.handle} at {effect.skip}: {excerpt(effect.data)}"
     ),
-    media.ChainTransfer: lambda effect, _: (
+    bulk_data.ChainTransfer: lambda effect, _: (
         f"asks to {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
         f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
     ),
-    media.ChainServe: lambda effect, _: (
+    bulk_data.ChainServe: lambda effect, _: (
         f"has {effect.size} bytes of medium {effect.resource} at byte {effect.offset} "
         f"{'read' if effect.to_guest else 'written'} for chain {effect.handle} at {effect.skip}, then status "
         f"{effect.good} or {effect.bad} at {effect.place}, and gives it back"
     ),
-    media.Connect: lambda effect, _: (
+    bulk_data.Connect: lambda effect, _: (
         f"connects queue {effect.index} {'behind' if effect.to_guest else 'with'} medium {effect.resource}, "
         f"{effect.header} bytes before a packet"
     ),
-    media.ConfigChanged: lambda _effect, _: "tells of its configuration",
-    media.ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
+    bulk_data.ConfigChanged: lambda _effect, _: "tells of its configuration",
+    bulk_data.ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
     Decode: lambda effect, _: (
         f"{'places' if effect.enabled else 'removes'} base address {effect.bar} of function "
         f"{_function_text(effect.function)}" + (f" at {effect.address:#x}" if effect.enabled else "")
@@ -121,7 +121,7 @@ TEXTS: Final[Mapping[type[model.Effect], Callable[[Any, Callable[[int], str]], s
         f"{'sends' if effect.enabled else 'keeps'} {wire(effect.pin)} as {effect.data:#x} to "
         f"{effect.address:#x}"
     ),
-    media.FrameBuffer: lambda effect, _: (
+    bulk_data.FrameBuffer: lambda effect, _: (
         f"clears {effect.clear} bytes of the frame buffer, and shows "
         f"{f'its piece {effect.bank}' if effect.shown else 'RAM'} at 0xa0000"
     ),

@@ -3,7 +3,7 @@
 A row of `TABLE` has the tag, the name and the class of an effect, the place of each field in the frame, and
 the grants of the board that allow the effect (`kvmbox.board`). The table drives encoding, decoding, the
 check of grants (`remote.grants`), and the table in docs/wire-protocol.md. A new effect needs a class in
-`devices.model`, a row here, the service of the host (`remote.grants`), and its words for a person
+`contract.model`, a row here, the service of the host (`remote.grants`), and its words for a person
 (`effect_texts`).
 
 Effects are at the beginning of the payload of a reply. Each has 8 bytes, and some have more data after them:
@@ -22,8 +22,8 @@ written. Whether the device was granted the effect is checked where effects are 
 
 from __future__ import annotations
 
-from kvmbox.devices import model
-from kvmbox.devices.model import HostOutput
+from kvmbox.contract import model
+from kvmbox.contract.model import HostOutput
 from kvmbox.wire.effect_kinds import (
     ARGUMENT,
     BY_CLASS,
@@ -43,7 +43,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.model import Effect
+    from kvmbox.contract.model import Effect
     from kvmbox.wire.effect_kinds import Fields
 
 MAX_EFFECTS: Final = 255
@@ -98,7 +98,7 @@ TABLE: Final = (
                grants=("Irq", "ReplacingIrq")),
 )
 # fmt: on
-"""The effects of a PC without disks. `media_effects` has the others, and adds them when it is loaded."""
+"""The effects of a PC without disks. `bulk_effects` has the others, and adds them when it is loaded."""
 
 add(TABLE)
 
@@ -139,7 +139,7 @@ def decode_effects(count: int, body: bytes) -> tuple[list[tuple[int, Effect]], b
 
 def _rare(tag: int) -> EffectKind | None:
     """The kind from the table that is loaded when it is wanted."""
-    import kvmbox.wire.media_effects  # noqa: F401 - adds its kinds
+    import kvmbox.wire.bulk_effects  # noqa: F401 - adds its kinds
 
     return BY_TAG.get(tag)
 

@@ -1,11 +1,11 @@
-"""The table of the effects of `devices.pci_effects`.
+"""The table of the effects of `contract.pci_effects`.
 
 A device process loads it, and the VMM of a machine with PCI. To another VMM they are unknown effects.
 """
 
 from __future__ import annotations
 
-from kvmbox.devices.pci_effects import Control, Decode, Message, Route
+from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 from kvmbox.wire.effect_kinds import ARGUMENT, LEVEL, PIN, WORD_BEHIND, EffectKind, add
 
 TYPE_CHECKING = False

@@ -47,7 +47,7 @@ MAX_BOARD: Final = 4 << 20
 NO_DEADLINE: Final = (1 << 64) - 1
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
 
-# The reply to a read of STEADY_KINDS may say that the value is steady (`devices.model.SteadyModel`). The two
+# The reply to a read of STEADY_KINDS may say that the value is steady (`contract.model.SteadyModel`). The two
 # lowest bits tell how it stands to late writes; the others for how many microseconds.
 OVER_LATE_WRITES: Final = 1
 BEHIND_LATE_WRITES: Final = 2

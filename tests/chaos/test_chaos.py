@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.chaos.harness import Chaos, Guest, Result, undisturbed
 from tests.support.real_mode import SHUTDOWN, out, say
 from tests.support.recordings import ticks_of_the_pit

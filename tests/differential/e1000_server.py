@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import BoardOptions, DeviceSpec
 from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import whole_board
 from kvmbox.board_pci import with_pci
 from kvmbox.cli.main import entry_point
-from kvmbox.memory import GuestMemory
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.channel import Channel
 from kvmbox.tools.qtest import bare_machine, serve

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.disk_file import DiskFile
 
 QEMU: Final = shutil.which("qemu-system-x86_64")

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.disks import READ_ONLY, DiskRequest, DiskStore, open_disk
 from tests.support.qcow2_images import Asked, connect
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import bind
 from kvmbox.wire import protocol

@@ -14,16 +14,16 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.base.memory import WINDOW_SLOT, GuestMemory
 from kvmbox.board import VGA, BoardOptions, pc_board
-from kvmbox.devices.catalog import build_model
-from kvmbox.devices.media import Aperture, FrameBuffer
-from kvmbox.devices.model import Effect, MemoryRead, MemoryWrite, Stop
-from kvmbox.devices.pci_effects import Control, Decode, Message, Route
+from kvmbox.contract.bulk_data import Aperture, FrameBuffer
+from kvmbox.contract.catalog import build_model
+from kvmbox.contract.model import Effect, MemoryRead, MemoryWrite, Stop
+from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.errors import DeviceProcessError
 from kvmbox.jail.server import DeviceServer
-from kvmbox.memory import WINDOW_SLOT, GuestMemory
 from kvmbox.remote.direct import DirectLink
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
 from kvmbox.remote.grants import bind

@@ -12,9 +12,9 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from kvmbox.errors import DeviceProcessError, UnknownExitError
+from kvmbox.base.errors import DeviceProcessError, UnknownExitError
+from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.kvm import uapi
-from kvmbox.layout import PAGE_SIZE
 from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, RING_WORD
 from tests.fuzz.frames import Liar
 from tests.fuzz.plants import Parts

@@ -14,10 +14,10 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Medium
 from kvmbox.board_extras import DescriptorRings
-from kvmbox.devices.e1000 import CTRL, IOADDR, IODATA, RECEIVED, RESET
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     ChainRead,
     ChainServe,
     ChainTransfer,
@@ -27,9 +27,9 @@ from kvmbox.devices.media import (
     Queue,
     Walk,
 )
-from kvmbox.devices.model import Effect
+from kvmbox.contract.model import Effect
+from kvmbox.devices.e1000 import CTRL, IOADDR, IODATA, RECEIVED, RESET
 from kvmbox.host.transfers import BytesStore
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.descriptor_rings import DescriptorQueues
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.wire.chains import decode_chains

@@ -12,17 +12,18 @@ from functools import partial
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-from kvmbox import board, layout
+from kvmbox import board
+from kvmbox.base import layout
 from kvmbox.board import DeviceSpec, by_type
 from kvmbox.board_pci import bus_of, with_pci
-from kvmbox.devices.model import Effect
-from kvmbox.devices.pci_effects import Control, Decode, Message
+from kvmbox.contract.model import Effect
+from kvmbox.contract.pci_effects import Control, Decode, Message
 from kvmbox.remote import aperture
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.follow_up import Application
 from kvmbox.remote.grants import Grants, Rise, bind, rise_slack
 from kvmbox.remote.guest_memory import Submit, settled
-from kvmbox.wire import blocks, chains, effect_kinds, effects, media_effects, pci_effects, protocol
+from kvmbox.wire import blocks, bulk_effects, chains, effect_kinds, effects, pci_effects, protocol
 from kvmbox.wire.protocol import FrameError
 from tests.fuzz.lives import random_request
 from tests.support.dice import Dice
@@ -34,7 +35,7 @@ FUNCTIONS: Final = [one for one in VARIANTS.values() if one.pci is not None]
 BOARD: Final = sorted(with_pci([*FUNCTIONS, VARIANTS["vga_text"]]), key=lambda one: one.name == board.VGA)
 BUS: Final = bus_of(BOARD).functions
 SPECS: Final = (*VARIANTS.values(), *BOARD)
-KINDS: Final = (*effects.TABLE, *media_effects.TABLE, *pci_effects.TABLE)
+KINDS: Final = (*effects.TABLE, *bulk_effects.TABLE, *pci_effects.TABLE)
 PLACES: Final = (
     *(0, 0x1000, 0xA0000, 0xB8000, 0xC000, 0xC020, 0x3F8, 0xCF8, 0x20, 0xE200_0000, 0xE200_4000, 0xFEE0_0000),
     *(layout.IO_APIC_BASE, 1 << 32, 1 << 52, (1 << 64) - 0x4000, (1 << 64) - 1),

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import VBE
 from kvmbox.boot import GuestImage, compressed
 from kvmbox.boot.compressed import compression_of, decompressed
@@ -42,7 +43,6 @@ from kvmbox.host.disk_overlay import Overlay
 from kvmbox.host.disks import DiskRequest, open_disk
 from kvmbox.host.memory_runs import BLOCK
 from kvmbox.kvm import uapi
-from kvmbox.memory import GuestMemory
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.snapshot import cpu_state, ram
 from kvmbox.parts.snapshot.description import RUNS, VIDEO, DeviceFacts, decode, device_section, encode

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
 from kvmbox.boot.state import CR0_PE
 from kvmbox.boot.ways import ways
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
     CODE,
     PT_NOTE,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from kvmbox.base.errors import DeviceProcessError, GivenUpError, SandboxError
+from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
-from kvmbox.errors import DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.jail.server import DeviceServer, error_frame
-from kvmbox.layout import PAGE_SIZE
 from kvmbox.parts.restart.recovery import POISONED, AllOnes, Restart
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import bind

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from kvmbox.errors import KvmboxError
+from kvmbox.base.errors import KvmboxError
 from tests.support.dice import Dice
 
 MOST_WORDS: Final = 600

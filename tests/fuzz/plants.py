@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from kvmbox.devices.model import Effect, IrqLine, Stop
-from kvmbox.errors import UnknownExitError
+from kvmbox.base.errors import UnknownExitError
+from kvmbox.contract.model import Effect, IrqLine, Stop
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart.recovery import Recovery
 from kvmbox.remote.channel import Channel

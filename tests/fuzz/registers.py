@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import Medium
 from kvmbox.board_extras import DescriptorRings, virtio_blk
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.errors import DeviceProcessError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.remote.queue_access import QueueAccess
 from kvmbox.remote.queue_interrupts import CONFIG_CHANGE, USED_BUFFER

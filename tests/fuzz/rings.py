@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 from unittest.mock import patch
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Medium, Queues
-from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     ChainRead,
     ChainServe,
     ChainTransfer,
@@ -27,9 +27,9 @@ from kvmbox.devices.media import (
     Queue,
     Walk,
 )
-from kvmbox.devices.model import Effect
+from kvmbox.contract.model import Effect
+from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.host.transfers import BytesStore
-from kvmbox.memory import GuestMemory
 from kvmbox.remote import queues
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues

@@ -8,9 +8,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from kvmbox.base.layout import VGA_LATE_WRITES
+from kvmbox.contract.model import DONE, FAILED, MOVED
 from kvmbox.devices.e1000 import OFFER
-from kvmbox.devices.model import DONE, FAILED, MOVED
-from kvmbox.layout import VGA_LATE_WRITES
 from tests.support.model_programs import Step, program
 
 

@@ -84,7 +84,7 @@ TABLE: Final[dict[str, Row]] = {
     "effects": Row(
         "effects",
         (
-            *("wire/effect_kinds.py", "wire/effects.py", "wire/media_effects.py", "wire/pci_effects.py"),
+            *("wire/effect_kinds.py", "wire/effects.py", "wire/bulk_effects.py", "wire/pci_effects.py"),
             *("remote/grants.py", "remote/media.py", "remote/guest_memory.py", "remote/aperture.py"),
         ),
     ),

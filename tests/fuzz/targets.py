@@ -14,7 +14,7 @@ from contextlib import suppress
 from select import PIPE_BUF
 from typing import Any, Final
 
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.kinds import channel_kind

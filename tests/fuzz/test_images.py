@@ -8,10 +8,10 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.memory import GuestMemory
 from tests.fuzz.images import MAX_COST, SEEDS, SIZE, check, wrong_in
 from tests.support.dice import Dice
 

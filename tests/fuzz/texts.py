@@ -7,7 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.host import keys
 from kvmbox.host.escapes import EscapeParser
 from kvmbox.host.pointer import acted, moved, sequences

@@ -20,10 +20,10 @@ import tempfile
 from functools import partial
 from typing import Any, Final, cast
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import Medium
 from kvmbox.board_extras import virtio_blk, virtio_net
-from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     Chain,
     ChainRead,
     ChainServe,
@@ -36,10 +36,10 @@ from kvmbox.devices.media import (
     Queue,
     Walk,
 )
-from kvmbox.devices.model import Effect, InputRoom, IrqLine, MemoryRead
+from kvmbox.contract.model import Effect, InputRoom, IrqLine, MemoryRead
+from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_net import VirtioNet
-from kvmbox.errors import DeviceProcessError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.net.port import PLACE_SHIFT, Port

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.devices.media import QUIET_END, QUIET_START, RISES, Flush, Window
-from kvmbox.devices.model import Effect
-from kvmbox.errors import ProtocolError
+from kvmbox.base.errors import ProtocolError
+from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES, Flush, Window
+from kvmbox.contract.model import Effect
 from kvmbox.remote.window import WindowState
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot import read_image
 from kvmbox.boot.choose import choose
 

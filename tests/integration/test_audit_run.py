@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.errors import SandboxError
 from kvmbox.cli.main import run_command
-from kvmbox.errors import SandboxError
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT, seccomp_mode
 from kvmbox.remote.medium import MediumAccess

@@ -25,7 +25,7 @@ EXAMPLE: Final = '''
 
 from __future__ import annotations
 
-from kvmbox.outcome import Outcome
+from kvmbox.base.outcome import Outcome
 from kvmbox.run.boot import Boot
 from kvmbox.run.part import Part, Standing
 from kvmbox.run.result import Draft

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.errors import KvmError
+from kvmbox.base import layout
+from kvmbox.base.errors import KvmError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.kvm import (
     InternalErrorExit,
     IoExit,
@@ -24,7 +25,6 @@ from kvmbox.kvm import (
     format_registers,
     uapi,
 )
-from kvmbox.memory import GuestMemory
 
 pytestmark = pytest.mark.kvm
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.kvm import KICK_SIGNAL, Kvm, Vcpu, Vm, install_kick_signal, uapi
-from kvmbox.memory import GuestMemory
 from tests.support.patience import patience
 
 pytestmark = pytest.mark.kvm

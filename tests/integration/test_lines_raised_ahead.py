@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.devices.model import NO_RISE
+from kvmbox.base import layout
+from kvmbox.contract.model import NO_RISE
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from tests.support.halves import half_of

@@ -20,7 +20,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.outcome import debug_exit_status
+from kvmbox.base.outcome import debug_exit_status
 from kvmbox.remote.journal import JOURNAL_LIMIT
 from tests.support.dma import store
 from tests.support.family import device_processes
@@ -31,7 +31,7 @@ from tests.support.waiting import PATIENCE_S
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs/writing-a-device.md").read_text(encoding="utf-8")
 MODEL: Final = "kvmbox/devices/alarm_timer.py"
-CATALOG: Final = "kvmbox/devices/catalog.py"
+CATALOG: Final = "kvmbox/contract/catalog.py"
 BOARD: Final = "kvmbox/board.py"
 
 

@@ -85,7 +85,7 @@ def test_failure_shows_the_line_of_the_test_and_no_line_of_kvmbox(project: Proje
     status, text = project.run()
     assert status == 1
     assert '>       vm.expect("login:", timeout=60)' in text
-    assert "E       kvmbox.errors.ExpectError: " in text
+    assert "E       kvmbox.base.errors.ExpectError: " in text
     assert "capture.py" not in text
 
 
@@ -349,7 +349,7 @@ def test_without_kvm_tests_are_skipped_or_fail_as_one_likes(project: Project) ->
         "conftest.py",
         """
         import pytest
-        from kvmbox.errors import KvmError
+        from kvmbox.base.errors import KvmError
         from kvmbox.tools.smoke import host
 
         @pytest.fixture(autouse=True)

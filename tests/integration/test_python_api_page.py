@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kvmbox
-from kvmbox import errors
+from kvmbox.base import errors
 
 PAGE = Path(__file__).parents[2] / "docs/python-api.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.errors import ProtocolError
+from kvmbox.base.errors import ProtocolError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.host.transfers import BytesStore
-from kvmbox.memory import GuestMemory
 from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.sandbox import open_sandbox
 from tests.support.dma import (

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot import bundled
 from kvmbox.host.bios_reports import MOST, TRAP
 from tests.support.boot_images import Piece, bzimage, elf, multiboot_header

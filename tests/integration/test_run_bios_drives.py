@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot import bundled
 from tests.support.disk_images import CD_SECTOR, IMAGE_AT, SECTOR, boot_entry, iso, put, validation
 from tests.support.qemu import EMULATED

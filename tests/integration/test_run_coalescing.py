@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.patience import far_enough, seconds
 from tests.support.real_mode import COM1, DEBUGCON, SHUTDOWN, SPIN, TRIPLE_FAULT, debug_exit, out, say
 from tests.support.runs import Images, run_to_end

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kvmbox import Machine
+from kvmbox.base.compiled import is_compiled
 from kvmbox.boot import bundled
-from kvmbox.choice import is_compiled
 from kvmbox.kvm import Kvm, uapi
 from kvmbox.kvm.cpuid.backend_limits import PVM
 from kvmbox.kvm.cpuid.features import FEATURES, shown_in

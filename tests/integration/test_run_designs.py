@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.jail.linux import seccomp_mode
 from tests.support.family import DEVICE_TYPES, device_processes
 from tests.support.patience import patience

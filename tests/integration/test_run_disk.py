@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.choice import VARIABLE, why_not_built
+from kvmbox.base.compiled import VARIABLE, why_not_built
 from tests.support.family import device_processes
 from tests.support.runs import DESIGNS, ENTRY, Run, run_to_end
 from tests.support.selection import first_per_commit

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox import Machine, layout
+from kvmbox import Machine
+from kvmbox.base import layout
 from kvmbox.firmware.video_modes import MODES, mode_block
 from tests.support.family import device_processes
 from tests.support.guest_picture import guest_picture

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from kvmbox import Machine
-from kvmbox.errors import ExpectError
+from kvmbox.base.errors import ExpectError
 from kvmbox.parts.screen.picture import Picture
 from tests.support.graphics_guests import PICTURES, assemble
 from tests.support.patience import patience

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say
 from tests.support.runs import Images, error_lines, run_to_end
 

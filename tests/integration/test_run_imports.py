@@ -18,7 +18,7 @@ COLD = (
     "kvmbox.boot.linux_header",
     "kvmbox.boot.way_linux",  # imported when an image is offered to it
     "kvmbox.remote.device_state",  # snapshots, the registers of a VGA
-    "kvmbox.devices.catalog",  # the models are in device processes
+    "kvmbox.contract.catalog",  # the models are in device processes
     "kvmbox.devices.vga_text",
     "kvmbox.devices.vbe_dispi",
     "kvmbox.firmware.video_modes",  # kernels that ask for a frame buffer

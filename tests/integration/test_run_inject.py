@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.errors import UsageError
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.parts.inject import chance
 from kvmbox.run.machine import Machine
 from tests.support.real_mode import COM1, RESET_92, SHUTDOWN, out, say

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.kvm
 PROGRAM = (sys.executable, str(Path(__file__).parent / "run_payload" / "signal_at.py"))
 GUEST = say(b"Hello\n") + debug_exit(3) + IDLE
 STAGES = (
-    "kvmbox.outcome:Decision.decide+",
+    "kvmbox.base.outcome:Decision.decide+",
     "kvmbox.run.loop:MainLoop.run_until_reset+",
     "kvmbox.run.guest_vm:GuestVm.close",
     "kvmbox.host.console:Console.finish",

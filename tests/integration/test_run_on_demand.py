@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.family import DEVICE_TYPES, device_processes
 from tests.support.real_mode import (
     DEBUGCON,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmbox import KvmboxError, Machine
-from kvmbox.outcome import Outcome
+from kvmbox.base.outcome import Outcome
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
 from kvmbox.run.result import Draft, RunResult
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.real_mode import IDLE, debug_exit, out, say
 from tests.support.runs import KVMBOX
 

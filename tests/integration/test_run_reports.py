@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.boot import bundled
 from tests.support.family import DEVICE_TYPES
 from tests.support.real_mode import HALT_FOR_EVER, SHUTDOWN, TRIPLE_FAULT, debug_exit, out, say

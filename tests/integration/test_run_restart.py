@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, debug_exit, out, say, wait_input
 from tests.support.runs import Images, error_lines, run_to_end
 from tests.support.selection import first_per_commit

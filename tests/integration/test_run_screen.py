@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox import ExpectError, Machine, UsageError, layout
+from kvmbox import ExpectError, Machine, UsageError
+from kvmbox.base import layout
 from kvmbox.parts.screen.mode import MOST_COLUMNS, MOST_ROWS
 from kvmbox.parts.screen.screen import Cursor
 from tests.support.patience import far_enough, patience, seconds

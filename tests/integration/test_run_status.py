@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.patience import far_enough, seconds
 from tests.support.real_mode import (
     COM1,

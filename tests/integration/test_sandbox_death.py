@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import pytest
 
 import kvmbox
-from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import layers
 from kvmbox.remote.spawner_client import KILL_PATIENCE_NS, SpawnerClient
 from kvmbox.sandbox.libseccomp import compile_policy

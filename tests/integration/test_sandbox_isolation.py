@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 import kvmbox
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.jail import identity, layers, linux, namespaces
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox.libseccomp import compile_policy

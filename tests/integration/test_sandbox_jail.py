@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.descriptors import CHANNEL_FD, LISTENER_FD, REPORT_FD
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient

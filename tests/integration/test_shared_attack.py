@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices.model import HostOutput
-from kvmbox.errors import ProtocolError
+from kvmbox.base.errors import ProtocolError
+from kvmbox.contract.model import HostOutput
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.transport import Link

@@ -17,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.choice import VARIABLE
+from kvmbox.base.compiled import VARIABLE
 from kvmbox.jail.linux import seccomp_mode
 from tests.support.patience import patience
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.errors import UsageError
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.jail import layers
 from kvmbox.tools.warm import WarmPool, WarmResult
@@ -58,7 +58,7 @@ LOOK: Final = b"".join(
 
 BOOT: Final = """
 import sys
-from kvmbox.choice import is_compiled
+from kvmbox.base.compiled import is_compiled
 from kvmbox.remote import prestart
 from kvmbox.tools.warm import boot, template
 

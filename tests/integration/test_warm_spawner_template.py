@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.jail import passing
 from kvmbox.remote import interpreter
 from kvmbox.remote.spawner_client import INTERPRETER_FLAGS, device_entry

@@ -19,13 +19,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import DeviceSpec, Memory
 from kvmbox.bus import Bus, Mapping
-from kvmbox.devices.catalog import build_model
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, MemoryRead, MemoryWrite, Reset, Stop
+from kvmbox.contract.catalog import build_model
+from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, MemoryRead, MemoryWrite, Reset, Stop
 from kvmbox.jail.server import DeviceServer
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectLink
 from kvmbox.remote.grants import Grants

@@ -8,12 +8,12 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.boot.plan import Refusal
 from kvmbox.boot.ways import ways
-from kvmbox.errors import ImageError
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
     CODE,
     PT_NOTE,

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvmbox.base.compiled import why_not_built
+from kvmbox.base.errors import KvmboxError
 from kvmbox.bus import Mapping
-from kvmbox.choice import why_not_built
-from kvmbox.errors import KvmboxError
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm import uapi
 from kvmbox.remote.journal import Journal

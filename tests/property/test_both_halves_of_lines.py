@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.choice import compiled, why_not_built
-from kvmbox.devices.model import NO_RISE
+from kvmbox.base.compiled import compiled, why_not_built
+from kvmbox.contract.model import NO_RISE
 from kvmbox.host.interrupts import InterruptRouter
 
 pytestmark = pytest.mark.skipif(why_not_built() is not None, reason=f"compiled: {why_not_built()}")

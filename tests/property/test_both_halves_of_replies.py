@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.choice import why_not_built
-from kvmbox.devices.model import NO_RISE
-from kvmbox.errors import KvmboxError, KvmError
+from kvmbox.base.compiled import why_not_built
+from kvmbox.base.errors import KvmboxError, KvmError
+from kvmbox.contract.model import NO_RISE
 from kvmbox.remote.grants import Grants
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_kinds import EFFECT

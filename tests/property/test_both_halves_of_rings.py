@@ -15,21 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox import board_extras
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import Medium, Queues
+from kvmbox.contract.bulk_data import Chain, ChainRead, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Walk
+from kvmbox.contract.model import Effect
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import (
-    Chain,
-    ChainRead,
-    ChainServe,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
-    Walk,
-)
-from kvmbox.devices.model import Effect
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_net import F_MRG_RXBUF, SENT
-from kvmbox.errors import DeviceProcessError
 from kvmbox.host.disks import DiskRequest, DiskStore, open_disk
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.direct import DirectLink

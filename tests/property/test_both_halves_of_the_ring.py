@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvmbox.base.compiled import why_not_built
 from kvmbox.bus import Bus, Mapping
-from kvmbox.choice import why_not_built
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.channel import Channel

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvmbox.choice import why_not_built
+from kvmbox.base.compiled import why_not_built
 from tests.support import window_disk
 from tests.support.halves import Half, built_halves
 from tests.support.loop_rig import Rig

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.remote.transport import Link
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_effects

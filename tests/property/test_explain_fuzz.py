@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain import symbols
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.paging import CR0_PG
@@ -23,7 +24,6 @@ from kvmbox.parts.core_file.core import CoreCpu, header_size, headers, notes_of
 from kvmbox.parts.core_file.page_map import Backing, page_map
 from kvmbox.parts.crash_report.explanation import explain
 from kvmbox.parts.crash_report.text import lines_of
-from kvmbox.symbol_file import SymbolFile
 from tests.support.stopped_cpu import Memory
 
 STATES = 400

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import Effect, IrqLine, RisesAt, TakeLine
+from kvmbox.contract.model import Effect, IrqLine, RisesAt, TakeLine
 from kvmbox.host.interrupts import InterruptRouter
 from tests.property.test_model_fuzz import steps_for
 from tests.support.model_programs import LAST_TIME, Step

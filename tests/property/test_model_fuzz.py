@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.devices.catalog import MODELS
+from kvmbox.contract.catalog import MODELS
 from tests.support.dice import Dice
 from tests.support.model_programs import LAST_TIME, SECOND, Step, program, steps_from
 from tests.support.model_rig import (

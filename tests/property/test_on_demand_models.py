@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type
 from kvmbox.board_extras import whole_board
-from kvmbox.devices.model import NO_RISE
-from kvmbox.devices.stopping import SHUTDOWN
+from kvmbox.contract.model import NO_RISE
+from kvmbox.contract.stop_values import SHUTDOWN
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel import Channel

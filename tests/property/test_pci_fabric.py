@@ -7,14 +7,14 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board_pci import PciBus
 from kvmbox.bus import Bus, Mapping
-from kvmbox.devices.model import Effect
-from kvmbox.devices.pci_effects import Control, Decode, Message, Route
-from kvmbox.memory import GuestMemory
+from kvmbox.contract.model import Effect
+from kvmbox.contract.pci_effects import Control, Decode, Message, Route
+from kvmbox.contract.pci_function import Bar, Piece, PlacedFunction
 from kvmbox.moving_bus import MovingBus
-from kvmbox.pci import Bar, Piece, PlacedFunction
 from kvmbox.remote.pci import PciFabric
 from tests.support.loop_rig import Device
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import Effect, IrqLine, SnapshotError
+from kvmbox.contract.model import Effect, IrqLine, SnapshotError
 from kvmbox.devices.pit_8254 import Pit8254
 from tests.reference.pit_by_ticks import PitByTicks
 

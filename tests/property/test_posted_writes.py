@@ -19,9 +19,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kvmbox.base.compiled import why_not_built
+from kvmbox.base.errors import KvmError
 from kvmbox.bus import Bus, Mapping
-from kvmbox.choice import why_not_built
-from kvmbox.errors import KvmError
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.grants import Grants

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import (
+from kvmbox.contract.model import (
     ContentRead,
     Effect,
     HostOutput,

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.errors import RecordingError
+from kvmbox.base.errors import RecordingError
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import End, EndReason, Record
 from kvmbox.parts.record.recorder import Recorder

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import Effect, IrqLine, SnapshotError
+from kvmbox.contract.model import Effect, IrqLine, SnapshotError
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 
 SECOND = 1_000_000_000

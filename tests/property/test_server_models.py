@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import (
     SERIAL_PORTS,
     BoardOptions,
@@ -36,13 +37,12 @@ from kvmbox.board_extras import (
     virtio_rng,
     whole_board,
 )
-from kvmbox.devices.catalog import MODELS
-from kvmbox.devices.model import Effect
+from kvmbox.contract.catalog import MODELS
+from kvmbox.contract.model import Effect
 from kvmbox.devices.rtc_registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.host.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectTransport

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.choice import why_not_built
+from kvmbox.base.compiled import why_not_built
 from tests.support.spoiled import spoil
 from tools.scratch import Scratch
 

@@ -19,8 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvmbox.bus import Bus, Mapping
-from kvmbox.devices.catalog import build_model
-from kvmbox.devices.model import DeviceModel
+from kvmbox.contract.catalog import build_model
+from kvmbox.contract.model import DeviceModel
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.channel import Channel

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites, SnapshotError
 from kvmbox.devices import uart_snapshot
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites, SnapshotError
 from kvmbox.devices.uart_16550a import Uart16550A
 from kvmbox.devices.uart_snapshot import UartState
 

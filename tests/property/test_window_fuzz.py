@@ -7,9 +7,9 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.devices.media import Flush, Window
-from kvmbox.devices.model import Effect
-from kvmbox.errors import ProtocolError
+from kvmbox.base.errors import ProtocolError
+from kvmbox.contract.bulk_data import Flush, Window
+from kvmbox.contract.model import Effect
 from tests.support.window_disk import OWN, SECTOR
 from tests.support.window_rig import CONTENT, PORT, WindowRig
 

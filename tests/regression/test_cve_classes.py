@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type
 from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import (
@@ -25,7 +25,7 @@ from kvmbox.board_extras import (
 )
 from kvmbox.board_pci import with_pci
 from kvmbox.board_virtio_pci import on_pci
-from kvmbox.devices.model import HostOutput, InputRoom
+from kvmbox.contract.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
 from tests.support.pc import Pc, rising_edges
 from tests.support.work import footprint, lines_executed
@@ -220,7 +220,7 @@ def test_cve_2015_3456_device_that_is_left_out_has_neither_port_nor_process() ->
 
 def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
     """No model lies about in device processes that no board wires."""
-    from kvmbox.devices.catalog import MODELS
+    from kvmbox.contract.catalog import MODELS
 
     board = whole_board(
         BoardOptions(

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.devices.model import HostOutput, IrqLine, Stop
-from kvmbox.errors import ProtocolError
+from kvmbox.base.errors import ProtocolError
+from kvmbox.contract.model import HostOutput, IrqLine, Stop
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.transports import make_link

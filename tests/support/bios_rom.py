@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.firmware.builtin_bios import ROM_SIZE
 
 STUBS: Final = 0x9000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.real_mode import DEBUGCON, SHUTDOWN, out
 
 SHOWN: Final = 8

@@ -6,7 +6,7 @@ kvmbox does not have it: its text goes to the device process with HELLO. Registe
     0x04  LENGTH    how many bytes
     0x08  OFFSET    where in the resource
     0x0c  COMMAND   what to do (below); reads as the number of commands begun
-    0x10  STATUS    0 idle, 1 busy, 2 + status (`kvmbox.devices.model`) when the last command is done
+    0x10  STATUS    0 idle, 1 busy, 2 + status (`kvmbox.contract.model`) when the last command is done
     0x14  SUM       sum of all bytes that came, modulo 2^32
     0x18  LINK      how many links `CHASE` has followed
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import (
+from kvmbox.contract.model import (
     BAD_ADDRESS,
     DONE,
     Effect,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_pci import PciBus
+from kvmbox.contract.pci_function import PlacedFunction
 from kvmbox.devices.e1000 import CONTROLS, ENABLE, HEAD, LEN, RECEIVED, RINGS, SENT, TAIL
-from kvmbox.memory import GuestMemory
 from kvmbox.moving_bus import MovingBus
 from kvmbox.parts.net.wires import Wire
-from kvmbox.pci import PlacedFunction
 from kvmbox.remote.pci import PciFabric
 from tests.support.halves import Half
 from tests.support.virtio_rig import VirtioRig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Effect, SnapshotError
+from kvmbox.contract.model import Effect, SnapshotError
 
 
 class FakeModel:

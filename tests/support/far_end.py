@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from kvmbox.devices.model import Effect
+from kvmbox.contract.model import Effect
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kvmbox.choice import why_not_built
+from kvmbox.base.compiled import why_not_built
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.jail.loop import serve

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
+from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES, TO_GUEST, Flush, Window
+from kvmbox.contract.model import DONE, MOVED, Effect, IrqLine
 from kvmbox.devices.ide_channel import CD, DISK, PARAMETERS, READ_ONLY, IdeChannel
 from kvmbox.devices.ide_registers import (
     ALWAYS,
@@ -28,8 +30,6 @@ from kvmbox.devices.ide_registers import (
     LBA_MID,
     STATUS,
 )
-from kvmbox.devices.media import QUIET_END, QUIET_START, RISES, TO_GUEST, Flush, Window
-from kvmbox.devices.model import DONE, MOVED, Effect, IrqLine
 
 SECTOR: Final = 512
 CD_SECTOR: Final = 2048

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.kvm.cpuid.leaves import Leaf
-from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot.description import (
     BoardFacts,
     BootFacts,

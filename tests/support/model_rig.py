@@ -1,4 +1,5 @@
-"""A device model alone, and the checks that hold after every call: the contract of `kvmbox/devices/model.py`.
+"""A device model alone, and the checks that hold after every call: the contract of
+`kvmbox/contract/model.py`.
 
 No channel and no server stands between: offsets and sizes that the bus never passes on, snapshots that no
 RESTORE would carry, and the state itself are in reach.
@@ -10,7 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvmbox import board, layout
+from kvmbox import board
+from kvmbox.base import layout
 from kvmbox.board import (
     BiosReport,
     Content,
@@ -29,9 +31,7 @@ from kvmbox.board import (
 )
 from kvmbox.board_extras import DescriptorRings
 from kvmbox.board_pci import Intx, PciBus, Vectors
-from kvmbox.devices.catalog import MODELS, model_class
-from kvmbox.devices.e1000 import RECEIVED, is_context
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     MOST_HEADER,
     Aperture,
     Chain,
@@ -48,7 +48,8 @@ from kvmbox.devices.media import (
     Walk,
     Window,
 )
-from kvmbox.devices.model import (
+from kvmbox.contract.catalog import MODELS, model_class
+from kvmbox.contract.model import (
     BAD_ADDRESS,
     DONE,
     FAILED,
@@ -73,7 +74,8 @@ from kvmbox.devices.model import (
     TakeLine,
     Transfer,
 )
-from kvmbox.devices.pci_effects import Control, Decode, Message, Route
+from kvmbox.contract.pci_effects import Control, Decode, Message, Route
+from kvmbox.devices.e1000 import RECEIVED, is_context
 from kvmbox.devices.rfb_server import RfbServer
 from kvmbox.remote import aperture
 from kvmbox.remote.queue_notes import notified

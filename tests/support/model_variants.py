@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import board_extras, layout
+from kvmbox import board_extras
+from kvmbox.base import layout
 from kvmbox.board import SERIAL_PORTS, AddressRange, BoardOptions, BootDrive, DeviceSpec, Irq, Medium
 from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import disk_map, whole_board

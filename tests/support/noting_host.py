@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox import board, layout
+from kvmbox import board
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.media import Aperture
-from kvmbox.devices.model import NO_RISE, Effect
-from kvmbox.memory import GuestMemory
+from kvmbox.contract.bulk_data import Aperture
+from kvmbox.contract.model import NO_RISE, Effect
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.follow_up import Application
 from kvmbox.remote.grants import Rise

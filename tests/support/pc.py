@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions
 from kvmbox.board_extras import whole_board
 from kvmbox.bus import Bus, Mapping
-from kvmbox.devices.catalog import build_model
-from kvmbox.devices.model import DeviceModel, Effect, IrqLine
+from kvmbox.contract.catalog import build_model
+from kvmbox.contract.model import DeviceModel, Effect, IrqLine
 
 PORT_BITS = 16
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from kvmbox.devices.model import HostOutput
+from kvmbox.contract.model import HostOutput
 from kvmbox.devices.qcow2 import Qcow2
 from kvmbox.host.disk_mapped import MappedFile
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox import layout
+from kvmbox.base import layout
 
 COM1 = layout.COM_PORTS["COM1"]
 COM2 = layout.COM_PORTS["COM2"]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Final
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm import uapi
 
 DATA: Final = 0x1000

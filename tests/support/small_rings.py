@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kvmbox.devices import media
+from kvmbox.contract import bulk_data
 from kvmbox.remote.ring import Parts, Ring, RingError
 from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory
 
@@ -74,7 +74,7 @@ def walk_all(
                 driver.describe(number, *descriptor)
             driver.set_index(0)
             driver.offer(head)
-            ring = new_ring(size, media.INDIRECT, *driver.areas)
+            ring = new_ring(size, bulk_data.INDIRECT, *driver.areas)
             want = expected(table, head)
             begin()
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-from kvmbox.memory import GuestMemory
+from kvmbox.base.memory import GuestMemory
 
 NEXT, WRITE, INDIRECT = 1, 2, 4
 DESCRIPTOR = 16

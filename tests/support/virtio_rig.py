@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any, cast
 
 from kvmbox import board
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import DeviceSpec
 from kvmbox.board_extras import place_virtio
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.host.transfers import Settle
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.direct import DirectLink
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import greet

@@ -9,8 +9,8 @@ next one is opened when one has been moved. What the model itself answers at the
 
 from __future__ import annotations
 
-from kvmbox.devices.media import QUIET_END, QUIET_START, RISES, Flush, Window
-from kvmbox.devices.model import DONE, MOVED, Effect, IrqLine, SnapshotError
+from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES, Flush, Window
+from kvmbox.contract.model import DONE, MOVED, Effect, IrqLine, SnapshotError
 
 SECTOR = 512
 READ, WRITE, FLUSH, NONE, LATER = 1, 2, 3, 4, 8

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import (
     MMIO_UART,
     SERIAL_PORTS,
@@ -28,7 +28,7 @@ from kvmbox.board import (
     pc_board,
 )
 from kvmbox.board_extras import whole_board
-from kvmbox.devices.catalog import MODELS, USUAL, build_model
+from kvmbox.contract.catalog import MODELS, USUAL, build_model
 from kvmbox.firmware.fw_cfg import FwCfgItem
 
 

@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.board import BoardOptions, DeviceSpec, Irq, Medium, Queues, pc_board
 from kvmbox.board_extras import IdeDrive, ide_board, virtio_blk, virtio_console, virtio_rng
 from kvmbox.board_pci import Intx, PciBus, Vectors, bus_of, interrupts_of, with_pci
 from kvmbox.board_virtio_pci import on_pci
-from kvmbox.devices.pci_effects import Control
+from kvmbox.contract.pci_effects import Control
+from kvmbox.contract.pci_function import PCI, Bar, PciFunction, Piece
 from kvmbox.devices.pci_host import PciHost
-from kvmbox.errors import UsageError
-from kvmbox.pci import PCI, Bar, PciFunction, Piece
 
 
 def options() -> BoardOptions:

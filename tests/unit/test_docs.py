@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import pytest
 
-from kvmbox import layout, outcome
+from kvmbox.base import layout, outcome
+from kvmbox.base.errors import StartError, UsageError
 from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type
 from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import (
@@ -31,10 +32,9 @@ from kvmbox.board_extras import (
 )
 from kvmbox.board_pci import with_pci
 from kvmbox.cli import main
-from kvmbox.errors import StartError, UsageError
+from kvmbox.contract.pci_function import PCI
 from kvmbox.jail import layers
-from kvmbox.pci import PCI
-from kvmbox.wire import effect_kinds, effects, media_effects, pci_effects, protocol
+from kvmbox.wire import bulk_effects, effect_kinds, effects, pci_effects, protocol
 from kvmbox.wire import page_layout as page
 
 ROOT = Path(__file__).parents[2]
@@ -343,7 +343,7 @@ def either(names: list[str]) -> str:
 def test_wire_effect_table_is_the_table_of_effects() -> None:
     rows = table_with_heading(WIRE, *EFFECT_HEADING)
     assert [tuple(row) for row in rows] == [
-        effect_row(kind) for kind in (*effects.TABLE, *media_effects.TABLE, *pci_effects.TABLE)
+        effect_row(kind) for kind in (*effects.TABLE, *bulk_effects.TABLE, *pci_effects.TABLE)
     ]
     assert effect_kinds.EFFECT.format == "<BBBBI"
     assert f"at most {effects.MAX_EFFECTS}. Each has {effect_kinds.EFFECT.size} bytes" in WIRE_PROSE

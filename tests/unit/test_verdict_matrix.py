@@ -10,12 +10,12 @@ from functools import partial
 
 import pytest
 
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import CLEAN, GUEST_CRASHED, TIMED_OUT, UNEXPECTED, Outcome
 from kvmbox.host.capture import Capture
 from kvmbox.host.console import Console
 from kvmbox.host.serial import DEBUGCON as DEBUGCON_PORT
 from kvmbox.host.serial import SerialSpec, serial_plan
-from kvmbox.judge import Judge
-from kvmbox.outcome import CLEAN, GUEST_CRASHED, TIMED_OUT, UNEXPECTED, Outcome
 from tests.support.verdict_model import (
     CRASH,
     DEBUGCON,

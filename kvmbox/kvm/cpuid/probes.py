@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
 
 
 class Probe(Value):

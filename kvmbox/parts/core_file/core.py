@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.paging import NO_EXECUTE, WRITABLE
 from kvmbox.explain.state import Cpu
 from kvmbox.parts.core_file.page_map import Range
-from kvmbox.stand_ins import Value
 
 # <linux/elf.h>, <linux/elf-em.h>
 ET_CORE: Final = 4

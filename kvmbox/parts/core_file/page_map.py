@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.paging import (
     CR0_PG,
     PRESENT,
@@ -29,7 +30,6 @@ from kvmbox.explain.paging import (
     top_table,
 )
 from kvmbox.explain.state import Cpu
-from kvmbox.stand_ins import Value
 
 MOST_TABLES: Final = 8192
 MOST_ENTRIES: Final = 1 << 20

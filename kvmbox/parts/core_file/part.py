@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import DeviceProcessError, KvmError, StartError
+from kvmbox.base.errors import DeviceProcessError, KvmError, StartError
+from kvmbox.base.layout import PAGE_SIZE
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.explain.faults import find
 from kvmbox.explain.paging import CR0_PG, WRITABLE
 from kvmbox.explain.state import Cpu
 from kvmbox.host.destination import Destination
 from kvmbox.host.memory_runs import BLOCK, put, runs_of
-from kvmbox.layout import PAGE_SIZE
-from kvmbox.memory import GuestMemory
-from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.parts.core_file import core
 from kvmbox.parts.core_file.page_map import MOST_RANGES, Backing, Range, page_map
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
@@ -30,10 +30,10 @@ from kvmbox.run.standstill import Visitor
 from kvmbox.run.vcpu import VcpuThread, ended_it
 
 if TYPE_CHECKING:
+    from kvmbox.base.symbol_file import SymbolFile
     from kvmbox.run.boot import Boot
     from kvmbox.run.guest_vm import GuestVm
     from kvmbox.run.result import Draft
-    from kvmbox.symbol_file import SymbolFile
 
 WRITTEN_AFTER: Final = (GUEST_CRASHED, DEVICE_FAILED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which there is a core file, also without --core-always."""

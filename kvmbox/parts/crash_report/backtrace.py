@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.paging import NO_EXECUTE
 from kvmbox.explain.state import Cpu
 from kvmbox.explain.symbols import Place
 from kvmbox.explain.unwind import Frame, Frames
-from kvmbox.stand_ins import Value
 
 MOST_FRAMES: Final = 32
 _UNTIL_FRAME: Final = {0: 0, 1: 1}

@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.base.stand_ins import Value
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.kvm.registers import format_registers, is_reset
-from kvmbox.memory import GuestMemory
-from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.parts.crash_report.hang_profile import HangProfile
 from kvmbox.run.vcpu import VcpuThread, ended_it
 from kvmbox.run.vcpu_report import diagnose
-from kvmbox.stand_ins import Value
-from kvmbox.symbol_file import SymbolFile
 
 if TYPE_CHECKING:
     from kvmbox.explain.debug_info import DebugInfo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain import faults
 from kvmbox.explain.arrival import Arrival, arrival
 from kvmbox.explain.debug_info import DebugInfo
@@ -13,7 +14,6 @@ from kvmbox.explain.paging import CR0_PG, Walk
 from kvmbox.explain.state import Cpu
 from kvmbox.explain.symbols import LONGEST_GUESS
 from kvmbox.parts.crash_report.backtrace import backtrace
-from kvmbox.stand_ins import Value
 
 STACK_WORDS: Final = 16
 CODE_BYTES: Final = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvmbox.outcome import CLEAN, UNEXPECTED, Outcome
+from kvmbox.base.outcome import CLEAN, UNEXPECTED, Outcome
 from kvmbox.parts.crash_report.examination import Examination, examine, last_lines_of, no_source
 from kvmbox.parts.crash_report.hang_profile import HangProfile
 from kvmbox.parts.crash_report.source_tree import SourceTree
@@ -13,10 +13,10 @@ from kvmbox.run.part import Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
+    from kvmbox.base.symbol_file import SymbolFile
     from kvmbox.host.console import Console
     from kvmbox.run.boot import Boot
     from kvmbox.run.result import Draft
-    from kvmbox.symbol_file import SymbolFile
 
 
 class CrashReport(Part, Visitor):

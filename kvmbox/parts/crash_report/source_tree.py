@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.explain.names import printable
 from kvmbox.host.beneath import DIRECTORY, open_beneath
 

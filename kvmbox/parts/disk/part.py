@@ -24,8 +24,8 @@ from kvmbox.run.part import Finding, Opening, Part
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
+    from kvmbox.base.outcome import Outcome
     from kvmbox.board import DeviceSpec
-    from kvmbox.outcome import Outcome
     from kvmbox.remote.channel import Channel
     from kvmbox.run.part import Standing
     from kvmbox.run.result import Draft

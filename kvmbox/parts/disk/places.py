@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 
 PLACES: Final = ("primary master", "primary slave", "secondary master", "secondary slave")
 

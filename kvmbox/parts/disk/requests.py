@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
+from kvmbox.base.errors import UsageError
 from kvmbox.boot.image import printable
-from kvmbox.errors import UsageError
 from kvmbox.host.disks import DiskRequest
 from kvmbox.run.disk_request import parse, parse_cd
 

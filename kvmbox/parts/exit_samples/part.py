@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain import symbols
 from kvmbox.explain.sampler import sample
 from kvmbox.host.clock import GuestClock
@@ -22,7 +23,6 @@ from kvmbox.run.part import Part, Standing
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.vcpu import VcpuThread
 from kvmbox.run.vcpu_state import Access
-from kvmbox.symbol_file import SymbolFile
 
 if TYPE_CHECKING:
     from kvmbox.run.result import Draft

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.gdb.refused import RefusedError
-from kvmbox.stand_ins import Value
 
 INT3: Final = b"\xcc"
 

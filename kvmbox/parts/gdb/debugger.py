@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
+from kvmbox.base.outcome import INTERRUPTED, Decision, Outcome
 from kvmbox.explain.state import Cpu
 from kvmbox.host.link import Link
 from kvmbox.kvm import exits, uapi
@@ -39,7 +40,6 @@ from kvmbox.kvm.guest_debug import (
     KVM_GUESTDBG_USE_SW_BP,
     set_guest_debug,
 )
-from kvmbox.outcome import INTERRUPTED, Decision, Outcome
 from kvmbox.parts.gdb.breakpoints import HARDWARE, NAMES, SOFTWARE, Breakpoints, Point
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
@@ -51,13 +51,13 @@ from kvmbox.run.vcpu_loop import ExitAction
 from kvmbox.run.vcpu_state import VcpuControl
 
 if TYPE_CHECKING:
+    from kvmbox.base.symbol_file import SymbolFile
     from kvmbox.host.clock import GuestClock
     from kvmbox.kvm.system import Kvm
     from kvmbox.kvm.vcpu import Vcpu
     from kvmbox.run.boot import Boot
     from kvmbox.run.guest_vm import GuestVm
     from kvmbox.run.vcpu import VcpuThread
-    from kvmbox.symbol_file import SymbolFile
 
 _WAITS: Final = {
     uapi.KVM_MP_STATE_UNINITIALIZED: "waits for INIT",

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.state import Cpu
 from kvmbox.kvm.uapi import kvm_fpu, kvm_regs, kvm_sregs
 from kvmbox.parts.gdb.refused import RefusedError
-from kvmbox.stand_ins import Value
 
 GENERAL: Final = 1
 SPECIAL: Final = 2

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.gdb import packets
 from kvmbox.parts.gdb.breakpoints import NAMES, Point
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import Layout, Registers
-from kvmbox.stand_ins import Value
 
 MOST_WAITING: Final = 64
 """How many packets may wait for the CPUs to stop: a client that waits sends none."""

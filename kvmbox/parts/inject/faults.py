@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import DeviceSpec
-from kvmbox.stand_ins import Value
 
 # What a fault's value is.
 CHANCE: Final = "P"

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 from kvmbox import board
+from kvmbox.base.errors import UsageError
 from kvmbox.board import DeviceSpec
 from kvmbox.bus import BusDevice
-from kvmbox.errors import UsageError
 from kvmbox.host.transfers import Store
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.disk import FaultyDisk

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from kvmbox.devices.model import NO_RISE
+from kvmbox.contract.model import NO_RISE
 from kvmbox.parts.inject.faults import DELAY_IRQ, DROP_IRQ
 from kvmbox.parts.inject.state import DeviceFaults
 

@@ -9,12 +9,12 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import UsageError
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.faults import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of
 from kvmbox.run.values import guest_time
-from kvmbox.stand_ins import Value
 
 MOST_SPECS: Final = 64
 """How often `--inject` may be given."""

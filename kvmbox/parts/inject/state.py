@@ -14,10 +14,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.faults import VANISH
 from kvmbox.parts.inject.spec import Spec, Wanted
-from kvmbox.stand_ins import Value
 
 
 class Count(Value):

@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm import exits
 from kvmbox.kvm.guest_debug import (
     KVM_CAP_SET_GUEST_DEBUG,
@@ -33,8 +33,8 @@ from kvmbox.run.stopped_time import StoppedTime
 from kvmbox.run.vcpu_loop import ExitAction
 
 if TYPE_CHECKING:
+    from kvmbox.base.outcome import Outcome
     from kvmbox.host.clock import GuestClock
-    from kvmbox.outcome import Outcome
     from kvmbox.run.boot import Boot
     from kvmbox.run.vcpu_state import VcpuControl
 

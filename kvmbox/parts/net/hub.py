@@ -126,7 +126,7 @@ def _accept(listener: socket.socket, ports: dict[int, Port], poll: select.poll) 
 
 def main(descriptor: int) -> None:
     """The process: its socket that listens is `descriptor`."""
-    from kvmbox.errors import SandboxError
+    from kvmbox.base.errors import SandboxError
     from kvmbox.jail import layers
     from kvmbox.sandbox import scope
     from kvmbox.sandbox.vmm import confine_main

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmbox import devices
+from kvmbox.base.errors import UsageError
 from kvmbox.board_extras import virtio_net
-from kvmbox.errors import UsageError
 from kvmbox.host.destination import TemporaryFile
 from kvmbox.parts.net.backends import open_wire
 from kvmbox.parts.net.pcap import Capture
@@ -24,9 +24,9 @@ from kvmbox.run.standstill import Visitor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kvmbox.base.outcome import Outcome
     from kvmbox.board import DeviceSpec
     from kvmbox.host.clock import GuestClock
-    from kvmbox.outcome import Outcome
     from kvmbox.parts.net.requests import NetRequest
     from kvmbox.remote.channel import Channel
     from kvmbox.run.result import Draft

@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 if TYPE_CHECKING:
     from kvmbox.parts.net.requests import Forward

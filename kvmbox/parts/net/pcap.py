@@ -12,7 +12,7 @@ import stat
 from struct import Struct
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 MAGIC: Final = 0xA1B23C4D  # times in ns
 ETHERNET: Final = 1

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 
 NONE: Final = "none"
 LOOP: Final = "loop"

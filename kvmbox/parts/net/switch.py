@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.unix_socket import listen_at
 from kvmbox.parts.net.hub import FULL, HELLO, LOST, MOST_PORTS
 from kvmbox.parts.net.wires import Packets

@@ -9,7 +9,7 @@ import socket
 from struct import Struct
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 DEVICE: Final = "/dev/net/tun"
 TUNSETIFF: Final = 0x4004_54CA

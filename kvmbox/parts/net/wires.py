@@ -20,7 +20,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 MOST_READ: Final = 1 << 16
 """How much is read at a time."""

@@ -15,7 +15,7 @@ import math
 from contextlib import suppress
 from typing import Any, Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.explain.names import printable
 from kvmbox.parts.profile.profile import Frame, Number, Profile, Stack
 

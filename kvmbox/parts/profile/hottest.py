@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.explain.names import printable
 from kvmbox.parts.profile.profile import Number, Profile
-from kvmbox.stand_ins import Value
 
 WIDEST_NAME: Final = 120
 

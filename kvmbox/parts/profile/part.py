@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
 from kvmbox.explain.symbols import code_of
 from kvmbox.host.serial import open_for_writing, reason
@@ -19,8 +19,8 @@ from kvmbox.run.choices import DEFAULT_PROFILE_RATE
 from kvmbox.run.part import PERHAPS_FULL, Finding, Lost, Opening, Part, Standing
 
 if TYPE_CHECKING:
-    from kvmbox.outcome import Outcome
-    from kvmbox.symbol_file import SymbolFile
+    from kvmbox.base.outcome import Outcome
+    from kvmbox.base.symbol_file import SymbolFile
 
 
 class Profile(Part):

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from kvmbox.base.outcome import Outcome
 from kvmbox.explain.sampler import ACCESSING, sample
 from kvmbox.host.clock import GuestClock
-from kvmbox.outcome import Outcome
 from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
 from kvmbox.run.boot import Boot
 from kvmbox.run.standstill import Standstill, Visitor

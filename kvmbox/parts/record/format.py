@@ -27,9 +27,9 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
+from kvmbox.base.errors import RecordingError
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import AddressRange, DeviceSpec, Irq, by_type
-from kvmbox.errors import RecordingError
-from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.protocol import HEADER, Parts

@@ -9,7 +9,7 @@ from kvmbox.remote.pool import PER_DEVICE
 from kvmbox.run.part import Finding, Lost, Opening, Part
 
 if TYPE_CHECKING:
-    from kvmbox.outcome import Outcome
+    from kvmbox.base.outcome import Outcome
 
 
 class Record(Part):

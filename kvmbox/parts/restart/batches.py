@@ -10,8 +10,8 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterator, Sequence
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.remote.journal import Entry
-from kvmbox.stand_ins import Value
 from kvmbox.wire.protocol import MAX_PAYLOAD, WORDS
 
 

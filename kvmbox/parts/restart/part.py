@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import Output, StopPanic, StopValue
-from kvmbox.errors import DeviceProcessError
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.parts.restart.standby import StandbyProcesses
 from kvmbox.remote.survival import Forget, LossPolicy, ProcessControl, Say, Survival

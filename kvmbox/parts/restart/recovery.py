@@ -37,8 +37,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.parts.restart.batches import Batch, batches
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.greeting import hello_of
@@ -47,7 +48,6 @@ from kvmbox.remote.on_demand import NoProcess, Unused
 from kvmbox.remote.patience import REPLY_SLICES, printable
 from kvmbox.remote.survival import ProcessControl, Survival
 from kvmbox.remote.transport import Opens
-from kvmbox.stand_ins import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import Block
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS

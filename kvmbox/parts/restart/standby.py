@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.parts.restart.recovery import SAMPLE, Recovery, Restart
 from kvmbox.remote.kinds import journal_kind
 from kvmbox.remote.spawner_client import DeviceProcess

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.screen.picture import Picture
-from kvmbox.stand_ins import Value
 
 if TYPE_CHECKING:
     from mmap import mmap

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.devices.vbe_dispi import VbeDispi
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.memory import GuestMemory
-from kvmbox.stand_ins import Value
 
 
 class Look(Value):

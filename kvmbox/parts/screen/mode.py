@@ -5,10 +5,10 @@ Registers and memory are the guest's, so every number is brought into a range th
 
 from __future__ import annotations
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.stand_ins import Value
 from kvmbox.devices import vga_text
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.stand_ins import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

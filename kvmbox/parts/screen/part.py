@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
+from kvmbox.base.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
 from kvmbox.parts.screen.screen_view import ScreenView
 from kvmbox.run.choices import DEFAULT_SCREEN, ScreenChoice
 from kvmbox.run.part import Finding, Opening, Part, Standing
@@ -13,7 +13,7 @@ from kvmbox.run.standstill import Visitor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kvmbox.outcome import Outcome
+    from kvmbox.base.outcome import Outcome
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.picture import Picture
     from kvmbox.parts.screen.picture_file import PictureFile
@@ -86,7 +86,7 @@ class Looks(Part, Visitor):
         """The same as pixels: black where there is nothing, or a text that nobody can draw. Raises
         DeviceProcessError.
         """
-        from kvmbox.errors import UsageError
+        from kvmbox.base.errors import UsageError
         from kvmbox.parts.screen.picture import Picture
 
         screen = self.read()

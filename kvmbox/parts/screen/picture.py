@@ -13,8 +13,8 @@ from operator import sub
 from struct import Struct
 from typing import Any, Final
 
-from kvmbox.errors import StartError, UsageError
-from kvmbox.stand_ins import Value
+from kvmbox.base.errors import StartError, UsageError
+from kvmbox.base.stand_ins import Value
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = Struct(">2I 5B")

@@ -10,7 +10,7 @@ import zlib  # noqa: F401 - see above
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvmbox.errors import StartError, UsageError
+from kvmbox.base.errors import StartError, UsageError
 from kvmbox.host.destination import Destination
 from kvmbox.run.part import Lost
 

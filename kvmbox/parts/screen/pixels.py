@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.screen.picture import Picture
-from kvmbox.stand_ins import Value
 
 USUAL_LINES: Final = 24
 USUAL_COLUMNS: Final = 80

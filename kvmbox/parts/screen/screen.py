@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.screen.mode import CELLS, MODE_3, TextMode
 from kvmbox.parts.screen.picture import Picture
-from kvmbox.stand_ins import Value
 
 
 class Cursor(Value):

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import DeviceProcessError, ProtocolError
+from kvmbox.base.outcome import DEVICE_FAILED
 from kvmbox.board import BIOS_TEXT, VBE, VGA
-from kvmbox.errors import DeviceProcessError, ProtocolError
-from kvmbox.outcome import DEVICE_FAILED
 from kvmbox.run.choices import ScreenChoice
 from kvmbox.run.text_memory import UNUSED, place_of
 
@@ -156,7 +156,7 @@ class ScreenView:
 
         `fresh` is a model as at power-on.
         """
-        from kvmbox.devices.model import SnapshotError
+        from kvmbox.contract.model import SnapshotError
         from kvmbox.remote.device_state import take_state
 
         channel, index = self._places[name]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeAlias, TypeVar
 
-from kvmbox.errors import ExpectError, UsageError
+from kvmbox.base.errors import ExpectError, UsageError
 from kvmbox.parts.screen.picture import Picture
 
 LOOK_EVERY_S: Final = 0.05

@@ -6,9 +6,9 @@ import os
 import re
 from typing import Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.screen.picture import Picture
-from kvmbox.stand_ins import Value
 
 HASH: Final = "sha256:"
 _FORM: Final = re.compile(

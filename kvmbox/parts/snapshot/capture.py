@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import DeviceProcessError, KvmboxError, KvmError, SnapshotFileError
+from kvmbox.base.errors import DeviceProcessError, KvmboxError, KvmError, SnapshotFileError
 from kvmbox.kvm import uapi
 from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import (

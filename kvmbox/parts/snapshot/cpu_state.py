@@ -29,11 +29,11 @@ from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Any, Final
 
-from kvmbox.errors import KvmError, SnapshotFileError
+from kvmbox.base.errors import KvmError, SnapshotFileError
+from kvmbox.base.stand_ins import Value
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.parts.snapshot.layout import damaged
-from kvmbox.stand_ins import Value
 
 MSR_TSC: Final = 0x10
 _MSR_BIOS_SIGNATURE: Final = 0x8B  # what microcode the host has

@@ -10,12 +10,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from kvmbox.base.stand_ins import Value
+from kvmbox.contract.pci_function import PCI
 from kvmbox.kvm.cpuid.leaves import Leaf
 from kvmbox.parts.snapshot import layout
 from kvmbox.parts.snapshot.fields import MAX_64, Fields, parse
 from kvmbox.parts.snapshot.layout import Header, Section, check_section, damaged
-from kvmbox.pci import PCI
-from kvmbox.stand_ins import Value
 
 MAX_CPUS: Final = 32
 MAX_LEAVES: Final = 256

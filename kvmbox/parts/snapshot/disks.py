@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import SnapshotFileError
+from kvmbox.base.errors import SnapshotFileError
 from kvmbox.host.disks import WRITE, DiskRequest
 from kvmbox.parts.snapshot.description import (
     DiskFacts,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
 
-from kvmbox.errors import SnapshotFileError
+from kvmbox.base.errors import SnapshotFileError
 from kvmbox.parts.snapshot.layout import damaged
 
 MAX_TEXT: Final = 4096

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
-from kvmbox.errors import SnapshotFileError
+from kvmbox.base.errors import SnapshotFileError
+from kvmbox.base.layout import PAGE_SIZE
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.regular_file import open_regular_file
 from kvmbox.host.memory_runs import BLOCK, put
 from kvmbox.host.transfers import FileStore
-from kvmbox.layout import PAGE_SIZE
-from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import layout, ram
 from kvmbox.parts.snapshot.description import RUNS, Description, decode, encode
 from kvmbox.parts.snapshot.layout import (
@@ -26,7 +27,6 @@ from kvmbox.parts.snapshot.layout import (
     decode_runs,
 )
 from kvmbox.parts.snapshot.video import give_video, take_video
-from kvmbox.regular_file import open_regular_file
 
 
 def write_snapshot(

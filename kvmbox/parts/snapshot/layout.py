@@ -17,10 +17,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from kvmbox.errors import SnapshotFileError
+from kvmbox.base.errors import SnapshotFileError
+from kvmbox.base.layout import MAX_MEMORY, PAGE_SIZE
+from kvmbox.base.stand_ins import Value
 from kvmbox.host.memory_runs import BLOCK, Run
-from kvmbox.layout import MAX_MEMORY, PAGE_SIZE
-from kvmbox.stand_ins import Value
 
 MAGIC: Final = b"kvmbox\x1aS"
 VERSION: Final = 3

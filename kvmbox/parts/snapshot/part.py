@@ -10,18 +10,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kvmbox.base.errors import UsageError
+from kvmbox.base.outcome import CLEAN, Outcome
 from kvmbox.board import DeviceSpec
 from kvmbox.bus import Mapping
-from kvmbox.errors import UsageError
 from kvmbox.host.destination import Destination
-from kvmbox.outcome import CLEAN, Outcome
 from kvmbox.parts.snapshot.capture import Taker
 from kvmbox.parts.snapshot.snapshots import PortWatch, Request, Snapshots
 from kvmbox.run.choices import SnapshotCondition
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
 
 if TYPE_CHECKING:
-    from kvmbox.judge import Judge
+    from kvmbox.base.judge import Judge
 
 
 class TakesSnapshots(Part):

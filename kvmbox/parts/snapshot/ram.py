@@ -12,9 +12,9 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 
+from kvmbox.base.layout import PAGE_SIZE
+from kvmbox.base.memory import GuestMemory
 from kvmbox.host.memory_runs import BLOCK, CHUNK, ZEROS, Run, runs_of
-from kvmbox.layout import PAGE_SIZE
-from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot.layout import damaged
 
 

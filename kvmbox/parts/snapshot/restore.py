@@ -22,12 +22,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, KvmError, SnapshotFileError, UsageError
+from kvmbox.base.layout import ram_ranges
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode_state import waking_state
-from kvmbox.devices.model import NANOSECONDS
-from kvmbox.errors import ImageError, KvmError, SnapshotFileError, UsageError
-from kvmbox.firmware.memory_map import ram_ranges
+from kvmbox.contract.model import NANOSECONDS
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.difference import difference
 from kvmbox.parts.snapshot import cpu_state
@@ -50,11 +50,11 @@ from kvmbox.wire import protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from kvmbox.base.memory import GuestMemory
     from kvmbox.board import DeviceSpec
     from kvmbox.host.console import Console
     from kvmbox.host.mirror import PortLines
     from kvmbox.kvm.system import Kvm
-    from kvmbox.memory import GuestMemory
     from kvmbox.parts.snapshot.file import SnapshotFile
     from kvmbox.run.guest_vm import GuestVm
     from kvmbox.run.run_devices import Devices

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from kvmbox.errors import SnapshotFileError, UsageError
+from kvmbox.base.errors import SnapshotFileError, UsageError
 from kvmbox.host.clock import GuestClock
 from kvmbox.run.choices import SnapshotCondition, spec
 from kvmbox.run.standstill import Visitor

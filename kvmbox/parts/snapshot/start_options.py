@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.host.serial import Backends, serial_plan
 from kvmbox.parts.snapshot.description import Description

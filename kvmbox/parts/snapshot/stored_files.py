@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from kvmbox.base.errors import ImageError
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage, Module
-from kvmbox.errors import ImageError
 
 
 class StoredFiles(HostFiles):

@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from kvmbox.board import VBE
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.vbe_dispi import VbeDispi
 from kvmbox.host.frame_buffer import frame_buffer, show_window
 from kvmbox.parts.snapshot.description import VIDEO, device_section
 from kvmbox.parts.snapshot.layout import damaged
 
 if TYPE_CHECKING:
-    from kvmbox.memory import GuestMemory
+    from kvmbox.base.memory import GuestMemory
 
 
 def take_video(memory: GuestMemory) -> dict[str, bytes]:

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
+from kvmbox.base.stand_ins import Value
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.transports import IPC_CHOICES
-from kvmbox.stand_ins import Value
 from kvmbox.tools.audit.interruption import undisturbed
 from kvmbox.tools.audit.probes import CATALOGUE, NOTHING, OF_VMM, Probe
 from kvmbox.tools.audit.result import (

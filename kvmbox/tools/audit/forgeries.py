@@ -13,11 +13,11 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
 from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
-from kvmbox.devices import virtio_mmio
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     Aperture,
     ChainRead,
     ChainTransfer,
@@ -27,9 +27,9 @@ from kvmbox.devices.media import (
     Walk,
     Window,
 )
-from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
+from kvmbox.contract.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
+from kvmbox.devices import virtio_mmio
 from kvmbox.host.transfers import BytesStore
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Effect
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
+from kvmbox.contract.model import Effect
 from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import encode_effects
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from kvmbox.board import DeviceSpec
 from kvmbox.board_extras import place_virtio, virtio_net
-from kvmbox.devices.media import ChainTransfer
-from kvmbox.devices.model import Effect, MemoryRead, MemoryWrite
+from kvmbox.contract.bulk_data import ChainTransfer
+from kvmbox.contract.model import Effect, MemoryRead, MemoryWrite
 from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import Wire
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import AddressRange, DeviceSpec, Medium
 from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_extras import virtio_blk
 from kvmbox.board_pci import FIRST_SLOT, with_pci
 from kvmbox.board_virtio_pci import on_pci
+from kvmbox.contract.bulk_data import ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.contract.model import Effect, MemoryRead
+from kvmbox.contract.pci_effects import Decode, Message, Route
 from kvmbox.devices import e1000
-from kvmbox.devices.media import ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
-from kvmbox.devices.model import Effect, MemoryRead
-from kvmbox.devices.pci_effects import Decode, Message, Route
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
 
 PROTECTED: Final = (0x4000, layout.LOCAL_APIC_BASE, layout.VIRTIO_BASE)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
 from kvmbox.tools.audit.accounting import cpu_limited
 from kvmbox.tools.audit.attacks.memory import ANSWER, MIB, MOST
 from kvmbox.tools.audit.attacks.processes import BOMB, EXECUTED_STATUS

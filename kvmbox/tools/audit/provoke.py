@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Final
 
-from kvmbox.errors import DeviceGoneError, DeviceProcessError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD

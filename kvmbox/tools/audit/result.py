@@ -8,9 +8,9 @@ import signal
 from collections.abc import Mapping
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_STRICT
-from kvmbox.stand_ins import Value
 
 
 class Ended(enum.Enum):

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, Self
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.jail import label, linux
 from kvmbox.remote.spawner_client import INTERPRETER_FLAGS, NS_PER_MS, READY_TIMEOUT_NS, SLICE_NS
 from kvmbox.tools.audit import decoy

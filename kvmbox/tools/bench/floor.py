@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.errors import KvmboxError, KvmError, UnknownExitError
+from kvmbox.base import layout
+from kvmbox.base.errors import KvmboxError, KvmError, UnknownExitError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.kvm import uapi
 from kvmbox.kvm.ioctl import libc
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.memory import GuestMemory
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.machine import Machine

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kvmbox import __version__
-from kvmbox.choice import describe
-from kvmbox.errors import KvmError
+from kvmbox.base.compiled import describe
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm.system import Kvm
 from kvmbox.tools.bench.floor import NativeCode
 from kvmbox.tools.bench.peer import version as qemu_version

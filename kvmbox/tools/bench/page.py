@@ -14,8 +14,8 @@ import os
 import re
 from typing import Final
 
-from kvmbox.errors import HostOutputError, UsageError
-from kvmbox.regular_file import open_regular_file
+from kvmbox.base.errors import HostOutputError, UsageError
+from kvmbox.base.regular_file import open_regular_file
 from kvmbox.tools.bench import report
 from kvmbox.tools.bench.answer import TABLES
 from kvmbox.tools.bench.plan import QEMU

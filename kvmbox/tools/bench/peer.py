@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.errors import StartError
+from kvmbox.base import layout
+from kvmbox.base.errors import StartError
 
 PROGRAM: Final = "qemu-system-x86_64"
 ENDED: Final = 33

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal, TypeAlias
 
-from kvmbox.choice import VARIABLE
-from kvmbox.errors import UsageError
+from kvmbox.base.compiled import VARIABLE
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
-from kvmbox.stand_ins import Value
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
 Job: TypeAlias = Literal[

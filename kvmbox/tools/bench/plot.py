@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.base.errors import HostOutputError, StartError, UsageError
 from kvmbox.tools.bench.analysis import ratio
 from kvmbox.tools.bench.answer import FEW
 from kvmbox.tools.bench.plan import IPCS, NONE, PRIMARY, QEMU, isolated

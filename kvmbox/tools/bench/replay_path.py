@@ -7,9 +7,9 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, cast
 
+from kvmbox.base.compiled import compiled
 from kvmbox.board import DeviceSpec
 from kvmbox.bus import Bus, Mapping
-from kvmbox.choice import compiled
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.coalescing import CoalescedRing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.kvm import uapi
 
 COM1: Final = layout.COM_PORTS["COM1"]

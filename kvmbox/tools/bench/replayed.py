@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
+from kvmbox.base.compiled import compiled, is_compiled
+from kvmbox.base.errors import UsageError
 from kvmbox.board import BoardOptions, DeviceSpec, Irq, pc_board
-from kvmbox.choice import compiled, is_compiled
-from kvmbox.errors import UsageError
 from kvmbox.host.placement import place
 from kvmbox.remote.direct import direct_channels
 from kvmbox.remote.grants import Grants

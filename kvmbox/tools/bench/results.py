@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
-from kvmbox.errors import StartError, UsageError
-from kvmbox.regular_file import open_regular_file
+from kvmbox.base.errors import StartError, UsageError
+from kvmbox.base.regular_file import open_regular_file
 from kvmbox.tools.bench.plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
 
 SCHEMA: Final = "kvmbox-bench/2"

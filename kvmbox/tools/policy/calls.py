@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 
-from kvmbox.errors import SandboxError, UsageError
+from kvmbox.base.errors import SandboxError, UsageError
 from kvmbox.sandbox.syscall_names import NAMES, NUMBERS
 
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Stores
 from functools import partial
 
+from kvmbox.base.errors import ProtocolError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Aperture, DeviceSpec, Medium, Queues, Resource
-from kvmbox.devices.model import DONE
-from kvmbox.errors import ProtocolError
+from kvmbox.contract.model import DONE
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.host.transfers import BytesStore, Errand, Order, Settle, Store, perform
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import CanWait, FollowUp

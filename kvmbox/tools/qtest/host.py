@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import WINDOW_SLOT, GuestMemory
 from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
 from kvmbox.host.frame_buffer import show_window
 from kvmbox.host.interrupts import InterruptRouter
-from kvmbox.memory import WINDOW_SLOT, GuestMemory
 from kvmbox.remote.aperture import allowed, count_of, pieces
 from kvmbox.remote.window import DataWindow
 
 if TYPE_CHECKING:
-    from kvmbox.devices.model import Effect
+    from kvmbox.contract.model import Effect
     from kvmbox.remote.buses import Buses
     from kvmbox.remote.follow_up import Application, FollowUp
     from kvmbox.remote.guest_memory import Submit

@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.remote.patience import printable
-from kvmbox.stand_ins import Value
 
 PORT_SIZES: Final = {b"b": 1, b"w": 2, b"l": 4}
 MEMORY_SIZES: Final = {**PORT_SIZES, b"q": 8}

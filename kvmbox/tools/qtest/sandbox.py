@@ -15,8 +15,8 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import DeviceProcessError
 from kvmbox.remote.direct import direct_channels
 from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.pool import DevicePool

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.board import MMIO_UART, BoardOptions
 from kvmbox.board_extras import whole_board
-from kvmbox.errors import DeviceProcessError
 from kvmbox.host.open_files import allow_enough
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.patience import printable
-from kvmbox.stand_ins import Value
 from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.dialogue import Dialogue, IrqWatch

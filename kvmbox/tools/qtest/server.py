@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final, Protocol
 
-from kvmbox.errors import HostOutputError
-from kvmbox.stand_ins import Value
+from kvmbox.base.errors import HostOutputError
+from kvmbox.base.stand_ins import Value
 from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.outbox import Outbox
 from kvmbox.tools.qtest.sandbox import Sandbox

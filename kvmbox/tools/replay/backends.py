@@ -11,7 +11,7 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
-from kvmbox.errors import DeviceGoneError
+from kvmbox.base.errors import DeviceGoneError
 from kvmbox.jail.server import DeviceServer, error_frame
 from kvmbox.parts.record.format import MAX_REPLY, ChannelHeader
 from kvmbox.remote.patience import REPLY_SLICES, WAIT_SLICE_MS

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
 
-from kvmbox.devices.model import HostOutput, IrqLine
+from kvmbox.contract.model import HostOutput, IrqLine
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.describe import reply_text, request_text, subject
 from kvmbox.tools.replay.select import DeviceChoice

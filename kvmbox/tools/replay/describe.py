@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.model import Effect
+from kvmbox.contract.model import Effect
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.remote.patience import printable
 from kvmbox.wire import protocol
@@ -35,7 +35,7 @@ REGISTER_NAMES: Final = {
 """Names of the registers of a model by offset, where they have names."""
 
 STATUS_NAMES: Final = ("done", "bad address", "beyond the end", "failed", "no space", "busy", "moved")
-"""How an access to memory or a transfer went, by its status (`devices.model`)."""
+"""How an access to memory or a transfer went, by its status (`contract.model`)."""
 
 _UNITS: Final = ((1_000_000_000, "s"), (1_000_000, "ms"), (1000, "µs"), (1, "ns"))
 

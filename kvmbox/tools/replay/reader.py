@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from kvmbox.errors import RecordingError
+from kvmbox.base.errors import RecordingError
+from kvmbox.base.regular_file import open_regular_file
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import ChannelHeader, End, EndReason, Record, RequestCheck
-from kvmbox.regular_file import open_regular_file
 
 READ_SIZE: Final = 1 << 16
 INFLATE_SIZE: Final = 1 << 20

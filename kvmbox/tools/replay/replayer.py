@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kvmbox.errors import RecordingError
+from kvmbox.base.errors import RecordingError
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.stand_ins import Value
 from kvmbox.tools.replay.backends import Backend, is_error
 from kvmbox.tools.replay.describe import reply_text, request_text, seconds, subject
 from kvmbox.tools.replay.select import DeviceChoice

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.run.values import guest_time
-from kvmbox.stand_ins import Value
 from kvmbox.tools.replay.describe import WHOLE_PROCESS
 
 

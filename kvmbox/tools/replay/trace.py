@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvmbox.devices.model import Effect, HostOutput, IrqLine
+from kvmbox.contract.model import Effect, HostOutput, IrqLine
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.describe import ACCESSES, device_of, moment, place_of, seconds
 from kvmbox.tools.replay.lanes import DEVICE, LINE, PROCESS, Lanes

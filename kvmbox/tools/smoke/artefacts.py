@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from kvmbox.errors import HostOutputError, StartError
+from kvmbox.base.errors import HostOutputError, StartError
 from kvmbox.host.beneath import DIRECTORY, open_beneath
 from kvmbox.host.beside import write_beside
 from kvmbox.tools.smoke.command_line import making_of, run_arguments

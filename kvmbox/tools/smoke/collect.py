@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from kvmbox.base.errors import UsageError
+from kvmbox.base.regular_file import open_regular_file, read_regular_file
+from kvmbox.base.stand_ins import Value
 from kvmbox.boot import bundled
-from kvmbox.errors import UsageError
 from kvmbox.kvm.cpuid.model import parse_model
-from kvmbox.regular_file import open_regular_file, read_regular_file
-from kvmbox.stand_ins import Value
 from kvmbox.tools.smoke.model import DEFAULT_TIMEOUT_S, Origin, Test
 from kvmbox.tools.smoke.suite import parse_suite, suite_name
 from kvmbox.tools.smoke.unittests_cfg import parse_unittests_cfg

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox import outcome
-from kvmbox.stand_ins import Value
+from kvmbox.base import outcome
+from kvmbox.base.stand_ins import Value
 from kvmbox.tools.smoke import guest_reports
 from kvmbox.tools.smoke.model import Judgement, Observation, Pattern, Test, Verdict
 

@@ -24,10 +24,10 @@ from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from kvmbox import __version__
+from kvmbox.base.errors import StartError
+from kvmbox.base.outcome import INTERRUPTED, KVMBOX_FAILED
+from kvmbox.base.regular_file import open_regular_file
 from kvmbox.boot import bundled
-from kvmbox.errors import StartError
-from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
-from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.smoke import dask_worker
 from kvmbox.tools.smoke.model import Boot, Observation, no_result
 from kvmbox.tools.smoke.remote_values import boot_data, observation_from, with_files

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from kvmbox import __version__
-from kvmbox.errors import KvmboxError
+from kvmbox.base.errors import KvmboxError
 from kvmbox.tools.smoke.executor import Executor
 from kvmbox.tools.smoke.model import NOT_BEGUN
 from kvmbox.tools.smoke.remote_values import boot_from, is_key, observation_data, with_files

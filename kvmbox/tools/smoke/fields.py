@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.run.option import FLAG, REPEATED, SUITE, Option
 from kvmbox.run.options import OPTIONS, names
-from kvmbox.stand_ins import Value
 from kvmbox.tools.smoke.conventions import CONVENTIONS
 from kvmbox.tools.smoke.model import Pattern, Step
 

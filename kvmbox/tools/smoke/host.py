@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
+from kvmbox.base.regular_file import open_regular_file
 from kvmbox.kvm.system import Kvm
-from kvmbox.regular_file import open_regular_file
 from kvmbox.tools.smoke.model import Test
 
 MOST_CHECKED: Final = 4096

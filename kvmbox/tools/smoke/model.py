@@ -8,9 +8,9 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
-from kvmbox.outcome import INTERRUPTED
+from kvmbox.base.outcome import INTERRUPTED
+from kvmbox.base.stand_ins import Value
 from kvmbox.run.result import Ending
-from kvmbox.stand_ins import Value
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 """The time limit of a boot, where neither the suite nor the command line says another one."""

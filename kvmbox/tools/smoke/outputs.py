@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
-from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.base.errors import HostOutputError, StartError, UsageError
+from kvmbox.base.regular_file import read_regular_file
 from kvmbox.host.beside import SHARED, write_beside
 from kvmbox.host.serial import open_for_writing, reason
-from kvmbox.regular_file import read_regular_file
 from kvmbox.tools.smoke.history import MOST_BYTES, History
 
 STDOUT: Final = "-"

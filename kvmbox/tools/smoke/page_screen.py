@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.parts.screen.glyphs import GLYPHS
 from kvmbox.parts.screen.mode import MODE_3, MOST_COLUMNS, MOST_ROWS
 from kvmbox.parts.screen.picture import SIGNATURE

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.smoke.alone import run_test
 from kvmbox.tools.smoke.collect import collect
 from kvmbox.tools.smoke.executor import Executor

@@ -91,7 +91,7 @@ def _executor(config: pytest.Config) -> Executor:
 
 
 def _need_kvm(config: pytest.Config) -> None:
-    from kvmbox.errors import KvmError
+    from kvmbox.base.errors import KvmError
     from kvmbox.tools.smoke.host import check_kvm
 
     try:
@@ -119,7 +119,7 @@ class Guests:
 
         The image and the options that are not given are those of the marker `guest`. Raises KvmboxError.
         """
-        from kvmbox.errors import UsageError
+        from kvmbox.base.errors import UsageError
         from kvmbox.run.machine import Machine
 
         wanted = self._defaults | options

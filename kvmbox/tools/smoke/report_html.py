@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from kvmbox.base.stand_ins import Value
 from kvmbox.host.tail import Excerpt, excerpt
 from kvmbox.run.result import Ending
-from kvmbox.stand_ins import Value
 from kvmbox.tools.html.page import block, facts, page, text
 from kvmbox.tools.smoke.model import Attempt, Test, TestResult, Verdict
 from kvmbox.tools.smoke.page_screen import Screens

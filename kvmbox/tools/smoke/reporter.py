@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
 from kvmbox.tools.smoke.model import Attempt, Test, TestResult
 from kvmbox.tools.smoke.summary import Summary
 

@@ -20,8 +20,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, Self
 
+from kvmbox.base.outcome import KVMBOX_FAILED
 from kvmbox.host.child_command import child_command
-from kvmbox.outcome import KVMBOX_FAILED
 from kvmbox.tools.smoke.command_line import expectations, is_for_run, run_arguments
 from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, no_result
 from kvmbox.tools.smoke.output_watch import OutputWatch

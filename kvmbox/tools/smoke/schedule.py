@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final
 
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 from kvmbox.tools.smoke.model import Test
 
 MOST_SHARDS: Final = 10_000

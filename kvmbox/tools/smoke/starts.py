@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Self
 
-from kvmbox.outcome import CLEAN, KVMBOX_FAILED
+from kvmbox.base.outcome import CLEAN, KVMBOX_FAILED
 from kvmbox.tools.smoke.command_line import making_of
 from kvmbox.tools.smoke.executor import Executor, forward
 from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, Origin, Start, no_result

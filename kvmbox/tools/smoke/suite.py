@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.parts.snapshot.start_options import OF_THE_SNAPSHOT
 from kvmbox.tools.smoke.command_line import making_of, with_paths
 from kvmbox.tools.smoke.conventions import CONVENTIONS, PATTERN

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from kvmbox.outcome import CLEAN, INTERRUPTED, UNEXPECTED
-from kvmbox.stand_ins import Value
+from kvmbox.base.outcome import CLEAN, INTERRUPTED, UNEXPECTED
+from kvmbox.base.stand_ins import Value
 from kvmbox.tools.smoke.model import TestResult, Verdict
 
 PASSED: Final = CLEAN

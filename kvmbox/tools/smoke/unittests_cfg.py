@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.smoke.model import Origin, Test
 
 ARCHITECTURE: Final = "x86_64"

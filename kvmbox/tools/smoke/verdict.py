@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmbox.outcome import CLEAN, EXPECTED_SEEN
+from kvmbox.base.outcome import CLEAN, EXPECTED_SEEN
 from kvmbox.tools.smoke.conventions import CONVENTIONS, of_kvmbox
 from kvmbox.tools.smoke.model import Attempt, Boot, Judgement, Observation, Pattern, Test, TestResult, Verdict
 

@@ -21,8 +21,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from kvmbox.base.errors import KvmboxError
 from kvmbox.boot.files import HostFiles
-from kvmbox.errors import KvmboxError
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.greeting import greet
 from kvmbox.remote.pool import DevicePool

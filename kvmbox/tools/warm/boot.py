@@ -20,10 +20,10 @@ import os
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from kvmbox.errors import KvmboxError, UsageError
+from kvmbox.base.errors import KvmboxError, UsageError
+from kvmbox.base.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.host import early_signals
 from kvmbox.jail import linux
-from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.remote import prestart
 from kvmbox.remote.spawner_client import SpawnerClient, device_entry
 from kvmbox.run.caller import ProcessOwner

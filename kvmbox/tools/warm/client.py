@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from kvmbox.choice import is_compiled
-from kvmbox.errors import StartError
+from kvmbox.base.compiled import is_compiled
+from kvmbox.base.errors import StartError
 from kvmbox.jail import passing
 from kvmbox.remote import interpreter, spawner_client
 from kvmbox.remote.spawner_client import device_entry, is_readable

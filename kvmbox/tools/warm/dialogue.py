@@ -6,7 +6,7 @@ import re
 import threading
 from typing import Final
 
-from kvmbox.errors import ExpectError
+from kvmbox.base.errors import ExpectError
 from kvmbox.run.machine import Machine
 
 LAST_WORDS_S: Final = 1.0

@@ -20,9 +20,9 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
+from kvmbox.base.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED
 from kvmbox.host.signals import Wakeup
-from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED
 from kvmbox.remote.spawner_client import describe_wait_status, is_readable
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import News, TemplateClient

@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kvmbox.errors import UsageError
-from kvmbox.stand_ins import Value
+from kvmbox.base.errors import UsageError
+from kvmbox.base.stand_ins import Value
 
 RUN: Final = 1
 PREPARE: Final = 2

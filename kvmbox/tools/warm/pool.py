@@ -28,8 +28,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
 
+from kvmbox.base.errors import UsageError
 from kvmbox.boot import bundled
-from kvmbox.errors import UsageError
 from kvmbox.remote.pool import PER_DEVICE, PROCESS, THREAD
 from kvmbox.run.choices import DEFAULT_SANDBOX
 from kvmbox.tools.warm.dispatcher import GRACE_S, Dispatcher

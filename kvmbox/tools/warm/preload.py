@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from kvmbox.devices import catalog
+from kvmbox.contract import catalog
 from kvmbox.explain import capstone, disassembly
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import SIGSET_SIZE

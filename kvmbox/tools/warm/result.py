@@ -11,7 +11,7 @@ import math
 import struct
 from typing import Any, Final
 
-from kvmbox.outcome import KVMBOX_FAILED, TIMED_OUT
+from kvmbox.base.outcome import KVMBOX_FAILED, TIMED_OUT
 from kvmbox.run.result import ENDING, Ending, Kinds
 from kvmbox.run.result_check import checked
 

@@ -28,8 +28,8 @@ from __future__ import annotations
 import os
 import select
 
-from kvmbox import bytecode
-from kvmbox.devices import catalog
+from kvmbox.base import bytecode
+from kvmbox.contract import catalog
 from kvmbox.jail import identity, linux, namespaces, passing, spawner
 from kvmbox.jail.descriptors import CONTROL_FD, MAP_FD
 from kvmbox.jail.life import live, settle

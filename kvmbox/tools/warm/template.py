@@ -18,7 +18,7 @@ import select
 from itertools import chain
 from typing import NoReturn
 
-from kvmbox import bytecode
+from kvmbox.base import bytecode
 from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.cli.entry import entry_point
-from kvmbox.errors import DeviceProcessError
 from kvmbox.parts.restart.recovery import Restart
 from kvmbox.parts.restart.standby import StandbyProcesses
 from kvmbox.remote import prestart

@@ -11,8 +11,8 @@ import os
 import sys
 from typing import Any
 
+from kvmbox.base.errors import KvmboxError
 from kvmbox.board import DeviceSpec, Irq
-from kvmbox.errors import KvmboxError
 from kvmbox.host.transfers import BytesStore, FileStore
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.machine import Machine

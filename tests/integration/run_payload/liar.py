@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from kvmbox.contract.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.devices import qcow2
-from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.devices.vga_text import VgaText
 from kvmbox.jail import notify
 from kvmbox.jail.main import main

@@ -12,10 +12,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, cast
 
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.base.outcome import Outcome
 from kvmbox.cli.entry import entry_point
-from kvmbox.errors import DeviceProcessError
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.outcome import Outcome
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run import loop as main_loop
 from kvmbox.run.coalescing import CoalescedRing

@@ -212,7 +212,7 @@ def waiting_child() -> tuple[int, int]:
 
 def main() -> None:
     sys.path.append(sys.argv[1])
-    from kvmbox.errors import SandboxError
+    from kvmbox.base.errors import SandboxError
     from kvmbox.jail import layers
     from kvmbox.remote.spawner_client import SpawnerChild
     from kvmbox.sandbox import scope, vmm

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
-from kvmbox.memory import GuestMemory
 from tests.support.bios_rom import PRINT_SCREEN, STUB_SIZE, STUBS, TIMER, make_rom
 from tests.support.boot_images import CODE, PT_NOTE, Piece, elf, multiboot_header
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, GuestImage, load_image
 from kvmbox.boot.area import BootArea, InfoWriter, place_area
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
 IMAGE = GuestImage("kernel", b"")

@@ -6,12 +6,12 @@ import lzma
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, GuestImage, Module, load_image
 from kvmbox.boot.choose import choose
 from kvmbox.boot.ways import NAMES, ways
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header
 
 

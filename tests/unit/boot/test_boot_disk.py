@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, GuestImage, load_image
 from kvmbox.boot.choose import choose
 from kvmbox.boot.disk import disk_mark
 from kvmbox.boot.inspection import inspect
 from kvmbox.cli.main import run_command
-from kvmbox.errors import ImageError
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
     CODE,
     Piece,

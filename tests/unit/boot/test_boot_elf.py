@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image, read_image
-from kvmbox.errors import ImageError
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
     CODE,
     ET_CORE,

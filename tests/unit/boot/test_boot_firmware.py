@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.boot.choose import choose
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.memory import GuestMemory
 from tests.support.bios_rom import make_rom
 
 KIB: Final = layout.KIB

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.memory import GuestMemory
 
 END = layout.LOW_MEMORY_END
 

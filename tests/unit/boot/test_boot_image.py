@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.base.errors import ImageError
 from kvmbox.boot import bundled, read_image, read_module
-from kvmbox.errors import ImageError
 
 
 def test_read_image_gives_bytes_and_name(tmp_path: Path) -> None:

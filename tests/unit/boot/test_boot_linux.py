@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import (
     BootOptions,
     BootPlan,
@@ -23,11 +25,9 @@ from kvmbox.boot import (
 from kvmbox.boot.linux_header import HEADER_START
 from kvmbox.boot.plan import BootContext
 from kvmbox.boot.way_linux import Linux
-from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.video_modes import VideoMode
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
     CODE,
     PT_NOTE,

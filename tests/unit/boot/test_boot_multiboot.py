@@ -6,12 +6,12 @@ import struct
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
 from kvmbox.boot.area import BootArea
-from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.video_modes import VideoMode, mode_block, number_of
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
 SIZE = 8 * layout.MIB

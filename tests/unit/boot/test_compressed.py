@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError
 from kvmbox.boot.compressed import MOST_MEMBERS, compression_of, decompressed
 from kvmbox.boot.image import GuestImage
-from kvmbox.errors import ImageError
 from tests.support.boot_images import elf
 
 DATA = elf() + bytes(range(256)) * 4096

@@ -6,10 +6,10 @@ import struct
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, GuestImage, Module, load_image
 from kvmbox.boot.elf_sections import MAX_SECTIONS, plan_sections
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
 NULL, PROGBITS, SYMTAB, STRTAB, NOBITS = 0, 1, 2, 3, 8

@@ -6,12 +6,12 @@ import struct
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, CpuState, GuestImage, Segment, load_image
 from kvmbox.boot.area import BootArea
 from kvmbox.boot.entry_state import descriptor
 from kvmbox.boot.state import INITIAL_TSS, NO_LDT, RFLAGS_ALWAYS
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header, pvh_note
 
 MULTIBOOT = elf([Piece(data=multiboot_header() + CODE)])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.linux_for_firmware import kernel_for_firmware
-from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware import fw_cfg_linux
 from tests.support.boot_images import bzimage
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import ImageError, UsageError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot.choose import choose
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BootPlan, Refusal
 from kvmbox.boot.way_iso import Cd
-from kvmbox.errors import ImageError, UsageError
-from kvmbox.memory import GuestMemory
 from tests.support.bios_rom import PARAMETERS, make_rom
 from tests.support.boot_images import bzimage, multiboot2_header, multiboot_header
 from tests.support.disk_images import IMAGE_AT, boot_entry, iso, put, validation

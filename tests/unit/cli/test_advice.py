@@ -8,9 +8,7 @@ import sys
 
 import pytest
 
-from kvmbox.cli.advice import advice
-from kvmbox.cli.ending import guarded
-from kvmbox.errors import (
+from kvmbox.base.errors import (
     DeviceProcessError,
     KvmboxError,
     KvmError,
@@ -19,6 +17,8 @@ from kvmbox.errors import (
     StartError,
     UsageError,
 )
+from kvmbox.cli.advice import advice
+from kvmbox.cli.ending import guarded
 
 
 def caused(error: KvmboxError, number: int) -> KvmboxError:

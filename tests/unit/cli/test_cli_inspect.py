@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage
 from kvmbox.boot.inspection import LARGE, Inspection, inspect
 from kvmbox.cli.main import run_command
-from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, bzimage, elf, multiboot_header
 from tests.support.disk_images import SECTOR, boot_entry, ext, iso, put, section, table, validation
 

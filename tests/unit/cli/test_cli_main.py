@@ -12,7 +12,7 @@ from collections.abc import Callable
 import click
 import pytest
 
-from kvmbox import errors
+from kvmbox.base import errors
 from kvmbox.cli import ending, main, messages
 from kvmbox.cli.main import run_command
 from kvmbox.host import early_signals

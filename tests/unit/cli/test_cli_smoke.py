@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.base.errors import KvmError
 from kvmbox.cli.main import run_command
-from kvmbox.errors import KvmError
 from kvmbox.tools.smoke import host
 from kvmbox.tools.smoke.outputs import default_history_path, read_history, write_history
 from tests.support.smoke import a_result

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from kvmbox.base.errors import UsageError
 from kvmbox.cli import defaults, main, run, settings
-from kvmbox.errors import UsageError
 
 
 @pytest.fixture

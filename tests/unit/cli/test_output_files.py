@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.base.errors import HostOutputError, StartError, UsageError
 from kvmbox.cli.output_files import open_output, write_output
-from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.distinct import refuse_shared
 
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
+from kvmbox.base.errors import SandboxError
 from kvmbox.cli.main import run_command
-from kvmbox.errors import SandboxError
 from kvmbox.sandbox import libseccomp
 
 TYPES = [

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmbox.base.errors import UsageError
 from kvmbox.cli import defaults, quick, run
 from kvmbox.cli.boot import Line
-from kvmbox.errors import UsageError
 from kvmbox.run.option import FLAG, Option
 from kvmbox.run.options import OPTIONS
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from kvmbox.base.errors import HostOutputError, StartError
 from kvmbox.cli.run_reports import RunReports
-from kvmbox.errors import HostOutputError, StartError
 from kvmbox.run.result import Ending
 
 FULL = "/dev/full"

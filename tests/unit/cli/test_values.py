@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.cli.values import Value
-from kvmbox.errors import UsageError
 from kvmbox.run import values
 from kvmbox.run.choices import ModuleSpec, parse_module
 from kvmbox.run.values import parse_rtc_base, parse_size

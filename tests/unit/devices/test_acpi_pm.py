@@ -6,6 +6,8 @@ from typing import Final
 
 import pytest
 
+from kvmbox.contract.model import WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
+from kvmbox.contract.stop_values import PM1_CNT, PM1_STS, SLP_EN
 from kvmbox.devices.acpi_pm import (
     PM1_EN,
     PM_TMR,
@@ -17,8 +19,6 @@ from kvmbox.devices.acpi_pm import (
     WAK_STS,
     AcpiPm,
 )
-from kvmbox.devices.model import WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
-from kvmbox.devices.stopping import PM1_CNT, PM1_STS, SLP_EN
 
 SECOND: Final = 1_000_000_000
 HALF: Final = 1 << 23

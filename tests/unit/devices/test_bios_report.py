@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.contract.model import HostOutput, SnapshotError, Stop
 from kvmbox.devices.bios_report import AT, ENDING, REPORT, WHAT, BiosReport
-from kvmbox.devices.model import HostOutput, SnapshotError, Stop
 
 
 def test_report_has_the_place_and_what_is_missing() -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, SnapshotError, Transfer
 from kvmbox.devices.boot_disk import (
     ADDRESS,
     BUSY,
@@ -27,7 +28,6 @@ from kvmbox.devices.boot_disk import (
     BootDisk,
     pack_drives,
 )
-from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, SnapshotError, Transfer
 
 LARGE: Final = (5 << 41) // 512 + 3
 """Sectors of a disk of 10 TiB and some bytes."""

@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import pytest
 
+from kvmbox.contract.bulk_data import Chain, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.contract.model import BAD_ADDRESS, DONE, Effect, HostOutput, InputRoom, IrqLine, SnapshotError
 from kvmbox.devices import e1000 as nic
 from kvmbox.devices.e1000 import E1000, HEAD, LEN, MORE, OFFER, OFFLOAD, RDBAL, RECEIVED, SENT, TAIL, TDBAL
-from kvmbox.devices.media import Chain, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
-from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, HostOutput, InputRoom, IrqLine, SnapshotError
-from kvmbox.wire import media_effects  # noqa: F401 - they can be encoded from now on
+from kvmbox.wire import bulk_effects  # noqa: F401 - they can be encoded from now on
 from kvmbox.wire.effects import encode_effects_of
 from kvmbox.wire.protocol import MAX_PAYLOAD
 

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from kvmbox import devices
-from kvmbox.devices.catalog import MODELS, model_class
+from kvmbox.contract.catalog import MODELS, model_class
 
 CLASSES = {name: model_class(name) for name in MODELS}
 

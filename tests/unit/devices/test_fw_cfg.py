@@ -8,6 +8,16 @@ from typing import Final
 
 import pytest
 
+from kvmbox.contract.model import (
+    BAD_ADDRESS,
+    DONE,
+    ContentRead,
+    Effect,
+    MemoryRead,
+    MemoryWrite,
+    SnapshotError,
+    Transfer,
+)
 from kvmbox.devices.fw_cfg import (
     BLOCK,
     DIRECTORY,
@@ -19,16 +29,6 @@ from kvmbox.devices.fw_cfg import (
     WINDOW,
     WRITE,
     FwCfg,
-)
-from kvmbox.devices.model import (
-    BAD_ADDRESS,
-    DONE,
-    ContentRead,
-    Effect,
-    MemoryRead,
-    MemoryWrite,
-    SnapshotError,
-    Transfer,
 )
 
 LARGE: Final = bytes(number * 11 & 0xFF for number in range(3 * WINDOW + 5))

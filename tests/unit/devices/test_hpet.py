@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from kvmbox.contract.model import Effect, IrqLine, SnapshotError, TakeLine
 from kvmbox.devices.hpet import (
     CAPABILITIES,
     ENABLE_CNF,
@@ -26,7 +27,6 @@ from kvmbox.devices.hpet import (
     VAL_SET_CNF,
     Hpet,
 )
-from kvmbox.devices.model import Effect, IrqLine, SnapshotError, TakeLine
 
 TICK: Final = 10
 SECOND: Final = 1_000_000_000

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from kvmbox.contract.model import InputRoom, IrqLine, Reset, SnapshotError
 from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.model import InputRoom, IrqLine, Reset, SnapshotError
 from kvmbox.devices.ps2_keyboard import GAP_NS, HOLD_NS
 from kvmbox.devices.ps2_mouse import EVENT, EVENT_MARK
 

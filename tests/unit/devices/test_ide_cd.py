@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.contract.bulk_data import Window
+from kvmbox.contract.model import BEYOND_END, FAILED
 from kvmbox.devices.ide_registers import (
     ABRT,
     BSY,
@@ -19,8 +21,6 @@ from kvmbox.devices.ide_registers import (
     LBA_MID,
     STATUS,
 )
-from kvmbox.devices.media import Window
-from kvmbox.devices.model import BEYOND_END, FAILED
 from tests.support.ide_host import CD_SECTOR, IdeHost, cd, pattern
 
 SECTORS = 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.contract.bulk_data import Window
+from kvmbox.contract.model import DONE, FAILED, MOVED, IrqLine, SnapshotError
 from kvmbox.devices.ide_channel import PARAMETERS, IdeChannel
 from kvmbox.devices.ide_registers import (
     BSY,
@@ -24,8 +26,6 @@ from kvmbox.devices.ide_registers import (
     SRST,
     STATUS,
 )
-from kvmbox.devices.media import Window
-from kvmbox.devices.model import DONE, FAILED, MOVED, IrqLine, SnapshotError
 from tests.support.ide_host import ALONE, CD_SECTOR, IdeHost, cd, disk, pattern
 
 READ_SECTORS = 0x20

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.contract.bulk_data import Flush, Window
+from kvmbox.contract.model import BEYOND_END, DONE, FAILED, MOVED, NO_SPACE
 from kvmbox.devices.ide_registers import (
     ABRT,
     BSY,
@@ -22,8 +24,6 @@ from kvmbox.devices.ide_registers import (
     STATUS,
     UNC,
 )
-from kvmbox.devices.media import Flush, Window
-from kvmbox.devices.model import BEYOND_END, DONE, FAILED, MOVED, NO_SPACE
 from tests.support.ide_host import ALONE, GOES_ON, SECTOR, IdeHost, disk, pattern
 
 SECTORS = 3000

@@ -6,10 +6,10 @@ import pytest
 
 from kvmbox.board_e1000 import e1000_net
 from kvmbox.board_pci import with_pci
-from kvmbox.devices.model import Reset, SnapshotError
-from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
+from kvmbox.contract.model import Reset, SnapshotError
+from kvmbox.contract.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
+from kvmbox.contract.pci_function import PCI
 from kvmbox.devices.pci_host import PciHost, pack_function
-from kvmbox.pci import PCI
 
 IDS = 0x1AF4, 0x1005, 0x1AF4, 4
 BRIDGE = pack_function(

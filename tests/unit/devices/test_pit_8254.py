@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import IrqLine, SnapshotError
+from kvmbox.contract.model import IrqLine, SnapshotError
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.pit_clock import CLK_HZ
 from kvmbox.devices.pit_waveform import pulses_within, time_of_pulse

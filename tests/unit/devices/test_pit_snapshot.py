@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.pit_snapshot import MAX_TIME, PitState, pack, unpack
 

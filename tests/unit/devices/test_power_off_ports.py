@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import Stop
+from kvmbox.contract.model import Stop
+from kvmbox.contract.stop_values import BOCHS, VIRTUALBOX
 from kvmbox.devices.power_off_ports import PowerOffPorts
-from kvmbox.devices.stopping import BOCHS, VIRTUALBOX
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.ps2_keyboard import GAP_NS, HOLD_NS, KEY_NUMBERS, RELEASED, Ps2Keyboard, scan_codes
 
 KEY_A, PAUSE, PRINT_SCREEN, ENTER = 31, 126, 124, 43

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.board import MOUSE_EVENT_SIZE
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.ps2_mouse import (
     BACK,
     EVENT,

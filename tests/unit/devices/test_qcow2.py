@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.qcow2 import (
     DATA,
     MAP,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import Reset, SnapshotError, Stop
+from kvmbox.contract.model import Reset, SnapshotError, Stop
 from kvmbox.devices.pvpanic import PvPanic
 from kvmbox.devices.reset_control import RST_CNT, ResetControl
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from kvmbox.contract.model import HostOutput, SnapshotError
 from kvmbox.devices import rfb_server as rfb
-from kvmbox.devices.model import HostOutput, SnapshotError
 from kvmbox.devices.rfb_server import RfbServer
 
 SIZE = (640).to_bytes(2, "big") + (480).to_bytes(2, "big")

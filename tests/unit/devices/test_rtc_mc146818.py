@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from kvmbox.devices.model import IrqLine, SnapshotError
+from kvmbox.contract.model import IrqLine, SnapshotError
 from kvmbox.devices.rtc_mc146818 import LAST_NOW, RtcMc146818
 
 SECOND = 1_000_000_000

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from kvmbox.contract.model import DeviceModel, HostOutput, SnapshotError, Stop
 from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.model import DeviceModel, HostOutput, SnapshotError, Stop
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
 
 ALL: list[Callable[[], DeviceModel]] = [DebugCon, DebugExit, I8042, PostPort, ShutdownPort]

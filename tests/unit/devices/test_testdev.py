@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import IrqLine
+from kvmbox.contract.model import IrqLine
 from kvmbox.devices.testdev import LINES, MEMORY, MEMORY_END, PcTestdev
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites
+from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites
 from kvmbox.devices.uart_16550a import Uart16550A
 
 RBR, THR, IER, IIR, FCR, LCR, MCR, LSR, MSR, SCR = 0, 0, 1, 2, 2, 3, 4, 5, 6, 7

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import PULSES, Effect, HostOutput, IrqLine, LateWrites
+from kvmbox.contract.model import PULSES, Effect, HostOutput, IrqLine, LateWrites
 from kvmbox.devices.uart_16550a import Uart16550A
 from kvmbox.host.interrupts import InterruptRouter
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from kvmbox.contract.model import HostOutput, IrqLine, SnapshotError
 from kvmbox.devices import uart_snapshot
-from kvmbox.devices.model import HostOutput, IrqLine, SnapshotError
 from kvmbox.devices.uart_16550a import Uart16550A
 from kvmbox.devices.uart_registers import LONGEST_CHARACTER, NEVER
 from kvmbox.devices.uart_snapshot import UartState

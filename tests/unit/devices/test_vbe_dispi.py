@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.media import FrameBuffer
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.bulk_data import FrameBuffer
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.vbe_dispi import (
     BANK,
     BPP,

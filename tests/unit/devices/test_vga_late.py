@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import BoardOptions, DeviceSpec, pc_board
-from kvmbox.devices.catalog import build_model
-from kvmbox.devices.model import DeviceModel
+from kvmbox.contract.catalog import build_model
+from kvmbox.contract.model import DeviceModel
 
 BOARD = pc_board(BoardOptions((), 0, layout.MIB))
 (SPEC,) = (device for device in BOARD if device.name == "VGA")

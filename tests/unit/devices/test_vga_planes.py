@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox import layout
-from kvmbox.devices.media import Aperture
-from kvmbox.devices.model import DONE, SnapshotError
+from kvmbox.base import layout
+from kvmbox.contract.bulk_data import Aperture
+from kvmbox.contract.model import DONE, SnapshotError
 from kvmbox.devices.vga_text import VgaText
 
 FIRST, SIZE = layout.VGA_MEMORY, layout.VGA_MEMORY_SIZE

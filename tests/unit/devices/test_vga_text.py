@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import SnapshotError
+from kvmbox.contract.model import SnapshotError
 from kvmbox.devices.vga_text import DISPLAY_NS, DISPLAYED_LINES, LINE_NS, LINES, VgaText, input_status_1
 
 OFF = 0x3B0  # ports are offsets from here

@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
+from kvmbox.contract.bulk_data import Chain, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Flush
+from kvmbox.contract.model import BEYOND_END, DONE, FAILED, Effect, SnapshotError
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import Chain, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Flush
-from kvmbox.devices.model import BEYOND_END, DONE, FAILED, Effect, SnapshotError
 from kvmbox.devices.virtio_blk import (
     F_FLUSH,
     F_RO,

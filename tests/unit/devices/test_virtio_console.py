@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.contract.bulk_data import Chain, ChainRead, ChainUsed, ChainWrite
+from kvmbox.contract.model import DONE, Effect, HostOutput, InputRoom, SnapshotError
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import Chain, ChainRead, ChainUsed, ChainWrite
-from kvmbox.devices.model import DONE, Effect, HostOutput, InputRoom, SnapshotError
 from kvmbox.devices.virtio_console import (
     INPUT,
     MOST_INPUT,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     EVENT_INDEX,
     INDIRECT,
     Chain,
@@ -15,7 +14,8 @@ from kvmbox.devices.media import (
     Queue,
     Walk,
 )
-from kvmbox.devices.model import BAD_ADDRESS, DONE, SnapshotError
+from kvmbox.contract.model import BAD_ADDRESS, DONE, SnapshotError
+from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
 from kvmbox.devices.virtio_net import VirtioNet

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.contract.bulk_data import Chain, ChainUsed, Connect, Walk
+from kvmbox.contract.model import BAD_ADDRESS, DONE, Effect, SnapshotError
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import Chain, ChainUsed, Connect, Walk
-from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, SnapshotError
 from kvmbox.devices.virtio_net import F_MRG_RXBUF, MOST_CHAINS, RECEIVED, SENT, VirtioNet
 from kvmbox.devices.virtio_pci import VirtioNetPci
 from kvmbox.devices.virtio_pci_registers import LEGACY

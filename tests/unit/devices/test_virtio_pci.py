@@ -6,10 +6,10 @@ import struct
 
 import pytest
 
+from kvmbox.contract.bulk_data import EVENT_INDEX, Chain, ChainUsed, ConfigChanged, Queue, Walk
+from kvmbox.contract.model import BAD_ADDRESS, DONE, SnapshotError
+from kvmbox.contract.pci_effects import Message
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import EVENT_INDEX, Chain, ChainUsed, ConfigChanged, Queue, Walk
-from kvmbox.devices.model import BAD_ADDRESS, DONE, SnapshotError
-from kvmbox.devices.pci_effects import Message
 from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioPci, VirtioRngPci
 from kvmbox.devices.virtio_pci_registers import COMMON, CONFIG, LEGACY, PBA, TABLE
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import DeviceModel, Effect, HostOutput, IrqLine, RunModel
+from kvmbox.contract.model import DeviceModel, Effect, HostOutput, IrqLine, RunModel
 from kvmbox.devices.port_models import DebugCon
 from kvmbox.devices.uart_16550a import Uart16550A
 

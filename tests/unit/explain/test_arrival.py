@@ -6,11 +6,11 @@ import struct
 
 import pytest
 
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain.arrival import Arrival, arrival
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.paging import ReadPhysical
 from kvmbox.explain.state import Cpu
-from kvmbox.symbol_file import SymbolFile
 from tests.support.stopped_cpu import Memory, long_mode, protected_mode, real_mode
 
 START, MAIN = 0x3000, 0x3100

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.choice import why_not_built
+from kvmbox.base.compiled import why_not_built
 
 
 def lock_of(name: str) -> Any:

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import Medium
-from kvmbox.devices.media import QUIET_START, TO_GUEST, Window
-from kvmbox.errors import DeviceProcessError
+from kvmbox.contract.bulk_data import QUIET_START, TO_GUEST, Window
 from kvmbox.host.transfers import BytesStore
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.remote.grants import Grants

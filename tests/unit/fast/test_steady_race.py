@@ -16,7 +16,7 @@ import threading
 
 import pytest
 
-from kvmbox.devices.catalog import build_model
+from kvmbox.contract.catalog import build_model
 from kvmbox.wire import protocol
 from tests.property import test_steady_reads as steady
 from tests.support.halves import half_of

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.firmware_memory import FirmwareMemory, firmware_memory
 
 

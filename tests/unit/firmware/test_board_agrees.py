@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import AddressRange, BoardOptions, DeviceSpec, pc_board
+from kvmbox.contract.model import Reset
 from kvmbox.devices import acpi_pm, hpet, reset_control
-from kvmbox.devices.model import Reset
 from kvmbox.firmware import acpi
 from tests.support.firmware_memory import ALL_SERIAL_PORTS, firmware_memory
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.firmware.builtin_bios import (
     DISKETTE,
     HARD_DISK,

@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UsageError
 from kvmbox.devices.fw_cfg import DIRECTORY, MOST_BY_DMA
-from kvmbox.errors import UsageError
 from kvmbox.firmware import fw_cfg
 from kvmbox.firmware.fw_cfg import (
     FwCfgItem,

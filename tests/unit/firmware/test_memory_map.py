@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox import layout
-from kvmbox.firmware.memory_map import AVAILABLE, RESERVED, memory_map, ram_ranges
+from kvmbox.base import layout
+from kvmbox.base.layout import ram_ranges
+from kvmbox.firmware.memory_map import AVAILABLE, RESERVED, memory_map
 
 EBDA = (0x9FC00, 0x400, RESERVED)
 FIRMWARE = (0xF0000, 0x10000, RESERVED)

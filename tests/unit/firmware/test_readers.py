@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from tests.support.firmware_memory import ALL_SERIAL_PORTS, MIB, FirmwareMemory, firmware_memory
 
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))

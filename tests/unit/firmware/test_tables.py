@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.firmware.area import TableArea
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import NO_TABLES, USUAL, firmware_tables, make_tables

@@ -6,10 +6,10 @@ from typing import Final
 
 import pytest
 
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED
 from kvmbox.devices.bios_report import REPORT, WHAT
 from kvmbox.host.bios_reports import FUNCTION, MOST, NO_BOOT, SERVICE, TRAP, UNHANDLED, BiosReports, sentence
-from kvmbox.judge import Judge
-from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED
 
 AT: Final = 0x07C0_002E
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import ExpectError, UsageError
+from kvmbox.base.errors import ExpectError, UsageError
 from kvmbox.host.capture import Capture, CaptureStream
 from tests.support.patience import patience
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.base.errors import ExpectError
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 from kvmbox.board import BIOS_TEXT, KEYBOARD
-from kvmbox.errors import ExpectError
 from kvmbox.host import console as module
 from kvmbox.host.capture import Capture
 from kvmbox.host.console import BIOS_TEXT_KEPT, RECENT, Console
@@ -19,8 +21,6 @@ from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.mirror import PATIENCE_TICKS
 from kvmbox.host.serial import DEBUGCON, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.typed import Typed
-from kvmbox.judge import Judge
-from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
 
 class Stdio:

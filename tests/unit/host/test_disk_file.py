@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.disk_file import DiskFile
 
 SECTOR = 512

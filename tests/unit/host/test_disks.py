@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.disks import OVERLAY, READ_ONLY, WRITE, DiskRequest, DiskStore, open_disk
 
 DATA = bytes(range(256)) * 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.host.endpoint import Endpoint, parse
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.devices.media import FrameBuffer
-from kvmbox.errors import KvmboxError
+from kvmbox.base import layout
+from kvmbox.base.errors import KvmboxError
+from kvmbox.base.memory import GuestMemory, MemoryRegion
+from kvmbox.contract.bulk_data import FrameBuffer
 from kvmbox.host import frame_buffer
 from kvmbox.host.frame_buffer import show, show_window
-from kvmbox.memory import GuestMemory, MemoryRegion
 
 FIRST = layout.FRAME_BUFFER
 WINDOW = layout.VGA_MEMORY

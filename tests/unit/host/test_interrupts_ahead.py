@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kvmbox.choice import why_not_built
-from kvmbox.devices.model import NO_RISE
+from kvmbox.base.compiled import why_not_built
+from kvmbox.contract.model import NO_RISE
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter, Source
 from tests.support.halves import Half, half_of

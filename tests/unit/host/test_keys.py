@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.base.errors import UsageError
 from kvmbox.devices.ps2_keyboard import KEY_NUMBERS, RELEASED
-from kvmbox.errors import UsageError
 from kvmbox.host.keys import NAMED_KEYS, KeyReader, chord, typed
 
 SHIFT, CTRL, ALT = "2c", "3a", "3c"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.destination import TemporaryFile
 from kvmbox.host.endpoint import Endpoint
 from kvmbox.host.link import MOST_UNSENT, Link

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host import open_files
 
 MANY = resource.RLIM_INFINITY

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.host import placement
 from kvmbox.host.placement import place
 

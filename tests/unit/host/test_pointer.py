@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.base.errors import UsageError
 from kvmbox.devices.ps2_mouse import BACK, EVENT, FORWARD, LEFT, MIDDLE, RELEASED, RIGHT
-from kvmbox.errors import UsageError
 from kvmbox.host import keys, pointer
 
 Event = tuple[int, int, int, int]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.base.errors import StartError, UsageError
 from kvmbox.board import VIRTIO_CONSOLE
-from kvmbox.errors import StartError, UsageError
 from kvmbox.host.pty import open_pty
 from kvmbox.host.serial import (
     DEBUGCON,

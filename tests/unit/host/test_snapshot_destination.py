@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kvmbox.host.destination as destination_module
-from kvmbox.errors import SnapshotFileError
+from kvmbox.base.errors import SnapshotFileError
 from kvmbox.host.destination import Committer, Destination, TemporaryFile
 from kvmbox.host.early_signals import END_SIGNALS
 from tests.support.family import children_of

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import SandboxError, StartTimeoutError
+from kvmbox.base.errors import SandboxError, StartTimeoutError
+from kvmbox.base.stand_ins import signal
 from kvmbox.host import start_timeout as module
 from kvmbox.host.start_timeout import StartDeadline, StartTimeout
-from kvmbox.stand_ins import signal
 
 LONG_AGO = 0
 FAR = 3600.0

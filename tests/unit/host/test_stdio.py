@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.host.stdio import take_stdio
 
 

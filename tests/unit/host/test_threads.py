@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from kvmbox.errors import KvmboxError
+from kvmbox.base.errors import KvmboxError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.host import threads
 from kvmbox.host.output import OutputStream
 from kvmbox.host.threads import start_thread, why_no_memory, why_no_thread
 from kvmbox.host.transfers import TransferThread
-from kvmbox.memory import GuestMemory
 from tests.support.no_threads import refuse_threads
 
 

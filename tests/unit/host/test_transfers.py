@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
+from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
 from kvmbox.host.transfers import BytesStore, Errand, FileStore, Order, Store, TransferThread, perform
-from kvmbox.memory import GuestMemory
 
 SIZE = layout.PAGE_SIZE
 PATIENCE_S = 30.0

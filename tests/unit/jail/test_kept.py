@@ -17,16 +17,16 @@ PACKAGE: Final = Path(kvmbox.__file__).parent
 
 BEGIN: Final = """
 import os, sys
-from kvmbox import bytecode
+from kvmbox.base import bytecode
 bytecode.BUNDLE = {bundle!r}
 bytecode.use()
 import kvmbox.jail.spawner, kvmbox.jail.main
-from kvmbox.devices import catalog
+from kvmbox.contract import catalog
 from kvmbox.jail import kept
 """
 
 LOAD: Final = """
-assert kept.keep("kvmbox.devices.")
+assert kept.keep("contract", "devices")
 bytecode.leave()
 sys.path, sys.path_importer_cache = [], {}
 known = set(sys.modules)
@@ -52,11 +52,11 @@ def printed(content: Path, code: str) -> list[str]:
 def test_models_load_in_a_process_that_can_open_no_file(content: Path) -> None:
     loaded = printed(content, LOAD)
     assert {"kvmbox.devices.uart_16550a", "kvmbox.devices.virtio_net"} <= set(loaded)
-    assert [name for name in loaded if not name.startswith("kvmbox.devices.")] == []
+    assert [name for name in loaded if not name.startswith(("kvmbox.contract.", "kvmbox.devices"))] == []
 
 
 def test_process_of_a_type_loads_the_models_that_it_will_want(content: Path) -> None:
-    one = 'assert kept.keep("kvmbox.devices."); catalog.load_usual("uart"); catalog.load_usual("another")'
+    one = 'assert kept.keep("contract", "devices"); catalog.load_usual("uart"); catalog.load_usual("another")'
     loaded = printed(content, f"{one}; print(*sys.modules)")
     assert "kvmbox.devices.uart_16550a" in loaded
     assert "kvmbox.devices.debugcon" not in loaded
@@ -64,9 +64,9 @@ def test_process_of_a_type_loads_the_models_that_it_will_want(content: Path) -> 
 
 def test_spawner_loads_no_model(content: Path) -> None:
     loaded = printed(content, "print(*sys.modules)")
-    assert {name for name in loaded if name.startswith("kvmbox.devices.")} == {
-        *("kvmbox.devices.catalog", "kvmbox.devices.media", "kvmbox.devices.model"),
-        "kvmbox.devices.pci_effects",
+    assert {name for name in loaded if name.startswith(("kvmbox.contract.", "kvmbox.devices"))} == {
+        *("kvmbox.contract.catalog", "kvmbox.contract.bulk_data", "kvmbox.contract.model"),
+        "kvmbox.contract.pci_effects",
     }
 
 
@@ -82,4 +82,4 @@ def test_spawner_loads_no_model(content: Path) -> None:
 def test_nothing_is_kept_of_a_bundle_that_does_not_fit(tmp_path: Path, content: Path, before: str) -> None:
     own = tmp_path / "bundle"
     own.write_bytes(content.read_bytes())
-    assert printed(own, f"{before}; print(kept.keep('kvmbox.devices.'))") == ["False"]
+    assert printed(own, f"{before}; print(kept.keep('contract', 'devices'))") == ["False"]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.jail import identity, landlock, layers, linux, namespaces
 from kvmbox.sandbox import libseccomp, probes, seccomp
 from kvmbox.sandbox.purposes import PURPOSES

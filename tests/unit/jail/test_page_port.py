@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.devices.model import HostOutput
+from kvmbox.contract.model import HostOutput
 from kvmbox.jail.loop import serve
 from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
+from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset, Stop
 from kvmbox.jail import loop, page_port, server, stream_port
 from kvmbox.jail.loop import serve
 from kvmbox.jail.server import MAX_ERROR_TEXT, MAX_SNAPSHOT, DeviceServer, error_frame

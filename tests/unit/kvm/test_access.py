@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm.access import Device, access_hint
 from kvmbox.kvm.system import Kvm
 

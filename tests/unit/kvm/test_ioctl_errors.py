@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm import ioctl as io
 
 _FIONREAD = 0x541B  # <asm-generic/ioctls.h>: bytes that can be read, works on any socket

@@ -24,7 +24,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
     [
         ("kvmbox.kvm", ["ctypes", "dataclasses"]),
         # The run loop's start-up path: no dataclasses (exits), no guest memory, no devices.
-        ("kvmbox.kvm.system", ["dataclasses", "kvmbox.kvm.exits", "kvmbox.memory", "kvmbox.devices"]),
+        ("kvmbox.kvm.system", ["dataclasses", "kvmbox.kvm.exits", "kvmbox.base.memory", "kvmbox.devices"]),
     ],
 )
 def test_import_does_not_load_what_is_not_needed(module: str, absent: list[str]) -> None:

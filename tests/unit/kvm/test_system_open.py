@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import REQUIRED_CAPABILITIES, Kvm

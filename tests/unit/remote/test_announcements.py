@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.model import NO_RISE, IrqLine, RisesAt
+from kvmbox.contract.model import NO_RISE, IrqLine, RisesAt
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.direct import DirectLink

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox import board, layout
+from kvmbox import board
+from kvmbox.base import layout
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.media import Aperture
-from kvmbox.devices.model import MemoryRead
+from kvmbox.contract.bulk_data import Aperture
+from kvmbox.contract.model import MemoryRead
 from kvmbox.remote.aperture import MOST_MOVED, allowed, count_of, pieces
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
 from kvmbox.remote.grants import bind

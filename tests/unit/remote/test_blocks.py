@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmbox.base.errors import ProtocolError
 from kvmbox.bus import Bus, Mapping
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Stop
-from kvmbox.errors import ProtocolError
+from kvmbox.contract.model import Effect, HostOutput, IrqLine, Stop
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.proxy import DeviceProxy

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.patience import hung_error, printable

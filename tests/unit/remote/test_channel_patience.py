@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, KvmboxError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, KvmboxError
 from kvmbox.parts.restart.recovery import all_ones
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import CanWait, FollowUp

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.errors import ProtocolError
+from kvmbox.contract.bulk_data import ChainServe, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.contract.model import DONE, Effect
 from kvmbox.devices import e1000 as nic
 from kvmbox.devices.e1000 import HEAD, LEN, RDBAL, RECEIVED, SENT, TAIL, TDBAL
-from kvmbox.devices.media import ChainServe, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
-from kvmbox.devices.model import DONE, Effect
-from kvmbox.errors import ProtocolError
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.descriptor_notes import NOTED, RingNotes
 from kvmbox.remote.descriptor_rings import DescriptorQueues

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import DeviceProcessError
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.device_state import give_state, take_state

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import DeviceSpec
 from kvmbox.devices.port_models import PostPort
-from kvmbox.errors import DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.device_thread import ENDED, DeviceThread
 from kvmbox.remote.grants import Grants

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.errors import DeviceProcessError, ProtocolError
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, pc_board
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop, Transfer
-from kvmbox.errors import DeviceProcessError, ProtocolError
+from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset, Stop, Transfer
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.direct import DirectLink, direct_channels
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.board import Resource
-from kvmbox.devices.model import Effect, InputRoom, IrqLine, Transfer
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.contract.model import Effect, InputRoom, IrqLine, Transfer
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
 from kvmbox.remote.grants import Grants

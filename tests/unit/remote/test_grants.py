@@ -7,10 +7,11 @@ from typing import Final
 
 import pytest
 
-from kvmbox import board, layout
+from kvmbox import board
+from kvmbox.base import layout
 from kvmbox.board import DeviceSpec, Grant
-from kvmbox.devices.media import Aperture, Flush, FrameBuffer, Queue, Window
-from kvmbox.devices.model import (
+from kvmbox.contract.bulk_data import Aperture, Flush, FrameBuffer, Queue, Window
+from kvmbox.contract.model import (
     ContentRead,
     Effect,
     HostOutput,
@@ -27,9 +28,9 @@ from kvmbox.devices.model import (
 )
 from kvmbox.remote.grants import Rise, bind
 from kvmbox.wire import protocol
+from kvmbox.wire.bulk_effects import TABLE as MEDIA
 from kvmbox.wire.effect_kinds import BY_CLASS, EffectKind
 from kvmbox.wire.effects import TABLE as PLAIN
-from kvmbox.wire.media_effects import TABLE as MEDIA
 from kvmbox.wire.protocol import Request
 from tests.support.noting_host import NotingHost
 

@@ -7,9 +7,10 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import Content, DeviceSpec, LateWrites, Medium, Memory, Queues, Resource
-from kvmbox.devices.model import (
+from kvmbox.contract.model import (
     BAD_ADDRESS,
     BUSY,
     DONE,
@@ -19,7 +20,6 @@ from kvmbox.devices.model import (
     MemoryWrite,
     Transfer,
 )
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.buses import Buses
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.grants import Grants, bind

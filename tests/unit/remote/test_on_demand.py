@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.board import BoardOptions, DeviceSpec, pc_board
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart.recovery import AllOnes, Recovery, Restart
 from kvmbox.remote.channel import Channel

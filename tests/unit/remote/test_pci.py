@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board_pci import PciBus
 from kvmbox.bus import Mapping
-from kvmbox.devices.model import Effect, IrqLine
-from kvmbox.devices.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
-from kvmbox.memory import GuestMemory
+from kvmbox.contract.model import Effect, IrqLine
+from kvmbox.contract.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
+from kvmbox.contract.pci_function import Bar, Piece, PlacedFunction
 from kvmbox.moving_bus import MovingBus
-from kvmbox.pci import Bar, Piece, PlacedFunction
 from kvmbox.remote.pci import PciFabric
 from tests.support.loop_rig import Device
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.host import early_signals
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.prestart import Prestart

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmbox.base.errors import ProtocolError
 from kvmbox.bus import Bus, Mapping
-from kvmbox.errors import ProtocolError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.proxy import DeviceProxy

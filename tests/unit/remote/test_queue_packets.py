@@ -9,9 +9,9 @@ import pytest
 
 from kvmbox import board_extras
 from kvmbox.board import Medium
+from kvmbox.contract.bulk_data import Connect, Walk
+from kvmbox.contract.model import Effect
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import Connect, Walk
-from kvmbox.devices.model import Effect
 from kvmbox.devices.virtio_net import F_MRG_RXBUF, MOST_FRAME, RECEIVED, SENT
 from kvmbox.host.transfers import BytesStore
 from kvmbox.remote.queues import MOST_MOVED, PACKET_MOVED

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kvmbox import board_extras
+from kvmbox.base.errors import ProtocolError
 from kvmbox.board import Medium
-from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import (
+from kvmbox.contract.bulk_data import (
     Chain,
     ChainRead,
     ChainServe,
@@ -24,9 +24,9 @@ from kvmbox.devices.media import (
     Queue,
     Walk,
 )
-from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, Effect, IrqLine
+from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, DONE, Effect, IrqLine
+from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.virtio_blk import VirtioBlk
-from kvmbox.errors import ProtocolError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
 from kvmbox.remote.queues import piece

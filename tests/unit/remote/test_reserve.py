@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.host import early_signals
 from kvmbox.host.placement import Placement
 from kvmbox.remote.prestart import Prestart

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.board import Queues
-from kvmbox.devices import media
+from kvmbox.contract import bulk_data
 from kvmbox.remote.ring import MAX_TABLE, Parts, Ring, RingError
 from tests.support.halves import Half, built_halves
 from tests.support.small_rings import BUFFER, TABLE, walk_all
 from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory, RealMemory
 
-BOTH = media.EVENT_INDEX | media.INDIRECT
+BOTH = bulk_data.EVENT_INDEX | bulk_data.INDIRECT
 
 
 def ring_of(driver: Driver, flags: int = 0) -> Ring:
@@ -211,7 +211,7 @@ def test_four_gibibytes_in_one_direction_are_refused() -> None:
 
 
 def test_indirect_table_is_read_once_as_a_whole() -> None:
-    driver, ring = offered((TABLE, 3 * DESCRIPTOR, INDIRECT), flags=media.INDIRECT)
+    driver, ring = offered((TABLE, 3 * DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT)
     driver.chain((BUFFER, 16, 0), (BUFFER, 8, WRITE), (BUFFER + 8, 1, WRITE), table=TABLE)
     driver.memory.after_read = lambda address: (
         driver.memory.poke(TABLE, "QIHH", 1 << 60, 1, INDIRECT, 9) if address == TABLE else None
@@ -222,7 +222,7 @@ def test_indirect_table_is_read_once_as_a_whole() -> None:
 
 
 def test_indirect_table_may_stand_behind_other_descriptors() -> None:
-    driver, ring = offered((BUFFER, 2, 0), (TABLE, DESCRIPTOR, INDIRECT | WRITE), flags=media.INDIRECT)
+    driver, ring = offered((BUFFER, 2, 0), (TABLE, DESCRIPTOR, INDIRECT | WRITE), flags=bulk_data.INDIRECT)
     driver.chain((BUFFER, 1, WRITE), table=TABLE)
 
     assert ring.take(1) == [Parts(0, [(BUFFER, 2)], [(BUFFER, 1)])]
@@ -232,12 +232,12 @@ def test_indirect_table_may_stand_behind_other_descriptors() -> None:
     ("flags", "length", "granted"),
     [
         (INDIRECT, DESCRIPTOR, 0),
-        (INDIRECT | NEXT, DESCRIPTOR, media.INDIRECT),
-        (INDIRECT, 0, media.INDIRECT),
-        (INDIRECT, DESCRIPTOR - 1, media.INDIRECT),
-        (INDIRECT, DESCRIPTOR + 8, media.INDIRECT),
-        (INDIRECT, (MAX_TABLE + 1) * DESCRIPTOR, media.INDIRECT),
-        (INDIRECT, 0xFFFF_FFF0, media.INDIRECT),
+        (INDIRECT | NEXT, DESCRIPTOR, bulk_data.INDIRECT),
+        (INDIRECT, 0, bulk_data.INDIRECT),
+        (INDIRECT, DESCRIPTOR - 1, bulk_data.INDIRECT),
+        (INDIRECT, DESCRIPTOR + 8, bulk_data.INDIRECT),
+        (INDIRECT, (MAX_TABLE + 1) * DESCRIPTOR, bulk_data.INDIRECT),
+        (INDIRECT, 0xFFFF_FFF0, bulk_data.INDIRECT),
     ],
 )
 def test_indirect_table_that_may_not_be_is_refused(flags: int, length: int, granted: int) -> None:
@@ -253,7 +253,7 @@ def test_indirect_table_that_may_not_be_is_refused(flags: int, length: int, gran
 
 
 def test_indirect_table_within_another_one_is_refused() -> None:
-    driver, ring = offered((TABLE, DESCRIPTOR, INDIRECT), flags=media.INDIRECT)
+    driver, ring = offered((TABLE, DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT)
     driver.chain((TABLE, DESCRIPTOR, INDIRECT), table=TABLE)
 
     with pytest.raises(RingError, match="within another one"):
@@ -262,14 +262,14 @@ def test_indirect_table_within_another_one_is_refused() -> None:
 
 @pytest.mark.parametrize("address", [0xFFF8, 1 << 40, (1 << 64) - 16])
 def test_indirect_table_that_is_not_ram_is_refused(address: int) -> None:
-    _, ring = offered((address, DESCRIPTOR, INDIRECT), flags=media.INDIRECT)
+    _, ring = offered((address, DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT)
 
     with pytest.raises(RingError, match="not RAM"):
         ring.take(1)
 
 
 def test_indirect_table_may_be_as_long_as_the_largest_queue_and_loops_are_bounded_by_it() -> None:
-    driver, ring = offered((TABLE, MAX_TABLE * DESCRIPTOR, INDIRECT), flags=media.INDIRECT)
+    driver, ring = offered((TABLE, MAX_TABLE * DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT)
     driver.chain(*[(BUFFER, 1, 0)] * MAX_TABLE, table=TABLE)
     assert len(ring.take(1)[0].readable) == MAX_TABLE
 
@@ -349,7 +349,7 @@ def test_interrupt_is_wanted_as_2_7_7_2_says(flags: int, wanted: bool) -> None:
 
 @pytest.mark.parametrize("index", [0, 5, 0x7FFF, 0xFFFF])
 def test_interrupt_is_wanted_at_the_event_index_and_nowhere_else(index: int) -> None:
-    driver, ring = rig(4, media.EVENT_INDEX, index=index)
+    driver, ring = rig(4, bulk_data.EVENT_INDEX, index=index)
     driver.set_flags(1)  # which the event index replaces
     ring.give_back(0, 0)
     wanted = []
@@ -360,7 +360,7 @@ def test_interrupt_is_wanted_at_the_event_index_and_nowhere_else(index: int) -> 
 
 
 def test_drained_queue_asks_for_a_notice_of_the_next_chain() -> None:
-    driver, ring = rig(4, media.EVENT_INDEX, index=0xFFFF)
+    driver, ring = rig(4, bulk_data.EVENT_INDEX, index=0xFFFF)
     driver.offer(0, 1)
     assert len(ring.take(3)) == 2
     assert driver.notice_at == 1 == driver.index
@@ -376,7 +376,7 @@ def test_drained_queue_asks_for_a_notice_of_the_next_chain() -> None:
     assert driver.used_flags == 0
 
 
-@pytest.mark.parametrize("flags", [0, media.EVENT_INDEX])
+@pytest.mark.parametrize("flags", [0, bulk_data.EVENT_INDEX])
 def test_chain_that_comes_while_notices_are_switched_on_is_not_lost(flags: int) -> None:
     driver, ring = rig(4, flags)
     late = [2, 3]

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset
 from kvmbox.remote.fence import fence
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.patience import REPLY_SLICES, WAIT_SLICE_MS

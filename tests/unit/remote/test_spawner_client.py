@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.jail import layers, passing
 from kvmbox.remote.spawner_client import (
     Death,

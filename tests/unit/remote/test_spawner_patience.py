@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.remote import spawner_client
 from kvmbox.remote.spawner_client import (
     READY_TIMEOUT_NS,

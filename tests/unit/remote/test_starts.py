@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
+from kvmbox.base.errors import SandboxError
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import SandboxError
 from kvmbox.remote.pool import PER_DEVICE, PROCESS, THREAD, Design, DevicePool, PoolMember, _Member
 from kvmbox.remote.spawner_client import DeviceProcess
 from kvmbox.remote.starts import ProcessStarts

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.contract.model import Effect, HostOutput
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.transports import make_link
 from kvmbox.wire import protocol

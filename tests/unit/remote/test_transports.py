@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.errors import DeviceGoneError, SandboxError
+from kvmbox.base.errors import DeviceGoneError, SandboxError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.kinds import chosen

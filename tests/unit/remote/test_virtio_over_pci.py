@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board_extras import virtio_rng
 from kvmbox.board_pci import Intx, PciBus
 from kvmbox.board_virtio_pci import on_pci
+from kvmbox.contract.pci_function import PlacedFunction
 from kvmbox.devices.virtio_pci_registers import COMMON, ISR, LEGACY, NOTIFY
-from kvmbox.memory import GuestMemory
 from kvmbox.moving_bus import MovingBus
-from kvmbox.pci import PlacedFunction
 from kvmbox.remote.pci import PciFabric
 from tests.support.halves import Half
 from tests.support.virtio_driver import Driver

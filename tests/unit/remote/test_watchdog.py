@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES
 from kvmbox.remote.survival import ProcessControl, Survival

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices.model import BEYOND_END, BUSY, FAILED, NO_SPACE
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.contract.model import BEYOND_END, BUSY, FAILED, NO_SPACE
 from kvmbox.remote.window import CLOSED, READS, WRITES, WindowState
 from kvmbox.wire import protocol
 from tests.support import window_disk

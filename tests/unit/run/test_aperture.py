@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import KvmError
+from kvmbox.base.memory import WINDOW_SLOT
 from kvmbox.board import VGA
-from kvmbox.devices import media
+from kvmbox.contract import bulk_data
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.errors import KvmError
-from kvmbox.memory import WINDOW_SLOT
 from kvmbox.run import aperture
 from kvmbox.run.aperture import Aperture
 
@@ -84,7 +84,7 @@ class Rig:
         self.aperture.boot_begins(boot)
 
     def say(self, is_plain: int) -> None:
-        found = self.aperture.check(0, media.Aperture(is_plain, layout.VGA_MEMORY, 64))
+        found = self.aperture.check(0, bulk_data.Aperture(is_plain, layout.VGA_MEMORY, 64))
         assert found is not None
         found[0](*found[1])
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
+from kvmbox.base.outcome import CLEAN, Decision, Outcome
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.start_timeout import StartDeadline, StartTimeout
 from kvmbox.jail import layers
 from kvmbox.kvm.vcpu import KICK_SIGNAL
-from kvmbox.outcome import CLEAN, Decision, Outcome
 from kvmbox.remote.pool import NONE, Design, DevicePool
 from kvmbox.run.caller import SWITCH_INTERVAL, Caller, ProcessOwner
 from kvmbox.run.timeline import Timeline

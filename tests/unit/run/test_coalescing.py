@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError, UnknownExitError
+from kvmbox.base.errors import DeviceProcessError, UnknownExitError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.coalescing import ENTRIES, ENTRY_SIZE, CoalescedRing

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.base.judge import Judge
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.signals import Wakeup
-from kvmbox.judge import Judge
 from kvmbox.parts.restart.part import PART
 from kvmbox.parts.restart.standby import StandbyProcesses
 from kvmbox.remote.channel import Channel

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import UnknownExitError
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.errors import UnknownExitError
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.late_list import VgaWrites

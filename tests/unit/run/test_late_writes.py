@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.devices.model import PULSES
+from kvmbox.contract.model import PULSES
 from kvmbox.run.late_writes import BUSY_WRITES, FIRST_REST, LONGEST_REST, LateWrites
 
 PORT = 0x3F8

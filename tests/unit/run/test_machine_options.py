@@ -10,7 +10,8 @@ from typing import Any
 import click
 import pytest
 
-from kvmbox import Capture, Machine, ModuleSpec, SnapshotFileError, UsageError, layout
+from kvmbox import Capture, Machine, ModuleSpec, SnapshotFileError, UsageError
+from kvmbox.base import layout
 from kvmbox.board import DeviceSpec
 from kvmbox.cli.advice import advice
 from kvmbox.cli.main import run_command

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
+from kvmbox.base.errors import DeviceProcessError, KvmboxError, UnknownExitError
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import Timerfd
-from kvmbox.judge import Judge
-from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.remote.survival import LossPolicy
 from kvmbox.run import loop as module
 from kvmbox.run.boot import Boot

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.board import VGA
-from kvmbox.errors import KvmboxError, StartError
-from kvmbox.outcome import (
+from kvmbox.base import layout
+from kvmbox.base.errors import KvmboxError, StartError
+from kvmbox.base.outcome import (
     CLEAN,
     DEVICE_FAILED,
     GUEST_CRASHED,
@@ -22,6 +21,7 @@ from kvmbox.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
+from kvmbox.board import VGA
 from kvmbox.run.by_name import load, load_any
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
 from kvmbox.run.parts import ORDER, Parts

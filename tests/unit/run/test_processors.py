@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from kvmbox.errors import KvmError
+from kvmbox.base.errors import KvmError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.leaves import Leaf, find
 from kvmbox.run.processors import Processors, claimed_leaves, entry_of, leaves_of, shown_leaves

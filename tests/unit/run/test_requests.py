@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError, KvmboxError, SnapshotFileError
+from kvmbox.base.errors import DeviceProcessError, KvmboxError, SnapshotFileError
 from kvmbox.run.part import Standing
 from kvmbox.run.requests import GUEST_ENDED, NoMachineError, Requests
 from kvmbox.run.standstill import Standstill

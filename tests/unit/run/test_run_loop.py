@@ -6,10 +6,10 @@ import errno
 
 import pytest
 
+from kvmbox.base.errors import UnknownExitError
+from kvmbox.base.outcome import GUEST_CRASHED
 from kvmbox.bus import Mapping
-from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
-from kvmbox.outcome import GUEST_CRASHED
 from kvmbox.run.routes import MAX_ROUTES, MOST_UNCLAIMED
 from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig

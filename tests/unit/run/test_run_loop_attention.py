@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.outcome import Outcome
 from kvmbox.kvm import uapi
-from kvmbox.outcome import Outcome
 from kvmbox.run.vcpu_state import Access, VcpuState
 from tests.support.halves import Half
 from tests.support.loop_rig import Rig

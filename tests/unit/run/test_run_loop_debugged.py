@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kvmbox.base.outcome import GUEST_CRASHED
 from kvmbox.kvm import exits, uapi
-from kvmbox.outcome import GUEST_CRASHED
 from kvmbox.run.vcpu_loop import ExitAction
 from kvmbox.run.vcpu_state import VcpuState
 from tests.support.halves import Half

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.kvm import uapi
 from kvmbox.run.vcpu_loop import MOST_RECENT
 from tests.support.halves import Half

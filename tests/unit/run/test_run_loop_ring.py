@@ -11,10 +11,10 @@ from typing import cast
 
 import pytest
 
+from kvmbox.base.outcome import GUEST_CRASHED, Outcome
 from kvmbox.bus import Bus, Mapping
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.coalescing import ENTRIES

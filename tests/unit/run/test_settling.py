@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from kvmbox.judge import Judge
-from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import CLEAN, GUEST_CRASHED, Outcome
 from kvmbox.run.settling import Settling
 from kvmbox.run.standstill import Standstill
 from kvmbox.run.vcpu_state import VcpuControl

@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
+from kvmbox.base.outcome import GUEST_CRASHED
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.outcome import GUEST_CRASHED
 from kvmbox.run.sleep import Sleep, examine_all, sleep_of
 from kvmbox.run.vcpu import VcpuThread
 from tests.support.scripted_vcpu import RFLAGS_IF, FakeVcpu

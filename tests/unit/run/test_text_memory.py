@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.board import VBE, VGA
 from kvmbox.run.text_memory import is_unused
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from kvmbox.errors import KvmboxError
+from kvmbox.base.errors import KvmboxError
 from kvmbox.run.vcpu import VcpuThread
 from kvmbox.run.vcpu_state import Attention, VcpuState
 from tests.support.no_threads import refuse_threads

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import SandboxError
+from kvmbox.base.errors import SandboxError
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox import policy, seccomp
 from kvmbox.sandbox.libseccomp import compile_policy, load_libseccomp

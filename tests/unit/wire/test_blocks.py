@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop, Suspend
+from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop, Suspend
 from kvmbox.wire.blocks import MAX_STRING, MOST_EFFECTS, MOST_OUTPUT, Block, ends
 from kvmbox.wire.protocol import (
     READ,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.devices.media import CHAIN_HEAD, Chain
+from kvmbox.contract.bulk_data import CHAIN_HEAD, Chain
 from kvmbox.wire.chains import MAX_CHAINS, decode_chains, encode_chains
 from kvmbox.wire.protocol import MAX_PAYLOAD, FrameError
 

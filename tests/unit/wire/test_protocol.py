@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from kvmbox.devices.model import (
+from kvmbox.contract.model import (
     ContentRead,
     Effect,
     HostOutput,

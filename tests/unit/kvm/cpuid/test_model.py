@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import KvmError, UsageError
+from kvmbox.base.errors import KvmError, UsageError
 from kvmbox.kvm.cpuid.backend_limits import PVM
 from kvmbox.kvm.cpuid.dependencies import NEEDS, missing, with_dependents
 from kvmbox.kvm.cpuid.features import FEATURES, shown_in

@@ -12,9 +12,9 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
-from kvmbox.errors import DeviceGoneError, KvmError, StartError
-from kvmbox.memory import GuestMemory
-from kvmbox.outcome import (
+from kvmbox.base.errors import DeviceGoneError, KvmError, StartError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.outcome import (
     CLEAN,
     DEVICE_FAILED,
     GUEST_CRASHED,
@@ -24,10 +24,10 @@ from kvmbox.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.parts.core_file.core import vmcoreinfo_note
 from kvmbox.parts.core_file.part import CoreFile
 from kvmbox.run.caller import Caller
-from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed", error=True)

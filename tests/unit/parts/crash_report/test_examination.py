@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import KvmError, UnknownExitError
-from kvmbox.explain.sampler import HALTED, RUNNING, Sample
-from kvmbox.kvm import uapi
-from kvmbox.memory import GuestMemory
-from kvmbox.outcome import (
+from kvmbox.base.errors import KvmError, UnknownExitError
+from kvmbox.base.memory import GuestMemory
+from kvmbox.base.outcome import (
     CLEAN,
     DEVICE_FAILED,
     GUEST_CRASHED,
@@ -21,11 +19,13 @@ from kvmbox.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
+from kvmbox.base.symbol_file import SymbolFile
+from kvmbox.explain.sampler import HALTED, RUNNING, Sample
+from kvmbox.kvm import uapi
 from kvmbox.parts.crash_report import examination as module
 from kvmbox.parts.crash_report.examination import Examination, examine, last_lines_of
 from kvmbox.parts.crash_report.hang_profile import HangProfile
 from kvmbox.run.vcpu_report import report_beside
-from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(

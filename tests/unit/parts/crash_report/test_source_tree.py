@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.parts.crash_report.source_tree import MOST_BYTES, MOST_PARTS, MOST_SHOWN, SourceTree
 
 

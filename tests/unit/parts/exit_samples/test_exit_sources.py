@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.parts.exit_samples.part import (
     BURST,
@@ -19,7 +20,6 @@ from kvmbox.parts.exit_samples.part import (
 )
 from kvmbox.run.standstill import Standstill
 from kvmbox.run.vcpu_state import Access
-from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CLOCK: Any = None

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from kvmbox.base.outcome import GUEST_CRASHED, INTERRUPTED, Decision, Outcome
 from kvmbox.host.endpoint import Endpoint
 from kvmbox.kvm import exits, guest_debug, uapi
-from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, Decision, Outcome
 from kvmbox.parts.gdb import debugger as module
 from kvmbox.parts.gdb import packets
 from kvmbox.parts.gdb.breakpoints import HARDWARE, SOFTWARE, WRITE_WATCH, Point

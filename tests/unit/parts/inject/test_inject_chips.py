@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.bus import BusDevice
 from kvmbox.devices.uart_registers import (
     FCR,

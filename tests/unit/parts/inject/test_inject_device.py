@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.devices.model import NO_RISE
+from kvmbox.contract.model import NO_RISE
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.line import FaultyLine

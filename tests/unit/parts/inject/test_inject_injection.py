@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.errors import UsageError
 from kvmbox.board import BoardOptions, DeviceSpec, pc_board
-from kvmbox.devices.model import IrqLine, LateWrites
-from kvmbox.errors import UsageError
+from kvmbox.contract.model import IrqLine, LateWrites
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.injection import Injection, report
 from kvmbox.parts.inject.spec import parse

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from kvmbox.base.errors import StartError
 from kvmbox.board_extras import virtio_net
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.virtio_net import RECEIVED, SENT
-from kvmbox.errors import StartError
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import MOST_OFFERED, MOST_WAITING, Port
 from kvmbox.parts.net.wires import CutError, Wire, wire_of

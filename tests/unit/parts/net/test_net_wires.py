@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.unix_socket import listen_at
 from kvmbox.parts.net.backends import Listening, open_wire

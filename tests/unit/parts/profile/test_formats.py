@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.parts.profile.formats import SCHEMA, collapsed, is_speedscope, read, speedscope
 from kvmbox.parts.profile.profile import Frame, Profile, Stack
 

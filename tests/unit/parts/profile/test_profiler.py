@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
+from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain.sampler import ACCESSING, HALTED, RUNNING
 from kvmbox.kvm import uapi
 from kvmbox.parts.profile.part import Profile
@@ -18,7 +19,6 @@ from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler
 from kvmbox.parts.profile.samples import USER, with_top
 from kvmbox.run.part import PERHAPS_FULL, Lost
 from kvmbox.run.standstill import Standstill, Visitor
-from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CLOCK: Any = None

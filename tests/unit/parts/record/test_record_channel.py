@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.wire import protocol

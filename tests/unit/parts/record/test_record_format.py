@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from kvmbox.base.errors import RecordingError
 from kvmbox.board import SERIAL_PORTS, BoardOptions
 from kvmbox.board_extras import whole_board
-from kvmbox.errors import RecordingError
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import End, EndReason, RequestCheck
 from kvmbox.wire import protocol

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.errors import KvmboxError, StartError, UsageError
+from kvmbox.base.errors import KvmboxError, StartError, UsageError
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record import recorder as module
 from kvmbox.parts.record.format import EndReason, Record

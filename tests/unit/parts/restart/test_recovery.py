@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, SnapshotError, Stop
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
+from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset, SnapshotError, Stop
 from kvmbox.jail import server as server_module
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart import recovery

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError, SandboxError
+from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError, SandboxError
 from kvmbox.parts.restart import standby as module
 from kvmbox.parts.restart.recovery import Restart
 from kvmbox.parts.restart.standby import StandbyProcesses

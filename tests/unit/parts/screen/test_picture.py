@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import StartError, UsageError
+from kvmbox.base.errors import StartError, UsageError
 from kvmbox.parts.screen.mode import MODE_3
 from kvmbox.parts.screen.picture import MOST_PNG, Picture
 from kvmbox.parts.screen.screen import Screen

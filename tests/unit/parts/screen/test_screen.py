@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.parts.screen.mode import CELLS, MODE_3, TextMode
 from kvmbox.parts.screen.screen import Cursor, Screen
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.judge import Judge
 from kvmbox.board import VBE, VGA
-from kvmbox.judge import Judge
 from kvmbox.parts.screen.kitty import Kitty
 from kvmbox.parts.screen.live import LiveText
 from kvmbox.parts.screen.mode import MODE_3

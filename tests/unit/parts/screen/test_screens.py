@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kvmbox.errors import ExpectError
+from kvmbox.base.errors import ExpectError
 from kvmbox.parts.screen.picture import Picture
 from kvmbox.parts.screen.screens import expect, expect_similar
 

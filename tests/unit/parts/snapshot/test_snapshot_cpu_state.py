@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from kvmbox.errors import KvmError, SnapshotFileError
+from kvmbox.base.errors import KvmError, SnapshotFileError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.parts.snapshot.cpu_state import MSR_TSC, CpuSnapshot, apply, capture, decode, encode

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.errors import SnapshotFileError
+from kvmbox.base import layout
+from kvmbox.base.errors import SnapshotFileError
 from kvmbox.host.memory_runs import Run
 from kvmbox.parts.snapshot.description import RUNS, decode, encode
 from kvmbox.parts.snapshot.layout import Header, Section, decode_runs

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.errors import SnapshotFileError
+from kvmbox.base import layout
+from kvmbox.base.errors import SnapshotFileError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.host.memory_runs import BLOCK
-from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import ram
 from kvmbox.parts.snapshot.description import RUNS
 from kvmbox.parts.snapshot.file import SnapshotFile

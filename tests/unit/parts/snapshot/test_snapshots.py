@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.host.clock import GuestClock
 from kvmbox.parts.snapshot.snapshots import (
     GUEST_ENDED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.errors import ProtocolError
+from kvmbox.base.errors import ProtocolError
 from kvmbox.remote.channel import Channel
 from kvmbox.tools.audit.attacks.channel import BAD, GOOD
 from kvmbox.tools.audit.provoke import ask

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.base.errors import KvmError
 from kvmbox.cli.main import run_command
-from kvmbox.errors import KvmError
 from kvmbox.tools.bench import host
 from kvmbox.tools.bench.jobs import Jobs
 from kvmbox.tools.bench.plan import Configuration, Job, Row

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.tools.bench.floor import LISTING, FloorState, NativeCode, split
 

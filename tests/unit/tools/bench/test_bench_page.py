@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.bench import page
 from kvmbox.tools.bench.answer import TABLES
 from kvmbox.tools.bench.plan import NONE, QEMU, choose, isolated

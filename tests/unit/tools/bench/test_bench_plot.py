@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.base.errors import HostOutputError, StartError, UsageError
 from kvmbox.tools.bench import plot
 from kvmbox.tools.bench.plan import NONE, QEMU, choose
 from kvmbox.tools.bench.results import Results

@@ -6,9 +6,9 @@ from typing import Final
 
 import pytest
 
-from kvmbox import layout
-from kvmbox.choice import is_compiled
-from kvmbox.errors import UsageError
+from kvmbox.base import layout
+from kvmbox.base.compiled import is_compiled
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.bench import replay_tables, replayed
 from kvmbox.tools.bench.plan import IPCS, NONE
 from kvmbox.tools.bench.replay_script import ACCESSES, COALESCED, Access, in_, out

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import StartError, UsageError
+from kvmbox.base.errors import StartError, UsageError
 from kvmbox.tools.bench.plan import choose
 from kvmbox.tools.bench.results import MAX_FILE, Results, load
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import SandboxError, UsageError
+from kvmbox.base.errors import SandboxError, UsageError
 from kvmbox.sandbox import libseccomp
 from kvmbox.sandbox.policy import INT, WORD, Condition
 from kvmbox.sandbox.syscall_names import NUMBERS

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox import __version__
-from kvmbox.memory import GuestMemory
+from kvmbox.base.memory import GuestMemory
 from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.qmp import MAX_COMMAND, QmpServer
 

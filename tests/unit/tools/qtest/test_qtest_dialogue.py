@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kvmbox import layout
+from kvmbox.base import layout
+from kvmbox.base.errors import DeviceProcessError
+from kvmbox.base.memory import GuestMemory
 from kvmbox.board import MMIO_UART, BoardOptions, pc_board
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
-from kvmbox.errors import DeviceProcessError
-from kvmbox.memory import GuestMemory
 from kvmbox.remote.direct import direct_channels
 from kvmbox.tools.qtest import dialogue as dialogue_module
 from kvmbox.tools.qtest.bare_machine import BareMachine

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import DeviceProcessError, HostOutputError
+from kvmbox.base.errors import DeviceProcessError, HostOutputError
 from kvmbox.tools.qtest.sandbox import Sandbox
 from kvmbox.tools.qtest.server import (
     ClientGone,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.jail.server import error_frame
 from kvmbox.parts.record.format import Record
 from kvmbox.tools.replay.describe import record_data, record_line, reply_text, request_text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import RecordingError
+from kvmbox.base.errors import RecordingError
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import End, EndReason, Record
 from tests.support.recordings import (

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from kvmbox.base.errors import RecordingError
 from kvmbox.board import DeviceSpec
-from kvmbox.devices.model import HostOutput
-from kvmbox.errors import RecordingError
+from kvmbox.contract.model import HostOutput
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.backends import InProcess
 from kvmbox.tools.replay.replayer import Difference, ReplayResult, replay

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.parts.record.format import Record
 from kvmbox.tools.replay.select import DeviceChoice, Until
 from tests.support.recordings import CHANNELS, UART, small_machine

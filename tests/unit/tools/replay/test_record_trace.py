@@ -6,7 +6,7 @@ import io
 import json
 from typing import Any
 
-from kvmbox.devices.model import HostOutput, IrqLine
+from kvmbox.contract.model import HostOutput, IrqLine
 from kvmbox.parts.record.format import Record
 from kvmbox.tools.replay.chrome import export
 from kvmbox.tools.replay.select import DeviceChoice

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.cli.main import cli
-from kvmbox.devices.model import HostOutput, IrqLine
+from kvmbox.contract.model import HostOutput, IrqLine
 from kvmbox.parts.record.format import Record
 from kvmbox.tools.replay.lanes import DEVICE, LINE, MOST_LANES, PROCESS, STEPS, Lanes
 from kvmbox.tools.replay.select import DeviceChoice

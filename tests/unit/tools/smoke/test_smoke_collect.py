@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.smoke.collect import collect
 from kvmbox.tools.smoke.host import why_skipped
 from kvmbox.tools.smoke.model import Origin

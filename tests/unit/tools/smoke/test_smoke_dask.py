@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.tools.smoke import dask_worker
 from kvmbox.tools.smoke.dask_executor import CALL_THREAD, MOST_LOOKS, MOST_TRIES, DaskExecutor, connect
 from kvmbox.tools.smoke.model import Boot, Observation

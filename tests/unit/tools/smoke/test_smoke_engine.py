@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import HostOutputError
+from kvmbox.base.errors import HostOutputError
 from kvmbox.tools.smoke.artefacts import Artefacts
 from kvmbox.tools.smoke.engine import Engine
 from kvmbox.tools.smoke.executor import Executor

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import HostOutputError
+from kvmbox.base.errors import HostOutputError
 from kvmbox.tools.smoke.model import Origin, TestResult, Verdict
 from kvmbox.tools.smoke.report_github import GithubReporter, harmless, without_commands
 from kvmbox.tools.smoke.report_jsonl import JsonLinesReporter, JsonReporter

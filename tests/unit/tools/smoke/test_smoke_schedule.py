@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.smoke.model import Test
 from kvmbox.tools.smoke.schedule import Shard, failures_first, seconds_left, select, take_shard
 from tests.support.smoke import a_test

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.smoke.fields import FIELDS
 from kvmbox.tools.smoke.model import Origin, Pattern, Start, Step, Test
 from kvmbox.tools.smoke.suite import OF_THE_START, parse_suite, suite_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.smoke.model import Origin, Test
 from kvmbox.tools.smoke.unittests_cfg import parse_unittests_cfg
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.outcome import EXPECTED_SEEN
+from kvmbox.base.outcome import EXPECTED_SEEN
 from kvmbox.tools.smoke.conventions import CONVENTIONS
 from kvmbox.tools.smoke.model import Attempt, Judgement, Step, Test, Verdict
 from kvmbox.tools.smoke.output_watch import OutputWatch

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from kvmbox.base.errors import DeviceProcessError
 from kvmbox.board import DeviceSpec, rtc
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode_state import waking_state
-from kvmbox.errors import DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectLink
 from kvmbox.remote.grants import Grants

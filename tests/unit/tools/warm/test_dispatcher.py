@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 from kvmbox.tools.warm import dispatcher, frames
 from kvmbox.tools.warm.client import News
 from kvmbox.tools.warm.jobs import Job, JobQueue

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kvmbox.errors import UsageError
+from kvmbox.base.errors import UsageError
 from kvmbox.tools.warm.orders import PREPARE, RUN, RUN_IT, pack_order, read_request, request
 
 

@@ -19,7 +19,7 @@ unsigned integer of that size. The bus splits wide accesses into bytes, low byte
 board says that the model's registers have that size. Whatever arrives, a model answers: a read of an
 unknown offset gives all ones of the size asked, a write of it is dropped, a value is masked to its size.
 
-What disks and virtio devices need besides is in `media`.
+What disks and virtio devices need besides is in `bulk_data`.
 """
 
 from __future__ import annotations

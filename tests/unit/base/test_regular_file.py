@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.base.regular_file import open_regular_file
 from kvmbox.cli import system_x86_64
 from kvmbox.cli.main import run_command
-from kvmbox.regular_file import open_regular_file
 from tests.support.recordings import recording, small_machine
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.layout import SLEEP_TYPES
+from kvmbox.base.layout import SLEEP_TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import os
 from _imp import extension_suffixes  # `importlib.machinery` has them, and takes 0.4 ms to import
 from typing import Any, Final, TypeVar
 
-from kvmbox.errors import StartError
+from kvmbox.base.errors import StartError
 
 VARIABLE: Final = "KVMBOX_PURE"
 EXTENSION_SUFFIXES: Final = extension_suffixes()
 Kind = TypeVar("Kind", bound=type[Any])
 
-_PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _found: dict[tuple[str, ...], str | None] = {}  # `functools` can wait until the spawner starts
 
 

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from kvmbox.judge import Judge
-from kvmbox.outcome import (
+from kvmbox.base.judge import Judge
+from kvmbox.base.outcome import (
     CLEAN,
     DEVICE_FAILED,
     EXPECTED_SEEN,

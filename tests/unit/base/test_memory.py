@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox import layout
-from kvmbox.errors import StartError
-from kvmbox.firmware.memory_map import ram_ranges
-from kvmbox.memory import GuestMemory, GuestMemoryError
+from kvmbox.base import layout
+from kvmbox.base.errors import StartError
+from kvmbox.base.layout import ram_ranges
+from kvmbox.base.memory import GuestMemory, GuestMemoryError
 
 GIB = layout.GIB
 

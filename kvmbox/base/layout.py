@@ -174,3 +174,12 @@ SLEEP_TYPES: Final = {"S3": 1, "S5": 0}
 """SLP_TYP of PM1 control for each sleep state that the machine has: Q35's."""
 BOCHS_POWER_OFF_PORT: Final = 0xB004  # PM1a control of Bochs and of old QEMU
 VIRTUALBOX_POWER_OFF_PORT: Final = 0x4004  # PM1a control of VirtualBox
+
+
+def ram_ranges(memory_size: int) -> list[tuple[int, int]]:
+    """The (start, size) pairs that `memory_size` bytes of RAM take, skipping the hole below 4 GiB."""
+    low = min(memory_size, MMIO_HOLE_START)
+    ranges = [(0, low)]
+    if memory_size > low:
+        ranges.append((MMIO_HOLE_END, memory_size - low))
+    return ranges

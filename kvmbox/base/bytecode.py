@@ -2,7 +2,7 @@
 
 A run imports more than 200 modules of kvmbox. For each, Python looks through folders, compares the bytecode
 with its source, and opens and reads a file. `tools/bundle_bytecode.py` puts the bytecode of all modules into
-one file, which `make` keeps beside this one. `use` puts a finder for it before Python's own.
+one file, which `make` keeps in the folder of the package. `use` puts a finder for it before Python's own.
 
 The rule of Python's own bytecode holds: if a source has not the time and size of the one that was compiled,
 its module is not taken from the bundle. Nor is any module if there is no bundle, or if the package has moved.
@@ -41,35 +41,35 @@ if TYPE_CHECKING:
     Places: TypeAlias = dict[str, tuple[int, int]]
     """By name: a place in the file, and the length of what is there."""
 
-PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
+PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUNDLE: Final = f"{PACKAGE}/bytecode.{sys.implementation.cache_tag}.bin"
 HEAD_SIZE: Final = 8192
-"""Of the file's head, which gives the places of the entries of each package, by name, and of the entries,
-links and code of each group's modules.
+"""Of the file's head, which gives the places of the entries of each folder of kvmbox, by name, and of the
+entries, links and code of each group's modules.
 """
 
 
 class Bundle:
     """Finds modules in a bundle."""
 
-    def __init__(self, identity: tuple[int, int], packages: Places, groups: Places) -> None:
+    def __init__(self, identity: tuple[int, int], folders: Places, groups: Places) -> None:
         """`identity` is the inode and time of the file."""
         self._identity = identity
-        self._packages = packages
+        self._folders = folders
         self._groups = groups
         self._entries: dict[str, Mapping[str, Entry]] = {}
 
-    def entries(self, package: str) -> Mapping[str, Entry]:
-        """The modules of a package, itself among them, by name."""
-        if package in self._packages and package not in self._entries:
-            content = self.code(*self._packages[package])
-            self._entries[package] = marshal.loads(content) if content else {}  # noqa: S302 - as a .pyc
-        return self._entries.get(package, {})
+    def entries(self, folder: str) -> Mapping[str, Entry]:
+        """The modules of a folder of kvmbox and of the folders within it, by name."""
+        if folder in self._folders and folder not in self._entries:
+            content = self.code(*self._folders[folder])
+            self._entries[folder] = marshal.loads(content) if content else {}  # noqa: S302 - as a .pyc
+        return self._entries.get(folder, {})
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The module, unless its source is another one by now."""
-        package = fullname if fullname in self._packages else fullname.rpartition(".")[0]
-        entry = self.entries(package).get(fullname)
+        _, folder, *_ = f"{fullname}..".split(".", 2)
+        entry = self.entries(folder).get(fullname)
         return None if entry is None or not is_source_of(entry) else self._spec(fullname, entry)
 
     def _spec(self, name: str, entry: Entry) -> ModuleSpec:
@@ -175,12 +175,12 @@ def use() -> None:
     """Load modules from the bundle from now on, if there is one that fits."""
     try:
         with open(BUNDLE, "rb") as file:
-            magic, package, packages, groups = marshal.loads(file.read(HEAD_SIZE))  # noqa: S302 - as a .pyc
+            magic, package, folders, groups = marshal.loads(file.read(HEAD_SIZE))  # noqa: S302 - as a .pyc
             identity = _identity(file.fileno())
     except (OSError, EOFError, ValueError):
         return
     if (magic, package) == (MAGIC_NUMBER, PACKAGE):
-        sys.meta_path.insert(0, Bundle(identity, packages, groups))
+        sys.meta_path.insert(0, Bundle(identity, folders, groups))
 
 
 def load(group: str) -> None:

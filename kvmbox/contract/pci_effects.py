@@ -6,7 +6,7 @@ whether nothing else is there (`remote.pci`).
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Effect
+from kvmbox.contract.model import Effect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ device.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Effect, MemoryModel
+from kvmbox.contract.model import Effect, MemoryModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

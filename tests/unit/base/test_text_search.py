@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.text_search import TextSearch
+from kvmbox.base.text_search import TextSearch
 
 
 def searching(*texts: bytes) -> TextSearch:

@@ -6,7 +6,7 @@ configuration space, and `remote.pci` what the guest makes of it.
 
 from __future__ import annotations
 
-from kvmbox.stand_ins import Value
+from kvmbox.base.stand_ins import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

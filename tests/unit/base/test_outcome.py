@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kvmbox.outcome import CLEAN, TIMED_OUT, UNEXPECTED, Decision, Outcome, debug_exit_status
+from kvmbox.base.outcome import CLEAN, TIMED_OUT, UNEXPECTED, Decision, Outcome, debug_exit_status
 
 
 @pytest.mark.parametrize(

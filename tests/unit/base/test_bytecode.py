@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 import kvmbox
-from kvmbox import bytecode
+from kvmbox.base import bytecode
 from tools.bundle_bytecode import bundle, compiled, stripped
 
 PACKAGE: Final = Path(kvmbox.__file__).parent
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from kvmbox.stand_ins import NamedTuple
+from kvmbox.base.stand_ins import NamedTuple
 
 VALUE: Final = 1
 
@@ -44,7 +44,7 @@ def function(argument: Final) -> Any:
 '''
 TELL: Final = """
 import sys
-from kvmbox import bytecode
+from kvmbox.base import bytecode
 bytecode.use()
 {before}
 from kvmbox.inner import module
@@ -57,10 +57,11 @@ print(bundled, module.VALUE, module.function(5)[1].second, "typing" in sys.modul
 def package(tmp_path: Path) -> Path:
     """A small package of that name, with its bundle."""
     made = tmp_path / "kvmbox"
-    (made / "inner").mkdir(parents=True)
-    for name in ("__init__.py", "inner/__init__.py"):
+    for name in ("base", "inner"):
+        (made / name).mkdir(parents=True)
+    for name in ("__init__.py", "base/__init__.py", "inner/__init__.py"):
         (made / name).touch()
-    for name in ("bytecode.py", "stand_ins.py"):
+    for name in ("base/bytecode.py", "base/stand_ins.py"):
         (made / name).write_text((PACKAGE / name).read_text())
     (made / "inner/module.py").write_text(MODULE)
     (made / Path(bytecode.BUNDLE).name).write_bytes(bundle(made))
@@ -100,7 +101,7 @@ def test_module_whose_source_has_another_time_comes_from_its_source(package: Pat
 
 GROUP: Final = """
 import sys
-from kvmbox import bytecode
+from kvmbox.base import bytecode
 bytecode.use()
 {before}
 bytecode.load("spawner")
@@ -139,7 +140,7 @@ def test_group_of_a_module_is_loaded_before_it(package: Path) -> None:
         (package / name).with_name("__init__.py").touch()
         (package / f"{name}.py").write_text(f"import sys\nprint('{name}', *sys.modules)\n{text}\n")
     (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
-    code = "from kvmbox import bytecode; bytecode.use(); from kvmbox.remote.direct import pvpanic"
+    code = "from kvmbox.base import bytecode; bytecode.use(); from kvmbox.remote.direct import pvpanic"
 
     inner, outer = (set(line.split()) for line in told(package, code=code).split("\n"))
 
@@ -220,7 +221,7 @@ def test_bundle_imports_for_annotations_only_what_others_take(
 ) -> None:
     text = """from __future__ import annotations
 from kvmbox.board import Named, Used
-from kvmbox.errors import Other
+from kvmbox.base.errors import Other
 
 def function(one: Named | Used) -> list[Other]:
     return [Used]
@@ -246,7 +247,7 @@ def test_module_of_a_group_has_what_it_imports_where_the_other_group_is_not_load
     (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
     code = """
 import sys
-from kvmbox import bytecode
+from kvmbox.base import bytecode
 bytecode.use()
 from kvmbox.remote import direct
 print(direct.one, direct.own.VALUE, "kvmbox.cli.boot" in sys.modules)
@@ -271,10 +272,10 @@ def test_each_module_can_be_loaded_from_a_bundle(tmp_path: Path) -> None:
     content.write_bytes(bundle(PACKAGE))
     files = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
     names = [".".join(file.parts) for file in files if file.name not in ("__init__", "__main__")]
-    loaded = ["kvmbox.bytecode"]
+    loaded = ["kvmbox.base.bytecode"]
     load = f"""
 from importlib import import_module
-from kvmbox import bytecode
+from kvmbox.base import bytecode
 bytecode.BUNDLE = {str(content)!r}
 bytecode.use()
 for name in {names!r}:

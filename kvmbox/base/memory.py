@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from kvmbox import layout
-from kvmbox.errors import StartError
-from kvmbox.firmware.memory_map import ram_ranges
-from kvmbox.stand_ins import Value
+from kvmbox.base import layout
+from kvmbox.base.errors import StartError
+from kvmbox.base.layout import ram_ranges
+from kvmbox.base.stand_ins import Value
 
 WINDOW_SLOT: Final = 1
 """Which of `GuestMemory.pieces` is the window of a VGA."""

@@ -11,7 +11,7 @@ looks and behaves the same, to type checkers too, and takes 7 µs to define.
 
 `Enum` and `signal` are for a plain run: `enum`, which `signal` imports, takes 1 ms.
 
-The bundle of bytecode (`kvmbox.bytecode`) takes from here what other modules import from `typing`.
+The bundle of bytecode (`kvmbox.base.bytecode`) takes from here what other modules import from `typing`.
 """
 
 from __future__ import annotations

@@ -33,10 +33,10 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.outcome import CLEAN, EXPECTED_SEEN, UNEXPECTED, Decision, Outcome
+from kvmbox.base.outcome import CLEAN, EXPECTED_SEEN, UNEXPECTED, Decision, Outcome
 
 if TYPE_CHECKING:
-    from kvmbox.text_search import TextSearch
+    from kvmbox.base.text_search import TextSearch
 
 PORT: Final = "port"
 PACED: Final = "paced"
@@ -105,7 +105,7 @@ class Judge(Decision):
 
     def _add(self, text: bytes) -> None:
         if self._search is None:
-            from kvmbox.text_search import TextSearch
+            from kvmbox.base.text_search import TextSearch
 
             self._search = TextSearch()
         self._search.add(text)

@@ -15,8 +15,8 @@ from types import new_class
 import pytest
 
 import kvmbox
-from kvmbox import stand_ins
-from kvmbox.stand_ins import NamedTuple, Value
+from kvmbox.base import stand_ins
+from kvmbox.base.stand_ins import NamedTuple, Value
 
 
 class Point(NamedTuple):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from kvmbox import choice
-from kvmbox.errors import StartError
+from kvmbox.base import compiled
+from kvmbox.base.errors import StartError
 from kvmbox.host.clock import GuestClock
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectLink, DirectTransport
@@ -30,8 +30,8 @@ PURE = {Channel, DirectTransport, VcpuLoop, CoalescedRing, GuestClock, *TRANSPOR
 
 
 def test_environment_that_says_pure_means_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(choice.VARIABLE, "1")
-    assert choice.describe() == "pure Python (KVMBOX_PURE is set)"
+    monkeypatch.setenv(compiled.VARIABLE, "1")
+    assert compiled.describe() == "pure Python (KVMBOX_PURE is set)"
     assert everything() == PURE
     assert device_entry() == DEFAULT_ENTRY
 
@@ -40,20 +40,20 @@ def test_environment_that_says_pure_means_every_part(monkeypatch: pytest.MonkeyP
 def test_environment_that_does_not_leaves_what_was_built(
     monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
-    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    monkeypatch.delenv(compiled.VARIABLE, raising=False)
     if value is not None:
-        monkeypatch.setenv(choice.VARIABLE, value)
-    if choice.why_not_built():
-        pytest.skip(f"compiled: {choice.why_not_built()}")
-    assert choice.describe() == "compiled"
+        monkeypatch.setenv(compiled.VARIABLE, value)
+    if compiled.why_not_built():
+        pytest.skip(f"compiled: {compiled.why_not_built()}")
+    assert compiled.describe() == "compiled"
     assert everything() & PURE == set()
     assert device_entry() == COMPILED_ENTRY
 
 
 def test_modules_that_were_not_built_mean_pure_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(choice.VARIABLE, raising=False)
-    monkeypatch.setattr(choice, "EXTENSION_SUFFIXES", [".another-python.so"])
-    assert choice.describe() == "pure Python (it was not built for this Python)"
+    monkeypatch.delenv(compiled.VARIABLE, raising=False)
+    monkeypatch.setattr(compiled, "EXTENSION_SUFFIXES", [".another-python.so"])
+    assert compiled.describe() == "pure Python (it was not built for this Python)"
     assert everything() == PURE
     assert device_entry() == DEFAULT_ENTRY
 
@@ -61,5 +61,5 @@ def test_modules_that_were_not_built_mean_pure_python(monkeypatch: pytest.Monkey
 def test_hot_path_of_another_version_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kvmbox.fast.loop", None)  # importing it is an ImportError
     with pytest.raises(StartError, match="does not fit these sources") as refused:
-        choice.compiled("loop", "CompiledClock")
+        compiled.compiled("loop", "CompiledClock")
     assert refused.value.hint == "build it again with 'make run', or set KVMBOX_PURE=1"

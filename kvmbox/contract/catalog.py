@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import struct  # noqa: F401 - models import it where no file can be opened
 
-from kvmbox import layout  # noqa: F401 - so do some this
+from kvmbox.base import layout  # noqa: F401 - so do some this
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
-    from kvmbox.devices.model import DeviceModel
+    from kvmbox.contract.model import DeviceModel
+
+CHIPS: Final = "kvmbox.devices"
+"""The package of the models."""
 
 MODELS: Final[Mapping[str, str]] = {
     "uart_16550a": "uart_16550a:Uart16550A",
@@ -51,7 +54,7 @@ MODELS: Final[Mapping[str, str]] = {
     "virtio_net_pci": "virtio_pci:VirtioNetPci",
     "E1000": "e1000:E1000",
 }
-"""By name: the module here, and the class."""
+"""By name: the module in `CHIPS`, and the class."""
 
 USUAL: Final[Mapping[str, Sequence[str]]] = {
     "uart": ("uart_16550a",),
@@ -66,7 +69,7 @@ BY_TEXT: Final = "E1000"
 def model_class(name: str) -> Callable[..., DeviceModel]:
     """The class of a model; KeyError for an unknown name."""
     module_name, _, class_name = MODELS[name].partition(":")
-    module = __import__(f"{__package__}.{module_name}", fromlist=["_"])
+    module = __import__(f"{CHIPS}.{module_name}", fromlist=["_"])
     found: Callable[..., DeviceModel] = getattr(module, class_name)
     return found
 
