@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeoutError,
     )
-    from kvmbox.board import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
+    from kvmbox.devices.board import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
     from kvmbox.host.capture import Capture
     from kvmbox.host.transfers import BytesStore, FileStore
     from kvmbox.run.aio import AsyncMachine

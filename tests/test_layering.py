@@ -19,7 +19,7 @@ from typing import Final
 import pytest
 
 from kvmbox.contract.catalog import MODELS
-from kvmbox.remote.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
+from kvmbox.remote.process.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 from kvmbox.run.parts import MONITOR, ORDER
 
 PROJECT: Final = Path(__file__).parent.parent
@@ -41,15 +41,10 @@ RINGS: Final = (
     {"host"},
     {"explain"},
     {"wire"},
-    {"board_e1000", "board_virtio_pci"},
-    {"board_extras", "board_pci"},
-    {"board"},
     {"devices"},
-    {"contract"},
     {"firmware"},
+    {"contract"},
     {"kvm"},
-    {"moving_bus"},
-    {"bus"},
     {"base"},
 )
 """Packages and top-level modules from the top down: a module imports its own ring and lower ones."""
@@ -74,13 +69,13 @@ PURE_IMPORTS: Final = {
 """What a pure module may import: nothing in there can look at the host."""
 
 PURE: Final = (
-    "kvmbox.bus",
-    "kvmbox.board",
-    "kvmbox.board_extras",
-    "kvmbox.board_e1000",
-    "kvmbox.board_pci",
-    "kvmbox.board_virtio_pci",
-    "kvmbox.moving_bus",
+    "kvmbox.remote.bus.routing",
+    "kvmbox.devices.board",
+    "kvmbox.devices.board_extras",
+    "kvmbox.devices.e1000.board",
+    "kvmbox.devices.pci.board",
+    "kvmbox.devices.virtio.pci_functions",
+    "kvmbox.remote.bus.movable",
     "kvmbox.contract.pci_function",
     "kvmbox.base.layout",
     "kvmbox.wire.protocol",
@@ -113,7 +108,7 @@ OF_PROGRAMS: Final = ("kvmbox.host.virtio_console", "kvmbox.run.aio")
 LAZY: Final = {name: {"importlib"} for name in ("kvmbox", "kvmbox.devices", "kvmbox.kvm")}
 """Packages with public names that are loaded when they are used: by name, from a table of their own."""
 
-CACHING: Final = {"kvmbox.board": {"functools"}}
+CACHING: Final = {"kvmbox.devices.board": {"functools"}}
 """Pure modules that keep results: a function of its arguments stays one."""
 
 HOST_MODULES: Final = {
@@ -167,7 +162,7 @@ def tree_of(name: str) -> ast.Module:
 
 
 def group_of(name: str) -> str:
-    """`kvmbox.remote.pool` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
+    """`kvmbox.remote.process.device_pool` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
     if name == "kvmbox.__main__":
         return "cli"  # another way to start it
     names = name.split(".")[1:3]
@@ -291,7 +286,7 @@ def _words(name: str) -> set[str]:
 
 def test_core_names_modules_of_parts_in_few_places() -> None:
     core = {name for name in MODULES if ring_of(group_of(name) or "base") >= ring_of("run")}
-    assert {"kvmbox.run.run", "kvmbox.remote.pool", "kvmbox.base.stand_ins"} < core
+    assert {"kvmbox.run.run", "kvmbox.remote.process.device_pool", "kvmbox.base.stand_ins"} < core
     modules = {name.removeprefix("kvmbox.parts.") for name in MODULES if name.startswith("kvmbox.parts.")}
     found = {name: {word.removeprefix("parts.") for word in _words(name)} & modules for name in core}
     assert {name: words for name, words in found.items() if words} == NAMED_BY_THE_CORE
@@ -331,7 +326,7 @@ def test_pure_module_and_all_that_it_imports_cannot_reach_the_host(name: str) ->
 def test_devices_reach_nothing_of_kvmbox_but_the_layout() -> None:
     devices = [name for name in MODULES if group_of(name) == "devices"]
     assert len(devices) > 10
-    assert {group_of(name) for name in closure(*devices)} == {"devices", "contract", "base", ""}
+    assert {group_of(name) for name in closure(*devices)} == {"devices", "firmware", "contract", "base", ""}
 
 
 def test_kvm_exits_decode_without_touching_the_host() -> None:

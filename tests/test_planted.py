@@ -39,7 +39,7 @@ def test_planted_bug_fits_the_sources_and_has_a_guest(plant: Plant, tmp_path: Pa
 
 def test_planted_bug_that_the_sources_have_outgrown_is_refused(tmp_path: Path) -> None:
     (tmp_path / "kvmbox/devices").mkdir(parents=True)
-    (tmp_path / "kvmbox/devices/pit_8254.py").write_text("other\n", encoding="utf-8")
+    (tmp_path / "kvmbox/devices/pit/model.py").write_text("other\n", encoding="utf-8")
     with pytest.raises(ValueError, match="has 0 times"):
         Plant.load(BUGS / "pit-index.toml").apply(tmp_path)
 

@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 
 WITH_DOCSTRINGS: Final = "cli"
 BIOS: Final = (
-    *("kvmbox.board_extras", "kvmbox.host.bios_reports"),
-    *("kvmbox.remote.free_running", "kvmbox.run.after_bios"),
+    *("kvmbox.devices.board_extras", "kvmbox.host.bios_reports"),
+    *("kvmbox.remote.channel.free_running", "kvmbox.run.after_bios"),
 )
 """What a run loads because its guest may call the BIOS."""
 OWN_MODELS: Final = tuple(
-    f"kvmbox.devices.{name}" for name in ("port_models", "pvpanic", "reset_control", "uart_16550a")
+    f"kvmbox.devices.{name}" for name in ("debug.model", "debug.pvpanic", "pci.reset_control", "uart.model")
 )
 """Of each machine. With `--sandbox none`, the VMM has them."""
 GROUPS: Final = {
     "entry": ("", ("kvmbox.cli.entry",)),
-    "prestart": ("entry", ("kvmbox.host.open_files", "kvmbox.remote.prestart", "kvmbox.sandbox.scope")),
-    "reserve": ("prestart", ("kvmbox.remote.reserve", "kvmbox.sandbox.listener")),
+    "prestart": (
+        "entry",
+        ("kvmbox.host.open_files", "kvmbox.remote.process.prestart", "kvmbox.sandbox.scope"),
+    ),
+    "reserve": ("prestart", ("kvmbox.remote.process.spare_process", "kvmbox.sandbox.listener")),
     "run": (
         "reserve",
         (
@@ -50,7 +53,10 @@ GROUPS: Final = {
     ),
     "spawner": ("", ("kvmbox.jail.spawner", "kvmbox.jail.server")),
     "kvmbox.boot.way_multiboot": ("run", ("kvmbox.boot.way_multiboot", *BIOS)),
-    "kvmbox.remote.direct": ("run", ("kvmbox.remote.direct", *OWN_MODELS)),
+    "kvmbox.remote.transport.direct": (
+        "run",
+        ("kvmbox.remote.transport.direct", *OWN_MODELS),
+    ),
 }
 """By name: the group that is loaded before, and what is loaded with all that it imports."""
 FLAG: Final = __future__.annotations.compiler_flag

@@ -48,7 +48,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Literal, TypedDict
 
-from kvmbox.board import DeviceSpec
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.capture import Capture
 from kvmbox.host.disks import DiskRequest
 from kvmbox.host.serial import Backends

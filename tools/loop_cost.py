@@ -21,14 +21,14 @@ from functools import partial
 from typing import cast
 
 from kvmbox.base import layout
-from kvmbox.board import BoardOptions, pc_board
-from kvmbox.bus import Bus, Mapping
+from kvmbox.devices.board import BoardOptions, pc_board
 from kvmbox.host.clock import GuestClock
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.direct import direct_channels
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.transport.direct import direct_channels
 from kvmbox.run.vcpu_loop import VcpuLoop
 from kvmbox.run.vcpu_state import VcpuControl
 

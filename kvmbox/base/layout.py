@@ -144,7 +144,7 @@ VGA_MONOCHROME_PORTS: Final = ((0x3B4, 2), (0x3BA, 1))  # CRT controller and sta
 VGA_CRTC_PORTS: Final = (0x3D4, 0x3D5)  # index and data of the CRT controller
 VGA_MEMORY: Final = 0xA0000  # the window to the memory of a VGA
 VGA_MEMORY_SIZE: Final = 128 * KIB
-VGA_LATE_WRITES: Final = 1 << 24  # a register on no bus: see devices.vga_text
+VGA_LATE_WRITES: Final = 1 << 24  # a register on no bus: see devices.vga.model
 VGA_PORTS: Final = ((0x3C0, 16), (0x3D4, 2), (0x3DA, 1))  # first port, and how many
 
 VBE_PORT: Final = 0x1CE  # index, of two bytes; data behind it, and again behind that

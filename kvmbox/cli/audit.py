@@ -17,7 +17,7 @@ from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import FLAG, REPEATED, Option
 
 if TYPE_CHECKING:
-    from kvmbox.remote.pool import Seccomp
+    from kvmbox.remote.process.device_pool import Seccomp
     from kvmbox.tools.audit.audit import Report
 
 
@@ -70,7 +70,7 @@ def command(
       14   the report could not be written
       130  interrupted
     """
-    from kvmbox.remote.pool import SECCOMP_MODES
+    from kvmbox.remote.process.device_pool import SECCOMP_MODES
     from kvmbox.tools.audit.audit import Options, run_audit
     from kvmbox.tools.audit.report import as_data
 

@@ -151,7 +151,7 @@ def _layers() -> Iterator[Finding]:
 
 
 def _cpus() -> Finding:
-    from kvmbox.remote.transports import AUTO, ipc_of
+    from kvmbox.remote.transport.ipc_table import AUTO, ipc_of
 
     allowed = sorted(os.sched_getaffinity(0))
     return Finding(

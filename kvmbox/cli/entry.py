@@ -74,7 +74,7 @@ def entry_point(parent: int | None = None) -> NoReturn:
             scope.OWN.take()
         if _has_plain_device_processes(sys.argv[1:]):
             from kvmbox.host import open_files
-            from kvmbox.remote import prestart
+            from kvmbox.remote.process import prestart
 
             # The spawner inherits the limit. Where it is too low, `kvmbox run` says so.
             if open_files.enough()[0]:

@@ -6,9 +6,9 @@ from typing import Final
 
 import click
 
-from kvmbox import board
-from kvmbox.board import BoardOptions, DeviceSpec, by_type
-from kvmbox.board_extras import whole_board
+from kvmbox.devices import board
+from kvmbox.devices.board import BoardOptions, DeviceSpec, by_type
+from kvmbox.devices.board_extras import whole_board
 from kvmbox.parts.inject import faults
 
 VALUES: Final = (

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from kvmbox.cli.values import Value
-from kvmbox.remote.transports import DEFAULT_IPC, ipc_of
+from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, ipc_of
 from kvmbox.run.choices import DEFAULT_SECCOMP
 from kvmbox.run.option import FLAG, REPEATED, Option, Section
 from kvmbox.run.options import OPTIONS

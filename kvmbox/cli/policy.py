@@ -100,10 +100,10 @@ def _show(text: str, data: dict[str, Any], json_path: str | None) -> None:
 
 def device_types() -> dict[str, str]:
     """The device types of a board with everything on it, and the devices in each."""
-    from kvmbox import board_extras as boards
-    from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type, pc_board
-    from kvmbox.board_e1000 import e1000_net
-    from kvmbox.board_pci import with_pci
+    from kvmbox.devices import board_extras as boards
+    from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type, pc_board
+    from kvmbox.devices.e1000.board import e1000_net
+    from kvmbox.devices.pci.board import with_pci
 
     board = pc_board(
         BoardOptions(

@@ -1,7 +1,7 @@
 """The effects of PCI: where base address registers decode, and how interrupts travel.
 
 The VMM owns the bus. What a model says here is a wish: the VMM looks whether the place was granted, and
-whether nothing else is there (`remote.pci`).
+whether nothing else is there (`remote.bus.pci_fabric`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A PCI function as its board wants it: identity, base address registers, capabilities.
 
-Pure data. `board_pci` gives each function a number, addresses and an interrupt. `devices.pci_host` has its
-configuration space, and `remote.pci` what the guest makes of it.
+Pure data. `board` gives each function a number, addresses and an interrupt. `devices.pci.model` has its
+configuration space, and `remote.bus.pci_fabric` what the guest makes of it.
 """
 
 from __future__ import annotations

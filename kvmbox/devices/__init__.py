@@ -32,30 +32,30 @@ if TYPE_CHECKING:
         TakeLine,
         Transfer,
     )
-    from kvmbox.devices.acpi_pm import AcpiPm
-    from kvmbox.devices.bios_report import BiosReport
-    from kvmbox.devices.boot_disk import BootDisk
-    from kvmbox.devices.fw_cfg import FwCfg
-    from kvmbox.devices.hpet import Hpet
-    from kvmbox.devices.i8042 import I8042
-    from kvmbox.devices.ide_channel import IdeChannel
-    from kvmbox.devices.pci_host import PciHost
-    from kvmbox.devices.pit_8254 import Pit8254
-    from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
-    from kvmbox.devices.power_off_ports import PowerOffPorts
-    from kvmbox.devices.pvpanic import PvPanic
-    from kvmbox.devices.qcow2 import Qcow2
-    from kvmbox.devices.reset_control import ResetControl
-    from kvmbox.devices.rtc_mc146818 import RtcMc146818
-    from kvmbox.devices.testdev import PcTestdev
-    from kvmbox.devices.uart_16550a import Uart16550A
-    from kvmbox.devices.vbe_dispi import VbeDispi
-    from kvmbox.devices.vga_text import VgaText
-    from kvmbox.devices.virtio_blk import VirtioBlk
-    from kvmbox.devices.virtio_console import VirtioConsole
-    from kvmbox.devices.virtio_net import VirtioNet
-    from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioNetPci, VirtioRngPci
-    from kvmbox.devices.virtio_rng import VirtioRng
+    from kvmbox.devices.acpi.model import AcpiPm
+    from kvmbox.devices.acpi.power_off_ports import PowerOffPorts
+    from kvmbox.devices.bios.boot_disk import BootDisk
+    from kvmbox.devices.bios.report import BiosReport
+    from kvmbox.devices.debug.model import DebugCon, DebugExit, PostPort, ShutdownPort
+    from kvmbox.devices.debug.pvpanic import PvPanic
+    from kvmbox.devices.fw_cfg.model import FwCfg
+    from kvmbox.devices.hpet.model import Hpet
+    from kvmbox.devices.ide.model import IdeChannel
+    from kvmbox.devices.pci.model import PciHost
+    from kvmbox.devices.pci.reset_control import ResetControl
+    from kvmbox.devices.pit.model import Pit8254
+    from kvmbox.devices.ps2.model import I8042
+    from kvmbox.devices.qcow2.model import Qcow2
+    from kvmbox.devices.rtc.model import RtcMc146818
+    from kvmbox.devices.testdev.model import PcTestdev
+    from kvmbox.devices.uart.model import Uart16550A
+    from kvmbox.devices.vga.dispi import VbeDispi
+    from kvmbox.devices.vga.model import VgaText
+    from kvmbox.devices.virtio.blk import VirtioBlk
+    from kvmbox.devices.virtio.console import VirtioConsole
+    from kvmbox.devices.virtio.net import VirtioNet
+    from kvmbox.devices.virtio.pci import VirtioBlkPci, VirtioConsolePci, VirtioNetPci, VirtioRngPci
+    from kvmbox.devices.virtio.rng import VirtioRng
 
 # The formatter would give each name a line of its own.
 # fmt: off

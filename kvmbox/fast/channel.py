@@ -25,14 +25,12 @@ from kvmbox.fast.vmm import (
     StreamEnd,
     learn_follow_ups,
 )
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import MAX_FOLLOW_UPS, FollowUp, Posted
-from kvmbox.remote.journal import JOURNAL_LIMIT, Entry, Journal
-from kvmbox.remote.patience import REPLY_SLICES
-from kvmbox.remote.shared import PageTransport
-from kvmbox.remote.steady import SteadyReads
-from kvmbox.remote.stream import PipeTransport, SocketTransport, StreamTransport
-from kvmbox.remote.transport import (
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.deadlines import REPLY_SLICES
+from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS, FollowUp, Posted
+from kvmbox.remote.channel.journal import JOURNAL_LIMIT, Entry, Journal
+from kvmbox.remote.channel.steady_reads import SteadyReads
+from kvmbox.remote.transport.interface import (
     NO_HEADER,
     Link,
     LinkedTransport,
@@ -42,6 +40,8 @@ from kvmbox.remote.transport import (
     Words,
     frame_of,
 )
+from kvmbox.remote.transport.shared_page import PageTransport
+from kvmbox.remote.transport.stream import PipeTransport, SocketTransport, StreamTransport
 from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS
 
 _FAILURES: Final = (DeviceProcessError, TransportError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmbox.fast.vmm import DirectEnd
-from kvmbox.remote.direct import DirectTransport
+from kvmbox.remote.transport.direct import DirectTransport
 
 
 class CompiledDirectTransport(DirectEnd, DirectTransport):

@@ -27,7 +27,7 @@ from kvmbox.host.threads import start_thread
 from kvmbox.host.timers import Timerfd
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.proxy import WINDOW_SIZES
+from kvmbox.remote.bus.proxy import WINDOW_SIZES
 from kvmbox.run.coalescing import (
     BYTE_TO_PORT,
     ENTRIES,
@@ -43,8 +43,8 @@ from kvmbox.run.vcpu_state import Access, Attention, VcpuControl
 
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
-    from kvmbox.bus import Bus
-    from kvmbox.remote.proxy import DeviceProxy
+    from kvmbox.remote.bus.proxy import DeviceProxy
+    from kvmbox.remote.bus.routing import Bus
 
 
 class CompiledClock(Clock, GuestClock):

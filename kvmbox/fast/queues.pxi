@@ -1,6 +1,6 @@
 # --- Virtqueues ------------------------------------------------------------------------------------------
 #
-# Part of vmm.pyx. The modules `remote.ring` and `remote.queues` say what is done here, and why. All of it is
+# Part of vmm.pyx. The modules `remote.published.ring` and `remote.published.queues` say what is done here, and why. All of it is
 # with the GIL, but the wait for the device process and long reads, and under the lock of the channel.
 
 cdef uint64_t CHAINS = protocol.CHAINS
@@ -8,7 +8,7 @@ cdef uint64_t SERVE_TAG, HEAD_BYTES, WITH_EVENT_INDEX, WITH_TABLES, MAX_PART_BYT
 cdef object USED_BUFFER, Parts, RingError, ChainServe
 
 cdef enum:
-    # As remote.ring.
+    # As remote.published.ring.
     HAS_NEXT = 1
     IS_WRITABLE = 2
     IS_TABLE = 4
@@ -184,7 +184,7 @@ cdef class RamCore:
 
 
 cdef class VirtqueueCore:
-    """The compiled half of `remote.ring.Ring`."""
+    """The compiled half of `remote.published.ring.Ring`."""
 
     cdef public uint64_t size
     cdef public uint64_t flags
@@ -398,7 +398,7 @@ cdef struct Served:
 
 
 cdef class QueuesCore:
-    """The compiled half of `remote.queues.DeviceQueues`: a notification whose chains are served at once."""
+    """The compiled half of `remote.published.queues.DeviceQueues`: a notification whose chains are served at once."""
 
     cdef public uint64_t _last
     cdef RamCore ram
@@ -653,7 +653,7 @@ cdef object WORDS_OF(const uint64_t *words):
 
 
 cdef class QueueAccessCore:
-    """The compiled half of `remote.queue_access.QueueAccess`."""
+    """The compiled half of `remote.published.queue_access.QueueAccess`."""
 
     cdef ChannelCore core
     cdef QueuesCore rings

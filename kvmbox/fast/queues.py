@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import Queues
 from kvmbox.contract import bulk_data
+from kvmbox.devices.board import Queues
 from kvmbox.fast.channel import CompiledChannel
 from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
 from kvmbox.host.transfers import Settle
-from kvmbox.remote import queue_interrupts, ring
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
-from kvmbox.remote.queue_access import QueueAccess
-from kvmbox.remote.queue_notes import NOTIFIES, NUMBERED
-from kvmbox.remote.queues import MOST_MOVED, DeviceQueues
-from kvmbox.remote.ring import Ring
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
+from kvmbox.remote.published import queue_interrupts, ring
+from kvmbox.remote.published.queue_access import QueueAccess
+from kvmbox.remote.published.queue_notes import NOTIFIES, NUMBERED
+from kvmbox.remote.published.queues import MOST_MOVED, DeviceQueues
+from kvmbox.remote.published.ring import Ring
 from kvmbox.wire import chains, effects
 
 learn_queues(bulk_data, effects, ring, chains, queue_interrupts)

@@ -2,9 +2,9 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from kvmbox.base.memory import MemoryRegion
-from kvmbox.remote.follow_up import FollowUp, Posted
-from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.remote.transport import Words
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.channel.effect_calls import FollowUp, Posted
+from kvmbox.remote.transport.interface import Words
 
 class Lock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...

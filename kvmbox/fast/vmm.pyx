@@ -261,7 +261,7 @@ cdef int IDLE_RINGS = 64
 
 
 cdef class PageEnd(End):
-    """The compiled half of `remote.shared.PageTransport`."""
+    """The compiled half of `remote.transport.shared_page.PageTransport`."""
 
     cdef public uint64_t _seen
     cdef public bint _may_spin
@@ -395,7 +395,7 @@ cdef class PageEnd(End):
 
 
 cdef class StreamEnd(End):
-    """The compiled half of `remote.stream.StreamTransport`."""
+    """The compiled half of `remote.transport.stream.StreamTransport`."""
 
     cdef public int requests
     cdef public int replies
@@ -452,7 +452,7 @@ include "answers.pxi"
 
 
 cdef class DirectEnd(End):
-    """The compiled half of `remote.direct.DirectTransport`: what it calls is Python's, with the GIL."""
+    """The compiled half of `remote.transport.direct.DirectTransport`: what it calls is Python's, with the GIL."""
 
     cdef public object server
     cdef public object _payload
@@ -520,7 +520,7 @@ cdef tuple FAILURES
 
 
 def learn_follow_ups(follow_up, posted, most, slices, frame, failures):
-    """`remote.follow_up.FollowUp` and `Posted`, how many of them one request may cause, how many slices a reply
+    """`remote.channel.effect_calls.FollowUp` and `Posted`, how many of them one request may cause, how many slices a reply
     may take, `remote.transport.frame_of`, and the exceptions of a process that fails.
     """
     global FollowUp, Posted, MAX_FOLLOW_UPS, REPLY_SLICES, frame_of, FAILURES
@@ -529,7 +529,7 @@ def learn_follow_ups(follow_up, posted, most, slices, frame, failures):
 
 
 cdef class SteadyCore:
-    """The compiled half of `remote.steady.SteadyReads`: the counts."""
+    """The compiled half of `remote.channel.steady_reads.SteadyReads`: the counts."""
 
     cdef public uint64_t changes
     cdef public uint64_t moves
@@ -554,7 +554,7 @@ cdef struct Open:
 
 
 cdef class ChannelCore:
-    """The compiled half of `remote.channel.Channel`."""
+    """The compiled half of `remote.channel.connection.Channel`."""
 
     cdef public uint64_t deadline
     cdef public uint64_t waiting
@@ -661,7 +661,7 @@ cdef class ChannelCore:
         it.asked[3] = offset
         self.waiter = PyThread_get_thread_ident()
         self.waiting = sequence
-        # Before it is sent: see remote.steady.
+        # Before it is sent: see remote.channel.steady_reads.
         if kind == INDEXED_READ:
             store(&self.counts.moves, self.counts.moves + 1)
         elif not is_read:
@@ -1083,7 +1083,7 @@ cdef enum:
 
 
 cdef struct Steady:
-    # A value that a read gives, until a time, or a request that counts; see remote.steady.
+    # A value that a read gives, until a time, or a request that counts; see remote.channel.steady_reads.
     uint64_t count
     uint64_t until
     uint64_t value

@@ -10,13 +10,13 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef enum:
     QUIET_END = 2   # as contract.bulk_data
 
-    # What the guest may do, as in remote.window.
+    # What the guest may do, as in remote.published.data_window.
     READS = 1
     WRITES = 2
 
 
 cdef class WindowCore:
-    """The compiled half of `remote.window.DataWindow`: all accesses but the last one."""
+    """The compiled half of `remote.published.data_window.DataWindow`: all accesses but the last one."""
 
     cdef public int use
     cdef public uint64_t position
@@ -61,7 +61,7 @@ cdef class WindowCore:
 
 
 cdef class WindowAccessCore:
-    """The compiled half of `remote.window_access.WindowAccess`: the last element that the guest reads."""
+    """The compiled half of `remote.published.window_access.WindowAccess`: the last element that the guest reads."""
 
     cdef ChannelCore core
     cdef WindowCore view

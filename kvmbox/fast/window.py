@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from kvmbox.fast.channel import CompiledChannel
 from kvmbox.fast.vmm import WindowAccessCore, WindowCore
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import FollowUp
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.window import READS, DataWindow, Opening
-from kvmbox.remote.window_access import WindowAccess
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.effect_calls import FollowUp
+from kvmbox.remote.published.data_window import READS, DataWindow, Opening
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.published.window_access import WindowAccess
 from kvmbox.wire.protocol import COMPLETE, request_word
 
 _NOTHING = bytearray()

@@ -73,7 +73,7 @@ class Entry(Value):
 
 
 class Drive(Value):
-    """A drive of int 0x13. `number` is DL, `unit` counts the drives of the device (`devices.boot_disk`).
+    """A drive of int 0x13. `number` is DL, `unit` counts the drives of the device (`devices.bios.boot_disk`).
 
     `diskette_type` is what AH=08 says of a diskette. `sectors` are of `sector_size` bytes: 512, or 2048 on a
     CD, which has no geometry.

@@ -34,13 +34,13 @@ FEATURES: Final = 1 | 2  # the traditional interface, DMA
 MOST_FILES: Final = 256
 MOST_NAME: Final = 55
 MOST_BYTES: Final = 256 * layout.MIB
-"""Of one item: a guest gets it by one DMA request (`devices.fw_cfg.MOST_BY_DMA`)."""
+"""Of one item: a guest gets it by one DMA request (`devices.fw_cfg.model.MOST_BY_DMA`)."""
 
 SMALL: Final = 4096
 """Items of up to so many bytes are in the device process. 256 files of that fit in its HELLO."""
 
 _FILE: Final = Struct(f">IHH{MOST_NAME + 1}s")
-_DIRECTORY: Final = Struct("<HIQ")  # as `devices.fw_cfg` reads it
+_DIRECTORY: Final = Struct("<HIQ")  # as `devices.fw_cfg.model` reads it
 _E820: Final = Struct("<QQI")
 
 
@@ -53,7 +53,7 @@ class FwCfgItem(Value):
 
 
 class FwCfgContent(Value):
-    """All items as the device wants them: see `devices.fw_cfg`. `parts` joined are the content."""
+    """All items as the device wants them: see `devices.fw_cfg.model`. `parts` joined are the content."""
 
     directory: bytes
     small: bytes

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
-from kvmbox.board import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
+from kvmbox.devices.board import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.mirror import MirroredOutput, PortLines
 from kvmbox.host.output import OutputStream

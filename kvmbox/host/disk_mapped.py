@@ -1,8 +1,8 @@
 """A disk whose sectors are somewhere in a file: an image of a format that has a map (qcow2).
 
-A process of its own reads the map (`devices.qcow2`). It is asked where sectors are, and is shown the metadata
-that it wants to see. The sectors are read here, so that process never sees one. It can name nothing but
-places in this file, and which of them the guest sees is for the image to say anyway.
+A process of its own reads the map (`devices.qcow2.model`). It is asked where sectors are, and is shown the
+metadata that it wants to see. The sectors are read here, so that process never sees one. It can name nothing
+but places in this file, and which of them the guest sees is for the image to say anyway.
 
 The places of clusters are kept, as nobody changes the file: it is locked. `read_now` drops a question that
 needs metadata which the host does not have in memory. `read` asks it again.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.devices import qcow2
+from kvmbox.devices.qcow2 import model as qcow2
 from kvmbox.host.disk_file import DiskFile, cannot_use
 
 Send = Callable[[bytes], None]

@@ -12,7 +12,7 @@ SIZE: Final = 1 << 62
 
 
 class EntropyStore:
-    """See `remote.medium.MediumStore`. Its bytes never have to be waited for."""
+    """See `remote.published.medium.MediumStore`. Its bytes never have to be waited for."""
 
     writes_now = True
 

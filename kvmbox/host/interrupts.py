@@ -59,7 +59,7 @@ class LineState:
 
 
 class Source:
-    """A device pin that drives line `gsi`; see `remote.grants.Rise`. Call it with (level, coalesced).
+    """A device pin that drives line `gsi`; see `remote.channel.grants.Rise`. Call it with (level, coalesced).
 
     `at` is when the pin will rise, in ns of guest time, or `NO_RISE`; it belongs to the lock of the channel.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.board import KEYBOARD
+from kvmbox.devices.board import KEYBOARD
 from kvmbox.host.escapes import EscapeParser
 from kvmbox.host.input_port import InputPort
 from kvmbox.host.keys import KeyReader

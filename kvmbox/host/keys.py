@@ -1,6 +1,6 @@
 """A US keyboard as a person uses it: from texts, chords and bytes of a terminal to changes of keys. Pure.
 
-A change is a byte as `devices.ps2_keyboard` takes it: IBM's number of the key, with bit 7 if it is released.
+A change is a byte as `devices.ps2.keyboard` takes it: IBM's number of the key, with bit 7 if it is released.
 A character that needs Shift, or Ctrl as a terminal has it (0x03 is Ctrl-C), is pressed with that key. Held
 keys are released in the reverse order. Nothing here knows whether Caps Lock is on.
 """
@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.ps2_keyboard import RELEASED
+from kvmbox.devices.ps2.keyboard import RELEASED
 from kvmbox.host import pointer
 
 SHIFT: Final = 44

@@ -13,7 +13,8 @@ that asks devices towards their CPU. Bound to CPUs of their own, two vCPUs that 
 times as long (docs/adr: processors).
 
 With shared memory a device process spins on another CPU, a spare one. No spare CPU is claimed: the kernel's
-scheduler chooses one that is idle, and a spinner that is not alone there goes back (`remote.spin`).
+scheduler chooses one that is idle, and a spinner that is not alone there goes back
+(`remote.process.spin_permits`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person does with a mouse, as events of the PS/2 mouse (`devices.ps2_mouse`). Pure.
+"""What a person does with a mouse, as events of the PS/2 mouse (`devices.ps2.mouse`). Pure.
 
 Here, as on a screen, y counts downwards, and a wheel turned away from the user counts up. An event travels
 over a console that is the keyboard's in a control sequence of ECMA-48 with a private parameter, so that a
@@ -12,7 +12,7 @@ import struct
 from typing import Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.ps2_mouse import (
+from kvmbox.devices.ps2.mouse import (
     BACK,
     EVENT,
     EVENT_MARK,

@@ -63,7 +63,7 @@ class BytesStore:
             raise OSError(errno.ENOSPC, "the resource has no more bytes")
         self.data[offset : offset + len(data)] = data
 
-    # As a medium: see `remote.medium.MediumStore`.
+    # As a medium: see `remote.published.medium.MediumStore`.
     writes_now = True
     read_now = read
 
@@ -109,7 +109,7 @@ class Order(Value):
 
 Settle = Callable[[int], bool | Sequence[Any]]
 """Is told the status of what is done, under the lock of the device's channel: whether the device still waits
-for it; or, instead of that, all that follows for the channel (`remote.follow_up`)."""
+for it; or, instead of that, all that follows for the channel (`remote.channel.effect_calls`)."""
 
 
 class Errand(Value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import UsageError
-from kvmbox.board import VIRTIO_CONSOLE
+from kvmbox.devices.board import VIRTIO_CONSOLE
 from kvmbox.host.serial import SerialSpec
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.kvm.vm import Vm
-    from kvmbox.remote.pool import DevicePool
+    from kvmbox.remote.process.device_pool import DevicePool
 
 
 def initialize_pics(vm: Vm) -> None:
     """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
-    import kvmbox.remote.free_running  # noqa: F401 - for `start_timer`, while modules come from the bundle
+    import kvmbox.remote.channel.free_running  # noqa: F401 - for `start_timer`, while modules come from the bundle
 
     chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
     for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.base import layout
 from kvmbox.base.errors import ProtocolError
 from kvmbox.base.memory import WINDOW_SLOT
-from kvmbox.board import VGA
 from kvmbox.contract.model import DONE, SnapshotError
-from kvmbox.devices.vga_text import VgaText
-from kvmbox.remote.aperture import allowed, count_of, pieces
-from kvmbox.remote.device_state import take_state
+from kvmbox.devices.board import VGA
+from kvmbox.devices.vga.model import VgaText
+from kvmbox.remote.channel.model_state import take_state
+from kvmbox.remote.channel.vga_window import allowed, count_of, pieces
 from kvmbox.run.late_list import VgaWrites
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.text_memory import place_of
@@ -34,7 +34,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.contract.model import Effect
-    from kvmbox.remote.follow_up import Application, FollowUp
+    from kvmbox.remote.channel.effect_calls import Application, FollowUp
     from kvmbox.run.boot import Boot
     from kvmbox.run.loop import MainLoop
     from kvmbox.run.run_devices import Devices

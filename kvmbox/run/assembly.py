@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
-from kvmbox.remote.buses import Buses
+from kvmbox.remote.bus.machine_buses import Buses
 from kvmbox.run.consoles import console_of
 from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.kinds import guest_clock, interrupt_router

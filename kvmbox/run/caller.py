@@ -20,7 +20,7 @@ from kvmbox.host.signals import SignalHandlers, Wakeup
 from kvmbox.host.terminal import NO_DESCRIPTOR, RawTerminal
 from kvmbox.jail import layers
 from kvmbox.kvm.vcpu import KICK_SIGNAL, install_kick_signal
-from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox import vmm
 from kvmbox.sandbox.vmm import Confinement

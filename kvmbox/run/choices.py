@@ -13,8 +13,8 @@ from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot.choose import AUTO, WAY_NAMES
-from kvmbox.remote.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES
-from kvmbox.remote.transports import DEFAULT_IPC, IPC_OPTIONS
+from kvmbox.remote.process.device_pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES
+from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.run import values
 
 __all__ = ["DEFAULT_IPC", "IPC_OPTIONS", "SANDBOX_CHOICES", "WAY_NAMES"]

@@ -62,8 +62,8 @@ from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.kvm import uapi
 
 if TYPE_CHECKING:
-    from kvmbox.remote.mutex import Mutex
-    from kvmbox.remote.proxy import DeviceProxy
+    from kvmbox.remote.bus.proxy import DeviceProxy
+    from kvmbox.remote.channel.mutex import Mutex
 
 RING_WORD: Final = uapi.KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE // 8
 """Index among the 64-bit words of a vCPU's mapping of the one that holds `first` and, above it, `last`."""

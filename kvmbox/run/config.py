@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
-from kvmbox.board import DeviceSpec
 from kvmbox.boot.choose import AUTO
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.jail import layers
-from kvmbox.remote.pool import Design, Sandbox, Seccomp
+from kvmbox.remote.process.device_pool import Design, Sandbox, Seccomp
 from kvmbox.run.by_name import load
 from kvmbox.run.choices import (
     DEFAULT_IPC,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from kvmbox.base.errors import SandboxError
 from kvmbox.host.placement import Placement
 from kvmbox.jail import layers, linux
-from kvmbox.remote.pool import THREAD, Design
-from kvmbox.remote.transports import AUTO, TRANSPORTS, ipc_of
+from kvmbox.remote.process.device_pool import THREAD, Design
+from kvmbox.remote.transport.ipc_table import AUTO, TRANSPORTS, ipc_of
 
 
 def design_here(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:

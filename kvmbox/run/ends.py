@@ -16,7 +16,7 @@ from kvmbox.base.outcome import CLEAN, DEVICE_FAILED, INTERRUPTED, TIMED_OUT, UN
 
 if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
-    from kvmbox.remote.pool import DevicePool
+    from kvmbox.remote.process.device_pool import DevicePool
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig
     from kvmbox.run.suspend import Suspension

@@ -7,10 +7,10 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
-from kvmbox.board import KEYBOARD, DeviceSpec, Input
+from kvmbox.devices.board import KEYBOARD, DeviceSpec, Input
 from kvmbox.host.console import Console
 from kvmbox.host.input_port import OFFER_SIZE, InputPort
-from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.wire import protocol
 
 

@@ -11,7 +11,7 @@ from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_loop import VcpuLoop
 
 if TYPE_CHECKING:
-    from kvmbox.remote.window import DataWindow
+    from kvmbox.remote.published.data_window import DataWindow
 
 
 def loop_kind() -> type[VcpuLoop]:
@@ -39,6 +39,6 @@ def interrupt_router(clock: GuestClock) -> InterruptRouter:
 
 def window_kind() -> type[DataWindow]:
     """The class of windows of devices."""
-    from kvmbox.remote.window import DataWindow
+    from kvmbox.remote.published.data_window import DataWindow
 
     return kind(DataWindow, "window", "CompiledWindow")

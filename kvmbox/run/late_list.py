@@ -1,7 +1,7 @@
 """The writes in a ring while the window of a VGA is out of guest memory: loaded by `aperture`.
 
 Consecutive writes to the VGA, to its ports or to the window, are one request: a string of words of 8 bytes to
-the register of late writes (`devices.vga_text`). Of other devices each write is a request of its own. The
+the register of late writes (`devices.vga.model`). Of other devices each write is a request of its own. The
 rules are those of `coalescing`: an entry leaves the ring when its device has answered.
 """
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UnknownExitError
-from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.remote.channel.deadlines import REPLY_SLICES
 from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, RING_WORD, Ways
 
 if TYPE_CHECKING:
-    from kvmbox.remote.proxy import DeviceProxy
+    from kvmbox.remote.bus.proxy import DeviceProxy
 
 _TO_PORT: Final = 1 << 32  # of a shape
 _WORD: Final = 8

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.base.errors import DeviceProcessError, KvmboxError
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.remote.survival import LossPolicy
+from kvmbox.remote.process.crash_policy import LossPolicy
 from kvmbox.run.boot import Boot
 from kvmbox.run.ends import Ends
 from kvmbox.run.inputs import Inputs
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kvmbox.host.signals import Wakeup
     from kvmbox.host.starvation import Starvation
     from kvmbox.kvm.vcpu import Vcpu
-    from kvmbox.remote.pool import DevicePool
+    from kvmbox.remote.process.device_pool import DevicePool
     from kvmbox.run.caller import Caller
     from kvmbox.run.coalescing import CoalescedRing
     from kvmbox.run.config import RunConfig

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base.compiled import kind
 from kvmbox.contract.model import DONE
-from kvmbox.remote.guest_memory import settled
-from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.remote.channel.deadlines import REPLY_SLICES
+from kvmbox.remote.published.guest_memory import settled
 
 if TYPE_CHECKING:
     from kvmbox.base.memory import GuestMemory
-    from kvmbox.board import Medium, Queues, Resource
+    from kvmbox.devices.board import Medium, Queues, Resource
     from kvmbox.host.transfers import Settle, Store, TransferThread
-    from kvmbox.remote.guest_memory import Submit
-    from kvmbox.remote.medium import MediumAccess
-    from kvmbox.remote.pool import DevicePool
-    from kvmbox.remote.queues import DeviceQueues
+    from kvmbox.remote.process.device_pool import DevicePool
+    from kvmbox.remote.published.guest_memory import Submit
+    from kvmbox.remote.published.medium import MediumAccess
+    from kvmbox.remote.published.queues import DeviceQueues
 
 
 class Mover:
-    """See the module. `transfers`, `medium` and `queues` are those of `remote.grants.Host`."""
+    """See the module. `transfers`, `medium` and `queues` are those of `remote.channel.grants.Host`."""
 
     def __init__(self, ram: GuestMemory, stores: Mapping[str, Store], wake: Callable[[], None]) -> None:
         """`stores` are the resources by name; `wake` makes the main thread call `complete_transfers`."""
@@ -58,7 +58,7 @@ class Mover:
     def medium(self, device: str, grant: Medium) -> MediumAccess:
         """What reads and writes a device's medium."""
         from kvmbox.host.transfers import BytesStore, Errand
-        from kvmbox.remote.medium import MOST_ERRANDS, MediumAccess, medium_store
+        from kvmbox.remote.published.medium import MOST_ERRANDS, MediumAccess, medium_store
 
         thread = self._needed()
         store = self._stores[grant.name] if grant.size else BytesStore(b"")
@@ -71,9 +71,9 @@ class Mover:
     def queues(self, device: str, grant: Queues, wait_for_room: Callable[[], None]) -> DeviceQueues:
         """The virtqueues of a device. What they want later waits in the thread until output has room."""
         from kvmbox.host.transfers import Errand
-        from kvmbox.remote.medium import MOST_ERRANDS
-        from kvmbox.remote.queue_kinds import queues_of
-        from kvmbox.remote.queues import DeviceQueues
+        from kvmbox.remote.published.medium import MOST_ERRANDS
+        from kvmbox.remote.published.queue_kinds import queues_of
+        from kvmbox.remote.published.queues import DeviceQueues
 
         thread = self._needed()
 

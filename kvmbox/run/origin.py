@@ -10,8 +10,8 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.boot.files import HostFiles
 
 if TYPE_CHECKING:
-    from kvmbox.board import DeviceSpec
     from kvmbox.boot.plan import BootPlan
+    from kvmbox.devices.board import DeviceSpec
     from kvmbox.host.console import Console
     from kvmbox.run.guest_vm import SavedState
     from kvmbox.run.run_devices import Devices

@@ -37,7 +37,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.remote.patience import WAIT_SLICE_MS
+from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS
 
 QUIET_SLICE_MS: Final = 200
 """A slice while nothing happens; while something does, it is `WAIT_SLICE_MS`."""

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
     from kvmbox.base.memory import GuestMemory
     from kvmbox.base.outcome import Outcome
-    from kvmbox.board import BootDrive, DeviceSpec
     from kvmbox.boot.files import HostFiles
+    from kvmbox.devices.board import BootDrive, DeviceSpec
     from kvmbox.host.console import Console
     from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store
@@ -139,7 +139,7 @@ class Opening:
 
             self.board += pci.functions(devices)
         elif devices:
-            from kvmbox.board_extras import place_virtio, virtio_places
+            from kvmbox.devices.board_extras import place_virtio, virtio_places
 
             self.board += place_virtio(devices, self.board)
             self.source = self.source.on_platform(virtio=virtio_places(self.board))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.board_pci import interrupts_of, with_pci
-from kvmbox.board_virtio_pci import on_pci
+from kvmbox.devices.pci.board import interrupts_of, with_pci
+from kvmbox.devices.virtio.pci_functions import on_pci
 from kvmbox.kvm import uapi
 from kvmbox.kvm.msi import signal_msi
 
 if TYPE_CHECKING:
-    from kvmbox.board import DeviceSpec
+    from kvmbox.devices.board import DeviceSpec
     from kvmbox.kvm.vm import Vm
-    from kvmbox.remote.pci import PciFabric
+    from kvmbox.remote.bus.pci_fabric import PciFabric
     from kvmbox.run.choices import PciChoice
 
 

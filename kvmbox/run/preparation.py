@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.remote import prestart
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.transports import TRANSPORTS
+from kvmbox.remote.process import prestart
+from kvmbox.remote.process.device_pool import DevicePool
+from kvmbox.remote.transport.ipc_table import TRANSPORTS
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.designs import design_here
 from kvmbox.run.part import Opening

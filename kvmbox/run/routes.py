@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from kvmbox.bus import Bus, Mapping, SteadyValues
-from kvmbox.remote.steady import BEHIND_WRITES
+from kvmbox.remote.bus.routing import Bus, Mapping, SteadyValues
+from kvmbox.remote.channel.steady_reads import BEHIND_WRITES
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_state import Access
 

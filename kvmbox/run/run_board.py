@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmbox.base.errors import UsageError
-from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
+from kvmbox.devices.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def board_of(
     )
     board = pc_board(options)
     if config.testdev or bios:
-        from kvmbox.board_extras import pc_extras
+        from kvmbox.devices.board_extras import pc_extras
 
         board += pc_extras(options)
     board += config.devices

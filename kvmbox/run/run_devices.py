@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from kvmbox import board
-from kvmbox.board import DeviceSpec
-from kvmbox.bus import BusDevice
+from kvmbox.devices import board
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.clock import GuestClock
-from kvmbox.remote.grants import bind
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import BusDevice
+from kvmbox.remote.channel.grants import bind
+from kvmbox.remote.process.device_pool import DevicePool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.disks import RunDisk
     from kvmbox.host.interrupts import InterruptRouter
     from kvmbox.host.transfers import TransferThread
-    from kvmbox.remote.buses import Buses
-    from kvmbox.remote.grants import Grants, Host
-    from kvmbox.remote.pci import PciFabric
+    from kvmbox.remote.bus.machine_buses import Buses
+    from kvmbox.remote.bus.pci_fabric import PciFabric
+    from kvmbox.remote.channel.grants import Grants, Host
     from kvmbox.run.late_writes import LateWrites
     from kvmbox.run.run_host import RunHost
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox import board
 from kvmbox.base.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
+from kvmbox.devices import board
 from kvmbox.run.kinds import window_kind
 
 TYPE_CHECKING = False
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     from kvmbox.base.judge import Judge
     from kvmbox.base.memory import GuestMemory
-    from kvmbox.board import DeviceSpec, Medium, Queues, Resource
+    from kvmbox.devices.board import DeviceSpec, Medium, Queues, Resource
     from kvmbox.host.console import Console
     from kvmbox.host.interrupts import InterruptRouter
     from kvmbox.host.transfers import Store, TransferThread
-    from kvmbox.remote.buses import Buses
-    from kvmbox.remote.grants import ChecksEffects
-    from kvmbox.remote.guest_memory import Submit
-    from kvmbox.remote.medium import MediumAccess
-    from kvmbox.remote.queues import DeviceQueues
-    from kvmbox.remote.window import DataWindow
+    from kvmbox.remote.bus.machine_buses import Buses
+    from kvmbox.remote.channel.grants import ChecksEffects
+    from kvmbox.remote.published.data_window import DataWindow
+    from kvmbox.remote.published.guest_memory import Submit
+    from kvmbox.remote.published.medium import MediumAccess
+    from kvmbox.remote.published.queues import DeviceQueues
     from kvmbox.run.late_writes import LateWrites
     from kvmbox.run.moving import Mover
 
 
 class RunHost:
-    """What a run does for its devices: see `remote.grants.Host`."""
+    """What a run does for its devices: see `remote.channel.grants.Host`."""
 
     def __init__(
         self,

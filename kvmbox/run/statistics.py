@@ -9,7 +9,7 @@ from kvmbox.base.compiled import describe
 from kvmbox.base.stand_ins import Value
 from kvmbox.host.console import Console
 from kvmbox.jail import layers
-from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.run.loop import MainLoop
 from kvmbox.run.routes import port_access
 from kvmbox.run.run_devices import Devices

@@ -1,11 +1,11 @@
 """Suspension to memory, ACPI's S3: the machine sleeps until the clock's alarm, and goes on where the OS said.
 
-The guest asks for it at the PM1a control register (`devices.acpi_pm`). Its vCPUs end, and its virtual machine
-is closed: in S3 processors and interrupt controllers lose their state. Memory and guest time go on, and so do
-the devices, of which the clock may wake the machine (ACPI 6.5, 7.4.2.3 and 4.8.3.1). At the wake-up all
-devices are reset, but for what a battery keeps, and the device that asked is told the reason. Then the first
-processor starts in real mode at the waking vector, which the OS has left in the FACS (5.2.10), as firmware
-would do it.
+The guest asks for it at the PM1a control register (`devices.acpi.model`). Its vCPUs end, and its virtual
+machine is closed: in S3 processors and interrupt controllers lose their state. Memory and guest time go on,
+and so do the devices, of which the clock may wake the machine (ACPI 6.5, 7.4.2.3 and 4.8.3.1). At the wake-up
+all devices are reset, but for what a battery keeps, and the device that asked is told the reason. Then the
+first processor starts in real mode at the waking vector, which the OS has left in the FACS (5.2.10), as
+firmware would do it.
 
 The clock wakes the machine by the level of its interrupt line: an alarm that came before the guest was asleep
 is not lost.
@@ -21,14 +21,14 @@ from kvmbox.base.judge import Judge
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.outcome import GUEST_CRASHED, Outcome
 from kvmbox.base.stand_ins import Value
-from kvmbox.board import Irq
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode_state import waking_state
 from kvmbox.contract.model import WAKE_BY_RTC
+from kvmbox.devices.board import Irq
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.remote.channel import Channel
+    from kvmbox.remote.channel.connection import Channel
     from kvmbox.run.run_devices import Devices
 
 _FACS_ALIGNMENT: Final = 64  # 5.2.10

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import VBE, VGA
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.pool import DevicePool
+from kvmbox.devices.board import VBE, VGA
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.process.device_pool import DevicePool
 
 if TYPE_CHECKING:
     from kvmbox.run.run_devices import Devices

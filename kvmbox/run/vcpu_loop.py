@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.base.errors import UnknownExitError
 from kvmbox.base.outcome import Outcome
 from kvmbox.base.stand_ins import Enum
-from kvmbox.bus import Bus
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.remote.bus.routing import Bus
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
 from kvmbox.run.routes import MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, known_value, memory_access, port_access
 from kvmbox.run.vcpu_state import OBSERVE, Access, Attention, VcpuControl

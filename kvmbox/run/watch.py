@@ -1,6 +1,7 @@
 """The checks that the main thread makes once per slice, and the deadlines of devices that it keeps.
 
-- whether a device process has left a request of a vCPU thread unanswered for too long (`remote.watchdog`);
+- whether a device process has left a request of a vCPU thread unanswered for too long
+(`remote.channel.watchdog`);
 - whether no vCPU has exited for a while, so that all vCPUs may be halted for ever;
 - whether idle device processes still answer.
 
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import Input, Output
-from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
-from kvmbox.remote.watchdog import Watchdog
+from kvmbox.devices.board import Input, Output
+from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS, hung_error
+from kvmbox.remote.channel.watchdog import Watchdog
 from kvmbox.run.pace import Pace
 from kvmbox.run.routes import port_exits
 from kvmbox.wire import protocol

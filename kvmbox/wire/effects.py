@@ -1,10 +1,10 @@
 """The table of the effects of device models, which defines their bytes, grants and descriptions.
 
 A row of `TABLE` has the tag, the name and the class of an effect, the place of each field in the frame, and
-the grants of the board that allow the effect (`kvmbox.board`). The table drives encoding, decoding, the
-check of grants (`remote.grants`), and the table in docs/wire-protocol.md. A new effect needs a class in
-`contract.model`, a row here, the service of the host (`remote.grants`), and its words for a person
-(`effect_texts`).
+the grants of the board that allow the effect (`kvmbox.devices.board`). The table drives encoding, decoding,
+the check of grants (`remote.channel.grants`), and the table in docs/wire-protocol.md. A new effect needs a
+class in `contract.model`, a row here, the service of the host (`remote.channel.grants`), and its words for a
+person (`effect_texts`).
 
 Effects are at the beginning of the payload of a reply. Each has 8 bytes, and some have more data after them:
 

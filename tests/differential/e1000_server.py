@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import BoardOptions, DeviceSpec
-from kvmbox.board_e1000 import e1000_net
-from kvmbox.board_extras import whole_board
-from kvmbox.board_pci import with_pci
 from kvmbox.cli.main import entry_point
+from kvmbox.devices.board import BoardOptions, DeviceSpec
+from kvmbox.devices.board_extras import whole_board
+from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.pci.board import with_pci
 from kvmbox.parts.net.gathering import GatheringPort
-from kvmbox.remote.channel import Channel
+from kvmbox.remote.channel.connection import Channel
 from kvmbox.tools.qtest import bare_machine, serve
 from kvmbox.tools.qtest.host import QtestHost
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from kvmbox.devices.ide_registers import DEV, HOB, NIEN, SRST
+from kvmbox.devices.ide.registers import DEV, HOB, NIEN, SRST
 from tests.differential.programs import Program
 
 DISK_SECTORS: Final = 2000

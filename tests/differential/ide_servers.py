@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Final, Protocol
 
-from kvmbox.devices.ide_registers import BSY
+from kvmbox.devices.ide.registers import BSY
 from tests.differential.runner import Answer, qemu_command
 from tests.support.ide_host import IdeHost
 

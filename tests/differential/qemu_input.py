@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from kvmbox.devices.i8042 import DATA, I8042, STATUS
+from kvmbox.devices.ps2.model import DATA, I8042, STATUS
 from tests.differential.runner import qemu_command
 
 

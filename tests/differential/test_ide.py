@@ -13,7 +13,7 @@ from struct import pack
 
 import pytest
 
-from kvmbox.devices.cmos import disk_bytes
+from kvmbox.devices.rtc.cmos import disk_bytes
 from tests.differential.departures import IDE_DEPARTURES, Departure
 from tests.differential.ide_program import CD_SECTORS, DISK_SECTORS, ide_program
 from tests.differential.ide_servers import Here, Qemu, Server, ask

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.ps2_keyboard import KEY_NUMBERS, RELEASED, scan_codes
+from kvmbox.devices.ps2.keyboard import KEY_NUMBERS, RELEASED, scan_codes
+from kvmbox.devices.ps2.model import I8042
 from tests.differential.qemu_input import Qemu, drained, running
 from tests.differential.runner import find_qemu
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices.i8042 import I8042
+from kvmbox.devices.ps2.model import I8042
 from kvmbox.host import pointer
 from tests.differential.qemu_input import Qemu, drained, running
 from tests.differential.runner import find_qemu

@@ -27,11 +27,11 @@ pytestmark = [
 KVMBOX: Final = (
     sys.executable,
     "-c",
-    "from kvmbox.board import Medium\n"
-    "from kvmbox.board_extras import virtio_rng\n"
-    "from kvmbox.board_pci import with_pci\n"
-    "from kvmbox.board_virtio_pci import on_pci\n"
-    "from kvmbox.board import DeviceSpec\n"
+    "from kvmbox.devices.board import Medium\n"
+    "from kvmbox.devices.board_extras import virtio_rng\n"
+    "from kvmbox.devices.pci.board import with_pci\n"
+    "from kvmbox.devices.virtio.pci_functions import on_pci\n"
+    "from kvmbox.devices.board import DeviceSpec\n"
     "from kvmbox.host.transfers import BytesStore\n"
     "from kvmbox.tools.qtest import serve\n"
     "whole, machine = serve.whole_board, serve.BareMachine\n"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import bind
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import bind
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE
 from tests.fuzz.effects import KINDS, effect_bytes

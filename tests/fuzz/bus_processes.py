@@ -17,17 +17,17 @@ from typing import Any, Final
 from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.memory import WINDOW_SLOT, GuestMemory
-from kvmbox.board import VGA, BoardOptions, pc_board
 from kvmbox.contract.bulk_data import Aperture, FrameBuffer
 from kvmbox.contract.catalog import build_model
 from kvmbox.contract.model import Effect, MemoryRead, MemoryWrite, Stop
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.board import VGA, BoardOptions, pc_board
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
-from kvmbox.remote.grants import bind
-from kvmbox.remote.greeting import greet
+from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
+from kvmbox.remote.channel.grants import bind
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.transport.direct import DirectLink
 from kvmbox.run.aperture import FIRST, SIZE
 from kvmbox.run.aperture import Aperture as Window
 from kvmbox.wire import protocol

@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import Medium
-from kvmbox.board_extras import DescriptorRings
 from kvmbox.contract.bulk_data import (
     ChainRead,
     ChainServe,
@@ -28,10 +26,12 @@ from kvmbox.contract.bulk_data import (
     Walk,
 )
 from kvmbox.contract.model import Effect
-from kvmbox.devices.e1000 import CTRL, IOADDR, IODATA, RECEIVED, RESET
+from kvmbox.devices.board import Medium
+from kvmbox.devices.board_extras import DescriptorRings
+from kvmbox.devices.e1000.model import CTRL, IOADDR, IODATA, RECEIVED, RESET
 from kvmbox.host.transfers import BytesStore
-from kvmbox.remote.descriptor_rings import DescriptorQueues
-from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.published.descriptor_rings import DescriptorQueues
+from kvmbox.remote.published.medium import MediumAccess
 from kvmbox.wire.chains import decode_chains
 from tests.fuzz.rings import HOLE, PLACES, SIZE, Fault
 from tests.support.dice import Dice

@@ -12,17 +12,17 @@ from functools import partial
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-from kvmbox import board
 from kvmbox.base import layout
-from kvmbox.board import DeviceSpec, by_type
-from kvmbox.board_pci import bus_of, with_pci
 from kvmbox.contract.model import Effect
 from kvmbox.contract.pci_effects import Control, Decode, Message
-from kvmbox.remote import aperture
-from kvmbox.remote.buses import Buses
-from kvmbox.remote.follow_up import Application
-from kvmbox.remote.grants import Grants, Rise, bind, rise_slack
-from kvmbox.remote.guest_memory import Submit, settled
+from kvmbox.devices import board
+from kvmbox.devices.board import DeviceSpec, by_type
+from kvmbox.devices.pci.board import bus_of, with_pci
+from kvmbox.remote.bus.machine_buses import Buses
+from kvmbox.remote.channel import vga_window
+from kvmbox.remote.channel.effect_calls import Application
+from kvmbox.remote.channel.grants import Grants, Rise, bind, rise_slack
+from kvmbox.remote.published.guest_memory import Submit, settled
 from kvmbox.wire import blocks, bulk_effects, chains, effect_kinds, effects, pci_effects, protocol
 from kvmbox.wire.protocol import FrameError
 from tests.fuzz.lives import random_request
@@ -100,7 +100,7 @@ class Host(NotingHost):
         self._dice = dice
 
     def aperture(self, index: int, effect: Effect) -> Application | None:
-        return super().aperture(index, effect) if aperture.allowed(effect) else None
+        return super().aperture(index, effect) if vga_window.allowed(effect) else None
 
     def transfers(self, device: str, grant: board.Resource) -> Submit:
         submit = super().transfers(device, grant)

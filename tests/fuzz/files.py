@@ -21,11 +21,11 @@ from unittest.mock import patch
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import VBE
 from kvmbox.boot import GuestImage, compressed
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.disk_contents import disk_contents
-from kvmbox.devices.qcow2 import (
+from kvmbox.devices.board import VBE
+from kvmbox.devices.qcow2.model import (
     MAPPED,
     OPENED,
     OPENED_FRAME,
@@ -36,7 +36,7 @@ from kvmbox.devices.qcow2 import (
     WANT_FRAME,
     ZEROS,
 )
-from kvmbox.devices.vbe_dispi import VbeDispi
+from kvmbox.devices.vga.dispi import VbeDispi
 from kvmbox.explain import symbols
 from kvmbox.host import disk_mapped
 from kvmbox.host.disk_overlay import Overlay

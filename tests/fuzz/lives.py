@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from kvmbox.base.errors import DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.base.layout import PAGE_SIZE
-from kvmbox.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
+from kvmbox.devices.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
 from kvmbox.jail.server import DeviceServer, error_frame
 from kvmbox.parts.restart.recovery import POISONED, AllOnes, Restart
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import bind
-from kvmbox.remote.greeting import greet, hello_of
-from kvmbox.remote.survival import ProcessControl, Survival
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import bind
+from kvmbox.remote.channel.hello import greet, hello_of
+from kvmbox.remote.process.crash_policy import ProcessControl, Survival
 from kvmbox.run.coalescing import ENTRIES
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word

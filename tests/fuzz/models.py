@@ -12,10 +12,10 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
-from kvmbox.board import DeviceSpec, Irq, Medium
-from kvmbox.board_extras import vnc_server
-from kvmbox.devices.vbe_dispi import VbeDispi
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.board import DeviceSpec, Irq, Medium
+from kvmbox.devices.board_extras import vnc_server
+from kvmbox.devices.vga.dispi import VbeDispi
+from kvmbox.devices.vga.model import VgaText
 from tests.fuzz.scripts import SCRIPTS
 from tests.support.dice import Dice
 from tests.support.ide_host import cd, disk

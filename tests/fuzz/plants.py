@@ -14,10 +14,10 @@ from kvmbox.base.errors import UnknownExitError
 from kvmbox.contract.model import Effect, IrqLine, Stop
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart.recovery import Recovery
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import Application
-from kvmbox.remote.journal import Entry, Journal
-from kvmbox.remote.transport import NO_HEADER, Transport, Words, frame_of
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.effect_calls import Application
+from kvmbox.remote.channel.journal import Entry, Journal
+from kvmbox.remote.transport.interface import NO_HEADER, Transport, Words, frame_of
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects

@@ -9,55 +9,67 @@ from typing import Final
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     "parameters, grants and tables come from the board, and are right": (
-        *("devices/*.__init__: *", "devices/ide_channel.py _make_drive: *"),
-        *("devices/pci_host.py _Function._capability: *", "remote/grants.py bind: *"),
-        *("remote/media.py media_of: *", "remote/media.py Media.check: if to_guest & RISES*"),
-        *("remote/medium.py medium_store: *", "wire/protocol.py encode_board: if isinstance*"),
-        *("run/coalescing.py CoalescedRing.__init__: or lock*", "remote/pci.py PciFabric.bind: *"),
-        *("tools/smoke/fields.py _option: or option.metavar*", "devices/fw_cfg.py FwCfg.memory: or data*"),
+        *("devices/*.__init__: *", "devices/ide/model.py _make_drive: *"),
+        *("devices/pci/model.py _Function._capability: *", "remote/channel/grants.py bind: *"),
+        *(
+            "remote/published/bulk_grants.py media_of: *",
+            "remote/published/bulk_grants.py Media.check: if to_guest & RISES*",
+        ),
+        *("remote/published/medium.py medium_store: *", "wire/protocol.py encode_board: if isinstance*"),
+        *("run/coalescing.py CoalescedRing.__init__: or lock*", "remote/bus/pci_fabric.py PciFabric.bind: *"),
+        *(
+            "tools/smoke/fields.py _option: or option.metavar*",
+            "devices/fw_cfg/model.py FwCfg.memory: or data*",
+        ),
     ),
-    "a device of the fuzzer has its process from the beginning: tests/unit/remote/test_on_demand.py": (
+    "a device of the fuzzer has its process from the beginning: tests/unit/remote/channel/test_on_demand.py": (
         "parts/restart/recovery.py Recovery.journal_is_full: if isinstance*",
     ),
     "a number wraps after 2^32 requests": ("*_asked + 1 *",),
     "a read of several registers prints nothing: another target lets a process lie (effects)": (
-        "remote/channel.py Channel._prints: *READ_WIDE*",
+        "remote/channel/connection.py Channel._prints: *READ_WIDE*",
     ),
     "the board of the fuzzer has no ROM, tables of revision 2, and little text": (
         *("boot/linux_setup.py plan_setup: if context.bios_rom", "boot/multiboot2_info.py *"),
     ),
     "waits for another thread, which a fuzzer does not have": (
         *(
-            "remote/channel.py *slices is None*",
+            "remote/channel/connection.py *slices is None*",
             "host/disk_mapped.py MappedFile._place_of: if not self._dialogue*",
         ),
     ),
     "checked before, and once more where it is used": (
-        *("remote/ring.py Ring.__init__: *", "host/disk_mapped.py MappedFile.connect: or answer is None"),
+        *(
+            "remote/published/ring.py Ring.__init__: *",
+            "host/disk_mapped.py MappedFile.connect: or answer is None",
+        ),
         *(
             "wire/effects.py _stray_coalesced: *",
             "parts/gdb/session.py Session.receive: match event: no case",
         ),
-        "devices/uart_16550a.py Uart16550A._fold_line: filter *",
+        "devices/uart/model.py Uart16550A._fold_line: filter *",
     ),
     "a socket that has ended is readable at once, and fails once": (
-        "remote/stream.py StreamTransport._last_words: *",
+        "remote/transport/stream.py StreamTransport._last_words: *",
     ),
     "errors of the host's files, which are in memory here": (
         *("*: except OSError", "host/disk*error.strerror*"),
     ),
     "a rig answers at once, so that few requests are open in a snapshot, and damage adds five at most": (
-        "devices/virtio_blk.py VirtioBlk.restore: *",
+        "devices/virtio/blk.py VirtioBlk.restore: *",
     ),
     "another target gets there (lives, snapshot-file)": (
-        *("parts/snapshot/description.py _check: if VIDEO in sections", "remote/channel.py *journal.limit"),
+        *(
+            "parts/snapshot/description.py _check: if VIDEO in sections",
+            "remote/channel/connection.py *journal.limit",
+        ),
     ),
     "the files of a fuzzer are smaller": ("parts/snapshot/description.py _sections: *",),
     "the clock of a fuzzer ends before that of a model": (
-        "devices/rtc_mc146818.py RtcMc146818._let_pass: if now < LAST_NOW, false",
+        "devices/rtc/model.py RtcMc146818._let_pass: if now < LAST_NOW, false",
     ),
     "the driver takes the prefix of a released key and asks for it once more": (
-        "devices/ps2_keyboard.py Ps2Keyboard.is_inside_change: *",
+        "devices/ps2/keyboard.py Ps2Keyboard.is_inside_change: *",
     ),
 }
 """By the reason: patterns, as of the shell."""

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import Medium
-from kvmbox.board_extras import DescriptorRings, virtio_blk
-from kvmbox.devices import virtio_mmio as mmio
+from kvmbox.devices.board import Medium
+from kvmbox.devices.board_extras import DescriptorRings, virtio_blk
+from kvmbox.devices.virtio import mmio
 from kvmbox.host.transfers import BytesStore
-from kvmbox.remote.queue_access import QueueAccess
-from kvmbox.remote.queue_interrupts import CONFIG_CHANGE, USED_BUFFER
-from kvmbox.remote.queue_kinds import queue_accesses, queues_of
-from kvmbox.remote.queue_notes import INTERRUPT_STATUS, NOTED, SERVED
+from kvmbox.remote.published.queue_access import QueueAccess
+from kvmbox.remote.published.queue_interrupts import CONFIG_CHANGE, USED_BUFFER
+from kvmbox.remote.published.queue_kinds import queue_accesses, queues_of
+from kvmbox.remote.published.queue_notes import INTERRUPT_STATUS, NOTED, SERVED
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
 from tests.support.dice import Dice

@@ -14,7 +14,6 @@ from typing import Any, Final, cast
 from unittest.mock import patch
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import Medium, Queues
 from kvmbox.contract.bulk_data import (
     ChainRead,
     ChainServe,
@@ -28,11 +27,12 @@ from kvmbox.contract.bulk_data import (
     Walk,
 )
 from kvmbox.contract.model import Effect
-from kvmbox.devices import virtio_mmio as mmio
+from kvmbox.devices.board import Medium, Queues
+from kvmbox.devices.virtio import mmio
 from kvmbox.host.transfers import BytesStore
-from kvmbox.remote import queues
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.queues import DeviceQueues
+from kvmbox.remote.published import queues
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.published.queues import DeviceQueues
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import decode_chains
 from tests.support.dice import Dice

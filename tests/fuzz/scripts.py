@@ -10,7 +10,7 @@ from typing import Final
 
 from kvmbox.base.layout import VGA_LATE_WRITES
 from kvmbox.contract.model import DONE, FAILED, MOVED
-from kvmbox.devices.e1000 import OFFER
+from kvmbox.devices.e1000.model import OFFER
 from tests.support.model_programs import Step, program
 
 

@@ -38,8 +38,8 @@ class Row(NamedTuple):
         return found
 
 
-def _devices(*stems: str) -> Row:
-    return Row("models", tuple(f"devices/{stem}.py" for stem in stems))
+def _devices(*paths: str) -> Row:
+    return Row("models", tuple(f"devices/{path}.py" for path in paths))
 
 
 _LIVES: Final = ("__init__", "attach", "journal_is_full", "_snapshot", "_parts", "rescue", "_replay*", "_ask")
@@ -49,54 +49,69 @@ _LOSSES: Final = (
 )
 
 TABLE: Final[dict[str, Row]] = {
-    "uart": _devices("uart_*"),
-    "pit": _devices("pit_*"),
-    "rtc": _devices("rtc_*", "cmos"),
-    "i8042": _devices("i8042", "ps2_*"),
-    "ide": _devices("ide_*"),
-    "hpet": _devices("hpet"),
-    "acpi-pm": _devices("acpi_pm", "power_off_ports"),
-    "debug-ports": _devices("port_models", "pvpanic", "reset_control", "bios_report"),
-    "testdev": _devices("testdev"),
-    "boot-disk": _devices("boot_disk"),
-    "fw-cfg": _devices("fw_cfg"),
-    "vga": _devices("vga_*"),
-    "vbe": _devices("vbe_dispi"),
-    "pci-host": _devices("pci_host"),
-    "virtio-blk": _devices("virtio_blk", "virtio_mmio"),
-    "virtio-rng": _devices("virtio_rng"),
-    "virtio-console": _devices("virtio_console"),
-    "virtio-net": _devices("virtio_net"),
-    "virtio-pci": _devices("virtio_pci", "virtio_vectors", "virtio_pci_registers"),
-    "e1000": _devices("e1000*"),
-    "qcow2": _devices("qcow2"),
-    "rfb": _devices("rfb_server"),
+    "uart": _devices("uart/*"),
+    "pit": _devices("pit/*"),
+    "rtc": _devices("rtc/*"),
+    "i8042": _devices("ps2/*"),
+    "ide": _devices("ide/*"),
+    "hpet": _devices("hpet/*"),
+    "acpi-pm": _devices("acpi/*"),
+    "debug-ports": _devices("debug/*", "pci/reset_control", "bios/report"),
+    "testdev": _devices("testdev/*"),
+    "boot-disk": _devices("bios/boot_disk"),
+    "fw-cfg": _devices("fw_cfg/*"),
+    "vga": _devices("vga/model", "vga/memory_modes", "vga/planes"),
+    "vbe": _devices("vga/dispi"),
+    "pci-host": _devices("pci/model"),
+    "virtio-blk": _devices("virtio/blk", "virtio/mmio"),
+    "virtio-rng": _devices("virtio/rng"),
+    "virtio-console": _devices("virtio/console"),
+    "virtio-net": _devices("virtio/net"),
+    "virtio-pci": _devices("virtio/pci", "virtio/msix_table", "virtio/registers"),
+    "e1000": _devices("e1000/model"),
+    "qcow2": _devices("qcow2/*"),
+    "rfb": _devices("rfb/*"),
     "stream": Row(
         "vmm",
         (
-            *(f"remote/channel.py:Channel.{one}" for one in ("_accept", "_apply_all", "_explain_header")),
-            *(f"remote/channel.py:Channel.{one}" for one in ("check_effect", "_prints", "_use", "access")),
+            *(
+                f"remote/channel/connection.py:Channel.{one}"
+                for one in ("_accept", "_apply_all", "_explain_header")
+            ),
+            *(
+                f"remote/channel/connection.py:Channel.{one}"
+                for one in ("check_effect", "_prints", "_use", "access")
+            ),
         ),
     ),
     "shared": Row(
-        "vmm", ("remote/shared.py:PageTransport.exchange_words", "remote/shared.py:PageTransport.payload")
+        "vmm",
+        (
+            "remote/transport/shared_page.py:PageTransport.exchange_words",
+            "remote/transport/shared_page.py:PageTransport.payload",
+        ),
     ),
     "effects": Row(
         "effects",
         (
             *("wire/effect_kinds.py", "wire/effects.py", "wire/bulk_effects.py", "wire/pci_effects.py"),
-            *("remote/grants.py", "remote/media.py", "remote/guest_memory.py", "remote/aperture.py"),
+            *(
+                "remote/channel/grants.py",
+                "remote/published/bulk_grants.py",
+                "remote/published/guest_memory.py",
+                "remote/channel/vga_window.py",
+            ),
         ),
     ),
-    "pci-bus": Row("effects", ("remote/pci.py",)),
+    "pci-bus": Row("effects", ("remote/bus/pci_fabric.py",)),
     "protocol": Row("effects", ("wire/protocol.py", "wire/blocks.py:Block*", "wire/chains.py")),
     "lives": Row(
         "vmm",
         (
             *(f"parts/restart/recovery.py:Recovery.{one}" for one in _LIVES),
-            *("remote/journal.py", "remote/survival.py", "wire/blocks.py:ends"),
+            *("remote/channel/journal.py", "remote/process/crash_policy.py", "wire/blocks.py:ends"),
             *(
-                f"remote/channel.py:Channel.{one}"
+                f"remote/channel/connection.py:Channel.{one}"
                 for one in ("_complete", "_ask_block", "*_string", "write_wide")
             ),
         ),
@@ -106,23 +121,47 @@ TABLE: Final[dict[str, Row]] = {
         "vmm", ("jail/server.py:*_part", "jail/server.py:*handle", "jail/server.py:*_encoded")
     ),
     "coalesced": Row("vmm", ("run/coalescing.py",)),
-    "socketpair": Row("vmm", ("remote/stream.py:Socket*",)),
-    "pipe": Row("vmm", ("remote/stream.py:StreamTransport*", "remote/stream.py:PipeTransport*")),
+    "socketpair": Row("vmm", ("remote/transport/stream.py:Socket*",)),
+    "pipe": Row(
+        "vmm", ("remote/transport/stream.py:StreamTransport*", "remote/transport/stream.py:PipeTransport*")
+    ),
     "shm": Row("vmm", ()),
     "rings": Row(
         "rings",
         (
-            *("remote/ring.py", "remote/queues.py", "remote/queue_walks.py", "remote/queue_packets.py"),
-            *("remote/queue_interrupts.py", "remote/queue_notes.py:QueueNotes*", "remote/queue_notes.py:_*"),
-            "remote/medium.py",
+            *(
+                "remote/published/ring.py",
+                "remote/published/queues.py",
+                "remote/published/queue_walks.py",
+                "remote/published/queue_packets.py",
+            ),
+            *(
+                "remote/published/queue_interrupts.py",
+                "remote/published/queue_notes.py:QueueNotes*",
+                "remote/published/queue_notes.py:_*",
+            ),
+            "remote/published/medium.py",
         ),
     ),
     "registers": Row(
-        "registers", ("remote/queue_access.py", "remote/queue_kinds.py", "remote/queue_notes.py:notified")
+        "registers",
+        (
+            "remote/published/queue_access.py",
+            "remote/published/queue_kinds.py",
+            "remote/published/queue_notes.py:notified",
+        ),
     ),
     "rings-compiled": Row("rings", ()),
-    "descriptors": Row("descriptors", ("remote/descriptor_rings.py", "remote/descriptor_notes.py")),
-    "windows": Row("windows", ("remote/window*.py",)),
+    "descriptors": Row(
+        "descriptors", ("remote/published/descriptor_rings.py", "remote/published/descriptor_notes.py")
+    ),
+    "windows": Row(
+        "windows",
+        (
+            "remote/published/data_window.py",
+            "remote/published/window_access.py",
+        ),
+    ),
     "boot-images": Row(
         "images",
         (

@@ -15,14 +15,14 @@ from select import PIPE_BUF
 from typing import Any, Final
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.journal import Journal
-from kvmbox.remote.kinds import channel_kind
-from kvmbox.remote.shared import PageTransport
-from kvmbox.remote.stream import PipeTransport
-from kvmbox.remote.survival import Survival
-from kvmbox.remote.transport import Link, Transport, Waits
-from kvmbox.remote.transports import TRANSPORTS, make_link
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.implementations import channel_kind
+from kvmbox.remote.channel.journal import Journal
+from kvmbox.remote.process.crash_policy import Survival
+from kvmbox.remote.transport.interface import Link, Transport, Waits
+from kvmbox.remote.transport.ipc_table import TRANSPORTS, make_link
+from kvmbox.remote.transport.shared_page import PageTransport
+from kvmbox.remote.transport.stream import PipeTransport
 from kvmbox.wire import page_layout
 from kvmbox.wire.protocol import MAX_PAYLOAD
 from tests.fuzz.frames import Liar

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.devices.uart_16550a import Uart16550A
-from kvmbox.remote import descriptor_rings, queues
-from kvmbox.remote.descriptor_rings import DescriptorRing
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.ring import Parts, Ring
+from kvmbox.devices.uart.model import Uart16550A
+from kvmbox.remote.published import descriptor_rings, queues
+from kvmbox.remote.published.descriptor_rings import DescriptorRing
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.published.ring import Parts, Ring
 from tests.fuzz import branches, descriptors, models, rings, run, vmm, windows
 from tests.fuzz.engine import Campaign, Found, bounded, pack, try_blindly, unpack
 from tests.fuzz.frames import Liar

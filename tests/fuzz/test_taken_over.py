@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.remote import queues
+from kvmbox.remote.published import queues
 from kvmbox.run import aperture
 from tests.fuzz.taken_over import TARGETS, fuzz, main
 from tests.fuzz.targets import Fault

@@ -21,8 +21,6 @@ from functools import partial
 from typing import Any, Final, cast
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import Medium
-from kvmbox.board_extras import virtio_blk, virtio_net
 from kvmbox.contract.bulk_data import (
     Chain,
     ChainRead,
@@ -37,15 +35,17 @@ from kvmbox.contract.bulk_data import (
     Walk,
 )
 from kvmbox.contract.model import Effect, InputRoom, IrqLine, MemoryRead
-from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.virtio_blk import VirtioBlk
-from kvmbox.devices.virtio_net import VirtioNet
+from kvmbox.devices.board import Medium
+from kvmbox.devices.board_extras import virtio_blk, virtio_net
+from kvmbox.devices.virtio import mmio
+from kvmbox.devices.virtio.blk import VirtioBlk
+from kvmbox.devices.virtio.net import VirtioNet
 from kvmbox.host.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import CutError, Wire
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
+from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
+from kvmbox.remote.transport.direct import DirectLink
 from tests.fuzz.targets import Fault
 from tests.support.halves import Half
 from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, RealMemory

@@ -14,7 +14,7 @@ from typing import Final
 from kvmbox.base.errors import ProtocolError
 from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES, Flush, Window
 from kvmbox.contract.model import Effect
-from kvmbox.remote.window import WindowState
+from kvmbox.remote.published.data_window import WindowState
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
 from tests.support.dice import Dice

@@ -23,9 +23,9 @@ from kvmbox.base.errors import SandboxError
 from kvmbox.cli.main import run_command
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT, seccomp_mode
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.spawner_client import SpawnerClient
-from kvmbox.remote.transports import IPC_CHOICES
+from kvmbox.remote.process.spawner_client import SpawnerClient
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.transport.ipc_table import IPC_CHOICES
 from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from kvmbox.tools.audit import trial as trial_module

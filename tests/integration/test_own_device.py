@@ -21,7 +21,7 @@ from typing import Final
 import pytest
 
 from kvmbox.base.outcome import debug_exit_status
-from kvmbox.remote.journal import JOURNAL_LIMIT
+from kvmbox.remote.channel.journal import JOURNAL_LIMIT
 from tests.support.dma import store
 from tests.support.family import device_processes
 from tests.support.real_mode import say, wait_input
@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs/writing-a-device.md").read_text(encoding="utf-8")
 MODEL: Final = "kvmbox/devices/alarm_timer.py"
 CATALOG: Final = "kvmbox/contract/catalog.py"
-BOARD: Final = "kvmbox/board.py"
+BOARD: Final = "kvmbox/devices/board.py"
 
 
 def section(title: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.remote.spawner_client import DeviceProcess
+from kvmbox.remote.process.spawner_client import DeviceProcess
 from kvmbox.tools.replay import backends
 from kvmbox.tools.replay.backends import InProcesses
 from kvmbox.wire import protocol

@@ -17,10 +17,10 @@ COLD = (
     "kvmbox.boot.foreign",  # names in refusals
     "kvmbox.boot.linux_header",
     "kvmbox.boot.way_linux",  # imported when an image is offered to it
-    "kvmbox.remote.device_state",  # snapshots, the registers of a VGA
+    "kvmbox.remote.channel.model_state",  # snapshots, the registers of a VGA
     "kvmbox.contract.catalog",  # the models are in device processes
-    "kvmbox.devices.vga_text",
-    "kvmbox.devices.vbe_dispi",
+    "kvmbox.devices.vga.model",
+    "kvmbox.devices.vga.dispi",
     "kvmbox.firmware.video_modes",  # kernels that ask for a frame buffer
     "kvmbox.host.frame_buffer",
     "kvmbox.run.video_mode",

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.remote.transports import TRANSPORTS
+from kvmbox.remote.transport.ipc_table import TRANSPORTS
 from tests.support.halves import half_of
 from tests.support.real_mode import SHUTDOWN
 from tests.support.runs import Images, Run, run_to_end

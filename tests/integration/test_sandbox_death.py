@@ -21,7 +21,7 @@ import pytest
 import kvmbox
 from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import layers
-from kvmbox.remote.spawner_client import KILL_PATIENCE_NS, SpawnerClient
+from kvmbox.remote.process.spawner_client import KILL_PATIENCE_NS, SpawnerClient
 from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY
 from tests.support.patience import patience

@@ -20,7 +20,7 @@ import pytest
 import kvmbox
 from kvmbox.base.errors import SandboxError
 from kvmbox.jail import identity, layers, linux, namespaces
-from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from tests.support.patience import patience

@@ -18,7 +18,7 @@ import pytest
 from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.descriptors import CHANNEL_FD, LISTENER_FD, REPORT_FD
-from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import probes
 from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import (

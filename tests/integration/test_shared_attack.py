@@ -1,8 +1,9 @@
 """A device process that rewrites the shared page in a tight loop while the VMM reads it.
 
 Whatever it hits, the VMM uses what it has checked: a value within its limit, effects that were granted, each
-as it was copied once; or it sees that the protocol is broken. `tests/unit/remote/test_shared.py` shows the
-same one access at a time; here a real process does its worst on another CPU.
+as it was copied once; or it sees that the protocol is broken.
+`tests/unit/remote/transport/test_shared_page.py` shows the same one access at a time; here a real process
+does its worst on another CPU.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import pytest
 
 from kvmbox.base.errors import ProtocolError
 from kvmbox.contract.model import HostOutput
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.shared import PageTransport
-from kvmbox.remote.transport import Link
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.transport.interface import Link
+from kvmbox.remote.transport.shared_page import PageTransport
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects, encode_effects

@@ -59,7 +59,7 @@ LOOK: Final = b"".join(
 BOOT: Final = """
 import sys
 from kvmbox.base.compiled import is_compiled
-from kvmbox.remote import prestart
+from kvmbox.remote.process import prestart
 from kvmbox.tools.warm import boot, template
 
 template.preload(is_compiled())

@@ -13,8 +13,8 @@ import pytest
 
 from kvmbox.base.errors import StartError
 from kvmbox.jail import passing
-from kvmbox.remote import interpreter
-from kvmbox.remote.spawner_client import INTERPRETER_FLAGS, device_entry
+from kvmbox.remote.process import interpreter
+from kvmbox.remote.process.spawner_client import INTERPRETER_FLAGS, device_entry
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import TemplateClient
 from tests.support.waiting import wait_readable

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.remote.spawner_client import MOST_DESCRIPTORS
+from kvmbox.remote.process.spawner_client import MOST_DESCRIPTORS
 from kvmbox.tools.warm import WarmPool
 from tests.support.family import children_of, descendants_of, title_of
 from tests.support.patience import patience

@@ -21,21 +21,21 @@ from hypothesis import strategies as st
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import DeviceSpec, Memory
-from kvmbox.bus import Bus, Mapping
 from kvmbox.contract.catalog import build_model
 from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, MemoryRead, MemoryWrite, Reset, Stop
+from kvmbox.devices.board import DeviceSpec, Memory
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.greeting import greet
-from kvmbox.remote.guest_memory import MemoryAccess
-from kvmbox.remote.journal import Journal
-from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.remote.shared import PageTransport
-from kvmbox.remote.survival import Survival
-from kvmbox.remote.transport import Link
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.channel.journal import Journal
+from kvmbox.remote.process.crash_policy import Survival
+from kvmbox.remote.published.guest_memory import MemoryAccess
+from kvmbox.remote.transport.direct import DirectLink
+from kvmbox.remote.transport.interface import Link
+from kvmbox.remote.transport.shared_page import PageTransport
 from kvmbox.wire import page_layout, protocol
 from tests.support.calling import CallingTransport
 from tests.support.halves import Half, built_halves

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from kvmbox.base.compiled import why_not_built
 from kvmbox.base.errors import KvmboxError
-from kvmbox.bus import Mapping
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm import uapi
-from kvmbox.remote.journal import Journal
-from kvmbox.remote.shared import PageTransport
-from kvmbox.remote.survival import Survival
-from kvmbox.remote.transport import EndedError, Link
+from kvmbox.remote.bus.routing import Mapping
+from kvmbox.remote.channel.journal import Journal
+from kvmbox.remote.process.crash_policy import Survival
+from kvmbox.remote.transport.interface import EndedError, Link
+from kvmbox.remote.transport.shared_page import PageTransport
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.effect_kinds import EFFECT

@@ -8,11 +8,11 @@ from typing import Final
 
 import pytest
 
-from kvmbox import board_extras
-from kvmbox.board import Medium
-from kvmbox.bus import Mapping
-from kvmbox.devices import virtio_mmio as mmio
+from kvmbox.devices import board_extras
+from kvmbox.devices.board import Medium
+from kvmbox.devices.virtio import mmio
 from kvmbox.host.transfers import BytesStore
+from kvmbox.remote.bus.routing import Mapping
 from kvmbox.wire import protocol
 from tests.support.halves import Half, built_halves
 from tests.support.loop_rig import Rig

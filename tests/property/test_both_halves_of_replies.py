@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kvmbox.base.compiled import why_not_built
 from kvmbox.base.errors import KvmboxError, KvmError
 from kvmbox.contract.model import NO_RISE
-from kvmbox.remote.grants import Grants
+from kvmbox.remote.channel.grants import Grants
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_kinds import EFFECT
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE

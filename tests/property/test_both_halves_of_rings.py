@@ -14,18 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox import board_extras
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import Medium, Queues
 from kvmbox.contract.bulk_data import Chain, ChainRead, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Walk
 from kvmbox.contract.model import Effect
-from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.virtio_blk import VirtioBlk
-from kvmbox.devices.virtio_net import F_MRG_RXBUF, SENT
+from kvmbox.devices import board_extras
+from kvmbox.devices.board import Medium, Queues
+from kvmbox.devices.virtio import mmio
+from kvmbox.devices.virtio.blk import VirtioBlk
+from kvmbox.devices.virtio.net import F_MRG_RXBUF, SENT
 from kvmbox.host.disks import DiskRequest, DiskStore, open_disk
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.ring import Ring, RingError
+from kvmbox.remote.published.ring import Ring, RingError
+from kvmbox.remote.transport.direct import DirectLink
 from tests.support import virtio_driver
 from tests.support.halves import Half, built_halves, compiled_half
 from tests.support.virtio_driver import DESCRIPTOR, NEXT, WRITE, Driver, FlatMemory, RealMemory

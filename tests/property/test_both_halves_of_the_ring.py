@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.base.compiled import why_not_built
-from kvmbox.bus import Bus, Mapping
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.journal import Entry, Journal
-from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.remote.survival import Survival
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.channel.journal import Entry, Journal
+from kvmbox.remote.process.crash_policy import Survival
+from kvmbox.remote.transport.direct import DirectLink
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from tests.support.fake_room import FakeRoom

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.bus import Bus, Mapping
+from kvmbox.remote.bus.routing import Bus, Mapping
 
 ADDRESS_BITS = 6  # small, so that accesses hit mappings, straddle them and wrap
 SPACE = 1 << ADDRESS_BITS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
-from kvmbox.remote.transport import Link
+from kvmbox.remote.transport.interface import Link
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_effects
 from kvmbox.wire.protocol import NO_DEADLINE

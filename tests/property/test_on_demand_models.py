@@ -14,20 +14,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvmbox.base import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type
-from kvmbox.board_extras import whole_board
 from kvmbox.contract.model import NO_RISE
 from kvmbox.contract.stop_values import SHUTDOWN
+from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type
+from kvmbox.devices.board_extras import whole_board
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.device_state import take_state
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.greeting import greet, hello_of
-from kvmbox.remote.on_demand import NoProcess, Unused
-from kvmbox.remote.starts import ProcessStarts
-from kvmbox.remote.transport import Opens
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.channel.hello import greet, hello_of
+from kvmbox.remote.channel.model_state import take_state
+from kvmbox.remote.channel.on_demand import NoProcess, Unused
+from kvmbox.remote.process.late_starts import ProcessStarts
+from kvmbox.remote.transport.direct import DirectLink
+from kvmbox.remote.transport.interface import Opens
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, WORDS, Request
 

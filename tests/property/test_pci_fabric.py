@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board_pci import PciBus
-from kvmbox.bus import Bus, Mapping
 from kvmbox.contract.model import Effect
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 from kvmbox.contract.pci_function import Bar, Piece, PlacedFunction
-from kvmbox.moving_bus import MovingBus
-from kvmbox.remote.pci import PciFabric
+from kvmbox.devices.pci.board import PciBus
+from kvmbox.remote.bus.movable import MovingBus
+from kvmbox.remote.bus.pci_fabric import PciFabric
+from kvmbox.remote.bus.routing import Bus, Mapping
 from tests.support.loop_rig import Device
 
 SIZES = (0x20, 0x1000, 0x4000)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.contract.model import Effect, IrqLine, SnapshotError
-from kvmbox.devices.pit_8254 import Pit8254
+from kvmbox.devices.pit.model import Pit8254
 from tests.reference.pit_by_ticks import PitByTicks
 
 Operation: TypeAlias = tuple[int, str, int, int]  # ns to wait first, "read" or "write", offset, value

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from kvmbox.base.compiled import why_not_built
 from kvmbox.base.errors import KvmError
-from kvmbox.bus import Bus, Mapping
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
+from kvmbox.remote.channel.grants import Grants
 from kvmbox.run.coalescing import ENTRIES, MOST_POSTED
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.wire import protocol

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.contract.model import Effect, IrqLine, SnapshotError
-from kvmbox.devices.rtc_mc146818 import RtcMc146818
+from kvmbox.devices.rtc.model import RtcMc146818
 
 SECOND = 1_000_000_000
 A, B, C = 0x0A, 0x0B, 0x0C

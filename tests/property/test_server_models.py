@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import (
+from kvmbox.contract.catalog import MODELS
+from kvmbox.contract.model import Effect
+from kvmbox.devices.board import (
     SERIAL_PORTS,
     BoardOptions,
     BootDrive,
@@ -27,7 +29,7 @@ from kvmbox.board import (
     Resource,
     Suspend,
 )
-from kvmbox.board_extras import (
+from kvmbox.devices.board_extras import (
     BOOT_DISK,
     disk_map,
     place_virtio,
@@ -37,24 +39,22 @@ from kvmbox.board_extras import (
     virtio_rng,
     whole_board,
 )
-from kvmbox.contract.catalog import MODELS
-from kvmbox.contract.model import Effect
-from kvmbox.devices.rtc_registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
+from kvmbox.devices.rtc.registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.host.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.buses import Buses
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.direct import DirectTransport
-from kvmbox.remote.follow_up import Application
-from kvmbox.remote.grants import bind
-from kvmbox.remote.greeting import hello_of
-from kvmbox.remote.guest_memory import Submit
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.queue_kinds import queues_of
-from kvmbox.remote.queues import DeviceQueues
-from kvmbox.remote.transport import Waits, Words
-from kvmbox.remote.window import DataWindow
+from kvmbox.remote.bus.machine_buses import Buses
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.effect_calls import Application
+from kvmbox.remote.channel.grants import bind
+from kvmbox.remote.channel.hello import hello_of
+from kvmbox.remote.published.data_window import DataWindow
+from kvmbox.remote.published.guest_memory import Submit
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.published.queue_kinds import queues_of
+from kvmbox.remote.published.queues import DeviceQueues
+from kvmbox.remote.transport.direct import DirectTransport
+from kvmbox.remote.transport.interface import Waits, Words
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, request_word
 

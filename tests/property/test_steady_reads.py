@@ -18,14 +18,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvmbox.bus import Bus, Mapping
 from kvmbox.contract.catalog import build_model
 from kvmbox.contract.model import DeviceModel
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
 from kvmbox.run.coalescing import ENTRIES
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites, SnapshotError
-from kvmbox.devices import uart_snapshot
-from kvmbox.devices.uart_16550a import Uart16550A
-from kvmbox.devices.uart_snapshot import UartState
+from kvmbox.devices.uart import snapshot
+from kvmbox.devices.uart.model import Uart16550A
+from kvmbox.devices.uart.snapshot import UartState
 
 RBR, THR, IER, IIR, FCR, LCR, MCR, LSR = 0, 0, 1, 2, 2, 3, 4, 5
 
@@ -76,15 +76,15 @@ def perform(uart: Uart16550A, now: int, operation: Operation) -> int:
 
 
 def state_of(uart: Uart16550A, paced: bool) -> UartState:
-    return uart_snapshot.unpack(uart.snapshot(), paced=paced, modem_inputs=0xB0)
+    return snapshot.unpack(uart.snapshot(), paced=paced, modem_inputs=0xB0)
 
 
 def line_by_formula(state: UartState) -> int:
     """The level of the line, worked out from the registers alone (sections 8.4 to 8.9)."""
     trigger = {0x01: 1, 0x41: 4, 0x81: 8, 0xC1: 14}.get(state.fcr, 1)
     sources = (
-        (0x01, state.rx_count >= trigger or bool(state.flags & uart_snapshot.TIMEOUT_PENDING)),
-        (0x02, bool(state.flags & uart_snapshot.THRE_PENDING)),
+        (0x01, state.rx_count >= trigger or bool(state.flags & snapshot.TIMEOUT_PENDING)),
+        (0x02, bool(state.flags & snapshot.THRE_PENDING)),
         (0x04, bool(state.lsr & 0x1E)),
         (0x08, bool(state.msr & 0x0F)),
     )

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox.base import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type
-from kvmbox.board_e1000 import e1000_net
-from kvmbox.board_extras import (
+from kvmbox.contract.model import HostOutput, InputRoom
+from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type
+from kvmbox.devices.board_extras import (
     IdeDrive,
     disk_map,
     ide_board,
@@ -23,10 +23,10 @@ from kvmbox.board_extras import (
     virtio_rng,
     whole_board,
 )
-from kvmbox.board_pci import with_pci
-from kvmbox.board_virtio_pci import on_pci
-from kvmbox.contract.model import HostOutput, InputRoom
-from kvmbox.devices.uart_registers import LSR_TEMT
+from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.pci.board import with_pci
+from kvmbox.devices.uart.registers import LSR_TEMT
+from kvmbox.devices.virtio.pci_functions import on_pci
 from tests.support.pc import Pc, rising_edges
 from tests.support.work import footprint, lines_executed
 

@@ -12,9 +12,9 @@ import pytest
 
 from kvmbox.base.errors import ProtocolError
 from kvmbox.contract.model import HostOutput, IrqLine, Stop
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.transports import make_link
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.transport.ipc_table import make_link
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_kinds import BY_CLASS, EFFECT
 from kvmbox.wire.protocol import request_word

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.remote.transport import NO_HEADER, EndedError, Transport, Waits, Words
+from kvmbox.remote.transport.interface import NO_HEADER, EndedError, Transport, Waits, Words
 from kvmbox.wire.protocol import WORDS
 
 

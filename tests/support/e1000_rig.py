@@ -6,13 +6,13 @@ import struct
 from collections.abc import Sequence
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board_e1000 import e1000_net
-from kvmbox.board_pci import PciBus
 from kvmbox.contract.pci_function import PlacedFunction
-from kvmbox.devices.e1000 import CONTROLS, ENABLE, HEAD, LEN, RECEIVED, RINGS, SENT, TAIL
-from kvmbox.moving_bus import MovingBus
+from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.e1000.model import CONTROLS, ENABLE, HEAD, LEN, RECEIVED, RINGS, SENT, TAIL
+from kvmbox.devices.pci.board import PciBus
 from kvmbox.parts.net.wires import Wire
-from kvmbox.remote.pci import PciFabric
+from kvmbox.remote.bus.movable import MovingBus
+from kvmbox.remote.bus.pci_fabric import PciFabric
 from tests.support.halves import Half
 from tests.support.virtio_rig import VirtioRig
 

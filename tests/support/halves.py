@@ -13,12 +13,12 @@ from kvmbox.jail.loop import serve
 from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
 from kvmbox.jail.stream_port import StreamPort
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.journal import Journal
-from kvmbox.remote.queues import DeviceQueues
-from kvmbox.remote.shared import PageTransport
-from kvmbox.remote.stream import PipeTransport, SocketTransport
-from kvmbox.remote.window import DataWindow
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.journal import Journal
+from kvmbox.remote.published.data_window import DataWindow
+from kvmbox.remote.published.queues import DeviceQueues
+from kvmbox.remote.transport.shared_page import PageTransport
+from kvmbox.remote.transport.stream import PipeTransport, SocketTransport
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_loop import VcpuLoop
 from kvmbox.run.vcpu_state import VcpuControl

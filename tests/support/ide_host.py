@@ -12,8 +12,8 @@ from typing import Final
 
 from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES, TO_GUEST, Flush, Window
 from kvmbox.contract.model import DONE, MOVED, Effect, IrqLine
-from kvmbox.devices.ide_channel import CD, DISK, PARAMETERS, READ_ONLY, IdeChannel
-from kvmbox.devices.ide_registers import (
+from kvmbox.devices.ide.model import CD, DISK, PARAMETERS, READ_ONLY, IdeChannel
+from kvmbox.devices.ide.registers import (
     ALWAYS,
     BSY,
     COMMAND,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from kvmbox.board import Resource
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.guest_memory import TransferAccess
+from kvmbox.devices.board import Resource
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.published.guest_memory import TransferAccess
 from kvmbox.wire.protocol import MAX_STEADY, request_word
 from tests.support.log import Calls
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.remote.stream import SocketTransport
-from kvmbox.remote.transport import Link, Transport, Waits
+from kvmbox.remote.transport.interface import Link, Transport, Waits
+from kvmbox.remote.transport.stream import SocketTransport
 
 
 def socket_link(descriptor: int) -> Link:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from kvmbox.base.outcome import Outcome
-from kvmbox.bus import Bus, FastPath, InBytes, Mapping
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.remote.bus.routing import Bus, FastPath, InBytes, Mapping
 from kvmbox.run.vcpu_loop import ExitAction
 from kvmbox.run.vcpu_state import Event, VcpuState
 from tests.support.halves import Half

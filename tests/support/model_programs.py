@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from kvmbox.base.layout import VGA_LATE_WRITES
 from kvmbox.contract.model import BEYOND_END, DONE, FAILED, MOVED, NO_SPACE
-from kvmbox.devices.e1000 import OFFER
-from kvmbox.devices.qcow2 import DATA, MAP, MAP_FRAME, OPEN, OPEN_FRAME
+from kvmbox.devices.e1000.model import OFFER
+from kvmbox.devices.qcow2.model import DATA, MAP, MAP_FRAME, OPEN, OPEN_FRAME
 from tests.support.dice import Dice
 from tests.support.model_variants import REQUEST_BLOCKS
 from tests.support.qcow2_images import qcow2

@@ -11,26 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvmbox import board
 from kvmbox.base import layout
-from kvmbox.board import (
-    BiosReport,
-    Content,
-    DeviceSpec,
-    Input,
-    Irq,
-    Medium,
-    Memory,
-    Output,
-    Queues,
-    ReplacingIrq,
-    Resource,
-    StopClean,
-    StopPanic,
-    StopValue,
-)
-from kvmbox.board_extras import DescriptorRings
-from kvmbox.board_pci import Intx, PciBus, Vectors
 from kvmbox.contract.bulk_data import (
     MOST_HEADER,
     Aperture,
@@ -75,10 +56,29 @@ from kvmbox.contract.model import (
     Transfer,
 )
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
-from kvmbox.devices.e1000 import RECEIVED, is_context
-from kvmbox.devices.rfb_server import RfbServer
-from kvmbox.remote import aperture
-from kvmbox.remote.queue_notes import notified
+from kvmbox.devices import board
+from kvmbox.devices.board import (
+    BiosReport,
+    Content,
+    DeviceSpec,
+    Input,
+    Irq,
+    Medium,
+    Memory,
+    Output,
+    Queues,
+    ReplacingIrq,
+    Resource,
+    StopClean,
+    StopPanic,
+    StopValue,
+)
+from kvmbox.devices.board_extras import DescriptorRings
+from kvmbox.devices.e1000.model import RECEIVED, is_context
+from kvmbox.devices.pci.board import Intx, PciBus, Vectors
+from kvmbox.devices.rfb.model import RfbServer
+from kvmbox.remote.channel import vga_window
+from kvmbox.remote.published.queue_notes import notified
 from kvmbox.wire.protocol import BEHIND_LATE_WRITES, MAX_STEADY, STEADY_SHIFT
 from tests.support.model_programs import LAST_TIME, Step
 from tests.support.model_variants import guest_memory
@@ -518,7 +518,7 @@ class Rig:
                     self.asked = tag
                 case Aperture():
                     assert self.device.granted(board.Aperture)
-                    assert aperture.allowed(effect)
+                    assert vga_window.allowed(effect)
                 case Decode(function, bar, address, _):
                     assert function in self.functions()
                     assert bar < 6

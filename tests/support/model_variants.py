@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox import board_extras
 from kvmbox.base import layout
-from kvmbox.board import SERIAL_PORTS, AddressRange, BoardOptions, BootDrive, DeviceSpec, Irq, Medium
-from kvmbox.board_e1000 import e1000_net
-from kvmbox.board_extras import disk_map, whole_board
-from kvmbox.board_pci import with_pci
-from kvmbox.board_virtio_pci import on_pci
+from kvmbox.devices import board_extras
+from kvmbox.devices.board import SERIAL_PORTS, AddressRange, BoardOptions, BootDrive, DeviceSpec, Irq, Medium
+from kvmbox.devices.board_extras import disk_map, whole_board
+from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.pci.board import with_pci
+from kvmbox.devices.virtio.pci_functions import on_pci
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from tests.support.ide_host import cd, disk
 

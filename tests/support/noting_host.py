@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox import board
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import DeviceSpec
 from kvmbox.contract.bulk_data import Aperture
 from kvmbox.contract.model import NO_RISE, Effect
-from kvmbox.remote.buses import Buses
-from kvmbox.remote.follow_up import Application
-from kvmbox.remote.grants import Rise
-from kvmbox.remote.guest_memory import Submit
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.queue_kinds import queues_of
-from kvmbox.remote.queues import DeviceQueues
-from kvmbox.remote.window import DataWindow
+from kvmbox.devices import board
+from kvmbox.devices.board import DeviceSpec
+from kvmbox.remote.bus.machine_buses import Buses
+from kvmbox.remote.channel.effect_calls import Application
+from kvmbox.remote.channel.grants import Rise
+from kvmbox.remote.published.data_window import DataWindow
+from kvmbox.remote.published.guest_memory import Submit
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.published.queue_kinds import queues_of
+from kvmbox.remote.published.queues import DeviceQueues
 from tests.support.log import Calls
 
 
@@ -67,7 +67,7 @@ class NotingStore:
 
 
 class NotingHost:
-    """See `remote.grants.Host`. Rises have the numbers of their sources, from 1."""
+    """See `remote.channel.grants.Host`. Rises have the numbers of their sources, from 1."""
 
     def __init__(self) -> None:
         self.log: Calls = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from kvmbox.contract.model import HostOutput
-from kvmbox.devices.qcow2 import Qcow2
+from kvmbox.devices.qcow2.model import Qcow2
 from kvmbox.host.disk_mapped import MappedFile
 
 ZERO_CLUSTER: Final = b""

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvmbox.board import BoardOptions, pc_board
-from kvmbox.devices.pit_clock import CLK_HZ
+from kvmbox.devices.board import BoardOptions, pc_board
+from kvmbox.devices.pit.input_clock import CLK_HZ
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import ChannelHeader, End, EndReason, Record
-from kvmbox.remote.greeting import hello_of
+from kvmbox.remote.channel.hello import hello_of
 from kvmbox.tools.replay.reader import RecordingReader
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request

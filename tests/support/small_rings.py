@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvmbox.contract import bulk_data
-from kvmbox.remote.ring import Parts, Ring, RingError
+from kvmbox.remote.published.ring import Parts, Ring, RingError
 from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory
 
 BUFFER = 0x8000

@@ -9,21 +9,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from kvmbox import board
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import DeviceSpec
-from kvmbox.board_extras import place_virtio
-from kvmbox.devices import virtio_mmio as mmio
+from kvmbox.devices import board
+from kvmbox.devices.board import DeviceSpec
+from kvmbox.devices.board_extras import place_virtio
+from kvmbox.devices.virtio import mmio
 from kvmbox.host.transfers import Settle
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.grants import bind
-from kvmbox.remote.greeting import greet
-from kvmbox.remote.guest_memory import settled
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.pci import PciFabric
-from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.remote.queue_kinds import queues_of
-from kvmbox.remote.queues import DeviceQueues
+from kvmbox.remote.bus.pci_fabric import PciFabric
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.channel.grants import bind
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.published.guest_memory import settled
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.published.queue_kinds import queues_of
+from kvmbox.remote.published.queues import DeviceQueues
+from kvmbox.remote.transport.direct import DirectLink
 from kvmbox.wire import protocol
 from tests.support.halves import Half
 from tests.support.noting_host import NotingHost

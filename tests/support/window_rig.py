@@ -8,18 +8,18 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 
-from kvmbox.board import AddressRange, DeviceSpec, Irq, Medium
-from kvmbox.bus import Bus, Mapping
+from kvmbox.devices.board import AddressRange, DeviceSpec, Irq, Medium
 from kvmbox.host.transfers import BytesStore, Settle
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.follow_up import FollowUp
-from kvmbox.remote.grants import bind
-from kvmbox.remote.greeting import greet
-from kvmbox.remote.guest_memory import answer
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.remote.window import DataWindow
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
+from kvmbox.remote.channel.effect_calls import FollowUp
+from kvmbox.remote.channel.grants import bind
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.published.data_window import DataWindow
+from kvmbox.remote.published.guest_memory import answer
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.transport.direct import DirectLink
 from kvmbox.wire import protocol
 from tests.support.halves import Half
 from tests.support.noting_host import NotingHost

@@ -16,9 +16,10 @@ import pytest
 
 from kvmbox.base import layout, outcome
 from kvmbox.base.errors import StartError, UsageError
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type
-from kvmbox.board_e1000 import e1000_net
-from kvmbox.board_extras import (
+from kvmbox.cli import main
+from kvmbox.contract.pci_function import PCI
+from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type
+from kvmbox.devices.board_extras import (
     IdeDrive,
     disk_map,
     ide_board,
@@ -30,9 +31,8 @@ from kvmbox.board_extras import (
     vnc_server,
     whole_board,
 )
-from kvmbox.board_pci import with_pci
-from kvmbox.cli import main
-from kvmbox.contract.pci_function import PCI
+from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.pci.board import with_pci
 from kvmbox.jail import layers
 from kvmbox.wire import bulk_effects, effect_kinds, effects, pci_effects, protocol
 from kvmbox.wire import page_layout as page

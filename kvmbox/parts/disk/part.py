@@ -12,8 +12,8 @@ from functools import partial
 from struct import pack
 from typing import TYPE_CHECKING
 
-from kvmbox.board import BootDrive, Medium, rtc
-from kvmbox.board_extras import BOOT_DISK, IdeDrive, disk_map, ide_board, virtio_blk
+from kvmbox.devices.board import BootDrive, Medium, rtc
+from kvmbox.devices.board_extras import BOOT_DISK, IdeDrive, disk_map, ide_board, virtio_blk
 from kvmbox.firmware.builtin_bios import is_diskette, unit_sectors
 from kvmbox.firmware.platform import Further
 from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
@@ -25,8 +25,8 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
-    from kvmbox.board import DeviceSpec
-    from kvmbox.remote.channel import Channel
+    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.remote.channel.connection import Channel
     from kvmbox.run.part import Standing
     from kvmbox.run.result import Draft
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmbox.bus import BusDevice
 from kvmbox.parts.inject.faults import ALL_ONES, SPURIOUS_IRQ, VANISH
 from kvmbox.parts.inject.line import FaultyLine
 from kvmbox.parts.inject.state import DeviceFaults
+from kvmbox.remote.bus.routing import BusDevice
 
 
 class FaultyDevice:

@@ -16,13 +16,15 @@ from typing import Any, Final
 from kvmbox.host.transfers import Store
 from kvmbox.parts.inject.faults import EIO, SLOW, TORN_WRITE
 from kvmbox.parts.inject.state import DeviceFaults
-from kvmbox.remote.medium import medium_store
+from kvmbox.remote.published.medium import medium_store
 
 SECTOR: Final = 512
 
 
 class FaultyDisk:
-    """`store` with the `faults` of a disk: a `remote.medium.MediumStore`. Its user is the transfer thread."""
+    """`store` with the `faults` of a disk: a `remote.published.medium.MediumStore`. Its user is the transfer
+    thread.
+    """
 
     writes_now = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.board import DeviceSpec
+from kvmbox.devices.board import DeviceSpec
 
 # What a fault's value is.
 CHANCE: Final = "P"

@@ -16,10 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
-from kvmbox import board
 from kvmbox.base.errors import UsageError
-from kvmbox.board import DeviceSpec
-from kvmbox.bus import BusDevice
+from kvmbox.devices import board
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.transfers import Store
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.disk import FaultyDisk
@@ -30,7 +29,8 @@ from kvmbox.parts.inject.spec import Spec, Wanted, select
 from kvmbox.parts.inject.state import Count, DeviceFaults
 from kvmbox.parts.inject.uart import FaultyUart
 from kvmbox.parts.inject.wire import FaultyWire
-from kvmbox.remote.grants import Host, Rise
+from kvmbox.remote.bus.routing import BusDevice
+from kvmbox.remote.channel.grants import Host, Rise
 from kvmbox.wire.protocol import NO_DEADLINE
 
 ANNOUNCE: Final = "announce"

@@ -7,9 +7,9 @@ lowered the pin meanwhile, the late interrupt is a pulse: a controller with edge
 it. An interrupt that comes while another one is late replaces that. A reset of the machine ends the delay.
 
 Who calls, under which lock. The pin's own levels come from the channel of the device, under the lock of the
-channel. A delay by time is like a rise that a model has announced (`remote.grants.Rise`): the channel raises
-the line before it sends ADVANCE. Accesses end on vCPU threads, without the lock of the channel. So a line has
-a lock of its own. It is taken after that of the channel, and before that of the router.
+channel. A delay by time is like a rise that a model has announced (`remote.channel.grants.Rise`): the channel
+raises the line before it sends ADVANCE. Accesses end on vCPU threads, without the lock of the channel. So a
+line has a lock of its own. It is taken after that of the channel, and before that of the router.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from kvmbox.bus import BusDevice
-from kvmbox.devices import rtc_registers as reg
-from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
-from kvmbox.devices.rtc_time_bytes import decode_day_of_week, decode_time, encode_time
+from kvmbox.devices.rtc import registers as reg
+from kvmbox.devices.rtc.calendar import SECONDS_PER_DAY, weekday_from_days
+from kvmbox.devices.rtc.time_bytes import decode_day_of_week, decode_time, encode_time
 from kvmbox.parts.inject.faults import JUMP
 from kvmbox.parts.inject.state import DeviceFaults
+from kvmbox.remote.bus.routing import BusDevice
 
 INDEX: Final = 0
 DATA: Final = 1

@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
-from kvmbox.board import DeviceSpec
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.faults import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of
 from kvmbox.run.values import guest_time

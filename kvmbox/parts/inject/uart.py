@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.bus import BusDevice
-from kvmbox.devices import uart_registers as reg
+from kvmbox.devices.uart import registers as reg
 from kvmbox.parts.inject.faults import BREAK, BUSY, FRAMING, OVERRUN, PARITY
 from kvmbox.parts.inject.state import DeviceFaults
+from kvmbox.remote.bus.routing import BusDevice
 
 OF_A_BYTE: Final = ((PARITY, reg.LSR_PE), (FRAMING, reg.LSR_FE), (BREAK, reg.LSR_BI))
 """The faults of a byte that is not lost, and what LSR shows then."""

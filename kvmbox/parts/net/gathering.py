@@ -1,15 +1,16 @@
 """The port of an e1000, whose frames come in pieces, with what is to be done before they are sent: checksums,
 segments, a VLAN tag; or instead of it, in loopback: then a frame waits here, as if it had come.
 
-A piece says its place in the frame, and whether there are more (`devices.e1000`). One that is not where the
-one before has ended loses its frame: the guest has begun another one, or a snapshot was taken in the middle.
+A piece says its place in the frame, and whether there are more (`devices.e1000.model`). One that is not where
+the one before has ended loses its frame: the guest has begun another one, or a snapshot was taken in the
+middle.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.devices.e1000 import (
+from kvmbox.devices.e1000.model import (
     LONGEST_FRAME,
     LOOPED,
     MORE,

@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.devices.e1000 import IS_IPV4, IS_TCP, OFFLOAD, SEGMENTS, SUM_IP, SUM_TCP, TAG_PLACE, TAG_SIZE
+from kvmbox.devices.e1000.model import (
+    IS_IPV4,
+    IS_TCP,
+    OFFLOAD,
+    SEGMENTS,
+    SUM_IP,
+    SUM_TCP,
+    TAG_PLACE,
+    TAG_SIZE,
+)
 
 MOST_SEGMENTS: Final = 128
 _TOTAL, _NUMBER, _PAYLOAD6, _HEADER6 = 2, 4, 4, 40  # of an IP header: total length, identification; IPv6

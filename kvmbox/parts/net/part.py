@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox import devices
 from kvmbox.base.errors import UsageError
-from kvmbox.board_extras import virtio_net
+from kvmbox.devices.board_extras import virtio_net
 from kvmbox.host.destination import TemporaryFile
 from kvmbox.parts.net.backends import open_wire
 from kvmbox.parts.net.pcap import Capture
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmbox.base.outcome import Outcome
-    from kvmbox.board import DeviceSpec
+    from kvmbox.devices.board import DeviceSpec
     from kvmbox.host.clock import GuestClock
     from kvmbox.parts.net.requests import NetRequest
-    from kvmbox.remote.channel import Channel
+    from kvmbox.remote.channel.connection import Channel
     from kvmbox.run.result import Draft
 
 
@@ -164,9 +164,9 @@ class Net(Part):
 def _device(number: int, request: NetRequest) -> DeviceSpec:
     if request.on == VIRTIO:
         return virtio_net(number, request.address(number))
-    from kvmbox.board_e1000 import e1000_net
+    from kvmbox.devices.e1000.board import e1000_net
 
-    source = Path(devices.__file__).with_name("e1000.py").read_bytes()
+    source = (Path(devices.__file__).with_name("e1000") / "model.py").read_bytes()
     return e1000_net(number, request.address(number), source)
 
 

@@ -5,10 +5,10 @@ frame at once, or it waits here, and the main thread sends it when the host has 
 may wait: a guest that sends more than the host takes loses them, and they are counted.
 
 Received frames. The main thread reads them when the device has room, and puts them into chains of the guest's
-at once, if a queue is connected to this port (`remote.queue_packets`). Any other device is offered their
-lengths: RECEIVE. It takes them from the first one on, and the VMM copies them to where it says: `read_now`,
-while RECEIVE is under way. While there is no room, nothing is read: the wire holds back whoever sends, or
-loses.
+at once, if a queue is connected to this port (`remote.published.queue_packets`). Any other device is offered
+their lengths: RECEIVE. It takes them from the first one on, and the VMM copies them to where it says:
+`read_now`, while RECEIVE is under way. While there is no room, nothing is read: the wire holds back whoever
+sends, or loses.
 
 A peer that takes nothing any more may have sent something before: reading goes on until its end.
 
@@ -27,15 +27,15 @@ from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from kvmbox.devices.virtio_net import LEAST_FRAME, MOST_FRAME
+from kvmbox.devices.virtio.net import LEAST_FRAME, MOST_FRAME
 from kvmbox.parts.net.wires import CutError, Wire
-from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.remote.channel.deadlines import REPLY_SLICES
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.parts.net.pcap import Capture
-    from kvmbox.remote.channel import Channel
-    from kvmbox.remote.queues import DeviceQueues
+    from kvmbox.remote.channel.connection import Channel
+    from kvmbox.remote.published.queues import DeviceQueues
 
 MOST_WAITING: Final = 256
 """How many frames may wait for the wire, and how many for the device."""
@@ -51,7 +51,9 @@ _PLACE: Final = (1 << PLACE_SHIFT) - 1
 
 
 class Port:
-    """See the module: a `remote.medium.MediumStore`. What is no method of that belongs to the main thread."""
+    """See the module: a `remote.published.medium.MediumStore`. What is no method of that belongs to the main
+    thread.
+    """
 
     writes_now = True
     offer_size = LENGTH.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmbox.parts.record.recorder import Recorder
-from kvmbox.remote.pool import PER_DEVICE
+from kvmbox.remote.process.device_pool import PER_DEVICE
 from kvmbox.run.part import Finding, Lost, Opening, Part
 
 if TYPE_CHECKING:

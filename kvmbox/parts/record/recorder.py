@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Final
 
 from kvmbox.base.errors import KvmboxError, StartError, UsageError
-from kvmbox.board import DeviceSpec
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.beside import PRIVATE
 from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.host.threads import start_thread

@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Iterator, Sequence
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.remote.journal import Entry
+from kvmbox.remote.channel.journal import Entry
 from kvmbox.wire.protocol import MAX_PAYLOAD, WORDS
 
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import Output, StopPanic, StopValue
+from kvmbox.devices.board import Output, StopPanic, StopValue
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.parts.restart.standby import StandbyProcesses
-from kvmbox.remote.survival import Forget, LossPolicy, ProcessControl, Say, Survival
+from kvmbox.remote.process.crash_policy import Forget, LossPolicy, ProcessControl, Say, Survival
 from kvmbox.run.choices import DEFAULT_RESTART_BUDGET
 from kvmbox.run.part import Opening, Part
 
 if TYPE_CHECKING:
-    from kvmbox.board import DeviceSpec
-    from kvmbox.remote.pool import DevicePool
+    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.remote.process.device_pool import DevicePool
     from kvmbox.run.result import Draft
 
 

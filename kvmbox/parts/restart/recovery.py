@@ -39,15 +39,15 @@ from typing import Final, Protocol
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.base.stand_ins import Value
-from kvmbox.board import DeviceSpec
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.restart.batches import Batch, batches
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.greeting import hello_of
-from kvmbox.remote.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Journal, entry_of
-from kvmbox.remote.on_demand import NoProcess, Unused
-from kvmbox.remote.patience import REPLY_SLICES, printable
-from kvmbox.remote.survival import ProcessControl, Survival
-from kvmbox.remote.transport import Opens
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.deadlines import REPLY_SLICES, printable
+from kvmbox.remote.channel.hello import hello_of
+from kvmbox.remote.channel.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Journal, entry_of
+from kvmbox.remote.channel.on_demand import NoProcess, Unused
+from kvmbox.remote.process.crash_policy import ProcessControl, Survival
+from kvmbox.remote.transport.interface import Opens
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import Block
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, SandboxError
-from kvmbox.board import DeviceSpec
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.restart.recovery import SAMPLE, Recovery, Restart
-from kvmbox.remote.kinds import journal_kind
-from kvmbox.remote.spawner_client import DeviceProcess
-from kvmbox.remote.survival import LossPolicy, ProcessControl, Survival
-from kvmbox.remote.transport import Link
+from kvmbox.remote.channel.implementations import journal_kind
+from kvmbox.remote.process.crash_policy import LossPolicy, ProcessControl, Survival
+from kvmbox.remote.process.spawner_client import DeviceProcess
+from kvmbox.remote.transport.interface import Link
 
 NAME: Final = "standby"
 

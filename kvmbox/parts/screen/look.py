@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices.vbe_dispi import VbeDispi
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.vga.dispi import VbeDispi
+from kvmbox.devices.vga.model import VgaText
 
 
 class Look(Value):

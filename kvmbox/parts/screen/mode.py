@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from kvmbox.base import layout
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices import vga_text
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.vga import model as registers
+from kvmbox.devices.vga.model import VgaText
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,20 +47,20 @@ class TextMode(Value):
 def mode_of(vga: VgaText) -> TextMode:
     """What the registers of a VGA say."""
     crtc = vga.crtc
-    columns = min(crtc[vga_text.HORIZONTAL_DISPLAY_END] + 1, MOST_COLUMNS)
-    height = (crtc[vga_text.MAXIMUM_SCAN_LINE] & 0x1F) + 1
-    overflow = crtc[vga_text.OVERFLOW]
+    columns = min(crtc[registers.HORIZONTAL_DISPLAY_END] + 1, MOST_COLUMNS)
+    height = (crtc[registers.MAXIMUM_SCAN_LINE] & 0x1F) + 1
+    overflow = crtc[registers.OVERFLOW]
     # Bits 8 and 9 of the last line are bits 1 and 6 of the overflow register.
-    last_line = crtc[vga_text.VERTICAL_DISPLAY_END] | (overflow & 1 << 1) << 7 | (overflow & 1 << 6) << 3
+    last_line = crtc[registers.VERTICAL_DISPLAY_END] | (overflow & 1 << 1) << 7 | (overflow & 1 << 6) << 3
     return TextMode(
         columns=columns,
         rows=min(max(1, (last_line + 1) // height), MOST_ROWS),
-        pitch=crtc[vga_text.OFFSET] * 2 or columns,
+        pitch=crtc[registers.OFFSET] * 2 or columns,
         start=vga.start % CELLS,
-        cursor=None if crtc[vga_text.CURSOR_START] & vga_text.CURSOR_OFF else vga.cursor % CELLS,
+        cursor=None if crtc[registers.CURSOR_START] & registers.CURSOR_OFF else vga.cursor % CELLS,
         base=layout.MONOCHROME_SCREEN if vga.memory_map == _MONOCHROME_MAP else layout.TEXT_SCREEN,
         height=height,
-        cursor_lines=(crtc[vga_text.CURSOR_START] & 0x1F, crtc[vga_text.CURSOR_END] & 0x1F),
+        cursor_lines=(crtc[registers.CURSOR_START] & 0x1F, crtc[registers.CURSOR_END] & 0x1F),
         blinks=vga.blinks,
         has_graphics=vga.has_graphics,
         colors=tuple(vga.colors),

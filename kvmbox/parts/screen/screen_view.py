@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError, ProtocolError
 from kvmbox.base.outcome import DEVICE_FAILED
-from kvmbox.board import BIOS_TEXT, VBE, VGA
+from kvmbox.devices.board import BIOS_TEXT, VBE, VGA
 from kvmbox.run.choices import ScreenChoice
 from kvmbox.run.text_memory import UNUSED, place_of
 
 if TYPE_CHECKING:
-    from kvmbox.devices.vbe_dispi import VbeDispi
-    from kvmbox.devices.vga_text import VgaText
+    from kvmbox.devices.vga.dispi import VbeDispi
+    from kvmbox.devices.vga.model import VgaText
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.mode import TextMode
     from kvmbox.parts.screen.picture import Picture
@@ -113,8 +113,8 @@ class ScreenView:
         memory = self._memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
         if memory in UNUSED and not any(channel.is_started for channel, _ in self._places.values()):
             return None
-        from kvmbox.devices.vbe_dispi import VbeDispi
-        from kvmbox.devices.vga_text import VgaText
+        from kvmbox.devices.vga.dispi import VbeDispi
+        from kvmbox.devices.vga.model import VgaText
         from kvmbox.parts.screen.look import Look
         from kvmbox.parts.screen.screen import Screen
         from kvmbox.parts.screen.sources import picture_of
@@ -157,7 +157,7 @@ class ScreenView:
         `fresh` is a model as at power-on.
         """
         from kvmbox.contract.model import SnapshotError
-        from kvmbox.remote.device_state import take_state
+        from kvmbox.remote.channel.model_state import take_state
 
         channel, index = self._places[name]
         if not channel.is_started:

@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.devices import vga_text as vga
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.vga import model as vga
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.parts.screen.picture import Picture
 
 _UNDERLINE: Final = 0x14  # of the CRT controller

@@ -38,8 +38,8 @@ from kvmbox.parts.snapshot.device_checksum import checksum_of
 from kvmbox.parts.snapshot.disks import take_disks, take_queues, take_windows
 from kvmbox.parts.snapshot.file import write_snapshot
 from kvmbox.parts.snapshot.snapshots import Request
-from kvmbox.remote.device_state import take_state
-from kvmbox.remote.on_demand import NoProcess
+from kvmbox.remote.channel.model_state import take_state
+from kvmbox.remote.channel.on_demand import NoProcess
 from kvmbox.run.guest_vm import GuestVm
 from kvmbox.run.run_devices import Devices
 

@@ -68,12 +68,12 @@ def disk_section(name: str) -> str:
 
 
 def queues_section(device: str) -> str:
-    """The section with what the VMM knows of a device's virtqueues: see `remote.queues`."""
+    """The section with what the VMM knows of a device's virtqueues: see `remote.published.queues`."""
     return f"queues {device}"
 
 
 PCI_SECTION: Final = "pci"
-"""The section with what the VMM knows of the PCI bus: see `remote.pci`."""
+"""The section with what the VMM knows of the PCI bus: see `remote.bus.pci_fabric`."""
 
 
 def window_section(device: str) -> str:
@@ -158,7 +158,7 @@ class DiskFacts(Value):
 
 
 class WindowFacts(Value):
-    """The open window of a device to a disk: see `remote.window.WindowState`."""
+    """The open window of a device to a disk: see `remote.published.data_window.WindowState`."""
 
     device: str
     resource: int

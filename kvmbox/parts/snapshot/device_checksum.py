@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 
-from kvmbox.board import Content, DeviceSpec
+from kvmbox.devices.board import Content, DeviceSpec
 
 
 def checksum_of(device: DeviceSpec) -> int:

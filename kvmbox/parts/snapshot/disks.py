@@ -20,8 +20,8 @@ from kvmbox.parts.snapshot.description import (
     queues_section,
     window_section,
 )
-from kvmbox.remote.patience import REPLY_SLICES
-from kvmbox.remote.window import WindowState
+from kvmbox.remote.channel.deadlines import REPLY_SLICES
+from kvmbox.remote.published.data_window import WindowState
 
 if TYPE_CHECKING:
     from kvmbox.host.disks import RunDisk

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.outcome import CLEAN, Outcome
-from kvmbox.board import DeviceSpec
-from kvmbox.bus import Mapping
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.destination import Destination
 from kvmbox.parts.snapshot.capture import Taker
 from kvmbox.parts.snapshot.snapshots import PortWatch, Request, Snapshots
+from kvmbox.remote.bus.routing import Mapping
 from kvmbox.run.choices import SnapshotCondition
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
 

@@ -43,7 +43,7 @@ from kvmbox.parts.snapshot.description import (
 from kvmbox.parts.snapshot.device_checksum import checksum_of
 from kvmbox.parts.snapshot.disks import give_disks, give_queues, give_windows
 from kvmbox.parts.snapshot.stored_files import StoredFiles
-from kvmbox.remote.device_state import give_state
+from kvmbox.remote.channel.model_state import give_state
 from kvmbox.run.origin import Origin
 from kvmbox.wire import protocol
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kvmbox.base.memory import GuestMemory
-    from kvmbox.board import DeviceSpec
+    from kvmbox.devices.board import DeviceSpec
     from kvmbox.host.console import Console
     from kvmbox.host.mirror import PortLines
     from kvmbox.kvm.system import Kvm

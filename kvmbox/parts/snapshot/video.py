@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from kvmbox.board import VBE
 from kvmbox.contract.model import SnapshotError
-from kvmbox.devices.vbe_dispi import VbeDispi
+from kvmbox.devices.board import VBE
+from kvmbox.devices.vga.dispi import VbeDispi
 from kvmbox.host.frame_buffer import frame_buffer, show_window
 from kvmbox.parts.snapshot.description import VIDEO, device_section
 from kvmbox.parts.snapshot.layout import damaged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.devices.ps2_keyboard import RELEASED
+from kvmbox.devices.ps2.keyboard import RELEASED
 from kvmbox.host.keys import NAMED_KEYS, stroke
 
 _NAMES: Final = {

@@ -1,6 +1,6 @@
 """--vnc: the screen of the guest for a VNC client, whose keys and pointer are the guest's.
 
-The protocol is spoken by a jailed process without guest memory (`devices.rfb_server`), whose model comes to
+The protocol is spoken by a jailed process without guest memory (`devices.rfb.model`), whose model comes to
 it as text, as a device of a program does. This part moves bytes between it and the client's socket, gives it
 what has changed of the screen, and types what it says. So the process, and whoever takes it over, has no more
 than a client has: it can show anything to the client, and press keys.
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvmbox import devices
-from kvmbox.board_extras import VNC, vnc_server
-from kvmbox.devices import rfb_server as rfb
-from kvmbox.devices.ps2_keyboard import RELEASED
+from kvmbox.devices.board_extras import VNC, vnc_server
+from kvmbox.devices.ps2.keyboard import RELEASED
+from kvmbox.devices.rfb import model as rfb
 from kvmbox.host import pointer
 from kvmbox.host.destination import TemporaryFile
 from kvmbox.host.endpoint import Endpoint
@@ -71,7 +71,7 @@ class Vnc(Part, Visitor):
 
     def equip(self, opening: Opening) -> None:
         """See `Part`."""
-        source = Path(devices.__file__).with_name("rfb_server.py").read_bytes()
+        source = (Path(devices.__file__).with_name("rfb") / "model.py").read_bytes()
         opening.board.append(vnc_server(source))
         opening.stores[VNC] = cast(Any, self)  # whose `hear` gets the output
 

@@ -23,7 +23,7 @@ from kvmbox.base.errors import SandboxError
 from kvmbox.base.stand_ins import Value
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
-from kvmbox.remote.transports import IPC_CHOICES
+from kvmbox.remote.transport.ipc_table import IPC_CHOICES
 from kvmbox.tools.audit.interruption import undisturbed
 from kvmbox.tools.audit.probes import CATALOGUE, NOTHING, OF_VMM, Probe
 from kvmbox.tools.audit.result import (

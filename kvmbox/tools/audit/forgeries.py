@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
-from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
 from kvmbox.contract.bulk_data import (
     Aperture,
     ChainRead,
@@ -28,13 +26,15 @@ from kvmbox.contract.bulk_data import (
     Window,
 )
 from kvmbox.contract.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
-from kvmbox.devices import virtio_mmio
+from kvmbox.devices.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
+from kvmbox.devices.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
+from kvmbox.devices.virtio import mmio
 from kvmbox.host.transfers import BytesStore
-from kvmbox.remote.aperture import allowed, count_of, pieces
-from kvmbox.remote.grants import Grants, Host, bind
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.queue_kinds import queues_of
-from kvmbox.remote.window import CLOSED, DataWindow
+from kvmbox.remote.channel.grants import Grants, Host, bind
+from kvmbox.remote.channel.vga_window import allowed, count_of, pieces
+from kvmbox.remote.published.data_window import CLOSED, DataWindow
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.published.queue_kinds import queues_of
 from kvmbox.tools.audit.forgery import Forgery, Said
 from kvmbox.tools.audit.net_forgeries import NotingPort, frame_effects, net_devices
 from kvmbox.tools.audit.pci_forgeries import (
@@ -49,7 +49,7 @@ from kvmbox.tools.audit.pci_forgeries import (
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.remote.queues import DeviceQueues
+    from kvmbox.remote.published.queues import DeviceQueues
 
 SECTOR: Final = 512
 SIZE: Final = 4096 * SECTOR
@@ -72,11 +72,11 @@ FIRST: Final = 1
 _PUBLISH: Final[tuple[Said, ...]] = ((0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, USED)), (0, Walk(0, 1)))
 
 _WRITTEN: Final = (
-    (virtio_mmio.QUEUE_NUM, ENTRIES),
-    (virtio_mmio.QUEUE_DESC, DESCRIPTORS),
-    (virtio_mmio.QUEUE_DRIVER, AVAILABLE),
-    (virtio_mmio.QUEUE_DEVICE, USED),
-    (virtio_mmio.QUEUE_READY, 1),
+    (mmio.QUEUE_NUM, ENTRIES),
+    (mmio.QUEUE_DESC, DESCRIPTORS),
+    (mmio.QUEUE_DRIVER, AVAILABLE),
+    (mmio.QUEUE_DEVICE, USED),
+    (mmio.QUEUE_READY, 1),
 )
 """What the guest has written to registers of the first device: so it has published its queue."""
 
@@ -227,10 +227,10 @@ class Victim:
     # What a host does for devices.
 
     def ask_for_reset(self) -> None:
-        """See `remote.grants.Host`."""
+        """See `remote.channel.grants.Host`."""
 
     def irq_source(self, _gsi: int) -> Callable[[int, int], None]:
-        """See `remote.grants.Host`."""
+        """See `remote.channel.grants.Host`."""
         return lambda _level, _coalesced: None
 
     def rise_of(self, _line: object) -> None:

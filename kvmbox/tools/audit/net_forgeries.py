@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kvmbox.board import DeviceSpec
-from kvmbox.board_extras import place_virtio, virtio_net
 from kvmbox.contract.bulk_data import ChainTransfer
 from kvmbox.contract.model import Effect, MemoryRead, MemoryWrite
+from kvmbox.devices.board import DeviceSpec
+from kvmbox.devices.board_extras import place_virtio, virtio_net
 from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import Wire
 

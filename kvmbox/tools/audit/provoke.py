@@ -12,8 +12,8 @@ import time
 from typing import Final
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import Grants
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
 from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
 from kvmbox.tools.audit.forgeries import Victim
 from kvmbox.tools.audit.forgery import Forgery

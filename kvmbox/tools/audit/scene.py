@@ -23,7 +23,7 @@ from typing import Final, Self
 
 from kvmbox.base.errors import SandboxError
 from kvmbox.jail import label, linux
-from kvmbox.remote.spawner_client import INTERPRETER_FLAGS, NS_PER_MS, READY_TIMEOUT_NS, SLICE_NS
+from kvmbox.remote.process.spawner_client import INTERPRETER_FLAGS, NS_PER_MS, READY_TIMEOUT_NS, SLICE_NS
 from kvmbox.tools.audit import decoy
 
 IPC_STAT: Final = 2

@@ -10,10 +10,10 @@ from typing import Final
 
 from kvmbox.jail import passing
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
-from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.remote.stream import SocketTransport
-from kvmbox.remote.transport import Link
-from kvmbox.remote.transports import make_link
+from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.remote.transport.interface import Link
+from kvmbox.remote.transport.ipc_table import make_link
+from kvmbox.remote.transport.stream import SocketTransport
 from kvmbox.tools.audit import payload, wire
 from kvmbox.tools.audit.attacks.processes import LIMITED
 from kvmbox.tools.audit.interruption import let_signals_in

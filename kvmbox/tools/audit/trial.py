@@ -18,8 +18,8 @@ from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.base.stand_ins import Value
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER
-from kvmbox.remote.spawner_client import ANY_LANDLOCK, SpawnerClient
-from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
+from kvmbox.remote.process.spawner_client import ANY_LANDLOCK, SpawnerClient
+from kvmbox.remote.transport.ipc_table import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.tools.audit import payload, stand_in, wire
 from kvmbox.tools.audit.provoke import provoke

@@ -14,7 +14,7 @@ from typing import Any, Final
 from kvmbox.base.errors import StartError
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot import bundled
-from kvmbox.devices.pit_clock import CLK_HZ
+from kvmbox.devices.pit.input_clock import CLK_HZ
 from kvmbox.tools.bench import guest_output, memory, peer
 from kvmbox.tools.bench.child import Child, MeasurementError, end_all
 from kvmbox.tools.bench.plan import START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words

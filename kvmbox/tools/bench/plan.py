@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 from kvmbox.base.compiled import VARIABLE
 from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
-from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, IPC_CHOICES
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
 Job: TypeAlias = Literal[

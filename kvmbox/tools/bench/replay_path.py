@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from kvmbox.base.compiled import compiled
-from kvmbox.board import DeviceSpec
-from kvmbox.bus import Bus, Mapping
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.vcpu_state import VcpuControl

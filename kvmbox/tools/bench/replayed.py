@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from kvmbox.base.compiled import compiled, is_compiled
 from kvmbox.base.errors import UsageError
-from kvmbox.board import BoardOptions, DeviceSpec, Irq, pc_board
+from kvmbox.devices.board import BoardOptions, DeviceSpec, Irq, pc_board
 from kvmbox.host.placement import place
-from kvmbox.remote.direct import direct_channels
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.pool import Design, DevicePool
-from kvmbox.remote.transports import TRANSPORTS
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.process.device_pool import Design, DevicePool
+from kvmbox.remote.transport.direct import direct_channels
+from kvmbox.remote.transport.ipc_table import TRANSPORTS
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.tools.bench.plan import IPCS, NONE

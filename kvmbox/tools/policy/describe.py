@@ -16,7 +16,7 @@ from typing import Final
 from kvmbox.base.stand_ins import Value
 from kvmbox.jail import layers, setup_calls
 from kvmbox.jail import lock_up as jail
-from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
+from kvmbox.remote.transport.ipc_table import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Policy, Rule
 from kvmbox.sandbox.vmm_policy import DISK_MAIN_POLICY, DISK_VCPU_POLICY, MAIN_POLICY, VCPU_POLICY
 from kvmbox.tools.policy.words import condition_in_words, unmet_in_words

@@ -17,26 +17,26 @@ from functools import partial
 
 from kvmbox.base.errors import ProtocolError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import Aperture, DeviceSpec, Medium, Queues, Resource
 from kvmbox.contract.model import DONE
+from kvmbox.devices.board import Aperture, DeviceSpec, Medium, Queues, Resource
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.host.transfers import BytesStore, Errand, Order, Settle, Store, perform
-from kvmbox.remote.buses import Buses
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import CanWait, FollowUp
-from kvmbox.remote.grants import Grants, bind
-from kvmbox.remote.guest_memory import Submit, settled
-from kvmbox.remote.medium import MediumAccess, medium_store
-from kvmbox.remote.patience import REPLY_SLICES
-from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.remote.queue_kinds import queues_of
+from kvmbox.remote.bus.machine_buses import Buses
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.deadlines import REPLY_SLICES
+from kvmbox.remote.channel.effect_calls import CanWait, FollowUp
+from kvmbox.remote.channel.grants import Grants, bind
+from kvmbox.remote.published.guest_memory import Submit, settled
+from kvmbox.remote.published.medium import MediumAccess, medium_store
+from kvmbox.remote.published.queue_kinds import queues_of
 from kvmbox.tools.qtest.host import OF_PCI, QtestHost, VgaWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.remote.queues import DeviceQueues
+    from kvmbox.remote.published.queues import DeviceQueues
 
 WIDE_ACCESSES = (2, 4, 8)
 """Sizes beyond a byte that a device on the memory bus may take at once."""

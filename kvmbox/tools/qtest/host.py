@@ -1,4 +1,4 @@
-"""What qtest does for devices: see `remote.grants.Host`."""
+"""What qtest does for devices: see `remote.channel.grants.Host`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base import layout
 from kvmbox.base.memory import WINDOW_SLOT, GuestMemory
-from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
+from kvmbox.devices.board import DeviceSpec, LateWrites, Medium, Queues, Resource
 from kvmbox.host.frame_buffer import show_window
 from kvmbox.host.interrupts import InterruptRouter
-from kvmbox.remote.aperture import allowed, count_of, pieces
-from kvmbox.remote.window import DataWindow
+from kvmbox.remote.channel.vga_window import allowed, count_of, pieces
+from kvmbox.remote.published.data_window import DataWindow
 
 if TYPE_CHECKING:
     from kvmbox.contract.model import Effect
-    from kvmbox.remote.buses import Buses
-    from kvmbox.remote.follow_up import Application, FollowUp
-    from kvmbox.remote.guest_memory import Submit
-    from kvmbox.remote.medium import MediumAccess
-    from kvmbox.remote.queues import DeviceQueues
+    from kvmbox.remote.bus.machine_buses import Buses
+    from kvmbox.remote.channel.effect_calls import Application, FollowUp
+    from kvmbox.remote.published.guest_memory import Submit
+    from kvmbox.remote.published.medium import MediumAccess
+    from kvmbox.remote.published.queues import DeviceQueues
 
 
 class VgaWindow:
@@ -59,7 +59,7 @@ OF_PCI = (layout.FRAME_BUFFER + layout.FRAME_BUFFER_SIZE, layout.PCI_MEMORY_END,
 class QtestHost:
     """What qtest does for devices: nobody takes output or sends input, and no run is there to be stopped.
 
-    See `remote.grants.Host`.
+    See `remote.channel.grants.Host`.
     """
 
     def __init__(

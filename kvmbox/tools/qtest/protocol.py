@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.remote.patience import printable
+from kvmbox.remote.channel.deadlines import printable
 
 PORT_SIZES: Final = {b"b": 1, b"w": 2, b"l": 4}
 MEMORY_SIZES: Final = {**PORT_SIZES, b"q": 8}

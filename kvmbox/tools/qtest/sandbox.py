@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import Self
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import DeviceSpec
-from kvmbox.remote.direct import direct_channels
-from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.watchdog import Watchdog
+from kvmbox.devices.board import DeviceSpec
+from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS, hung_error
+from kvmbox.remote.channel.watchdog import Watchdog
+from kvmbox.remote.process.device_pool import DevicePool
+from kvmbox.remote.transport.direct import direct_channels
 from kvmbox.tools.qtest.bare_machine import BareMachine
 
 

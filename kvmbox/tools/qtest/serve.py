@@ -13,10 +13,10 @@ from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
-from kvmbox.board import MMIO_UART, BoardOptions
-from kvmbox.board_extras import whole_board
+from kvmbox.devices.board import MMIO_UART, BoardOptions
+from kvmbox.devices.board_extras import whole_board
 from kvmbox.host.open_files import allow_enough
-from kvmbox.remote.patience import printable
+from kvmbox.remote.channel.deadlines import printable
 from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.dialogue import Dialogue, IrqWatch

@@ -14,8 +14,8 @@ from typing import Protocol
 from kvmbox.base.errors import DeviceGoneError
 from kvmbox.jail.server import DeviceServer, error_frame
 from kvmbox.parts.record.format import MAX_REPLY, ChannelHeader
-from kvmbox.remote.patience import REPLY_SLICES, WAIT_SLICE_MS
-from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.channel.deadlines import REPLY_SLICES, WAIT_SLICE_MS
+from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.wire import protocol
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvmbox.board import DeviceSpec
 from kvmbox.contract.model import Effect
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.remote.patience import printable
+from kvmbox.remote.channel.deadlines import printable
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.chains import decode_chains

@@ -24,8 +24,8 @@ from typing import Final
 from kvmbox.base.errors import KvmboxError
 from kvmbox.boot.files import HostFiles
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.greeting import greet
-from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.run.after_bios import start_timer
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.choices import DEFAULT_RTC_BASE

@@ -24,8 +24,8 @@ from kvmbox.base.errors import KvmboxError, UsageError
 from kvmbox.base.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.host import early_signals
 from kvmbox.jail import linux
-from kvmbox.remote import prestart
-from kvmbox.remote.spawner_client import SpawnerClient, device_entry
+from kvmbox.remote.process import prestart
+from kvmbox.remote.process.spawner_client import SpawnerClient, device_entry
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.machine import Machine
 from kvmbox.run.result import RunResult

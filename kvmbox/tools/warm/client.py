@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from kvmbox.base.compiled import is_compiled
 from kvmbox.base.errors import StartError
 from kvmbox.jail import passing
-from kvmbox.remote import interpreter, spawner_client
-from kvmbox.remote.spawner_client import device_entry, is_readable
+from kvmbox.remote.process import interpreter, spawner_client
+from kvmbox.remote.process.spawner_client import device_entry, is_readable
 from kvmbox.tools.warm import frames
 
 INTERPRETER_FLAGS: Final = ("-P", "-X", "utf8")

@@ -23,7 +23,7 @@ from typing import Final
 from kvmbox.base.errors import StartError
 from kvmbox.base.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED
 from kvmbox.host.signals import Wakeup
-from kvmbox.remote.spawner_client import describe_wait_status, is_readable
+from kvmbox.remote.process.spawner_client import describe_wait_status, is_readable
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import News, TemplateClient
 from kvmbox.tools.warm.jobs import CANCELLED, Job, JobQueue

@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Final
 
 from kvmbox.jail import passing
-from kvmbox.remote.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS, descriptor_limit, is_readable
-from kvmbox.remote.spawner_process import SpawnerProcess
+from kvmbox.remote.process.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS, descriptor_limit, is_readable
+from kvmbox.remote.process.spawner_process import SpawnerProcess
 from kvmbox.tools.warm import frames
 
 KILL: Final = b"kill"

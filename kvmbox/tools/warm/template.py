@@ -24,7 +24,7 @@ from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
 from kvmbox.jail.life import live, settle
 from kvmbox.jail.title import ProcessTitle
-from kvmbox.remote.spawner_client import describe_wait_status
+from kvmbox.remote.process.spawner_client import describe_wait_status
 from kvmbox.tools.warm import boot, frames
 from kvmbox.tools.warm.client import TemplateClient
 from kvmbox.tools.warm.preload import preload

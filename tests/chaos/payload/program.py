@@ -18,11 +18,11 @@ from kvmbox.base.errors import DeviceProcessError
 from kvmbox.cli.entry import entry_point
 from kvmbox.parts.restart.recovery import Restart
 from kvmbox.parts.restart.standby import StandbyProcesses
-from kvmbox.remote import prestart
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.remote.starts import ProcessStarts
-from kvmbox.remote.transport import Link, Opens
+from kvmbox.remote.process import prestart
+from kvmbox.remote.process.device_pool import DevicePool
+from kvmbox.remote.process.late_starts import ProcessStarts
+from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.remote.transport.interface import Link, Opens
 
 ENTRY = "gremlin:main"
 STILLBORN = 8

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from kvmbox.base.errors import KvmboxError
-from kvmbox.board import DeviceSpec, Irq
+from kvmbox.devices.board import DeviceSpec, Irq
 from kvmbox.host.transfers import BytesStore, FileStore
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.machine import Machine

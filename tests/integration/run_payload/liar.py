@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from kvmbox.contract.model import HostOutput, InputRoom, IrqLine, Reset, Stop
-from kvmbox.devices import qcow2
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.qcow2 import model as qcow2
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.jail import notify
 from kvmbox.jail.main import main
 from kvmbox.jail.server import DeviceServer

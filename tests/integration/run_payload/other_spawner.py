@@ -20,8 +20,8 @@ from typing import Any
 
 from kvmbox.cli.entry import entry_point
 from kvmbox.jail import layers
-from kvmbox.remote import prestart
-from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
+from kvmbox.remote.process import prestart
+from kvmbox.remote.process.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
 
 PICKY = "liar:picky"
 PATIENCE_NS = 30_000_000_000

@@ -16,7 +16,7 @@ from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.outcome import Outcome
 from kvmbox.cli.entry import entry_point
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.run import loop as main_loop
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.kinds import loop_kind

@@ -214,7 +214,7 @@ def main() -> None:
     sys.path.append(sys.argv[1])
     from kvmbox.base.errors import SandboxError
     from kvmbox.jail import layers
-    from kvmbox.remote.spawner_client import SpawnerChild
+    from kvmbox.remote.process.spawner_client import SpawnerChild
     from kvmbox.sandbox import scope, vmm
 
     without, keep = int(sys.argv[2]), int(sys.argv[3])

@@ -17,7 +17,7 @@ from typing import Any
 def main() -> None:
     sys.path.append(sys.argv[1])
     from kvmbox.jail import layers, passing
-    from kvmbox.remote.spawner_client import SpawnerClient, device_entry
+    from kvmbox.remote.process.spawner_client import SpawnerClient, device_entry
     from kvmbox.tools.warm import frames
     from kvmbox.tools.warm.client import TemplateClient
     from kvmbox.tools.warm.lent_spawner import LentSpawner

@@ -24,7 +24,7 @@ def main() -> None:
     import payload  # it cannot be read any more once this is confined
 
     from kvmbox.jail import layers
-    from kvmbox.remote.spawner_client import SpawnerClient
+    from kvmbox.remote.process.spawner_client import SpawnerClient
 
     if "scoped" in sys.argv:
         from kvmbox.sandbox import scope

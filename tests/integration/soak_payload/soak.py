@@ -17,12 +17,12 @@ from typing import Any
 def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
     """Ask each device process so many times."""
     sys.path.append(directory)
-    from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
-    from kvmbox.remote.grants import bind
-    from kvmbox.remote.pool import Design, DevicePool
+    from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, pc_board
+    from kvmbox.remote.channel.grants import bind
+    from kvmbox.remote.process.device_pool import Design, DevicePool
 
     class Counting:
-        """A host that counts what a device does; see `kvmbox.remote.grants.Host`."""
+        """A host that counts what a device does; see `kvmbox.remote.channel.grants.Host`."""
 
         def __init__(self) -> None:
             self.effects = 0
@@ -81,7 +81,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
 
 def soak(channel: Any, devices: Any, requests: int, clock: list[int]) -> None:
     """`requests` requests to one process, the same in every run."""
-    from kvmbox.board import Input
+    from kvmbox.devices.board import Input
     from kvmbox.wire import protocol
     from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
 

@@ -135,18 +135,23 @@ def test_group_leaves_alone_what_is_loaded(group: Path) -> None:
 
 
 def test_group_of_a_module_is_loaded_before_it(package: Path) -> None:
-    for name, text in (("remote/direct", "from kvmbox.devices import pvpanic"), ("devices/pvpanic", "")):
+    for name, text in (
+        ("remote/direct", "from kvmbox.devices.debug import pvpanic"),
+        ("devices/pvpanic", ""),
+    ):
         (package / name).parent.mkdir()
         (package / name).with_name("__init__.py").touch()
         (package / f"{name}.py").write_text(f"import sys\nprint('{name}', *sys.modules)\n{text}\n")
     (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
-    code = "from kvmbox.base import bytecode; bytecode.use(); from kvmbox.remote.direct import pvpanic"
+    code = (
+        "from kvmbox.base import bytecode; bytecode.use(); from kvmbox.remote.transport.direct import pvpanic"
+    )
 
     inner, outer = (set(line.split()) for line in told(package, code=code).split("\n"))
 
     assert "devices/pvpanic" in inner
-    assert inner >= {"kvmbox.remote.direct"} <= outer
-    assert "kvmbox.devices.pvpanic" in outer
+    assert inner >= {"kvmbox.remote.transport.direct"} <= outer
+    assert "kvmbox.devices.debug.pvpanic" in outer
 
 
 @pytest.mark.parametrize("name", ["jail/spawner.py", "inner/module.py"])
@@ -220,7 +225,7 @@ def test_bundle_imports_for_annotations_only_what_others_take(
     taken: tuple[str, ...], imported: list[str]
 ) -> None:
     text = """from __future__ import annotations
-from kvmbox.board import Named, Used
+from kvmbox.devices.board import Named, Used
 from kvmbox.base.errors import Other
 
 def function(one: Named | Used) -> list[Other]:
@@ -232,14 +237,14 @@ def function(one: Named | Used) -> list[Other]:
 
 
 def test_module_of_a_group_has_what_it_imports_where_the_other_group_is_not_loaded(package: Path) -> None:
-    """`run` is loaded before `kvmbox.remote.direct`, and has the module that both import."""
+    """`run` is loaded before `kvmbox.remote.transport.direct`, and has the module that both import."""
     for name, text in (
         ("cli/boot", "from kvmbox.inner.module import VALUE"),
         (
             "devices/pvpanic",
             "from kvmbox.inner import module as own\nfrom kvmbox.inner.module import VALUE as one",
         ),
-        ("remote/direct", "from kvmbox.devices.pvpanic import one, own"),
+        ("remote/direct", "from kvmbox.devices.debug.pvpanic import one, own"),
     ):
         (package / name).parent.mkdir()
         (package / name).with_name("__init__.py").touch()
@@ -249,7 +254,7 @@ def test_module_of_a_group_has_what_it_imports_where_the_other_group_is_not_load
 import sys
 from kvmbox.base import bytecode
 bytecode.use()
-from kvmbox.remote import direct
+from kvmbox.remote.transport import direct
 print(direct.one, direct.own.VALUE, "kvmbox.cli.boot" in sys.modules)
 """
     assert told(package, code=code) == "1 1 False"
@@ -264,7 +269,7 @@ def test_core_needs_typing_only_where_a_plain_run_does_not_go() -> None:
         if isinstance(node, ast.ImportFrom) and node.module == "typing"
     }
     programs = {"run/_generated_options.py", "run/aio.py", "run/requests.py", "run/signature.py"}
-    assert asking == {"remote/medium.py"} | programs
+    assert asking == {"remote/published/medium.py"} | programs
 
 
 def test_each_module_can_be_loaded_from_a_bundle(tmp_path: Path) -> None:

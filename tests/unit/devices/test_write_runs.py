@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.contract.model import DeviceModel, Effect, HostOutput, IrqLine, RunModel
-from kvmbox.devices.port_models import DebugCon
-from kvmbox.devices.uart_16550a import Uart16550A
+from kvmbox.devices.debug.model import DebugCon
+from kvmbox.devices.uart.model import Uart16550A
 
 MODELS: Final[dict[str, Callable[[], RunModel]]] = {
     "uart": Uart16550A,

@@ -7,15 +7,15 @@ import socket
 import pytest
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import Medium
 from kvmbox.contract.bulk_data import QUIET_START, TO_GUEST, Window
+from kvmbox.devices.board import Medium
 from kvmbox.host.transfers import BytesStore
 from kvmbox.parts.restart.recovery import AllOnes
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.media import Media
-from kvmbox.remote.medium import MediumAccess
-from kvmbox.remote.survival import ProcessControl
-from kvmbox.remote.transport import Link
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.process.crash_policy import ProcessControl
+from kvmbox.remote.published.bulk_grants import Media
+from kvmbox.remote.published.medium import MediumAccess
+from kvmbox.remote.transport.interface import Link
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_effects_of
 from kvmbox.wire.protocol import NO_DEADLINE, READ, WORDS, WRITE, request_word

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from kvmbox.base import layout
-from kvmbox.board import AddressRange, BoardOptions, DeviceSpec, pc_board
 from kvmbox.contract.model import Reset
-from kvmbox.devices import acpi_pm, hpet, reset_control
+from kvmbox.devices.acpi import model as acpi_pm
+from kvmbox.devices.board import AddressRange, BoardOptions, DeviceSpec, pc_board
+from kvmbox.devices.hpet import model as hpet
+from kvmbox.devices.pci import reset_control
 from kvmbox.firmware import acpi
 from tests.support.firmware_memory import ALL_SERIAL_PORTS, firmware_memory
 

@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.fw_cfg import DIRECTORY, MOST_BY_DMA
+from kvmbox.devices.fw_cfg.model import DIRECTORY, MOST_BY_DMA
 from kvmbox.firmware import fw_cfg
 from kvmbox.firmware.fw_cfg import (
     FwCfgItem,

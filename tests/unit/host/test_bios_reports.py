@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED
-from kvmbox.devices.bios_report import REPORT, WHAT
+from kvmbox.devices.bios.report import REPORT, WHAT
 from kvmbox.host.bios_reports import FUNCTION, MOST, NO_BOOT, SERVICE, TRAP, UNHANDLED, BiosReports, sentence
 
 AT: Final = 0x07C0_002E

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.board import DeviceSpec
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.timers import Timerfd
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.greeting import greet
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.transport.direct import DirectLink
 from kvmbox.wire.protocol import READ, request_word
 from tests.support.fake_model import FakeModel
 from tests.support.far_end import FarEnd

@@ -12,7 +12,7 @@ import pytest
 from kvmbox.base.errors import ExpectError
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
-from kvmbox.board import BIOS_TEXT, KEYBOARD
+from kvmbox.devices.board import BIOS_TEXT, KEYBOARD
 from kvmbox.host import console as module
 from kvmbox.host.capture import Capture
 from kvmbox.host.console import BIOS_TEXT_KEPT, RECENT, Console

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.devices.qcow2 import DATA, MAP, MAPPED, RANGE, REFUSED, UNALLOCATED, WANT, WANT_FRAME, ZEROS
+from kvmbox.devices.qcow2.model import DATA, MAP, MAPPED, RANGE, REFUSED, UNALLOCATED, WANT, WANT_FRAME, ZEROS
 from kvmbox.host.disk_file import DiskFile
 from kvmbox.host.disk_mapped import MappedFile
 from kvmbox.host.disks import OVERLAY, READ_ONLY, WRITE, DiskRequest, DiskStore, open_disk

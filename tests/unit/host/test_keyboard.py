@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.board import KEYBOARD
+from kvmbox.devices.board import KEYBOARD
 from kvmbox.host.keyboard import KeyboardPort
 from kvmbox.host.keys import chord, typed
 from kvmbox.host.pointer import acted, sequences

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.ps2_keyboard import KEY_NUMBERS, RELEASED
+from kvmbox.devices.ps2.keyboard import KEY_NUMBERS, RELEASED
 from kvmbox.host.keys import NAMED_KEYS, KeyReader, chord, typed
 
 SHIFT, CTRL, ALT = "2c", "3a", "3c"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.ps2_mouse import BACK, EVENT, FORWARD, LEFT, MIDDLE, RELEASED, RIGHT
+from kvmbox.devices.ps2.mouse import BACK, EVENT, FORWARD, LEFT, MIDDLE, RELEASED, RIGHT
 from kvmbox.host import keys, pointer
 
 Event = tuple[int, int, int, int]

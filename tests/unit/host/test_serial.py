@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.base.errors import StartError, UsageError
-from kvmbox.board import VIRTIO_CONSOLE
+from kvmbox.devices.board import VIRTIO_CONSOLE
 from kvmbox.host.pty import open_pty
 from kvmbox.host.serial import (
     DEBUGCON,

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 import kvmbox
-from kvmbox.remote.spawner_client import INTERPRETER_FLAGS
+from kvmbox.remote.process.spawner_client import INTERPRETER_FLAGS
 from tools.bundle_bytecode import bundle
 
 PACKAGE: Final = Path(kvmbox.__file__).parent
@@ -51,15 +51,15 @@ def printed(content: Path, code: str) -> list[str]:
 
 def test_models_load_in_a_process_that_can_open_no_file(content: Path) -> None:
     loaded = printed(content, LOAD)
-    assert {"kvmbox.devices.uart_16550a", "kvmbox.devices.virtio_net"} <= set(loaded)
+    assert {"kvmbox.devices.uart.model", "kvmbox.devices.virtio.net"} <= set(loaded)
     assert [name for name in loaded if not name.startswith(("kvmbox.contract.", "kvmbox.devices"))] == []
 
 
 def test_process_of_a_type_loads_the_models_that_it_will_want(content: Path) -> None:
     one = 'assert kept.keep("contract", "devices"); catalog.load_usual("uart"); catalog.load_usual("another")'
     loaded = printed(content, f"{one}; print(*sys.modules)")
-    assert "kvmbox.devices.uart_16550a" in loaded
-    assert "kvmbox.devices.debugcon" not in loaded
+    assert "kvmbox.devices.uart.model" in loaded
+    assert "kvmbox.devices.debug.model" not in loaded
 
 
 def test_spawner_loads_no_model(content: Path) -> None:

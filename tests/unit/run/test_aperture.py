@@ -11,9 +11,9 @@ import pytest
 from kvmbox.base import layout
 from kvmbox.base.errors import KvmError
 from kvmbox.base.memory import WINDOW_SLOT
-from kvmbox.board import VGA
 from kvmbox.contract import bulk_data
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.board import VGA
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.run import aperture
 from kvmbox.run.aperture import Aperture
 

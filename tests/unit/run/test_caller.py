@@ -16,7 +16,7 @@ from kvmbox.host.signals import Wakeup
 from kvmbox.host.start_timeout import StartDeadline, StartTimeout
 from kvmbox.jail import layers
 from kvmbox.kvm.vcpu import KICK_SIGNAL
-from kvmbox.remote.pool import NONE, Design, DevicePool
+from kvmbox.remote.process.device_pool import NONE, Design, DevicePool
 from kvmbox.run.caller import SWITCH_INTERVAL, Caller, ProcessOwner
 from kvmbox.run.timeline import Timeline
 

@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 import pytest
 
 from kvmbox.base.errors import DeviceProcessError, UnknownExitError
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.channel.connection import Channel
 from kvmbox.run.coalescing import ENTRIES, ENTRY_SIZE, CoalescedRing
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word

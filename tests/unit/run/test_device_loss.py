@@ -15,8 +15,8 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.signals import Wakeup
 from kvmbox.parts.restart.part import PART
 from kvmbox.parts.restart.standby import StandbyProcesses
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.survival import LossPolicy, ProcessControl
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.process.crash_policy import LossPolicy, ProcessControl
 from kvmbox.run.loop import MainLoop
 from kvmbox.wire import protocol
 from tests.support.far_end import FarEnd

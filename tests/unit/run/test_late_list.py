@@ -9,8 +9,8 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UnknownExitError
-from kvmbox.devices.vga_text import VgaText
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.devices.vga.model import VgaText
+from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.late_list import VgaWrites
 from tests.support.fake_room import FakeRoom

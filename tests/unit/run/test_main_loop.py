@@ -14,7 +14,7 @@ from kvmbox.base.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, 
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import Timerfd
-from kvmbox.remote.survival import LossPolicy
+from kvmbox.remote.process.crash_policy import LossPolicy
 from kvmbox.run import loop as module
 from kvmbox.run.boot import Boot
 from kvmbox.run.caller import Caller

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from kvmbox.remote.patience import REPLY_SLICES, WAIT_SLICE_MS
+from kvmbox.remote.channel.deadlines import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.run.pace import (
     DEEP_MS,
     DEEP_SLICE_MS,

@@ -21,7 +21,7 @@ from kvmbox.base.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
-from kvmbox.board import VGA
+from kvmbox.devices.board import VGA
 from kvmbox.run.by_name import load, load_any
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
 from kvmbox.run.parts import ORDER, Parts

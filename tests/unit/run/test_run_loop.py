@@ -8,8 +8,8 @@ import pytest
 
 from kvmbox.base.errors import UnknownExitError
 from kvmbox.base.outcome import GUEST_CRASHED
-from kvmbox.bus import Mapping
 from kvmbox.kvm import uapi
+from kvmbox.remote.bus.routing import Mapping
 from kvmbox.run.routes import MAX_ROUTES, MOST_UNCLAIMED
 from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.bus import Mapping
-from kvmbox.moving_bus import MovingBus
+from kvmbox.remote.bus.movable import MovingBus
+from kvmbox.remote.bus.routing import Mapping
 from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig
 from tests.support.scripted_vcpu import IN, OUT

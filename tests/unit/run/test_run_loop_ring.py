@@ -12,11 +12,11 @@ from typing import cast
 import pytest
 
 from kvmbox.base.outcome import GUEST_CRASHED, Outcome
-from kvmbox.bus import Bus, Mapping
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.bus.proxy import DeviceProxy
+from kvmbox.remote.bus.routing import Bus, Mapping
+from kvmbox.remote.channel.connection import Channel
 from kvmbox.run.coalescing import ENTRIES
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom

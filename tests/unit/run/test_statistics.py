@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from kvmbox.jail import layers
-from kvmbox.remote.pool import Design
-from kvmbox.remote.starts import Start
+from kvmbox.remote.process.device_pool import Design
+from kvmbox.remote.process.late_starts import Start
 from kvmbox.run.routes import ExitTotals
 from kvmbox.run.statistics import InterruptCount, PortCount, RunStats, collect
 from kvmbox.run.statistics_text import format_stats

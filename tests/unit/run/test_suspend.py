@@ -12,10 +12,10 @@ from kvmbox.base import layout
 from kvmbox.base.judge import Judge
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.outcome import GUEST_CRASHED, Outcome
-from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode_state import waking_state
 from kvmbox.contract.model import WAKE_BY_RTC
+from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, pc_board
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.run.run_devices import Devices
 from kvmbox.run.suspend import Suspension, report_wake_up, sleep_until_woken, waking_plan, waking_vector

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.board import Medium
-from kvmbox.board_extras import IdeDrive, ide_board
 from kvmbox.boot.image import GuestImage
+from kvmbox.devices.board import Medium
+from kvmbox.devices.board_extras import IdeDrive, ide_board
 from kvmbox.host.disks import DiskRequest
 from kvmbox.parts.disk.image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed

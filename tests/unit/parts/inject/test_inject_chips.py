@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox.base import layout
-from kvmbox.bus import BusDevice
-from kvmbox.devices.uart_registers import (
+from kvmbox.devices.uart.registers import (
     FCR,
     IER,
     LCR,
@@ -26,6 +25,7 @@ from kvmbox.parts.inject.rtc import FaultyRtc
 from kvmbox.parts.inject.spec import parse
 from kvmbox.parts.inject.state import DeviceFaults
 from kvmbox.parts.inject.uart import FaultyUart
+from kvmbox.remote.bus.routing import BusDevice
 from tests.support.pc import Pc
 
 NS = 1_000_000_000

@@ -7,7 +7,17 @@ import struct
 
 import pytest
 
-from kvmbox.devices.e1000 import IS_IPV4, IS_TCP, LOOPED, MORE, OFFLOAD, SEGMENTS, SUM_IP, SUM_TCP, TAG_SIZE
+from kvmbox.devices.e1000.model import (
+    IS_IPV4,
+    IS_TCP,
+    LOOPED,
+    MORE,
+    OFFLOAD,
+    SEGMENTS,
+    SUM_IP,
+    SUM_TCP,
+    TAG_SIZE,
+)
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.parts.net.offload import MOST_SEGMENTS, finished
 from kvmbox.parts.net.port import MOST_WAITING

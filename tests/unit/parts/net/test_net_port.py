@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.board_extras import virtio_net
-from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.virtio_net import RECEIVED, SENT
+from kvmbox.devices.board_extras import virtio_net
+from kvmbox.devices.virtio import mmio
+from kvmbox.devices.virtio.net import RECEIVED, SENT
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import MOST_OFFERED, MOST_WAITING, Port
 from kvmbox.parts.net.wires import CutError, Wire, wire_of

@@ -19,7 +19,7 @@ from kvmbox.parts.net.part import Wires
 from kvmbox.parts.net.port import Port
 from kvmbox.parts.net.requests import net
 from kvmbox.parts.net.wires import MOST_FRAMES, CutError, Loop, Packets, Stream, wire_of
-from kvmbox.remote.channel import Channel
+from kvmbox.remote.channel.connection import Channel
 
 FRAME = bytes(range(60))
 SENT = (60).to_bytes(4, "big") + FRAME

@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import Grants
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request, request_word

@@ -9,18 +9,18 @@ from itertools import pairwise
 import pytest
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
-from kvmbox.board import DeviceSpec
 from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset, SnapshotError, Stop
+from kvmbox.devices.board import DeviceSpec
 from kvmbox.jail import server as server_module
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart import recovery
 from kvmbox.parts.restart.recovery import AllOnes, Recovery, Restart, all_ones, show
-from kvmbox.remote import journal as journal_module
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.greeting import greet
-from kvmbox.remote.journal import JOURNAL_BYTES, JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
-from kvmbox.remote.survival import ProcessControl, Survival
+from kvmbox.remote.channel import journal as journal_module
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.channel.journal import JOURNAL_BYTES, JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
+from kvmbox.remote.process.crash_policy import ProcessControl, Survival
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS, Request, request_word

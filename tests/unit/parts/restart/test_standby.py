@@ -11,7 +11,7 @@ from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolErro
 from kvmbox.parts.restart import standby as module
 from kvmbox.parts.restart.recovery import Restart
 from kvmbox.parts.restart.standby import StandbyProcesses
-from kvmbox.remote.pool import Design, DevicePool, PoolMember, _Member
+from kvmbox.remote.process.device_pool import Design, DevicePool, PoolMember, _Member
 
 GONE = DeviceGoneError("uart", "is gone: its channel ended")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.base import layout
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.parts.screen.mode import CELLS, MODE_3, MOST_COLUMNS, MOST_ROWS, TextMode, mode_of, mode_of_bios
 from kvmbox.parts.screen.screen import Screen
 

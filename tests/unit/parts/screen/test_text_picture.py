@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvmbox import UsageError
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.parts.screen.mode import CELLS, MODE_3, TextMode, mode_of
 from kvmbox.parts.screen.screen import BLANK, Screen
 

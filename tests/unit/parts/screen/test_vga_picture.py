@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from kvmbox.base import layout
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.parts.screen.picture import Picture
 from kvmbox.parts.screen.vga_picture import picture_of_vga
 

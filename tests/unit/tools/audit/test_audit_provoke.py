@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmbox.base.errors import ProtocolError
-from kvmbox.remote.channel import Channel
+from kvmbox.remote.channel.connection import Channel
 from kvmbox.tools.audit.attacks.channel import BAD, GOOD
 from kvmbox.tools.audit.provoke import ask
 from tests.support.links import Nowhere

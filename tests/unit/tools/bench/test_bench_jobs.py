@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.devices.pit_clock import CLK_HZ
+from kvmbox.devices.pit.input_clock import CLK_HZ
 from kvmbox.tools.bench import jobs, peer
 from kvmbox.tools.bench.child import MeasurementError
 from kvmbox.tools.bench.jobs import BUSY_LOOP, Jobs, stages, values_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.tools.bench.plan import (
     CHOICES,
     DEFAULT,

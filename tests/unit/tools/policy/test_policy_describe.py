@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kvmbox.jail import layers
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
-from kvmbox.remote.transports import IPC_CHOICES
+from kvmbox.remote.transport.ipc_table import IPC_CHOICES
 from kvmbox.sandbox.pfc import policy_as_pfc
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Action, Policy, Rule
 from kvmbox.sandbox.syscall_names import NUMBERS as NUMBERS_BY_NAME

@@ -10,9 +10,9 @@ import pytest
 from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.board import MMIO_UART, BoardOptions, pc_board
-from kvmbox.devices.rtc_mc146818 import RtcMc146818
-from kvmbox.remote.direct import direct_channels
+from kvmbox.devices.board import MMIO_UART, BoardOptions, pc_board
+from kvmbox.devices.rtc.model import RtcMc146818
+from kvmbox.remote.transport.direct import direct_channels
 from kvmbox.tools.qtest import dialogue as dialogue_module
 from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.dialogue import Dialogue, IrqWatch

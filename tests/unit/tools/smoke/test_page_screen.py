@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.vga.model import VgaText
 from kvmbox.parts.screen.mode import MODE_3, mode_of
 from kvmbox.parts.screen.picture import Picture
 from kvmbox.parts.screen.screen import Screen

@@ -10,17 +10,17 @@ from typing import Any, cast
 import pytest
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.board import DeviceSpec, rtc
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode_state import waking_state
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.direct import DirectLink
-from kvmbox.remote.grants import Grants
-from kvmbox.remote.greeting import greet
-from kvmbox.remote.on_demand import NoProcess
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.starts import ProcessStarts
+from kvmbox.devices.board import DeviceSpec, rtc
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.grants import Grants
+from kvmbox.remote.channel.hello import greet
+from kvmbox.remote.channel.on_demand import NoProcess
+from kvmbox.remote.process.device_pool import DevicePool
+from kvmbox.remote.process.late_starts import ProcessStarts
+from kvmbox.remote.transport.direct import DirectLink
 from kvmbox.tools.warm.ahead import FAR_TSC, MSR_TSC, Ahead, AheadTimeline, Unprepared, set_rtc
 from kvmbox.tools.warm.orders import BootOrder
 from kvmbox.tools.warm.pool import MOST_PREPARED, can_be_prepared

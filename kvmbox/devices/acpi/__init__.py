@@ -1,0 +1,1 @@
+"""ACPI power management, and the ports with which other machines power off."""

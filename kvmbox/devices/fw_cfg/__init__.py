@@ -1,0 +1,1 @@
+"""QEMU's fw_cfg: items that the machine gives to its firmware and guest."""

@@ -1,0 +1,1 @@
+"""The High Precision Event Timers."""

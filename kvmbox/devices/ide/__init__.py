@@ -1,0 +1,1 @@
+"""IDE channels with hard disks and CD-ROM drives."""

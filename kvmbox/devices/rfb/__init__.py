@@ -1,0 +1,1 @@
+"""The server of the Remote Framebuffer protocol, for VNC clients. No device of the guest."""

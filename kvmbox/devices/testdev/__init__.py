@@ -1,0 +1,1 @@
+"""The test device of kvm-unit-tests."""

@@ -1,0 +1,1 @@
+"""A VGA with the display interface of Bochs."""

@@ -1,0 +1,1 @@
+"""Virtio devices, and their transports over memory-mapped registers and over PCI."""

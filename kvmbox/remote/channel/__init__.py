@@ -1,0 +1,1 @@
+"""The connection to the models of one device process: requests, replies, effects, deadlines."""

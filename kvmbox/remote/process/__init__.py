@@ -1,0 +1,1 @@
+"""Device processes and their spawner: start, watch, replace, end."""

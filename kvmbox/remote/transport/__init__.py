@@ -1,0 +1,1 @@
+"""How words and frames reach a device process: socketpair, pipes, shared memory, or a direct call."""
