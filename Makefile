@@ -97,8 +97,9 @@ check: lint types test-all test-devmode ## all that CI runs
 budgets: $(STAMP) ## print what is more complex than CONTRIBUTING.md allows, and the code lines of each folder
 	$(BIN)/python tools/budgets.py
 
-generated: $(STAMP) ## write what follows from the table of options
+generated: $(STAMP) ## write what follows from the table of options and from folders
 	$(BIN)/python tools/generate_options.py
+	$(BIN)/python tools/generate_folders.py
 
 docs: $(STAMP) ## write the documentation site to build/site
 	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html . build/site

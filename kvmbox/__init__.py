@@ -25,13 +25,13 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from kvmbox.devices.board import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
-    from kvmbox.host.capture import Capture
-    from kvmbox.host.transfers import BytesStore, FileStore
-    from kvmbox.run.aio import AsyncMachine
-    from kvmbox.run.choices import ModuleSpec
-    from kvmbox.run.machine import Machine
-    from kvmbox.run.result import RunResult
-    from kvmbox.run.statistics import RunStats
+    from kvmbox.host.console.captured_port import Capture
+    from kvmbox.host.disk.transfers import BytesStore, FileStore
+    from kvmbox.run.api.async_machine import AsyncMachine
+    from kvmbox.run.api.machine import Machine
+    from kvmbox.run.options.choices import ModuleSpec
+    from kvmbox.run.result.run_result import RunResult
+    from kvmbox.run.result.run_statistics import RunStats
 
 __version__ = "0.1.0"
 
@@ -46,14 +46,14 @@ __all__ = [
 # fmt: on
 
 _HOMES = {
-    "board": ("AddressRange", "DeviceSpec", "Input", "Irq", "Memory", "Output", "Resource"),
-    "host.transfers": ("BytesStore", "FileStore"),
-    "host.capture": ("Capture",),
-    "run.aio": ("AsyncMachine",),
-    "run.machine": ("Machine",),
-    "run.choices": ("ModuleSpec",),
-    "run.result": ("RunResult",),
-    "run.statistics": ("RunStats",),
+    "devices.board": ("AddressRange", "DeviceSpec", "Input", "Irq", "Memory", "Output", "Resource"),
+    "host.disk.transfers": ("BytesStore", "FileStore"),
+    "host.console.captured_port": ("Capture",),
+    "run.api.async_machine": ("AsyncMachine",),
+    "run.api.machine": ("Machine",),
+    "run.options.choices": ("ModuleSpec",),
+    "run.result.run_result": ("RunResult",),
+    "run.result.run_statistics": ("RunStats",),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from kvmbox.base.compiled import why_not_built
-from kvmbox.host.early_signals import END_SIGNALS
+from kvmbox.host.process.early_signals import END_SIGNALS
 
 if TYPE_CHECKING:
     from tests.support.halves import Half

@@ -84,25 +84,25 @@ PURE: Final = (
 )
 
 NAMED_BY_THE_CORE: Final = {
-    "kvmbox.run.options": {
+    "kvmbox.run.options.option_table": {
         "disk.requests",
         "inject.spec",
         "net.requests",
         "screen.wanted",
         "snapshot.snapshots",
     },  # what reads a value
-    "kvmbox.run.config": {"snapshot.snapshots"},  # what snapshots cannot be taken beside
+    "kvmbox.run.options.config": {"snapshot.snapshots"},  # what snapshots cannot be taken beside
     "kvmbox.run.parts": {"snapshot.restore"},
     "kvmbox.run.part": {"screen.text_picture"},
     # What a program calls, and no option.
-    "kvmbox.run.machine": {
+    "kvmbox.run.api.machine": {
         *("net.requests", "screen.screen", "screen.screens"),
         *("snapshot.by_program", "snapshot.file", "snapshot.start_options"),
     },
 }
-"""Which modules of parts a module of the core names by text, to load them: `run.by_name`."""
+"""Which modules of parts a module of the core names by text, to load them: `run.part_loader`."""
 
-OF_PROGRAMS: Final = ("kvmbox.host.virtio_console", "kvmbox.run.aio")
+OF_PROGRAMS: Final = ("kvmbox.host.console.virtio_backend", "kvmbox.run.api.async_machine")
 """Modules that no command loads."""
 
 LAZY: Final = {name: {"importlib"} for name in ("kvmbox", "kvmbox.devices", "kvmbox.kvm")}
@@ -131,10 +131,10 @@ MAY_LEAVE: Final = {
     "kvmbox.jail.life": {"os._exit"},
     "kvmbox.jail.namespaces": {"os._exit"},
     "kvmbox.jail.spawner": {"os._exit"},
-    "kvmbox.host.destination": {"os._exit"},
+    "kvmbox.host.files.atomic_file": {"os._exit"},
     # A signal that asks for the end of a command; in a run the third one, when two have not brought it.
-    "kvmbox.host.early_signals": {"KeyboardInterrupt"},
-    "kvmbox.host.signals": {"KeyboardInterrupt"},
+    "kvmbox.host.process.early_signals": {"KeyboardInterrupt"},
+    "kvmbox.host.process.signals": {"KeyboardInterrupt"},
     "kvmbox.run.run": {"KeyboardInterrupt"},
     # Forked children again. One that is interrupted before its guest runs has a result all the same.
     "kvmbox.tools.warm.boot": {"os._exit", "KeyboardInterrupt"},
@@ -162,7 +162,7 @@ def tree_of(name: str) -> ast.Module:
 
 
 def group_of(name: str) -> str:
-    """`kvmbox.remote.process.device_pool` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
+    """`kvmbox.remote.bus.proxy` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
     if name == "kvmbox.__main__":
         return "cli"  # another way to start it
     names = name.split(".")[1:3]
@@ -292,7 +292,17 @@ def test_core_names_modules_of_parts_in_few_places() -> None:
     assert {name: words for name, words in found.items() if words} == NAMED_BY_THE_CORE
 
 
-@pytest.mark.parametrize("name", ["run", "loop", "run_board", "run_host", "run_devices", "guest_vm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run",
+        "loop.main_loop",
+        "machine.board_setup",
+        "machine.device_services",
+        "machine.device_set",
+        "machine.guest_vm",
+    ],
+)
 def test_heart_of_a_run_has_no_word_of_any_part(name: str) -> None:
     words = re.compile(r"gdb|profil|inject|screen|snapshot|core_file|record", re.IGNORECASE)
     lines = MODULES[f"kvmbox.run.{name}"].read_text(encoding="utf-8").splitlines()
@@ -455,11 +465,11 @@ def test_module_outside_of_cli_neither_prints_nor_exits(name: str) -> None:
 
 def _modules_named_in_text() -> set[str]:
     """Modules that are loaded by name: commands, parts, homes of `kvmbox.kvm`, compiled halves, the entry."""
-    from kvmbox.cli.main import COMMANDS
+    from kvmbox.cli.main import COMMANDS, module_of
 
-    named = {f"kvmbox.cli.{command}" for command in COMMANDS}
+    named = {module_of(command) for command in COMMANDS}
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
-    named.add("kvmbox.tools.smoke.pytest_plugin")  # an entry point of pytest
+    named.add("kvmbox.tools.smoke.pytest.plugin")  # an entry point of pytest
     # In interpreters of their own.
     named |= {
         f"kvmbox.{name}" for name in ("jail.spawner", "tools.warm.spawner_template", "tools.warm.template")
@@ -467,9 +477,8 @@ def _modules_named_in_text() -> set[str]:
     named |= {f"kvmbox.parts.{part}.part" for part in (*ORDER, MONITOR)}
     named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
     named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `base.compiled`
-    named.add(
-        "kvmbox.base.stand_ins"
-    )  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
+    # Imported where TYPE_CHECKING is false, which `imports_of` takes for true.
+    named.add("kvmbox.base.stand_ins")
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}
     named |= models()

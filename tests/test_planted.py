@@ -27,7 +27,7 @@ def test_planted_bug_fits_the_sources_and_has_a_guest(plant: Plant, tmp_path: Pa
     for change in plant.changes:
         (tmp_path / change.file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / change.file).write_bytes((PROJECT / change.file).read_bytes())
-    (tmp_path / "kvmbox/devices").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "kvmbox/devices/pit").mkdir(parents=True, exist_ok=True)
     plant.apply(tmp_path)
     for change in plant.changes:
         ast.parse((tmp_path / change.file).read_text(encoding="utf-8"))
@@ -38,7 +38,7 @@ def test_planted_bug_fits_the_sources_and_has_a_guest(plant: Plant, tmp_path: Pa
 
 
 def test_planted_bug_that_the_sources_have_outgrown_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "kvmbox/devices").mkdir(parents=True)
+    (tmp_path / "kvmbox/devices/pit").mkdir(parents=True)
     (tmp_path / "kvmbox/devices/pit/model.py").write_text("other\n", encoding="utf-8")
     with pytest.raises(ValueError, match="has 0 times"):
         Plant.load(BUGS / "pit-index.toml").apply(tmp_path)

@@ -121,7 +121,7 @@ def test_attributes_are_set_by_name_only_where_it_is_said() -> None:
         ("a, (b, rig._c) = 1, (2, 3)", "p"),
         ("del channel._lock", "p"),
         ("monkeypatch.setattr(module, '_try', f)", "p"),
-        ("monkeypatch.setattr('kvmbox.host.early_signals._x', f)", "p"),
+        ("monkeypatch.setattr('kvmbox.host.process.early_signals._x', f)", "p"),
         ("setattr(ring, '_first', 1)", "pn"),
         ("inspect.getsource(f)", "t"),
         ("exec(text)", "t"),

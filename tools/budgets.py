@@ -128,7 +128,7 @@ def measure(sources: Mapping[str, str]) -> Numbers:
         tree = ast.parse(text)
         _, folder, *rest = f"{module}.".split(".", 2)
         rings[folder if "." in "".join(rest) else TOP] += code_lines(text)
-        if "._generated_" in module:
+        if "._generated" in module:
             continue
         _note(found, "imports of a module", module, imports(tree))
         for name, node in functions(tree, module):

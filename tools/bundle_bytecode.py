@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 WITH_DOCSTRINGS: Final = "cli"
 BIOS: Final = (
-    *("kvmbox.devices.board_extras", "kvmbox.host.bios_reports"),
-    *("kvmbox.remote.channel.free_running", "kvmbox.run.after_bios"),
+    *("kvmbox.devices.board_extras", "kvmbox.host.console.bios_messages"),
+    *("kvmbox.remote.channel.free_running", "kvmbox.run.machine.bios_chip_setup"),
 )
 """What a run loads because its guest may call the BIOS."""
 OWN_MODELS: Final = tuple(
@@ -41,18 +41,23 @@ GROUPS: Final = {
     "entry": ("", ("kvmbox.cli.entry",)),
     "prestart": (
         "entry",
-        ("kvmbox.host.open_files", "kvmbox.remote.process.prestart", "kvmbox.sandbox.scope"),
+        ("kvmbox.host.files.descriptor_limit", "kvmbox.remote.process.prestart", "kvmbox.sandbox.scope"),
     ),
     "reserve": ("prestart", ("kvmbox.remote.process.spare_process", "kvmbox.sandbox.listener")),
     "run": (
         "reserve",
         (
-            *("kvmbox.cli.boot", "kvmbox.cli.ending", "kvmbox.cli.quick", "kvmbox.run.machine"),
+            *(
+                "kvmbox.cli.run.execute",
+                "kvmbox.cli.exit_status",
+                "kvmbox.cli.run.quick_parser",
+                "kvmbox.run.api.machine",
+            ),
             "kvmbox.explain.capstone",
         ),
     ),
     "spawner": ("", ("kvmbox.jail.spawner", "kvmbox.jail.server")),
-    "kvmbox.boot.way_multiboot": ("run", ("kvmbox.boot.way_multiboot", *BIOS)),
+    "kvmbox.boot.multiboot.way": ("run", ("kvmbox.boot.multiboot.way", *BIOS)),
     "kvmbox.remote.transport.direct": (
         "run",
         ("kvmbox.remote.transport.direct", *OWN_MODELS),
@@ -65,7 +70,7 @@ FUTURE: Final = "from __future__ import annotations"
 ANNOTATING: Final = ("collections.abc", "typing")
 """Modules that are imported for annotations, mostly."""
 TYPED: Final = "(TypedDict"
-"""Where it stands, kvmbox reads what the annotations mean (`run.signature`)."""
+"""Where it stands, kvmbox reads what the annotations mean (`run.options.signature`)."""
 
 
 class Stripper(ast.NodeTransformer):

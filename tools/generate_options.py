@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from kvmbox.run.option import FLAG, IMAGE, REPEATED, Option
-from kvmbox.run.options import PARAMETERS, SECTIONS
+from kvmbox.run.options.definition import FLAG, IMAGE, REPEATED, Option
+from kvmbox.run.options.option_table import PARAMETERS, SECTIONS
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
-TYPES: Final = PROJECT / "kvmbox/run/_generated_options.py"
+TYPES: Final = PROJECT / "kvmbox/run/options/_generated.py"
 PAGE: Final = PROJECT / "docs/command-line.md"
 
 SEE: Final = {
@@ -40,7 +40,7 @@ SEE: Final = {
 """The pages that say more."""
 
 HEAD: Final = '''\
-"""The parameters of `Machine`, for type checkers: tools/generate_options.py makes it of `run.options`."""
+"""The parameters of `Machine`, for type checkers: tools/generate_options.py makes it of `option_table`."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypedDict
 
 from kvmbox.devices.board import DeviceSpec
-from kvmbox.host.capture import Capture
-from kvmbox.host.disks import DiskRequest
-from kvmbox.host.serial import Backends
-from kvmbox.host.transfers import Store
-from kvmbox.run.choices import FirmwareFile, ModuleSpec, SavedMachine, SnapshotCondition, SymbolSpec
-from kvmbox.run.values import Several
+from kvmbox.host.console.captured_port import Capture
+from kvmbox.host.console.serial_backends import Backends
+from kvmbox.host.disk.disk_stores import DiskRequest
+from kvmbox.host.disk.transfers import Store
+from kvmbox.run.options.choices import FirmwareFile, ModuleSpec, SavedMachine, SnapshotCondition, SymbolSpec
+from kvmbox.run.options.values import Several
 
 '''
 

@@ -22,15 +22,15 @@ from typing import cast
 
 from kvmbox.base import layout
 from kvmbox.devices.board import BoardOptions, pc_board
-from kvmbox.host.clock import GuestClock
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping
 from kvmbox.remote.channel.grants import Grants
 from kvmbox.remote.transport.direct import direct_channels
-from kvmbox.run.vcpu_loop import VcpuLoop
-from kvmbox.run.vcpu_state import VcpuControl
+from kvmbox.run.vcpu.run_loop import VcpuLoop
+from kvmbox.run.vcpu.run_state import VcpuControl
 
 DATA = 0x1000  # where kvm_run says that the data of a port exit lies
 EXITS = 200_000

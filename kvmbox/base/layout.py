@@ -43,7 +43,7 @@ BIOS_DATA_END: Final = 0x500
 BIOS_ROM: Final = 0xF4000  # the built-in BIOS, up to 1 MiB
 
 # --- What kvmbox itself writes into guest memory before the first instruction ------------------------
-# The usual place of the boot area (`boot.area`), which moves if an image wants to be there.
+# The usual place of the boot area (`boot.boot_area`), which moves if an image wants to be there.
 BOOT_AREA_START: Final = 0x1000
 BOOT_AREA_END: Final = 0xC000
 

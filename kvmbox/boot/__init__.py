@@ -4,10 +4,10 @@
 carried out, with the `CpuState` to start with. The package knows nothing of KVM.
 """
 
+from kvmbox.boot.cpu_state import CpuState, DescriptorTable, Segment
 from kvmbox.boot.image import GuestImage, Module, read_image, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BootPlan
-from kvmbox.boot.state import CpuState, DescriptorTable, Segment
 
 __all__ = [
     "BootOptions",

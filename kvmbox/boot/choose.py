@@ -1,7 +1,7 @@
 """Which way an image boots: the first that makes an offer for its content, or the one that was asked for.
 
 An image's name counts for nothing. One that no way makes an offer for is named as well as it can be
-(`boot.foreign`).
+(`boot.unsupported_formats`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _named(name: str) -> Way:
 
 def unrecognised(image: GuestImage) -> ImageError:
     """The refusal of an image that no way makes an offer for."""
-    from kvmbox.boot.foreign import foreign_file
+    from kvmbox.boot.unsupported_formats import foreign_file
 
     data = image.data
     if not data:

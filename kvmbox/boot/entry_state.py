@@ -10,8 +10,8 @@ import struct
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.boot.area import PAGE_DIRECTORIES, BootArea
-from kvmbox.boot.state import (
+from kvmbox.boot.boot_area import PAGE_DIRECTORIES, BootArea
+from kvmbox.boot.cpu_state import (
     CR0_ET,
     CR0_MP,
     CR0_NE,

@@ -20,7 +20,7 @@ class HostFiles:
         """See `read_image`. Of a large disk only the beginning is read."""
         head = read_head(path)
         if head is not None:
-            from kvmbox.boot.disk import is_disk
+            from kvmbox.boot.disk.boot_marks import is_disk
 
             head = head if is_disk(head.data) else None
         image = head or read_image(path)

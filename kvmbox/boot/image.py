@@ -133,7 +133,7 @@ def _read_file(path: str, max_size: int, *, is_guest: bool = False) -> bytes:
             return _read_exactly(path, file.fileno(), status.st_size)
     except FileNotFoundError as error:
         os.getcwd()  # where the working directory was removed, this says so
-        from kvmbox.boot.missing import advice
+        from kvmbox.boot.unknown_guest import advice
 
         raise _unread(path, "no such file", advice(path) if is_guest else "check the path") from error
     except PermissionError as error:

@@ -16,7 +16,7 @@ from kvmbox.base.regular_file import open_regular_file
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot.choose import AUTO, BOOT_SECTOR, choose
 from kvmbox.boot.compressed import compression_of, decompressed
-from kvmbox.boot.disk_contents import DiskContents, disk_contents, is_kernel
+from kvmbox.boot.disk.contents import DiskContents, disk_contents, is_kernel
 from kvmbox.boot.image import GuestImage, read_image
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal, Way
 from kvmbox.boot.ways import ways

@@ -41,7 +41,7 @@ class BootOptions(Value):
 def _command_line(image: GuestImage, way: str, given: str | None, platform: Platform) -> str | None:
     if not platform.virtio:
         return given
-    from kvmbox.boot.announced import with_virtio
+    from kvmbox.boot.linux.virtio_parameters import with_virtio
 
     return with_virtio(image, way, given, platform.virtio)
 

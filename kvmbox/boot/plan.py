@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmbox.base.stand_ins import Value
+from kvmbox.boot.cpu_state import CpuState
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.boot.state import CpuState
 from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
 
 if TYPE_CHECKING:

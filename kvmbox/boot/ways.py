@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from kvmbox.base.layout import KIB
-from kvmbox.boot.elf_headers import ELF_MAGIC
-from kvmbox.boot.elf_notes import find_note
+from kvmbox.boot.elf.headers import ELF_MAGIC
+from kvmbox.boot.elf.notes import find_note
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import Way
 
@@ -41,39 +41,39 @@ def way(name: str) -> Way:
     found: Way
     match name:
         case "firmware":
-            from kvmbox.boot.way_firmware import Firmware
+            from kvmbox.boot.rom.way import Firmware
 
             found = Firmware()
         case "pvh":
-            from kvmbox.boot.way_pvh import Pvh
+            from kvmbox.boot.pvh.way import Pvh
 
             found = Pvh()
         case "multiboot":
-            from kvmbox.boot.way_multiboot import Multiboot
+            from kvmbox.boot.multiboot.way import Multiboot
 
             found = Multiboot()
         case "multiboot2":
-            from kvmbox.boot.way_multiboot2 import Multiboot2
+            from kvmbox.boot.multiboot2.way import Multiboot2
 
             found = Multiboot2()
         case "linux":
-            from kvmbox.boot.way_linux import Linux
+            from kvmbox.boot.linux.way import Linux
 
             found = Linux()
         case "elf":
-            from kvmbox.boot.way_elf import Elf
+            from kvmbox.boot.elf.way import Elf
 
             found = Elf()
         case "iso":
-            from kvmbox.boot.way_iso import Cd
+            from kvmbox.boot.disk.cd_way import Cd
 
             found = Cd()
         case "bios":
-            from kvmbox.boot.way_bios import BootSector
+            from kvmbox.boot.bios.way import BootSector
 
             found = BootSector()
         case _:
-            from kvmbox.boot.way_real import Real
+            from kvmbox.boot.real_mode.way import Real
 
             found = Real()
     return found

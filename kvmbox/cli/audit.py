@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kvmbox.base.errors import UsageError
-from kvmbox.cli.options import IPC, SECCOMP, output, takes, transport
-from kvmbox.cli.output_files import for_people, open_output, write_output
+from kvmbox.cli.click_options import IPC, SECCOMP, output, takes, transport
+from kvmbox.cli.click_types import given
+from kvmbox.cli.json_files import for_people, open_output, write_output
 from kvmbox.cli.tables import print_table
-from kvmbox.cli.values import given
-from kvmbox.host import early_signals
-from kvmbox.host.open_files import allow_enough
-from kvmbox.run.option import FLAG, REPEATED, Option
+from kvmbox.host.files.descriptor_limit import allow_enough
+from kvmbox.host.process import early_signals
+from kvmbox.run.options.definition import FLAG, REPEATED, Option
 
 if TYPE_CHECKING:
     from kvmbox.remote.process.device_pool import Seccomp

@@ -1,7 +1,7 @@
 """`kvmbox completion`: scripts with which shells complete the words of a command line.
 
 click writes the scripts. A script starts `kvmbox` with a variable in the environment
-(`quick.COMPLETION_VARIABLE`), and click answers with the words that fit.
+(`quick_parser.COMPLETION_VARIABLE`), and click answers with the words that fit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from kvmbox.cli.options import takes
+from kvmbox.cli.click_options import takes
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -38,7 +38,7 @@ def command(shell: str) -> int:
     from click.shell_completion import get_completion_class
 
     from kvmbox.cli.main import cli
-    from kvmbox.cli.quick import COMPLETION_VARIABLE
+    from kvmbox.cli.run.quick_parser import COMPLETION_VARIABLE
 
     shell_class = get_completion_class(shell)
     assert shell_class is not None  # click knows all of SHELLS
@@ -68,7 +68,7 @@ def complete_fault(
     """What can stand at the end of `incomplete`, a value of `--inject`: a device, or one of its faults."""
     from click.shell_completion import CompletionItem
 
-    from kvmbox.cli.inject import words
+    from kvmbox.cli.run.inject_help import words
 
     del context, parameter
     return [*map(CompletionItem, words(incomplete))]

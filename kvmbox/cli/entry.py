@@ -13,8 +13,8 @@ import sys
 
 from kvmbox.base import bytecode
 from kvmbox.base.stand_ins import signal
-from kvmbox.cli.descriptors import open_standard_descriptors
-from kvmbox.host import early_signals
+from kvmbox.cli.standard_streams import open_standard_descriptors
+from kvmbox.host.process import early_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def _wants_scope(arguments: list[str]) -> bool:
 
 
 def entry_point(parent: int | None = None) -> NoReturn:
-    """The `kvmbox` script. As a child of kvmbox it ends when `parent`, a pid, does (`host.child_command`)."""
+    """The `kvmbox` script. As a child of kvmbox it ends when `parent`, a pid, does
+    (`host.process.child_command`).
+    """
     try:
         _begin()
         if parent is not None:
@@ -73,12 +75,12 @@ def entry_point(parent: int | None = None) -> NoReturn:
 
             scope.OWN.take()
         if _has_plain_device_processes(sys.argv[1:]):
-            from kvmbox.host import open_files
+            from kvmbox.host.files import descriptor_limit
             from kvmbox.remote.process import prestart
 
             # The spawner inherits the limit. Where it is too low, `kvmbox run` says so.
-            if open_files.enough()[0]:
-                open_files.allow_enough()
+            if descriptor_limit.enough()[0]:
+                descriptor_limit.allow_enough()
                 prestart.OWN.start()
                 if _has_plain_design(sys.argv[1:]):
                     bytecode.load("reserve")  # while the spawner starts
@@ -95,13 +97,14 @@ def _work() -> Callable[[], NoReturn]:
     if sys.argv[1:2] == ["run"]:
         bytecode.load("reserve")
         bytecode.load("run")
-        from kvmbox.cli import boot, ending, quick
+        from kvmbox.cli import exit_status
+        from kvmbox.cli.run import execute, quick_parser
 
-        line = quick.read(sys.argv[2:])
+        line = quick_parser.read(sys.argv[2:])
         if line is not None:
-            return lambda: ending.end_with(
-                lambda: ending.guarded(
-                    lambda: boot.carry_out(line), debug="debug" in line.values, raising=True
+            return lambda: exit_status.end_with(
+                lambda: exit_status.guarded(
+                    lambda: execute.carry_out(line), debug="debug" in line.values, raising=True
                 )
             )
     from kvmbox.cli import main

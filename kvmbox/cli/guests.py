@@ -6,9 +6,9 @@ import click
 
 from kvmbox.base.errors import StartError
 from kvmbox.boot import bundled
-from kvmbox.cli.options import JSON, takes
-from kvmbox.cli.output_files import for_people, open_output, write_data
-from kvmbox.run.option import FLAG, Option
+from kvmbox.cli.click_options import JSON, takes
+from kvmbox.cli.json_files import for_people, open_output, write_data
+from kvmbox.run.options.definition import FLAG, Option
 
 
 @click.command("guests", short_help="list the bundled guests")

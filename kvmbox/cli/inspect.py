@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.options import JSON, as_in_run, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
-from kvmbox.host.distinct import refuse_shared
+from kvmbox.cli.click_options import JSON, as_in_run, takes
+from kvmbox.cli.json_files import STDOUT, for_people, open_output, write_data
+from kvmbox.host.files.file_conflicts import refuse_shared
 
 if TYPE_CHECKING:
-    from kvmbox.boot.disk_contents import DiskContents
+    from kvmbox.boot.disk.contents import DiskContents
     from kvmbox.boot.inspection import Inspection, WayResult
 
 _UNBOOTABLE = 4
@@ -71,7 +71,7 @@ def _as_text(found: Inspection) -> str:
 
 def _disk(disk: DiskContents) -> list[str]:
     from kvmbox.base.layout import SECTOR_SIZE
-    from kvmbox.boot.iso import CD_SECTOR
+    from kvmbox.boot.disk.cd_image import CD_SECTOR
 
     lines = []
     if disk.partitions is not None:

@@ -10,11 +10,11 @@ from typing import Final, NoReturn
 import click
 
 from kvmbox import __version__
-from kvmbox.cli import settings
-from kvmbox.cli.ending import end_with, guarded
+from kvmbox.cli.config import file_settings
+from kvmbox.cli.exit_status import end_with, guarded
 from kvmbox.cli.messages import FAILED, INTERRUPTED, USAGE, report, say
-from kvmbox.cli.quick import COMPLETION_VARIABLE
-from kvmbox.host import early_signals
+from kvmbox.cli.run.quick_parser import COMPLETION_VARIABLE
+from kvmbox.host.process import early_signals
 
 SECTIONS: Final = {
     "Guests": {
@@ -42,6 +42,9 @@ SECTIONS: Final = {
 }
 """The commands by purpose."""
 
+IN_FOLDERS: Final = ("bench", "config", "doctor", "run", "smoke")
+"""The commands of more than three modules."""
+
 COMMANDS: Final = {name: text for section in SECTIONS.values() for name, text in section.items()}
 
 
@@ -51,6 +54,11 @@ EXAMPLES: Final = (
     ("kvmbox smoke suite.toml -j auto", "boots many, and judges each"),
     ("kvmbox doctor", "tells whether this host can do that"),
 )
+
+
+def module_of(command: str) -> str:
+    """The module of a command, which has it under the name `command`."""
+    return f"kvmbox.cli.{command}.command" if command in IN_FOLDERS else f"kvmbox.cli.{command}"
 
 
 class LazyGroup(click.Group):
@@ -64,10 +72,10 @@ class LazyGroup(click.Group):
         """The command, imported now, or None for a name that is none."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"kvmbox.cli.{cmd_name}").command
+        command: click.Command = import_module(module_of(cmd_name)).command
         early_signals.raising = True
         early_signals.check()
-        settings.apply(ctx, command, cmd_name, COMMANDS)
+        file_settings.apply(ctx, command, cmd_name, COMMANDS)
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -132,7 +140,7 @@ def _status_of(error: BaseException, arguments: list[str]) -> int | None:
 
 def _message_and_hint(error: click.UsageError, arguments: list[str]) -> tuple[str, str]:
     if isinstance(error, click.NoSuchOption) and arguments[:1] == ["run"]:
-        from kvmbox.cli.from_qemu import advice
+        from kvmbox.cli.qemu_hints import advice
 
         if (found := advice(arguments, error.option_name)) is not None:
             word, hint = found

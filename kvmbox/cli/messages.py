@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Final
 
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 
 FAILED: Final = 14
 INTERRUPTED: Final = 130

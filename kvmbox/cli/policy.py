@@ -9,9 +9,9 @@ import click
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.cli.options import IPC, JSON, SECCOMP, takes, transport
-from kvmbox.cli.output_files import for_people, open_output, write_data
-from kvmbox.run.option import Option
+from kvmbox.cli.click_options import IPC, JSON, SECCOMP, takes, transport
+from kvmbox.cli.json_files import for_people, open_output, write_data
+from kvmbox.run.options.definition import Option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

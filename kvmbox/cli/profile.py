@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from kvmbox.base.errors import StartError
-from kvmbox.cli.options import JSON, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
-from kvmbox.host.distinct import refuse_shared
-from kvmbox.run.option import Option
+from kvmbox.cli.click_options import JSON, takes
+from kvmbox.cli.json_files import STDOUT, for_people, open_output, write_data
+from kvmbox.host.files.file_conflicts import refuse_shared
+from kvmbox.run.options.definition import Option
 
 
 @click.command("profile", short_help="show the hottest functions of a profile")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox.base.errors import StartError
-from kvmbox.cli.options import SANDBOX, as_in_run, takes
-from kvmbox.host.unix_socket import listen_at
-from kvmbox.run.option import Option
-from kvmbox.run.values import parse_rtc_base
+from kvmbox.cli.click_options import SANDBOX, as_in_run, takes
+from kvmbox.host.sockets.unix_socket import listen_at
+from kvmbox.run.options.definition import Option
+from kvmbox.run.options.values import parse_rtc_base
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

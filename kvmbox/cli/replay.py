@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox.base.errors import UsageError
-from kvmbox.cli.options import DEVICE, JSON, SANDBOX, UNTIL, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data
-from kvmbox.cli.values import given
-from kvmbox.host.distinct import refuse_shared
-from kvmbox.host.open_files import allow_enough
-from kvmbox.run.option import Option
+from kvmbox.cli.click_options import DEVICE, JSON, SANDBOX, UNTIL, takes
+from kvmbox.cli.click_types import given
+from kvmbox.cli.json_files import STDOUT, for_people, open_output, write_data
+from kvmbox.host.files.descriptor_limit import allow_enough
+from kvmbox.host.files.file_conflicts import refuse_shared
+from kvmbox.run.options.definition import Option
 
 if TYPE_CHECKING:
     from kvmbox.tools.replay.backends import Backend

@@ -22,8 +22,8 @@ from kvmbox.base import layout
 from kvmbox.base.errors import StartError, UsageError
 from kvmbox.cli import main
 from kvmbox.cli.messages import say
-from kvmbox.host.serial import open_for_writing, reason
-from kvmbox.run.values import parse_rtc_base, parse_size
+from kvmbox.host.console.serial_backends import open_for_writing, reason
+from kvmbox.run.options.values import parse_rtc_base, parse_size
 
 if TYPE_CHECKING:
     from kvmbox.tools.qtest.bare_machine import BareMachine

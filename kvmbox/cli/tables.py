@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.values import has_rich
+from kvmbox.cli.click_types import has_rich
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox.base.errors import HostOutputError, UsageError
-from kvmbox.cli.options import DEVICE, JSON, UNTIL, output, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_output, write_data, write_output
+from kvmbox.cli.click_options import DEVICE, JSON, UNTIL, output, takes
+from kvmbox.cli.json_files import STDOUT, for_people, open_output, write_data, write_output
 from kvmbox.cli.replay import recording
-from kvmbox.host.distinct import refuse_shared
-from kvmbox.run.option import Option
+from kvmbox.host.files.file_conflicts import refuse_shared
+from kvmbox.run.options.definition import Option
 
 if TYPE_CHECKING:
     from kvmbox.tools.replay.reader import RecordingReader

@@ -1,6 +1,6 @@
 # --- Lines that are raised ahead --------------------------------------------------------------------------
 #
-# Part of vmm.pyx. The module `host.interrupts` says what an announced rise is, and who may take it back.
+# Part of vmm.pyx. The module `host.interrupt_lines` says what an announced rise is, and who may take it back.
 
 
 cdef struct kvm_irq_level:
@@ -23,7 +23,7 @@ cdef enum:
 
 
 cdef class LineCore:
-    """The compiled half of `host.interrupts.LineState`: who holds the line is with the sources, which are counted
+    """The compiled half of `host.interrupt_lines.LineState`: who holds the line is with the sources, which are counted
     here. Under the lock of the lines, as all of it.
     """
 
@@ -82,7 +82,7 @@ cdef class LineCore:
 
 
 cdef class SourceCore:
-    """The compiled half of `host.interrupts.Source`."""
+    """The compiled half of `host.interrupt_lines.Source`."""
 
     cdef public uint64_t at
     cdef public uint32_t gsi
@@ -129,7 +129,7 @@ cdef class SourceCore:
 
 
 cdef class RouterCore:
-    """The compiled half of `host.interrupts.InterruptRouter`: the thread that raises announced lines.
+    """The compiled half of `host.interrupt_lines.InterruptRouter`: the thread that raises announced lines.
 
     The thread sleeps in the read of a timer, which is set to the first announced rise, less the time that the
     host lately took to wake the thread: it spins until the rise if that was quicker. Then it takes the lock

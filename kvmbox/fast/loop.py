@@ -21,14 +21,14 @@ from kvmbox.fast.vmm import (
     RouterCore,
     SourceCore,
 )
-from kvmbox.host.clock import GuestClock
-from kvmbox.host.interrupts import InterruptRouter, LineState, Source
-from kvmbox.host.threads import start_thread
-from kvmbox.host.timers import Timerfd
+from kvmbox.host.interrupt_lines import InterruptRouter, LineState, Source
+from kvmbox.host.process.threads import start_thread
+from kvmbox.host.time.deadline_timer import Timerfd
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.proxy import WINDOW_SIZES
-from kvmbox.run.coalescing import (
+from kvmbox.run.vcpu.coalesced_ring import (
     BYTE_TO_PORT,
     ENTRIES,
     ENTRY_SIZE,
@@ -37,9 +37,9 @@ from kvmbox.run.coalescing import (
     CoalescedRing,
     makes_pair,
 )
-from kvmbox.run.routes import ACCESS, MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, Table, nobody
-from kvmbox.run.vcpu_loop import MOST_RECENT, Made, VcpuLoop
-from kvmbox.run.vcpu_state import Access, Attention, VcpuControl
+from kvmbox.run.vcpu.exit_routes import ACCESS, MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, Table, nobody
+from kvmbox.run.vcpu.run_loop import MOST_RECENT, Made, VcpuLoop
+from kvmbox.run.vcpu.run_state import Access, Attention, VcpuControl
 
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome

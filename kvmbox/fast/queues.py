@@ -10,7 +10,7 @@ from kvmbox.contract import bulk_data
 from kvmbox.devices.board import Queues
 from kvmbox.fast.channel import CompiledChannel
 from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
-from kvmbox.host.transfers import Settle
+from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
 from kvmbox.remote.published import queue_interrupts, ring

@@ -1,6 +1,6 @@
 # --- The ring of coalesced writes ------------------------------------------------------------------------
 #
-# Part of vmm.pyx. The module `run.coalescing` says who moves `first`, when, and under which lock.
+# Part of vmm.pyx. The module `run.vcpu.coalesced_ring` says who moves `first`, when, and under which lock.
 
 cdef enum:
     MOST_ZONES = 32
@@ -31,7 +31,7 @@ cdef struct Zone:
 
 
 cdef class RingCore:
-    """The compiled half of `run.coalescing.CoalescedRing`."""
+    """The compiled half of `run.vcpu.coalesced_ring.CoalescedRing`."""
 
     cdef public uint64_t writes
     cdef public object _failure
@@ -112,7 +112,7 @@ cdef class RingCore:
                 given = self.finish(zone.core, &it)
             if given:
                 self.owed_at = NOWHERE
-                # Not before the answer, as in `run.coalescing`.
+                # Not before the answer, as in `run.vcpu.coalesced_ring`.
                 store_half(<uint32_t *>indices, <uint32_t>last)
                 self.writes += count
                 zone.carried += count
@@ -329,7 +329,7 @@ cdef class RingCore:
     cdef bint finish(self, PyObject *core, Open *it) noexcept with gil:
         """The end of a request whose reply changes something, or has not come. Whether it was answered."""
         room = (<object>self)._room
-        room.postpone(PyThread_get_thread_ident())  # see `run.coalescing`
+        room.postpone(PyThread_get_thread_ident())  # see `run.vcpu.coalesced_ring`
         try:
             (<ChannelCore>core).end_access(it)
         except BaseException as error:

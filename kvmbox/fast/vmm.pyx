@@ -200,7 +200,7 @@ cdef inline int64_t host_time() noexcept nogil:
 
 
 cdef class Clock:
-    """The compiled half of `host.clock.GuestClock`."""
+    """The compiled half of `host.time.guest_clock.GuestClock`."""
 
     cdef public int64_t _base
     cdef public int64_t _limit
@@ -1118,7 +1118,7 @@ cdef uint64_t PORT = <uint64_t>-1
 """No kind of a memory-mapped access."""
 
 cdef enum:
-    # Where kvm_run has what, as in run.vcpu_loop: indices of 32-bit words, then of 64-bit words.
+    # Where kvm_run has what, as in run.vcpu.run_loop: indices of 32-bit words, then of 64-bit words.
     EXIT_REASON = 2
     IO_WORD = 4
     IO_DATA_OFFSET = 5
@@ -1144,7 +1144,7 @@ cdef enum:
 
 
 cdef enum:
-    RECENT = 32     # run.vcpu_loop.MOST_RECENT; a power of two
+    RECENT = 32     # run.vcpu.run_loop.MOST_RECENT; a power of two
 
 
 cdef struct Made:
@@ -1155,13 +1155,13 @@ cdef struct Made:
 
 
 cdef class AttentionCore:
-    """The compiled half of `run.vcpu_state.Attention`."""
+    """The compiled half of `run.vcpu.run_state.Attention`."""
 
     cdef public int bits
 
 
 cdef class LoopCore:
-    """The compiled half of `run.vcpu_loop.VcpuLoop`."""
+    """The compiled half of `run.vcpu.run_loop.VcpuLoop`."""
 
     cdef AttentionCore attention
     cdef public uint64_t stale      # whether a bus has changed: no route counts any more

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.base import layout
 from kvmbox.base.errors import KvmboxError
 from kvmbox.base.memory import MAP_NORESERVE, GuestMemory, MemoryRegion, host_address_of
-from kvmbox.host.threads import why_no_memory
+from kvmbox.host.process.threads import why_no_memory
 
 if TYPE_CHECKING:
     from kvmbox.contract.bulk_data import FrameBuffer

@@ -1,1 +1,1 @@
-"""A run: its options (`options`), which command line, `Machine`, files and suites have in common."""
+"""A run: its options (`option_table`), which command line, `Machine`, files and suites have in common."""

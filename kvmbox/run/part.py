@@ -9,7 +9,7 @@ the order of the table:
 
     equip     the image is read: put devices on the board, and open what they need; write to nothing yet
     open      files, sockets, forks, shared objects: the VMM is not confined yet, and there is no machine
-    attach    the machine stands: admit visitors (`standstill`), listen to ports, set the exit filter
+    attach    the machine stands: admit visitors (`vcpu_pause`), listen to ports, set the exit filter
     start     the VMM is confined: start threads, which inherit that
     show      the guest has ended: print on the console, which is flushed next
     ended     write what is to be written; may find that a success is none
@@ -19,7 +19,7 @@ the order of the table:
 The run itself loads a part at the moment when it has something to do: a crash report for a bad end, the
 screen of a guest that has used it. Such a part is told of its stages from `attach` on, but for `start`.
 
-What a part does while the guest runs, it does as a `standstill.Visitor`, or in a *slot*. A slot is a place
+What a part does while the guest runs, it does as a `vcpu_pause.Visitor`, or in a *slot*. A slot is a place
 where the machine asks somebody else, and one part at most fills it:
 
     tap             sees the requests and replies of each channel
@@ -39,8 +39,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.run.by_name import load
-from kvmbox.run.choices import DEFAULT_PCI
+from kvmbox.run.options.choices import DEFAULT_PCI
+from kvmbox.run.part_loader import load
 
 if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
@@ -48,17 +48,17 @@ if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
     from kvmbox.boot.files import HostFiles
     from kvmbox.devices.board import BootDrive, DeviceSpec
-    from kvmbox.host.console import Console
-    from kvmbox.host.disks import RunDisk
-    from kvmbox.host.transfers import Store
+    from kvmbox.host.console.serial_ports import Console
+    from kvmbox.host.disk.disk_stores import RunDisk
+    from kvmbox.host.disk.transfers import Store
     from kvmbox.kvm.system import Kvm
-    from kvmbox.run.boot_source import BootSource
-    from kvmbox.run.caller import Caller
-    from kvmbox.run.choices import PciChoice
-    from kvmbox.run.config import RunConfig
-    from kvmbox.run.loop import LossPolicyOf, MainLoop
-    from kvmbox.run.result import Draft
-    from kvmbox.run.run_devices import Devices, Shims
+    from kvmbox.run.frontend import Caller
+    from kvmbox.run.loop.main_loop import LossPolicyOf, MainLoop
+    from kvmbox.run.machine.boot_source import BootSource
+    from kvmbox.run.machine.device_set import Devices, Shims
+    from kvmbox.run.options.choices import PciChoice
+    from kvmbox.run.options.config import RunConfig
+    from kvmbox.run.result.run_result import Draft
 
 
 PERHAPS_FULL: Final = "the disk may be full: make room, or name a file elsewhere"
@@ -123,7 +123,7 @@ class Opening:
         self.speak = say
         """What tells the person a line. It may be replaced by something that calls it."""
         self.exact = False
-        """Whether each write that prints must exit: see `run_devices.Devices`."""
+        """Whether each write that prints must exit: see `device_set.Devices`."""
         self.pci: PciChoice = DEFAULT_PCI
         """Whether there is a PCI bus: what --pci says."""
         self.tap: Tap | None = None
@@ -135,9 +135,9 @@ class Opening:
         told of them. Raises UsageError.
         """
         if devices and self.pci == "on":
-            from kvmbox.run import pci
+            from kvmbox.run.machine import pci_setup
 
-            self.board += pci.functions(devices)
+            self.board += pci_setup.functions(devices)
         elif devices:
             from kvmbox.devices.board_extras import place_virtio, virtio_places
 
@@ -148,9 +148,9 @@ class Opening:
         """The board has the devices of the parts, and now those of the PC. Raises UsageError."""
         self.board[:0] = [one for one in of_pc if one.name not in {device.name for device in self.board}]
         if self.pci == "on" or any(device.pci is not None for device in self.board):
-            from kvmbox.run import pci
+            from kvmbox.run.machine import pci_setup
 
-            self.board, interrupts = pci.completed(self.board, self.pci)
+            self.board, interrupts = pci_setup.completed(self.board, self.pci)
             self.source = self.source.on_platform(pci=interrupts)
 
     def prepare_pictures(self) -> None:

@@ -1,8 +1,8 @@
 """The parts of one run: which it has, and their stages (`part`).
 
-The table of options names the part that obeys an option (`run.options`). A part is `PART` of the module
-`kvmbox.parts.NAME.part`, imported by this name when one of its options is given. The run summons four by
-itself: disks, when it boots from one, the screen, when the guest has used it, the crash report, when the
+The table of options names the part that obeys an option (`run.options.option_table`). A part is `PART` of the
+module `kvmbox.parts.NAME.part`, imported by this name when one of its options is given. The run summons four
+by itself: disks, when it boots from one, the screen, when the guest has used it, the crash report, when the
 guest has come to a bad end, and the monitor, when a person wants it.
 """
 
@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import KvmboxError, StartError
 from kvmbox.base.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
-from kvmbox.run.by_name import load
-from kvmbox.run.config import RunConfig
-from kvmbox.run.options import PARAMETERS
-from kvmbox.run.origin import Origin
+from kvmbox.run.display.text_memory import is_unused
+from kvmbox.run.machine.origin import Origin
+from kvmbox.run.options.config import RunConfig
+from kvmbox.run.options.option_table import PARAMETERS
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
-from kvmbox.run.result import Draft
-from kvmbox.run.text_memory import is_unused
+from kvmbox.run.part_loader import load
+from kvmbox.run.result.run_result import Draft
 
 if TYPE_CHECKING:
-    from kvmbox.run.aperture import Aperture
-    from kvmbox.run.loop import MainLoop
-    from kvmbox.run.run_devices import Devices
+    from kvmbox.run.display.vga_window_switch import Aperture
+    from kvmbox.run.loop.main_loop import MainLoop
+    from kvmbox.run.machine.device_set import Devices
 
 DISK: Final = "disk"
 SCREEN: Final = "screen"
@@ -59,10 +59,10 @@ def prepare_report() -> None:
 
 
 def window_of(loop: MainLoop, devices: Devices) -> Aperture:
-    """What has the window of a VGA (`aperture`): loaded for a guest with graphics, or with fonts."""
-    from kvmbox.run import aperture
+    """What has the window of a VGA (`vga_window_switch`): loaded for a guest with graphics, or with fonts."""
+    from kvmbox.run.display import vga_window_switch
 
-    return aperture.window_of(loop, devices)
+    return vga_window_switch.window_of(loop, devices)
 
 
 class Parts:

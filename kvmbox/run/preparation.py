@@ -13,11 +13,11 @@ from kvmbox.base.stand_ins import Value
 from kvmbox.remote.process import prestart
 from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.remote.transport.ipc_table import TRANSPORTS
-from kvmbox.run.boot_source import BootSource
-from kvmbox.run.designs import design_here
+from kvmbox.run.machine.board_setup import board_of, refuse_conflicts
+from kvmbox.run.machine.boot_source import BootSource
+from kvmbox.run.options.isolation import design_here
 from kvmbox.run.part import Opening
 from kvmbox.run.parts import Parts, origin_of
-from kvmbox.run.run_board import board_of, refuse_conflicts
 from kvmbox.sandbox.seccomp import device_filter
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
     from kvmbox.boot.files import HostFiles
     from kvmbox.firmware.fw_cfg import FwCfgItem
-    from kvmbox.host.placement import Placement
-    from kvmbox.run.caller import Caller
-    from kvmbox.run.config import RunConfig
-    from kvmbox.run.origin import Origin
-    from kvmbox.run.timeline import Timeline
+    from kvmbox.host.process.cpu_placement import Placement
+    from kvmbox.run.frontend import Caller
+    from kvmbox.run.machine.origin import Origin
+    from kvmbox.run.options.config import RunConfig
+    from kvmbox.run.result.stage_times import Timeline
 
 
 class Prepared(Value):
@@ -59,7 +59,7 @@ def prepare(
     items: tuple[FwCfgItem, ...] = ()
     with origin.blamed():
         if config.fw_cfg:
-            from kvmbox.run.fw_cfg_files import read_files
+            from kvmbox.run.options.fw_cfg_option import read_files
 
             items = read_files(config, files, say)
         board_of(config, fw_cfg=items)  # what contradicts itself is refused before anything starts

@@ -22,22 +22,22 @@ from kvmbox.base.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
-from kvmbox.run.assembly import assemble
-from kvmbox.run.guest_vm import GuestVm
+from kvmbox.run.loop.output_drain import Settling
+from kvmbox.run.machine.assembly import assemble
+from kvmbox.run.machine.guest_vm import GuestVm
+from kvmbox.run.machine.reboot import GuestFactory, boot_until_end
 from kvmbox.run.part import Finding, Lost, Standing, Unmet
 from kvmbox.run.parts import Parts, window_of
 from kvmbox.run.preparation import Prepared, prepare
-from kvmbox.run.reboot import GuestFactory, boot_until_end
-from kvmbox.run.result import Draft, RunResult
-from kvmbox.run.settling import Settling
-from kvmbox.run.statistics import collect
-from kvmbox.run.timeline import Timeline
+from kvmbox.run.result.run_result import Draft, RunResult
+from kvmbox.run.result.run_statistics import collect
+from kvmbox.run.result.stage_times import Timeline
 
 if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
-    from kvmbox.run.caller import Caller
-    from kvmbox.run.config import RunConfig
-    from kvmbox.run.requests import Requests
+    from kvmbox.run.api.paused_calls import Requests
+    from kvmbox.run.frontend import Caller
+    from kvmbox.run.options.config import RunConfig
 
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which another way to boot is worth a hint."""
@@ -58,12 +58,12 @@ def run(
     expected of it, and what it did.
 
     `judge` ends the run. `say` tells the person a line, `started` hears that the guest is about to run, and
-    `settled` hears what is returned before the processes and guest memory are closed. `requests` are those
-    of a program. Raises KvmboxError where the run could not start; a run that started has a result.
+    `settled` hears what is returned before the processes and guest memory are closed. `requests` are
+    those of a program. Raises KvmboxError where the run could not start; a run that started has a result.
     """
     timeline = timeline or Timeline()
     if config.files_written:
-        from kvmbox.host.distinct import refuse_shared
+        from kvmbox.host.files.file_conflicts import refuse_shared
 
         refuse_shared(config.files_written, config.files_read)
     starting = caller.starting(config.timeout, timeline)
@@ -111,7 +111,7 @@ def _settling(machine: Standing) -> Settling:
     console, loop, config = machine.console, machine.loop, machine.config
     steps = [console.show_withheld, loop.standstill.slice]
     if config.uart_pace:
-        from kvmbox.run.stopped_time import drain
+        from kvmbox.run.loop.paused_time import drain
 
         steps.insert(0, partial(drain, machine.devices, loop.watch.talkers, loop.rearm))
 
@@ -154,7 +154,7 @@ def _go(guest: GuestVm, factory: GuestFactory, machine: Standing, settling: Sett
             loop.ends.device_failed(error)
         settling.end()
         if machine.config.uart_pace:
-            from kvmbox.run.stopped_time import drain
+            from kvmbox.run.loop.paused_time import drain
 
             drain(devices, loop.watch.talkers, loop.rearm)
     except DeviceProcessError as error:

@@ -13,9 +13,9 @@ from typing import Final
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
-from kvmbox.boot.area import BootArea
+from kvmbox.boot.boot_area import BootArea
+from kvmbox.boot.cpu_state import CpuState
 from kvmbox.boot.entry_state import gdt, long_mode_state, page_tables
-from kvmbox.boot.state import CpuState
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.dependencies import missing
 from kvmbox.kvm.cpuid.features import FEATURES, shown_in
@@ -24,7 +24,7 @@ from kvmbox.kvm.cpuid.probes import PROBES, RBX, Probe
 from kvmbox.kvm.cpuid.topology import place
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.run.processors import apply_state, claimed_leaves, entry_of, leaves_of, shown_leaves
+from kvmbox.run.vcpu.processors import apply_state, claimed_leaves, entry_of, leaves_of, shown_leaves
 
 _MEMORY: Final = 1 << 20
 _AREA: Final = BootArea()

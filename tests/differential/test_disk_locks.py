@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.host.disk_file import DiskFile
+from kvmbox.host.disk.image_file import DiskFile
 
 QEMU: Final = shutil.which("qemu-system-x86_64")
 

@@ -11,9 +11,9 @@ from typing import Final
 
 import pytest
 
-from kvmbox.boot.file_systems import file_system
-from kvmbox.boot.iso import HARD_DISK, NO_EMULATION, BootEntry, read_iso
-from kvmbox.boot.partitions import GPT, MBR, read_partitions
+from kvmbox.boot.disk.cd_image import HARD_DISK, NO_EMULATION, BootEntry, read_iso
+from kvmbox.boot.disk.file_systems import file_system
+from kvmbox.boot.disk.partitions import GPT, MBR, read_partitions
 
 pytestmark = pytest.mark.thorough
 

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from kvmbox.devices.ps2.model import I8042
-from kvmbox.host import pointer
+from kvmbox.host.console import mouse_events
 from tests.differential.qemu_input import Qemu, drained, running
 from tests.differential.runner import find_qemu
 
@@ -63,7 +63,7 @@ class Both:
             self.qemu.send(("btn", {"down": True, "button": wheel}))
         else:
             self.qemu.send(("btn", {"down": word == "press", "button": BUTTONS[rest[0]]}))
-        events = pointer.acted(action)
+        events = mouse_events.acted(action)
         assert self.model.receive(0, events) == len(events)
 
     def compare(self, what: str) -> None:

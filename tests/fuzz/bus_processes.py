@@ -28,8 +28,8 @@ from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
 from kvmbox.remote.channel.grants import bind
 from kvmbox.remote.channel.hello import greet
 from kvmbox.remote.transport.direct import DirectLink
-from kvmbox.run.aperture import FIRST, SIZE
-from kvmbox.run.aperture import Aperture as Window
+from kvmbox.run.display.vga_window_switch import FIRST, SIZE
+from kvmbox.run.display.vga_window_switch import Aperture as Window
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects, encode_effects
 from kvmbox.wire.protocol import FrameError, request_word

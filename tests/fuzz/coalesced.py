@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from kvmbox.base.errors import DeviceProcessError, UnknownExitError
 from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.kvm import uapi
-from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, RING_WORD
+from kvmbox.run.vcpu.coalesced_ring import BYTE_TO_PORT, ENTRIES, RING_WORD
 from tests.fuzz.frames import Liar
 from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault

@@ -29,7 +29,7 @@ from kvmbox.contract.model import Effect
 from kvmbox.devices.board import Medium
 from kvmbox.devices.board_extras import DescriptorRings
 from kvmbox.devices.e1000.model import CTRL, IOADDR, IODATA, RECEIVED, RESET
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published.descriptor_rings import DescriptorQueues
 from kvmbox.remote.published.medium import MediumAccess
 from kvmbox.wire.chains import decode_chains

@@ -23,7 +23,7 @@ from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import GuestImage, compressed
 from kvmbox.boot.compressed import compression_of, decompressed
-from kvmbox.boot.disk_contents import disk_contents
+from kvmbox.boot.disk.contents import disk_contents
 from kvmbox.devices.board import VBE
 from kvmbox.devices.qcow2.model import (
     MAPPED,
@@ -38,10 +38,10 @@ from kvmbox.devices.qcow2.model import (
 )
 from kvmbox.devices.vga.dispi import VbeDispi
 from kvmbox.explain import symbols
-from kvmbox.host import disk_mapped
-from kvmbox.host.disk_overlay import Overlay
-from kvmbox.host.disks import DiskRequest, open_disk
-from kvmbox.host.memory_runs import BLOCK
+from kvmbox.host.disk import mapped_image
+from kvmbox.host.disk.disk_stores import DiskRequest, open_disk
+from kvmbox.host.disk.overlay import Overlay
+from kvmbox.host.files.sparse_memory import BLOCK
 from kvmbox.kvm import uapi
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.snapshot import cpu_state, ram
@@ -229,7 +229,7 @@ def open_any_disk(dice: Dice) -> None:
             if mapped is not None and not refused(partial(connect_map, dice, mapped)):
                 return
             uses = dice.byte()
-            with patch.object(disk_mapped, "_MOST_KEPT", 1 if uses & 128 else 16384):
+            with patch.object(mapped_image, "_MOST_KEPT", 1 if uses & 128 else 16384):
                 for _ in range(uses % 8):
                     use_disk(dice, store)
             assert store.summary().isprintable()

@@ -16,7 +16,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
-from kvmbox.boot.state import CR0_PE
+from kvmbox.boot.cpu_state import CR0_PE
 from kvmbox.boot.ways import ways
 from tests.support.boot_images import (
     CODE,

@@ -15,7 +15,7 @@ from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import bind
 from kvmbox.remote.channel.hello import greet, hello_of
 from kvmbox.remote.process.crash_policy import ProcessControl, Survival
-from kvmbox.run.coalescing import ENTRIES
+from kvmbox.run.vcpu.coalesced_ring import ENTRIES
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
 from tests.fuzz.frames import Liar

@@ -18,7 +18,7 @@ from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.effect_calls import Application
 from kvmbox.remote.channel.journal import Entry, Journal
 from kvmbox.remote.transport.interface import NO_HEADER, Transport, Words, frame_of
-from kvmbox.run.coalescing import CoalescedRing
+from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS, FrameError

@@ -16,13 +16,16 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
             "remote/published/bulk_grants.py Media.check: if to_guest & RISES*",
         ),
         *("remote/published/medium.py medium_store: *", "wire/protocol.py encode_board: if isinstance*"),
-        *("run/coalescing.py CoalescedRing.__init__: or lock*", "remote/bus/pci_fabric.py PciFabric.bind: *"),
         *(
-            "tools/smoke/fields.py _option: or option.metavar*",
+            "run/vcpu/coalesced_ring.py CoalescedRing.__init__: or lock*",
+            "remote/bus/pci_fabric.py PciFabric.bind: *",
+        ),
+        *(
+            "tools/smoke/suite/fields.py _option: or option.metavar*",
             "devices/fw_cfg/model.py FwCfg.memory: or data*",
         ),
     ),
-    "a device of the fuzzer has its process from the beginning: tests/unit/remote/channel/test_on_demand.py": (
+    "a device of the fuzzer has its process from the start: tests/unit/remote/channel/test_on_demand.py": (
         "parts/restart/recovery.py Recovery.journal_is_full: if isinstance*",
     ),
     "a number wraps after 2^32 requests": ("*_asked + 1 *",),
@@ -30,18 +33,21 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
         "remote/channel/connection.py Channel._prints: *READ_WIDE*",
     ),
     "the board of the fuzzer has no ROM, tables of revision 2, and little text": (
-        *("boot/linux_setup.py plan_setup: if context.bios_rom", "boot/multiboot2_info.py *"),
+        *(
+            "boot/linux/real_mode_setup.py plan_setup: if context.bios_rom",
+            "boot/multiboot2/information_tags.py *",
+        ),
     ),
     "waits for another thread, which a fuzzer does not have": (
         *(
             "remote/channel/connection.py *slices is None*",
-            "host/disk_mapped.py MappedFile._place_of: if not self._dialogue*",
+            "host/disk/mapped_image.py MappedFile._place_of: if not self._dialogue*",
         ),
     ),
     "checked before, and once more where it is used": (
         *(
             "remote/published/ring.py Ring.__init__: *",
-            "host/disk_mapped.py MappedFile.connect: or answer is None",
+            "host/disk/mapped_image.py MappedFile.connect: or answer is None",
         ),
         *(
             "wire/effects.py _stray_coalesced: *",

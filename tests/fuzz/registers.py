@@ -13,7 +13,7 @@ from kvmbox.base.errors import DeviceProcessError
 from kvmbox.devices.board import Medium
 from kvmbox.devices.board_extras import DescriptorRings, virtio_blk
 from kvmbox.devices.virtio import mmio
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published.queue_access import QueueAccess
 from kvmbox.remote.published.queue_interrupts import CONFIG_CHANGE, USED_BUFFER
 from kvmbox.remote.published.queue_kinds import queue_accesses, queues_of

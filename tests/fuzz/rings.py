@@ -29,7 +29,7 @@ from kvmbox.contract.bulk_data import (
 from kvmbox.contract.model import Effect
 from kvmbox.devices.board import Medium, Queues
 from kvmbox.devices.virtio import mmio
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published import queues
 from kvmbox.remote.published.medium import MediumAccess
 from kvmbox.remote.published.queues import DeviceQueues

@@ -120,7 +120,7 @@ TABLE: Final[dict[str, Row]] = {
     "model-snapshots": Row(
         "vmm", ("jail/server.py:*_part", "jail/server.py:*handle", "jail/server.py:*_encoded")
     ),
-    "coalesced": Row("vmm", ("run/coalescing.py",)),
+    "coalesced": Row("vmm", ("run/vcpu/coalesced_ring.py",)),
     "socketpair": Row("vmm", ("remote/transport/stream.py:Socket*",)),
     "pipe": Row(
         "vmm", ("remote/transport/stream.py:StreamTransport*", "remote/transport/stream.py:PipeTransport*")
@@ -165,16 +165,20 @@ TABLE: Final[dict[str, Row]] = {
     "boot-images": Row(
         "images",
         (
-            *("boot/elf*.py", "boot/segments.py", "boot/multiboot*.py", "boot/pvh_info.py"),
-            *("boot/linux_header.py", "boot/linux_params.py", "boot/linux_setup.py", "boot/linux_video.py"),
-            *(f"boot/way_{one}.py" for one in ("elf", "multiboot", "multiboot2", "pvh", "linux")),
+            *("boot/elf/*.py", "boot/segments.py", "boot/multiboot/*.py", "boot/multiboot2/*.py"),
+            "boot/pvh/*.py",
+            *(
+                f"boot/linux/{one}.py"
+                for one in ("setup_header", "boot_params", "real_mode_setup", "video", "way")
+            ),
         ),
     ),
     "disk-contents": Row(
-        "files", tuple(f"boot/{one}.py" for one in ("disk_contents", "partitions", "iso", "file_systems"))
+        "files",
+        tuple(f"boot/disk/{one}.py" for one in ("contents", "partitions", "cd_image", "file_systems")),
     ),
-    "disk-formats": Row("files", ("host/disks.py", "host/disk_mapped.py")),
-    "disk-overlay": Row("files", ("host/disk_overlay.py",)),
+    "disk-formats": Row("files", ("host/disk/disk_stores.py", "host/disk/mapped_image.py")),
+    "disk-overlay": Row("files", ("host/disk/overlay.py",)),
     "compressed": Row("files", ("boot/compressed.py",)),
     "snapshot-text": Row(
         "files", tuple(f"parts/snapshot/{one}.py" for one in ("description", "fields", "layout"))
@@ -189,11 +193,19 @@ TABLE: Final[dict[str, Row]] = {
     ),
     "recordings": Row("files", ("tools/replay/reader.py", "parts/record/format.py")),
     "symbols": Row("files", ("explain/symbols.py",)),
-    "suites": Row("texts", tuple(f"tools/smoke/{one}.py" for one in ("suite", "fields", "toml_lines"))),
-    "unittests-cfg": Row("texts", ("tools/smoke/unittests_cfg.py",)),
+    "suites": Row(
+        "texts", tuple(f"tools/smoke/suite/{one}.py" for one in ("suite_file", "fields", "toml_lines"))
+    ),
+    "unittests-cfg": Row("texts", ("tools/smoke/suite/unittests_cfg.py",)),
     "gdb": Row("texts", ("parts/gdb/packets.py", "parts/gdb/session.py")),
-    "monitor": Row("texts", ("run/monitor.py",)),
+    "monitor": Row("texts", ("run/api/monitor_commands.py",)),
     "typed": Row(
-        "texts", ("host/escapes.py", "host/keys.py", "host/pointer.py", "parts/monitor/line_editor.py")
+        "texts",
+        (
+            "host/console/escape_keys.py",
+            "host/console/us_keyboard.py",
+            "host/console/mouse_events.py",
+            "parts/monitor/line_editor.py",
+        ),
     ),
 }

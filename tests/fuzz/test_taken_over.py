@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from kvmbox.remote.published import queues
-from kvmbox.run import aperture
+from kvmbox.run.display import vga_window_switch
 from tests.fuzz.taken_over import TARGETS, fuzz, main
 from tests.fuzz.targets import Fault
 from tests.fuzz.test_fuzz import Confused
@@ -38,7 +38,7 @@ def test_walker_that_takes_readable_for_writable_is_found(name: str, monkeypatch
 
 def test_window_that_is_not_checked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     anything: Any = lambda effect: effect  # noqa: E731
-    monkeypatch.setattr(aperture, "allowed", anything)
+    monkeypatch.setattr(vga_window_switch, "allowed", anything)
     with pytest.raises(Fault):
         fuzz("vga", FRAMES, SEED, Half())
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.host import keys
-from kvmbox.host.escapes import EscapeParser
-from kvmbox.host.pointer import acted, moved, sequences
+from kvmbox.host.console import us_keyboard
+from kvmbox.host.console.escape_keys import EscapeParser
+from kvmbox.host.console.mouse_events import acted, moved, sequences
 from kvmbox.parts.gdb import packets
 from kvmbox.parts.gdb.session import MOST_UNSENT, SIGTRAP, Session, Stop
 from kvmbox.parts.monitor.line_editor import LineEditor
-from kvmbox.run.monitor import WORDS, Monitor
-from kvmbox.tools.smoke.suite import parse_suite
-from kvmbox.tools.smoke.unittests_cfg import parse_unittests_cfg
+from kvmbox.run.api.monitor_commands import WORDS, Monitor
+from kvmbox.tools.smoke.suite.suite_file import parse_suite
+from kvmbox.tools.smoke.suite.unittests_cfg import parse_unittests_cfg
 from tests.fuzz.parsers import edited, refused
 from tests.support.dice import Dice
 from tests.support.fake_target import FakeTarget
@@ -399,7 +399,7 @@ ACTIONS: Final = (
 
 def type_anything(dice: Dice) -> None:
     """What is typed on a terminal becomes keys, commands and lines; a text becomes changes of keys."""
-    reader, parser, editor = keys.KeyReader(), EscapeParser(), LineEditor()
+    reader, parser, editor = us_keyboard.KeyReader(), EscapeParser(), LineEditor()
     parser.summon = lambda: SimpleNamespace(typed=lambda _data, stays: stays and dice.byte() > 100)
     while not dice.ended:
         way = dice.byte()
@@ -413,11 +413,11 @@ def type_anything(dice: Dice) -> None:
         assert all(line.isprintable() for line in lines)
         assert shown.isascii()
         text = piece.decode("latin-1")
-        refused(partial(keys.typed, text))
-        refused(partial(keys.chord, dice.some(("ctrl-alt-delete", "a", "-", "F1", "a-a", "A", text))))
+        refused(partial(us_keyboard.typed, text))
+        refused(partial(us_keyboard.chord, dice.some(("ctrl-alt-delete", "a", "-", "F1", "a-a", "A", text))))
         done = refused(partial(acted, ", ".join(dice.some((*ACTIONS, text)) for _ in range(1 + way % 3))))
         if done is not None:
-            assert keys.KeyReader().feed(sequences(done)) == b""
+            assert us_keyboard.KeyReader().feed(sequences(done)) == b""
         refused(partial(moved, way << 8, -way, at_once=True))
 
 

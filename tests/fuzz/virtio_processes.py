@@ -40,7 +40,7 @@ from kvmbox.devices.board_extras import virtio_blk, virtio_net
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.blk import VirtioBlk
 from kvmbox.devices.virtio.net import VirtioNet
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import CutError, Wire

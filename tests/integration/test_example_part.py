@@ -26,10 +26,10 @@ EXAMPLE: Final = '''
 from __future__ import annotations
 
 from kvmbox.base.outcome import Outcome
-from kvmbox.run.boot import Boot
+from kvmbox.run.machine.boot import Boot
 from kvmbox.run.part import Part, Standing
-from kvmbox.run.result import Draft
-from kvmbox.run.standstill import Visitor
+from kvmbox.run.result.run_result import Draft
+from kvmbox.run.loop.vcpu_pause import Visitor
 
 
 class Example(Part, Visitor):

@@ -11,8 +11,8 @@ from typing import Any, Final
 import jsonschema
 import pytest
 
-from kvmbox.cli import schema
-from kvmbox.cli.documents import DOCUMENTS
+from kvmbox.cli.config import schema
+from kvmbox.cli.config.json_documents import DOCUMENTS
 from kvmbox.cli.main import COMMANDS
 
 WITHOUT: Final = {"completion", "qtest"}

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.host.early_signals import END_SIGNALS, MASK_VARIABLE
+from kvmbox.host.process.early_signals import END_SIGNALS, MASK_VARIABLE
 from tests.support.real_mode import IDLE, say
 from tests.support.runs import Images, error_lines
 
@@ -368,7 +368,8 @@ def test_mask_that_was_found_is_the_one_of_the_command(kvmbox: Path, tmp_path: P
     # The command is replaced by one that shows its mask once the handlers stand.
     script = kvmbox.with_name("kvmbox-python")
     script.write_text(
-        f"#!{sys.executable}\nimport signal\nfrom kvmbox.host import early_signals\nearly_signals.listen()\n"
+        f"#!{sys.executable}\nimport signal\nfrom kvmbox.host.process import early_signals\n"
+        "early_signals.listen()\n"
         "print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
         f"import os; print('{MASK_VARIABLE}' in os.environ)\n"
     )

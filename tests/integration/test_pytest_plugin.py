@@ -34,7 +34,7 @@ class Project:
         (self.folder / name).write_text(textwrap.dedent(text))
 
     def command(self, *arguments: str, plugins: Sequence[str] = ()) -> list[str]:
-        chosen = [word for name in ("kvmbox.tools.smoke.pytest_plugin", *plugins) for word in ("-p", name)]
+        chosen = [word for name in ("kvmbox.tools.smoke.pytest.plugin", *plugins) for word in ("-p", name)]
         return [sys.executable, "-m", "pytest", *chosen, "-p", "no:cacheprovider", *arguments]
 
     @property
@@ -69,7 +69,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_entry_point_names_the_plugin() -> None:
     table = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    assert table["project"]["entry-points"]["pytest11"] == {"kvmbox": "kvmbox.tools.smoke.pytest_plugin"}
+    assert table["project"]["entry-points"]["pytest11"] == {"kvmbox": "kvmbox.tools.smoke.pytest.plugin"}
 
 
 @pytest.mark.kvm
@@ -122,7 +122,7 @@ def test_pytest_without_guests_loads_nothing_of_them(project: Project) -> None:
         def test_it():
             loaded = {name for name in sys.modules if name.startswith("kvmbox")}
             packages = {"kvmbox", "kvmbox.tools", "kvmbox.tools.smoke"}  # which are empty
-            assert loaded == {*packages, "kvmbox.tools.smoke.pytest_plugin"}
+            assert loaded == {*packages, "kvmbox.tools.smoke.pytest.plugin"}
         """,
     )
     status, text = project.run()
@@ -350,7 +350,7 @@ def test_without_kvm_tests_are_skipped_or_fail_as_one_likes(project: Project) ->
         """
         import pytest
         from kvmbox.base.errors import KvmError
-        from kvmbox.tools.smoke import host
+        from kvmbox.tools.smoke.execute import host
 
         @pytest.fixture(autouse=True)
         def no_kvm(monkeypatch):

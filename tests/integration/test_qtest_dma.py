@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base.errors import ProtocolError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.tools.qtest.bare_machine import BareMachine
 from kvmbox.tools.qtest.sandbox import open_sandbox
 from tests.support.dma import (

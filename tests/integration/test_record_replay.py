@@ -151,7 +151,8 @@ def test_record_limit_alone_is_a_usage_error() -> None:
 
 def test_run_without_record_does_not_import_it() -> None:
     code = (
-        "import sys, kvmbox.cli.run, kvmbox.run.run, kvmbox.run.statistics, kvmbox.boot.bundled\n"
+        "import sys, kvmbox.cli.run.command, kvmbox.run.run, kvmbox.run.result.run_statistics\n"
+        "import kvmbox.boot.bundled\n"
         "sys.exit(any(name.startswith(('kvmbox.parts.record', 'zlib')) for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)

@@ -12,7 +12,7 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.boot import bundled
-from kvmbox.host.bios_reports import MOST, TRAP
+from kvmbox.host.console.bios_messages import MOST, TRAP
 from tests.support.boot_images import Piece, bzimage, elf, multiboot_header
 from tests.support.real_mode import (
     DEBUGCON,

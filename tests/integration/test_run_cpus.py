@@ -19,7 +19,7 @@ from kvmbox.kvm import Kvm, uapi
 from kvmbox.kvm.cpuid.backend_limits import PVM
 from kvmbox.kvm.cpuid.features import FEATURES, shown_in
 from kvmbox.kvm.cpuid.leaves import find
-from kvmbox.run.processors import Processors, claimed_leaves, leaves_of
+from kvmbox.run.vcpu.processors import Processors, claimed_leaves, leaves_of
 from kvmbox.tools.cpu_probe import Trial, examine_features
 from tests.support.guest_table import backend
 from tests.support.patience import patience

@@ -14,19 +14,19 @@ COLD = (
     "click",  # what is odd on the command line
     "dataclasses",  # values are `stand_ins.Value`
     "json",  # --json
-    "kvmbox.boot.foreign",  # names in refusals
-    "kvmbox.boot.linux_header",
-    "kvmbox.boot.way_linux",  # imported when an image is offered to it
+    "kvmbox.boot.unsupported_formats",  # names in refusals
+    "kvmbox.boot.linux.setup_header",
+    "kvmbox.boot.linux.way",  # imported when an image is offered to it
     "kvmbox.remote.channel.model_state",  # snapshots, the registers of a VGA
     "kvmbox.contract.catalog",  # the models are in device processes
     "kvmbox.devices.vga.model",
     "kvmbox.devices.vga.dispi",
     "kvmbox.firmware.video_modes",  # kernels that ask for a frame buffer
     "kvmbox.host.frame_buffer",
-    "kvmbox.run.video_mode",
-    "kvmbox.host.keyboard",  # --keyboard console
-    "kvmbox.host.keys",  # and whatever else presses keys
-    "kvmbox.host.transfers",  # disks
+    "kvmbox.run.display.start_mode",
+    "kvmbox.host.console.keyboard_input",  # --keyboard console
+    "kvmbox.host.console.us_keyboard",  # and whatever else presses keys
+    "kvmbox.host.disk.transfers",  # disks
     "kvmbox.jail.spawner",  # in the spawner
     "kvmbox.jail.lock_up",
     "pathlib",
@@ -67,12 +67,12 @@ def loaded_by(code: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("reader", "needed"),
-    [("quick", "ctypes, gc, mmap, tty"), ("main, kvmbox.cli.run", "click, ctypes, gc, mmap, tty")],
+    [("quick", "ctypes, gc, mmap, tty"), ("main, kvmbox.cli.run.command", "click, ctypes, gc, mmap, tty")],
 )
 def test_run_imports_nothing_that_a_plain_run_does_without(reader: str, needed: str) -> None:
     code = (
-        f"import kvmbox.cli.entry, kvmbox.cli.boot, kvmbox.cli.{reader}, kvmbox.run.run, "
-        "kvmbox.run.statistics, kvmbox.boot.bundled"
+        f"import kvmbox.cli.entry, kvmbox.cli.run.execute, kvmbox.cli.{reader}, kvmbox.run.run, "
+        "kvmbox.run.result.run_statistics, kvmbox.boot.bundled"
     )
     # Some version of click, or of what is imported, may need one of them itself.
     assert set(loaded_by(code)) - set(loaded_by(f"import {needed}")) == set()
@@ -86,7 +86,7 @@ def test_report_needs_no_shared_object_that_a_confined_vmm_could_not_load() -> N
     code = """
 import sys
 from importlib.machinery import ExtensionFileLoader
-import kvmbox.cli.entry, kvmbox.cli.boot, kvmbox.run.run
+import kvmbox.cli.entry, kvmbox.cli.run.execute, kvmbox.run.run
 from kvmbox.run.parts import prepare_report
 
 def refuse(self, spec):

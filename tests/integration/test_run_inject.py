@@ -16,7 +16,7 @@ import pytest
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
 from kvmbox.parts.inject import chance
-from kvmbox.run.machine import Machine
+from kvmbox.run.api.machine import Machine
 from tests.support.real_mode import COM1, RESET_92, SHUTDOWN, out, say
 from tests.support.runs import KVMBOX, Images, Run, error_lines, run_to_end
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from kvmbox import Machine, UsageError
-from kvmbox.host.pointer import acted, sequences
+from kvmbox.host.console.mouse_events import acted, sequences
 from tests.support.family import device_processes
 from tests.support.patience import patience
 from tests.support.selection import first_per_commit

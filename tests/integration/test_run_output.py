@@ -38,7 +38,7 @@ STREAM_SIZE = 8192
 SMALL_STREAMS = (
     sys.executable,
     "-c",
-    f"import kvmbox.host.output as o; o.CAPACITY = {STREAM_SIZE}; " + ENTRY,
+    f"import kvmbox.host.console.output_stream as o; o.CAPACITY = {STREAM_SIZE}; " + ENTRY,
 )
 CLOSED_STDOUT = ("sh", "-c", 'exec "$@" >&-', "sh", *KVMBOX)
 CLOSED_STDERR = ("sh", "-c", 'exec "$@" 2>&-', "sh", *KVMBOX)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.host.tail import HEAD, KEPT
+from kvmbox.host.console.last_lines import HEAD, KEPT
 from tests.support.browser import dom_of
 from tests.support.html_page import Page
 from tests.support.real_mode import debug_exit, say, show

@@ -11,7 +11,7 @@ import pytest
 from kvmbox import KvmboxError, Machine
 from kvmbox.base.outcome import Outcome
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
-from kvmbox.run.result import Draft, RunResult
+from kvmbox.run.result.run_result import Draft, RunResult
 
 pytestmark = pytest.mark.kvm
 

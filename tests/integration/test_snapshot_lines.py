@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from kvmbox import Machine
-from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
@@ -22,8 +22,8 @@ from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import HostFacts, Times
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.parts.snapshot.restore import SnapshotOrigin
-from kvmbox.run.guest_vm import GuestVm
-from kvmbox.run.processors import Processors
+from kvmbox.run.machine.guest_vm import GuestVm
+from kvmbox.run.vcpu.processors import Processors
 from tests.support.patience import patience
 
 pytestmark = pytest.mark.kvm

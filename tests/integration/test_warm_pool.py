@@ -18,7 +18,7 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.host.capture import Capture
+from kvmbox.host.console.captured_port import Capture
 from kvmbox.jail import layers
 from kvmbox.tools.warm import WarmPool, WarmResult
 from kvmbox.tools.warm.boot import TITLE

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kvmbox.base.compiled import compiled, why_not_built
 from kvmbox.contract.model import NO_RISE
-from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.host.interrupt_lines import InterruptRouter
 
 pytestmark = pytest.mark.skipif(why_not_built() is not None, reason=f"compiled: {why_not_built()}")
 

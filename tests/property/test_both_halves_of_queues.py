@@ -11,7 +11,7 @@ import pytest
 from kvmbox.devices import board_extras
 from kvmbox.devices.board import Medium
 from kvmbox.devices.virtio import mmio
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.bus.routing import Mapping
 from kvmbox.wire import protocol
 from tests.support.halves import Half, built_halves

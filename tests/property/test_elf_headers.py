@@ -12,8 +12,8 @@ from elftools.elf.structs import ELFStructs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.boot import elf_headers
-from kvmbox.boot.elf_headers import (
+from kvmbox.boot.elf import headers
+from kvmbox.boot.elf.headers import (
     FILE_HEADER_SIZE,
     IDENTITY_SIZE,
     PROGRAM_HEADER_SIZE,
@@ -89,6 +89,6 @@ def test_header_sizes_and_constants_are_those_of_pyelftools() -> None:
         assert FILE_HEADER_SIZE[bits] == structs.Elf_Ehdr.sizeof()
         assert PROGRAM_HEADER_SIZE[bits] == structs.Elf_Phdr.sizeof()
     for name, names in [("ET", ENUM_E_TYPE), ("EM", ENUM_E_MACHINE), ("PT", ENUM_P_TYPE_BASE)]:
-        ours = {key: value for key, value in vars(elf_headers).items() if key.startswith(f"{name}_")}
+        ours = {key: value for key, value in vars(headers).items() if key.startswith(f"{name}_")}
         assert ours
         assert ours == {key: names[key] for key in ours}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.contract.model import Effect, IrqLine, RisesAt, TakeLine
-from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.host.interrupt_lines import InterruptRouter
 from tests.property.test_model_fuzz import steps_for
 from tests.support.model_programs import LAST_TIME, Step
 from tests.support.model_rig import Rig

@@ -26,8 +26,8 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping
 from kvmbox.remote.channel.grants import Grants
-from kvmbox.run.coalescing import ENTRIES, MOST_POSTED
-from kvmbox.run.late_writes import LateWrites
+from kvmbox.run.vcpu.coalesced_ring import ENTRIES, MOST_POSTED
+from kvmbox.run.vcpu.late_writes import LateWrites
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
 from tests.support.halves import Half, built_halves

@@ -41,7 +41,7 @@ from kvmbox.devices.board_extras import (
 )
 from kvmbox.devices.rtc.registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
 from kvmbox.firmware.fw_cfg import FwCfgItem
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.bus.machine_buses import Buses
 from kvmbox.remote.channel.connection import Channel

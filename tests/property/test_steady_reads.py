@@ -26,7 +26,7 @@ from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants
-from kvmbox.run.coalescing import ENTRIES
+from kvmbox.run.vcpu.coalesced_ring import ENTRIES
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
 from tests.support.halves import Half, half_of

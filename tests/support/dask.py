@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvmbox import __version__
-from kvmbox.tools.smoke import dask_worker
-from kvmbox.tools.smoke.dask_executor import FETCH_THREAD, SCHEDULER
+from kvmbox.tools.smoke.execute import dask_worker
+from kvmbox.tools.smoke.execute.dask_executor import FETCH_THREAD, SCHEDULER
 
 GOOD = {"version": __version__, "problem": None, "hardware": False}
 

@@ -7,7 +7,7 @@ from binascii import crc32
 from collections.abc import Sequence
 from typing import Final
 
-from kvmbox.boot.iso import Read
+from kvmbox.boot.disk.cd_image import Read
 
 CD_SECTOR: Final = 2048
 SECTOR: Final = 512

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvmbox.base.compiled import why_not_built
-from kvmbox.host.clock import GuestClock
-from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.host.interrupt_lines import InterruptRouter
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.jail.loop import serve
 from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
@@ -19,9 +19,9 @@ from kvmbox.remote.published.data_window import DataWindow
 from kvmbox.remote.published.queues import DeviceQueues
 from kvmbox.remote.transport.shared_page import PageTransport
 from kvmbox.remote.transport.stream import PipeTransport, SocketTransport
-from kvmbox.run.coalescing import CoalescedRing
-from kvmbox.run.vcpu_loop import VcpuLoop
-from kvmbox.run.vcpu_state import VcpuControl
+from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
+from kvmbox.run.vcpu.run_loop import VcpuLoop
+from kvmbox.run.vcpu.run_state import VcpuControl
 
 
 def _pure_router(_clock: GuestClock) -> InterruptRouter:

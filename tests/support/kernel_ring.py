@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox.run.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
+from kvmbox.run.vcpu.coalesced_ring import ENTRIES, ENTRY_SIZE, RING_WORD
 
 RING: Final = 8 * RING_WORD
 """Where the ring lies in the mapping of a vCPU."""

@@ -11,8 +11,8 @@ from kvmbox.base.outcome import Outcome
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.routing import Bus, FastPath, InBytes, Mapping
-from kvmbox.run.vcpu_loop import ExitAction
-from kvmbox.run.vcpu_state import Event, VcpuState
+from kvmbox.run.vcpu.run_loop import ExitAction
+from kvmbox.run.vcpu.run_state import Event, VcpuState
 from tests.support.halves import Half
 from tests.support.scripted_vcpu import DATA, OUT, FakeVcpu
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from kvmbox.contract.model import HostOutput
 from kvmbox.devices.qcow2.model import Qcow2
-from kvmbox.host.disk_mapped import MappedFile
+from kvmbox.host.disk.mapped_image import MappedFile
 
 ZERO_CLUSTER: Final = b""
 """In a map of clusters: one that is marked as zeros."""

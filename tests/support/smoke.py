@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from kvmbox.tools.smoke.model import (
+from kvmbox.tools.smoke.report.reporter import Plan, Reporter
+from kvmbox.tools.smoke.report.summary import Summary
+from kvmbox.tools.smoke.suite.test_case import (
     Attempt,
     Boot,
     Judgement,
@@ -20,8 +22,6 @@ from kvmbox.tools.smoke.model import (
     TestResult,
     Verdict,
 )
-from kvmbox.tools.smoke.reporter import Plan, Reporter
-from kvmbox.tools.smoke.summary import Summary
 
 CLEAN = "the guest shut down"
 

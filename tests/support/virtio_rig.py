@@ -14,7 +14,7 @@ from kvmbox.devices import board
 from kvmbox.devices.board import DeviceSpec
 from kvmbox.devices.board_extras import place_virtio
 from kvmbox.devices.virtio import mmio
-from kvmbox.host.transfers import Settle
+from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.bus.pci_fabric import PciFabric
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.channel.grants import bind

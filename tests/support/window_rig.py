@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from kvmbox.devices.board import AddressRange, DeviceSpec, Irq, Medium
-from kvmbox.host.transfers import BytesStore, Settle
+from kvmbox.host.disk.transfers import BytesStore, Settle
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping

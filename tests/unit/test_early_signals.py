@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_third_signal_raises_where_a_write_may_take_for_ever(monkeypatch: pytest
 def test_exception_that_python_drops_in_a_destructor_is_raised_again() -> None:
     code = """
 import signal
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 
 class Dropping:
     def __del__(self):
@@ -82,7 +82,7 @@ except KeyboardInterrupt:
 
 def test_other_exceptions_that_python_drops_are_told_as_ever() -> None:
     code = """
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 
 class Dropping:
     def __del__(self):

@@ -12,10 +12,10 @@ import pytest
 
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import CLEAN, GUEST_CRASHED, TIMED_OUT, UNEXPECTED, Outcome
-from kvmbox.host.capture import Capture
-from kvmbox.host.console import Console
-from kvmbox.host.serial import DEBUGCON as DEBUGCON_PORT
-from kvmbox.host.serial import SerialSpec, serial_plan
+from kvmbox.host.console.captured_port import Capture
+from kvmbox.host.console.serial_backends import DEBUGCON as DEBUGCON_PORT
+from kvmbox.host.console.serial_backends import SerialSpec, serial_plan
+from kvmbox.host.console.serial_ports import Console
 from tests.support.verdict_model import (
     CRASH,
     DEBUGCON,

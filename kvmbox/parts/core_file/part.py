@@ -4,7 +4,7 @@ The file has the ELF header and the program headers, the notes, and then all of 
 after region, and ROMs. What is zero is a hole, so the file takes as much room on the disk as the guest has
 used. All program headers share these bytes. `core` has the format, `page_map` the addresses.
 
-The file appears under its name when all of it is written (`host.destination`).
+The file appears under its name when all of it is written (`host.files.atomic_file`).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN
 from kvmbox.explain.faults import find
 from kvmbox.explain.paging import CR0_PG, WRITABLE
 from kvmbox.explain.state import Cpu
-from kvmbox.host.destination import Destination
-from kvmbox.host.memory_runs import BLOCK, put, runs_of
+from kvmbox.host.files.atomic_file import Destination
+from kvmbox.host.files.sparse_memory import BLOCK, put, runs_of
 from kvmbox.parts.core_file import core
 from kvmbox.parts.core_file.page_map import MOST_RANGES, Backing, Range, page_map
+from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
-from kvmbox.run.standstill import Visitor
-from kvmbox.run.vcpu import VcpuThread, ended_it
+from kvmbox.run.vcpu.handle import VcpuThread, ended_it
 
 if TYPE_CHECKING:
     from kvmbox.base.symbol_file import SymbolFile
-    from kvmbox.run.boot import Boot
-    from kvmbox.run.guest_vm import GuestVm
-    from kvmbox.run.result import Draft
+    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.machine.guest_vm import GuestVm
+    from kvmbox.run.result.run_result import Draft
 
 WRITTEN_AFTER: Final = (GUEST_CRASHED, DEVICE_FAILED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which there is a core file, also without --core-always."""

@@ -14,8 +14,8 @@ from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.kvm.registers import format_registers, is_reset
 from kvmbox.parts.crash_report.hang_profile import HangProfile
-from kvmbox.run.vcpu import VcpuThread, ended_it
-from kvmbox.run.vcpu_report import diagnose
+from kvmbox.run.vcpu.handle import VcpuThread, ended_it
+from kvmbox.run.vcpu.stop_report import diagnose
 
 if TYPE_CHECKING:
     from kvmbox.explain.debug_info import DebugInfo

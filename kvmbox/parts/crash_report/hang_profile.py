@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.run.vcpu import VcpuThread
+from kvmbox.run.vcpu.handle import VcpuThread
 
 if TYPE_CHECKING:
     from kvmbox.explain.sampler import Sample

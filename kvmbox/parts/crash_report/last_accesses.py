@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvmbox.run.vcpu_state import Access
+from kvmbox.run.vcpu.run_state import Access
 
 Made = tuple[Access, int | None]
 """An access, and the value that was read or written; None for a string instruction."""

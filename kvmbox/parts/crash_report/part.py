@@ -9,14 +9,14 @@ from kvmbox.base.outcome import CLEAN, UNEXPECTED, Outcome
 from kvmbox.parts.crash_report.examination import Examination, examine, last_lines_of, no_source
 from kvmbox.parts.crash_report.hang_profile import HangProfile
 from kvmbox.parts.crash_report.source_tree import SourceTree
+from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.part import Opening, Part, Standing
-from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
     from kvmbox.base.symbol_file import SymbolFile
-    from kvmbox.host.console import Console
-    from kvmbox.run.boot import Boot
-    from kvmbox.run.result import Draft
+    from kvmbox.host.console.serial_ports import Console
+    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.result.run_result import Draft
 
 
 class CrashReport(Part, Visitor):

@@ -17,7 +17,7 @@ from typing import Final
 
 from kvmbox.base.errors import StartError
 from kvmbox.explain.names import printable
-from kvmbox.host.beneath import DIRECTORY, open_beneath
+from kvmbox.host.files.path_below import DIRECTORY, open_beneath
 
 MOST_PARTS: Final = 64
 """How many names a path may have."""

@@ -5,11 +5,22 @@ from __future__ import annotations
 import errno
 
 from kvmbox.boot.image import GuestImage
-from kvmbox.host.disks import CD_SECTOR, OVERLAY, RAW, READ_ONLY, SECTOR, DiskRequest, DiskStore, open_disk
+from kvmbox.host.disk.disk_stores import (
+    CD_SECTOR,
+    OVERLAY,
+    RAW,
+    READ_ONLY,
+    SECTOR,
+    DiskRequest,
+    DiskStore,
+    open_disk,
+)
 
 
 class ImageSource:
-    """The bytes of an image, with zeros up to the end of the last sector. See `host.disks.DiskSource`."""
+    """The bytes of an image, with zeros up to the end of the last sector. See
+    `host.disk.disk_stores.DiskSource`.
+    """
 
     oddity = ""
 
@@ -43,7 +54,7 @@ class PaddedStore:
         self._store = store
 
     def read(self, offset: int, size: int) -> bytes:
-        """See `host.transfers.Store`. Behind the end there are zeros."""
+        """See `host.disk.transfers.Store`. Behind the end there are zeros."""
         there = max(0, min(size, self._store.size - offset))
         data = self._store.read(offset, there) if there else b""
         return data.ljust(size, b"\0")

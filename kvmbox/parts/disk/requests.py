@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
 from kvmbox.boot.image import printable
-from kvmbox.host.disks import DiskRequest
-from kvmbox.run.disk_request import parse, parse_cd
+from kvmbox.host.disk.disk_stores import DiskRequest
+from kvmbox.run.options.disk_option import parse, parse_cd
 
 _EXAMPLES: Final = {"--disk": "--disk disk.img,write", "--cdrom": "--cdrom install.iso"}
 

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain import symbols
 from kvmbox.explain.sampler import sample
-from kvmbox.host.clock import GuestClock
-from kvmbox.run.boot import Boot
+from kvmbox.host.time.guest_clock import GuestClock
+from kvmbox.run.loop.vcpu_pause import Visitor
+from kvmbox.run.machine.boot import Boot
 from kvmbox.run.part import Part, Standing
-from kvmbox.run.standstill import Visitor
-from kvmbox.run.vcpu import VcpuThread
-from kvmbox.run.vcpu_state import Access
+from kvmbox.run.vcpu.handle import VcpuThread
+from kvmbox.run.vcpu.run_state import Access
 
 if TYPE_CHECKING:
-    from kvmbox.run.result import Draft
+    from kvmbox.run.result.run_result import Draft
 
 FIRST: Final = 64
 """How many exits at the start of a boot are looked at."""

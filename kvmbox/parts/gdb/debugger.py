@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.base.errors import KvmError
 from kvmbox.base.outcome import INTERRUPTED, Decision, Outcome
 from kvmbox.explain.state import Cpu
-from kvmbox.host.link import Link
+from kvmbox.host.sockets.client_link import Link
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.guest_debug import (
     BP_VECTOR,
@@ -44,20 +44,20 @@ from kvmbox.parts.gdb.breakpoints import HARDWARE, NAMES, SOFTWARE, Breakpoints,
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
 from kvmbox.parts.gdb.session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop
-from kvmbox.run.monitor import WORDS, Monitor, MonitorError, usage
-from kvmbox.run.standstill import Standstill, Visitor
-from kvmbox.run.stopped_time import StoppedTime
-from kvmbox.run.vcpu_loop import ExitAction
-from kvmbox.run.vcpu_state import VcpuControl
+from kvmbox.run.api.monitor_commands import WORDS, Monitor, MonitorError, usage
+from kvmbox.run.loop.paused_time import StoppedTime
+from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
+from kvmbox.run.vcpu.run_loop import ExitAction
+from kvmbox.run.vcpu.run_state import VcpuControl
 
 if TYPE_CHECKING:
     from kvmbox.base.symbol_file import SymbolFile
-    from kvmbox.host.clock import GuestClock
+    from kvmbox.host.time.guest_clock import GuestClock
     from kvmbox.kvm.system import Kvm
     from kvmbox.kvm.vcpu import Vcpu
-    from kvmbox.run.boot import Boot
-    from kvmbox.run.guest_vm import GuestVm
-    from kvmbox.run.vcpu import VcpuThread
+    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.machine.guest_vm import GuestVm
+    from kvmbox.run.vcpu.handle import VcpuThread
 
 _WAITS: Final = {
     uapi.KVM_MP_STATE_UNINITIALIZED: "waits for INIT",

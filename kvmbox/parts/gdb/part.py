@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmbox.host.destination import TemporaryFile
-from kvmbox.host.endpoint import Endpoint
-from kvmbox.host.link import Link
+from kvmbox.host.files.atomic_file import TemporaryFile
+from kvmbox.host.sockets.client_link import Link
+from kvmbox.host.sockets.endpoint import Endpoint
 from kvmbox.parts.gdb.debugger import Debugger
-from kvmbox.run.monitor import Monitor
+from kvmbox.run.api.monitor_commands import Monitor
 from kvmbox.run.part import Opening, Part, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kvmbox.run.result import Draft
+    from kvmbox.run.result.run_result import Draft
 
 
 class Gdb(Part):

@@ -101,7 +101,7 @@ class Target(Protocol):
         """Reset the guest. It stands still again afterwards, and what is asked meanwhile waits."""
 
     def monitor(self, cpu: int, words: list[str]) -> str:
-        """What a word of `run.monitor` says, in lines of text."""
+        """What a word of `run.api.monitor_commands` says, in lines of text."""
 
     def notify(self, text: str) -> None:
         """Tell the person at the VMM."""

@@ -13,7 +13,7 @@ import errno
 import time
 from typing import Any, Final
 
-from kvmbox.host.transfers import Store
+from kvmbox.host.disk.transfers import Store
 from kvmbox.parts.inject.faults import EIO, SLOW, TORN_WRITE
 from kvmbox.parts.inject.state import DeviceFaults
 from kvmbox.remote.published.medium import medium_store

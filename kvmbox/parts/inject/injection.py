@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from kvmbox.base.errors import UsageError
 from kvmbox.devices import board
 from kvmbox.devices.board import DeviceSpec
-from kvmbox.host.transfers import Store
+from kvmbox.host.disk.transfers import Store
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.disk import FaultyDisk
 from kvmbox.parts.inject.faults import BREAK, BUSY, FAULTS, FRAMING, JUMP, OVERRUN, PARITY

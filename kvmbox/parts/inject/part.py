@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmbox.parts.inject.spec import Spec
-    from kvmbox.run.result import Draft
+    from kvmbox.run.result.run_result import Draft
 
 
 class Inject(Part):

@@ -1,8 +1,9 @@
 """The monitor on the terminal. Ctrl-A C gives it what is typed, and takes that from it again.
 
-The guest goes on meanwhile. A word of `run.monitor` is done while all CPUs stand still for a moment, as for
-any visitor (`standstill`). Three words are the terminal's own: `pause` lets the CPUs stand, and guest time
-with them, until `continue`; `step` lets the present CPU execute one instruction, and all others stand. With
+The guest goes on meanwhile. A word of `run.api.monitor_commands` is done while all CPUs stand still for a
+moment, as for any visitor (`standstill`). Three words are the terminal's own: `pause` lets the CPUs stand,
+and guest time with them, until `continue`; `step` lets the present CPU execute one instruction, and all
+others stand. With
 --gdb these are gdb's business, and are refused here.
 
 The run loads this part at the first Ctrl-A C. So it has no more rights than the confined VMM has.
@@ -26,17 +27,17 @@ from kvmbox.kvm.guest_debug import (
     set_guest_debug,
 )
 from kvmbox.parts.monitor.line_editor import PROMPT, LineEditor
-from kvmbox.run.monitor import WORDS, Monitor, MonitorError, Word, number_of, usage
+from kvmbox.run.api.monitor_commands import WORDS, Monitor, MonitorError, Word, number_of, usage
+from kvmbox.run.loop.paused_time import StoppedTime
+from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.part import Part, Standing
-from kvmbox.run.standstill import Visitor
-from kvmbox.run.stopped_time import StoppedTime
-from kvmbox.run.vcpu_loop import ExitAction
+from kvmbox.run.vcpu.run_loop import ExitAction
 
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
-    from kvmbox.host.clock import GuestClock
-    from kvmbox.run.boot import Boot
-    from kvmbox.run.vcpu_state import VcpuControl
+    from kvmbox.host.time.guest_clock import GuestClock
+    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.vcpu.run_state import VcpuControl
 
 HELLO: Final = "\nThe monitor: 'help' lists its words, Ctrl-A C goes back to the guest.\n"
 MOST_LINES: Final = 100

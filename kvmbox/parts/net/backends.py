@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.host.unix_socket import listen_at
+from kvmbox.host.sockets.unix_socket import listen_at
 from kvmbox.parts.net import requests
 from kvmbox.parts.net.wires import NOT_PASSED, CutError, Loop, Stream, Wire, wire_of
 

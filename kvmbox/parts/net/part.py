@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING
 from kvmbox import devices
 from kvmbox.base.errors import UsageError
 from kvmbox.devices.board_extras import virtio_net
-from kvmbox.host.destination import TemporaryFile
+from kvmbox.host.files.atomic_file import TemporaryFile
 from kvmbox.parts.net.backends import open_wire
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import Port
 from kvmbox.parts.net.requests import DESCRIPTOR, UNIX, VIRTIO
-from kvmbox.run.caller import ProcessOwner
+from kvmbox.run.frontend import ProcessOwner
+from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
-from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmbox.base.outcome import Outcome
     from kvmbox.devices.board import DeviceSpec
-    from kvmbox.host.clock import GuestClock
+    from kvmbox.host.time.guest_clock import GuestClock
     from kvmbox.parts.net.requests import NetRequest
     from kvmbox.remote.channel.connection import Channel
-    from kvmbox.run.result import Draft
+    from kvmbox.run.result.run_result import Draft
 
 
 class Wires(Visitor):

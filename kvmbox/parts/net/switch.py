@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.host.unix_socket import listen_at
+from kvmbox.host.sockets.unix_socket import listen_at
 from kvmbox.parts.net.hub import FULL, HELLO, LOST, MOST_PORTS
 from kvmbox.parts.net.wires import Packets
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.run.choices import DEFAULT_PCI, PciChoice
+from kvmbox.run.options.choices import DEFAULT_PCI, PciChoice
 from kvmbox.run.part import Opening, Part
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from kvmbox.base.errors import StartError
 from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
 from kvmbox.explain.symbols import code_of
-from kvmbox.host.serial import open_for_writing, reason
+from kvmbox.host.console.serial_backends import open_for_writing, reason
 from kvmbox.parts.profile.formats import collapsed, is_speedscope, speedscope
 from kvmbox.parts.profile.naming import frames_of, named
 from kvmbox.parts.profile.profiler import Profiler
 from kvmbox.parts.profile.samples import Samples
-from kvmbox.run.choices import DEFAULT_PROFILE_RATE
+from kvmbox.run.options.choices import DEFAULT_PROFILE_RATE
 from kvmbox.run.part import PERHAPS_FULL, Finding, Lost, Opening, Part, Standing
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import Final
 
 from kvmbox.base.outcome import Outcome
 from kvmbox.explain.sampler import ACCESSING, sample
-from kvmbox.host.clock import GuestClock
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
-from kvmbox.run.boot import Boot
-from kvmbox.run.standstill import Standstill, Visitor
-from kvmbox.run.vcpu import VcpuThread
+from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
+from kvmbox.run.machine.boot import Boot
+from kvmbox.run.vcpu.handle import VcpuThread
 
 PATIENCE: Final = 0.05
 """How many seconds the vCPUs that have paused wait for those that have not."""

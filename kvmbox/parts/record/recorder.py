@@ -27,9 +27,9 @@ from typing import Final
 
 from kvmbox.base.errors import KvmboxError, StartError, UsageError
 from kvmbox.devices.board import DeviceSpec
-from kvmbox.host.beside import PRIVATE
-from kvmbox.host.serial import open_for_writing, reason
-from kvmbox.host.threads import start_thread
+from kvmbox.host.console.serial_backends import open_for_writing, reason
+from kvmbox.host.files.replacement_file import PRIVATE
+from kvmbox.host.process.threads import start_thread
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import End, EndReason
 

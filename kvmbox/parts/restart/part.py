@@ -11,13 +11,13 @@ from kvmbox.devices.board import Output, StopPanic, StopValue
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.parts.restart.standby import StandbyProcesses
 from kvmbox.remote.process.crash_policy import Forget, LossPolicy, ProcessControl, Say, Survival
-from kvmbox.run.choices import DEFAULT_RESTART_BUDGET
+from kvmbox.run.options.choices import DEFAULT_RESTART_BUDGET
 from kvmbox.run.part import Opening, Part
 
 if TYPE_CHECKING:
     from kvmbox.devices.board import DeviceSpec
     from kvmbox.remote.process.device_pool import DevicePool
-    from kvmbox.run.result import Draft
+    from kvmbox.run.result.run_result import Draft
 
 
 class Restart(Part):

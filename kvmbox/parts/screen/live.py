@@ -1,9 +1,9 @@
 """The text of the screen on a terminal while the guest runs: drawn again over itself when it changes.
 
-What ports print is above it (`host.drawn`). The control sequences are those of ECMA-48 (CUU, EL, ED), and of
-a VT100: IND makes room below without a change of the column, DECSC and DECRC put the cursor back to where
-output continues, and by DECAWM a terminal that is too narrow cuts rows. The text has none. A picture in
-pixels is drawn over the one before, so that nothing flickers.
+What ports print is above it (`host.console.overlay_output`). The control sequences are those of ECMA-48 (CUU,
+EL, ED), and of a VT100: IND makes room below without a change of the column, DECSC and DECRC put the cursor
+back to where output continues, and by DECAWM a terminal that is too narrow cuts rows. The text has none. A
+picture in pixels is drawn over the one before, so that nothing flickers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kvmbox.host.drawn import ERASE
+from kvmbox.host.console.overlay_output import ERASE
 from kvmbox.parts.screen.pixels import USUAL_COLUMNS, USUAL_LINES
 
 if TYPE_CHECKING:

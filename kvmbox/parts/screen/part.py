@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
 from kvmbox.parts.screen.screen_view import ScreenView
-from kvmbox.run.choices import DEFAULT_SCREEN, ScreenChoice
+from kvmbox.run.loop.vcpu_pause import Visitor
+from kvmbox.run.options.choices import DEFAULT_SCREEN, ScreenChoice
 from kvmbox.run.part import Finding, Opening, Part, Standing
-from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kvmbox.parts.screen.picture_file import PictureFile
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.parts.screen.wanted import WantedPicture, Watch
-    from kvmbox.run.result import Draft
-    from kvmbox.run.text_screen import TextScreen
+    from kvmbox.run.display.screen_protocol import TextScreen
+    from kvmbox.run.result.run_result import Draft
 
 
 _DOTS: Final = 720, 400

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import StartError, UsageError
-from kvmbox.host.destination import Destination
+from kvmbox.host.files.atomic_file import Destination
 from kvmbox.run.part import Lost
 
 if TYPE_CHECKING:

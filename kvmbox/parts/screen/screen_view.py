@@ -15,8 +15,8 @@ from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError, ProtocolError
 from kvmbox.base.outcome import DEVICE_FAILED
 from kvmbox.devices.board import BIOS_TEXT, VBE, VGA
-from kvmbox.run.choices import ScreenChoice
-from kvmbox.run.text_memory import UNUSED, place_of
+from kvmbox.run.display.text_memory import UNUSED, place_of
+from kvmbox.run.options.choices import ScreenChoice
 
 if TYPE_CHECKING:
     from kvmbox.devices.vga.dispi import VbeDispi

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.host.destination import Destination
+from kvmbox.host.files.atomic_file import Destination
 from kvmbox.parts.snapshot.snapshots import Request, refused
+from kvmbox.run.api.paused_calls import NoMachineError, Requests
 from kvmbox.run.part import Standing
-from kvmbox.run.requests import NoMachineError, Requests
 
 
 def write(path: str, requests: Requests) -> None:

@@ -40,15 +40,15 @@ from kvmbox.parts.snapshot.file import write_snapshot
 from kvmbox.parts.snapshot.snapshots import Request
 from kvmbox.remote.channel.model_state import take_state
 from kvmbox.remote.channel.on_demand import NoProcess
-from kvmbox.run.guest_vm import GuestVm
-from kvmbox.run.run_devices import Devices
+from kvmbox.run.machine.device_set import Devices
+from kvmbox.run.machine.guest_vm import GuestVm
 
 if TYPE_CHECKING:
     from kvmbox.boot.files import HostFiles
-    from kvmbox.host.console import Console
+    from kvmbox.host.console.serial_ports import Console
     from kvmbox.kvm.system import Kvm
-    from kvmbox.run.coalescing import CoalescedRing
-    from kvmbox.run.config import RunConfig
+    from kvmbox.run.options.config import RunConfig
+    from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
 
 _CR4_VMXE: Final = 1 << 13  # Intel SDM volume 3, 2.5
 _EFER_SVME: Final = 1 << 12  # AMD APM volume 2, 3.1.7

@@ -28,10 +28,14 @@ MAX_WINDOW: Final = 1 << 20
 """How many bytes a window of a device to a disk may have."""
 
 MAX_LINE: Final = 1024
-"""How many bytes a line of the console has that ports which share a screen compare (`host.mirror`)."""
+"""How many bytes a line of the console has that ports which share a screen compare
+(`host.console.duplicate_output`).
+"""
 
 MAX_HISTORY: Final = 64
-"""How many lines of each port the console may still expect from the other one (`host.mirror`)."""
+"""How many lines of each port the console may still expect from the other one
+(`host.console.duplicate_output`).
+"""
 
 _NO_FILES: Final = ("builtin", "none")
 """What a machine's `bios` may be that is no file."""
@@ -200,7 +204,7 @@ class LineFacts(Value):
 
 
 class PortText(Value):
-    """What one port has on the screen, of two ports that share it (`host.mirror`)."""
+    """What one port has on the screen, of two ports that share it (`host.console.duplicate_output`)."""
 
     name: str
     text: bytes

@@ -12,8 +12,8 @@ from kvmbox.base.errors import SnapshotFileError
 from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.regular_file import open_regular_file
-from kvmbox.host.memory_runs import BLOCK, put
-from kvmbox.host.transfers import FileStore
+from kvmbox.host.disk.transfers import FileStore
+from kvmbox.host.files.sparse_memory import BLOCK, put
 from kvmbox.parts.snapshot import layout, ram
 from kvmbox.parts.snapshot.description import RUNS, Description, decode, encode
 from kvmbox.parts.snapshot.layout import (

@@ -1,7 +1,7 @@
 """--snapshot-when, --snapshot-stop, and snapshots that a program asks for: files, conditions, who takes them.
 
 A file is opened before the VMM confines itself. So a wrong path is an error of the start, and no right to
-create files is left. See `host.destination`.
+create files is left. See `host.files.atomic_file`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from kvmbox.base.errors import UsageError
 from kvmbox.base.outcome import CLEAN, Outcome
 from kvmbox.devices.board import DeviceSpec
-from kvmbox.host.destination import Destination
+from kvmbox.host.files.atomic_file import Destination
 from kvmbox.parts.snapshot.capture import Taker
 from kvmbox.parts.snapshot.snapshots import PortWatch, Request, Snapshots
 from kvmbox.remote.bus.routing import Mapping
-from kvmbox.run.choices import SnapshotCondition
+from kvmbox.run.options.choices import SnapshotCondition
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Guest memory in a snapshot file: written without its zeros, read, and checked.
 
-What is not zero is in runs (`host.memory_runs`). A restore reads the runs, checks what it has read, and
-covers the whole area: whatever else the file system says is data must be zero, as in a copy without
+What is not zero is in runs (`host.files.sparse_memory`). A restore reads the runs, checks what it has read,
+and covers the whole area: whatever else the file system says is data must be zero, as in a copy without
 holes.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.base.memory import GuestMemory
-from kvmbox.host.memory_runs import BLOCK, CHUNK, ZEROS, Run, runs_of
+from kvmbox.host.files.sparse_memory import BLOCK, CHUNK, ZEROS, Run, runs_of
 from kvmbox.parts.snapshot.layout import damaged
 
 

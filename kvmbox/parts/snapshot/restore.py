@@ -26,7 +26,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, KvmError, SnapshotFileError, UsageError
 from kvmbox.base.layout import ram_ranges
 from kvmbox.boot.plan import BootPlan
-from kvmbox.boot.real_mode_state import waking_state
+from kvmbox.boot.real_mode.entry_registers import waking_state
 from kvmbox.contract.model import NANOSECONDS
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.difference import difference
@@ -44,7 +44,7 @@ from kvmbox.parts.snapshot.device_checksum import checksum_of
 from kvmbox.parts.snapshot.disks import give_disks, give_queues, give_windows
 from kvmbox.parts.snapshot.stored_files import StoredFiles
 from kvmbox.remote.channel.model_state import give_state
-from kvmbox.run.origin import Origin
+from kvmbox.run.machine.origin import Origin
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ if TYPE_CHECKING:
 
     from kvmbox.base.memory import GuestMemory
     from kvmbox.devices.board import DeviceSpec
-    from kvmbox.host.console import Console
-    from kvmbox.host.mirror import PortLines
+    from kvmbox.host.console.duplicate_output import PortLines
+    from kvmbox.host.console.serial_ports import Console
     from kvmbox.kvm.system import Kvm
     from kvmbox.parts.snapshot.file import SnapshotFile
-    from kvmbox.run.guest_vm import GuestVm
-    from kvmbox.run.run_devices import Devices
+    from kvmbox.run.machine.device_set import Devices
+    from kvmbox.run.machine.guest_vm import GuestVm
 
 TSC_TOLERANCE_PPM: Final = 250
 """How far the rates of two time-stamp counters may be apart: KVM takes such rates for the same

@@ -17,9 +17,9 @@ from functools import partial
 from typing import Any, Final
 
 from kvmbox.base.errors import SnapshotFileError, UsageError
-from kvmbox.host.clock import GuestClock
-from kvmbox.run.choices import SnapshotCondition, spec
-from kvmbox.run.standstill import Visitor
+from kvmbox.host.time.guest_clock import GuestClock
+from kvmbox.run.loop.vcpu_pause import Visitor
+from kvmbox.run.options.choices import SnapshotCondition, spec
 
 MOST_SNAPSHOTS: Final = 64
 """How many snapshots a run may plan."""

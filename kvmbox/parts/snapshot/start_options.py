@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.host.capture import Capture
-from kvmbox.host.serial import Backends, serial_plan
+from kvmbox.host.console.captured_port import Capture
+from kvmbox.host.console.serial_backends import Backends, serial_plan
 from kvmbox.parts.snapshot.description import Description
 from kvmbox.parts.snapshot.disks import requests_of
-from kvmbox.run.choices import FirmwareFile, ModuleSpec
-from kvmbox.run.option import IMAGE
-from kvmbox.run.options import OPTIONS, names
+from kvmbox.run.options.choices import FirmwareFile, ModuleSpec
+from kvmbox.run.options.definition import IMAGE
+from kvmbox.run.options.option_table import OPTIONS, names
 
 OF_THE_SNAPSHOT: Final = names(IMAGE)
 """The options of a machine that a snapshot decides."""

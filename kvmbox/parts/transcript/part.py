@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from kvmbox.run.part import Part, Standing
 
 if TYPE_CHECKING:
-    from kvmbox.host.console import Console
-    from kvmbox.run.result import Draft
+    from kvmbox.host.console.serial_ports import Console
+    from kvmbox.run.result.run_result import Draft
 
 
 class Transcript(Part):
-    """The console keeps it (`host.console`), as this part is there."""
+    """The console keeps it (`host.console.serial_ports`), as this part is there."""
 
     def __init__(self, *, transcript: bool) -> None:
         """`transcript` is why the part is here."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmbox.devices.board_extras import virtio_console, virtio_rng
-from kvmbox.host.entropy import ENTROPY, EntropyStore
+from kvmbox.host.disk.entropy import ENTROPY, EntropyStore
 from kvmbox.run.part import Opening, Part
 
 if TYPE_CHECKING:
     from kvmbox.devices.board import DeviceSpec
-    from kvmbox.host.serial import SerialSpec
+    from kvmbox.host.console.serial_backends import SerialSpec
 
 
 class Virtio(Part):

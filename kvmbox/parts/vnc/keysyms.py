@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.devices.ps2.keyboard import RELEASED
-from kvmbox.host.keys import NAMED_KEYS, stroke
+from kvmbox.host.console.us_keyboard import NAMED_KEYS, stroke
 
 _NAMES: Final = {
     0xFF08: "backspace",

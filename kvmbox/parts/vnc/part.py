@@ -20,19 +20,19 @@ from kvmbox import devices
 from kvmbox.devices.board_extras import VNC, vnc_server
 from kvmbox.devices.ps2.keyboard import RELEASED
 from kvmbox.devices.rfb import model as rfb
-from kvmbox.host import pointer
-from kvmbox.host.destination import TemporaryFile
-from kvmbox.host.endpoint import Endpoint
-from kvmbox.host.link import Link
+from kvmbox.host.console import mouse_events
+from kvmbox.host.files.atomic_file import TemporaryFile
+from kvmbox.host.sockets.client_link import Link
+from kvmbox.host.sockets.endpoint import Endpoint
 from kvmbox.parts.vnc.keysyms import change_of
+from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.part import Opening, Part, Standing
-from kvmbox.run.standstill import Visitor
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     import select
 
-    from kvmbox.host.serial import KeyboardSpec
+    from kvmbox.host.console.serial_backends import KeyboardSpec
 
 BAND: Final = 16
 """Rows that are compared, and sent, together."""
@@ -210,15 +210,15 @@ class Vnc(Part, Visitor):
         mouse = self._keyboard.mouse
         if len(mouse.pending) > (MOST_PENDING if held == buttons else MOST_TYPED):
             return  # the next one tells of this movement, too
-        most = pointer.FARTHEST
+        most = mouse_events.FARTHEST
         dx, dy = (max(-most, min(distance, most)) for distance in (x - old_x, y - old_y))
-        events = pointer.moved(dx, dy)
+        events = mouse_events.moved(dx, dy)
         for bit, name in _BUTTONS:
             if (buttons ^ held) & bit:
-                events += pointer.pressed(name) if buttons & bit else pointer.released(name)
+                events += mouse_events.pressed(name) if buttons & bit else mouse_events.released(name)
         for bit, notches in _WHEEL:
             if buttons & ~held & bit:
-                events += pointer.wheeled(notches)
+                events += mouse_events.wheeled(notches)
         self._pointer = x, y, buttons
         if events:
             mouse.send(events)

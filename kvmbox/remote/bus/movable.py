@@ -1,9 +1,9 @@
 """A bus whose mappings change while the guest runs: that of a machine with PCI.
 
 A change is one assignment of a list, so that whoever looks for a mapping sees the bus before it, or after it.
-What a vCPU has learnt of the bus (`run.routes`) is out of date then. Each vCPU is told, and forgets all of it
-before its next exit is routed. So the routed exit costs what it costs on other buses, and a write that moves
-a mapping is over only when no CPU takes the old route any more.
+What a vCPU has learnt of the bus (`run.vcpu.exit_routes`) is out of date then. Each vCPU is told, and forgets
+all of it before its next exit is routed. So the routed exit costs what it costs on other buses, and a write
+that moves a mapping is over only when no CPU takes the old route any more.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _NO_QUEUES: Final[Mapping[int, QueueAccess]] = {}
 
 
 class DeviceProxy:
-    """Device number `index` of the process behind `connection`. Thread-safe. Counts accesses for statistics."""
+    """Device number `index` of the process behind `channel`. Thread-safe. Counts accesses for statistics."""
 
     __slots__ = (
         "_counting",
@@ -61,7 +61,7 @@ class DeviceProxy:
         queues: Mapping[int, QueueAccess] = _NO_QUEUES,
     ) -> None:
         """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`.
-        `data_window` makes accesses where there may be a window, and `queues`, by size, where queues are.
+        `window` makes accesses where there may be a window, and `queues`, by size, where queues are.
         """
         self.channel = channel
         self.index = index

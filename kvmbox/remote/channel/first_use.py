@@ -14,7 +14,7 @@ from kvmbox.remote.transport.interface import Opens
 def start(
     channel: Channel, starts: ProcessStarts, told: Sequence[bytes], expected: Callable[[bytes], bytes]
 ) -> None:
-    """Connect `connection` to its process, and tell that what was `told` when there was none. Its replies
+    """Connect `channel` to its process, and tell that what was `told` when there was none. Its replies
     must be the `expected` ones. Under the lock of the channel. Raises DeviceProcessError and TransportError.
     """
     survival = channel.survival

@@ -60,7 +60,7 @@ class NoProcess(Transport):
         return self
 
     def attach(self, channel: Channel) -> None:
-        """`connection` is the one that has opened this, and is to be connected to the process."""
+        """`channel` is the one that has opened this, and is to be connected to the process."""
         self._channel = channel
 
     @property

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.host.clock import GuestClock
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.remote.transport.interface import Words
 from kvmbox.wire.protocol import (
     BEHIND_LATE_WRITES,

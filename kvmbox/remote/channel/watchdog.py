@@ -1,8 +1,9 @@
 """The deadline of the vCPU thread's requests. The main thread counts it in slices.
 
 `Watchdog.tick` is called once per slice. If a request is still open after a number of slices, its process is
-hung, unless the process, or the thread that waits for the reply, is starved of CPU time (`host.starvation`).
-A suspended VMM does not tick, so the watchdog does not misfire when the VMM continues.
+hung, unless the process, or the thread that waits for the reply, is starved of CPU time
+(`host.time.starvation`). A suspended VMM does not tick, so the watchdog does not misfire when the VMM
+continues.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Watchdog:
         return hung
 
     def kill(self, channel: Channel) -> None:
-        """Kill the process that the last `tick` found hung, which belongs to `connection`. If another process
+        """Kill the process that the last `tick` found hung, which belongs to `channel`. If another process
         has replaced it since then, nothing happens.
         """
         assert self._kill is not None

@@ -56,7 +56,7 @@ class Survival:
         threads then wait longer for the lock."""
 
     def attach(self, channel: object) -> None:
-        """`connection` is the Channel that this belongs to. Called once, by its constructor."""
+        """`channel` is the Channel that this belongs to. Called once, by its constructor."""
 
     def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
         """Another reply to the open request `sent`. Raises DeviceProcessError if there is none."""

@@ -25,7 +25,7 @@ from typing import Literal, get_args
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.base.stand_ins import Value
 from kvmbox.devices.board import DeviceSpec, by_type
-from kvmbox.host.starvation import Starvation
+from kvmbox.host.time.starvation import Starvation
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.channel.connection import Channel, output_has_room

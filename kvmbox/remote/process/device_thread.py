@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from kvmbox.base.compiled import compiled, is_compiled
-from kvmbox.host.threads import start_thread
+from kvmbox.host.process.threads import start_thread
 from kvmbox.jail.main import main
 from kvmbox.remote.transport.interface import Link
 from kvmbox.sandbox.listener import ForbiddenCall

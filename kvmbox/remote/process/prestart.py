@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.base.errors import SandboxError
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER
 from kvmbox.remote.process.spawner_client import SpawnerClient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.host.placement import Placement
+    from kvmbox.host.process.cpu_placement import Placement
     from kvmbox.remote.process.spare_process import Reserve
 
 
@@ -45,7 +45,7 @@ class Prestart:
         """Order the device process of a plain run from the spawner that waits, if there is one. If that
         fails, who wants it tells why.
         """
-        from kvmbox.host.placement import place
+        from kvmbox.host.process.cpu_placement import place
         from kvmbox.remote.process.spare_process import Reserve
 
         if self._waiting:
@@ -56,8 +56,10 @@ class Prestart:
                 placement.close()
 
     def place(self, choice: str, vcpus: int) -> Placement:
-        """Place a machine, if possible where its device process waits. See `host.placement.place`."""
-        from kvmbox.host.placement import place
+        """Place a machine, if possible where its device process waits. See
+        `host.process.cpu_placement.place`.
+        """
+        from kvmbox.host.process.cpu_placement import place
 
         if choice == "auto" and self._reserve is not None:
             placement = self._reserve.placement

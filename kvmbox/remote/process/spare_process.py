@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.host.placement import Placement
+from kvmbox.host.process.cpu_placement import Placement
 from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.remote.process.spin_permits import SpinGrants
 from kvmbox.remote.transport.interface import Link
@@ -42,7 +42,7 @@ class Reserve:
     def take(
         self, name: str, *, ipc: str, bpf: bytes, cpu: int | None, require: int, spin: SpinGrants | None
     ) -> tuple[DeviceProcess, Link] | None:
-        """The process, if it is what these arguments would have ordered. `spin_permits` grants its link the
+        """The process, if it is what these arguments would have ordered. `spin` grants its link the
         right to spin.
         """
         wanted = (PLAIN, self.ipc, self._bpf, self.placement.cpu, 0)

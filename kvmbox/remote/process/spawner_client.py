@@ -335,7 +335,7 @@ class SpawnerClient:
     ) -> DeviceProcess:
         """Request a device process. Return at once; `wait_ready` has the result.
 
-        `connection` is the device's end: a socket; or the pipe to read requests from and the one to write
+        `channel` is the device's end: a socket; or the pipe to read requests from and the one to write
         replies to; or those two and shared memory, which the entry gets mapped. They are sent away and
         closed here, in all cases. `bpf` is the compiled filter, `cpu` the only CPU it may use, `require` a
         mask of layers, beyond those that are always required, without which it must not serve. `entry` is

@@ -67,7 +67,7 @@ def media_of(
     window: Callable[[int], DataWindow],
     queues: Callable[[str, board.Queues], DeviceQueues],
 ) -> Media:
-    """The media of a device. `lines` are its interrupt lines by pin. `data_window` and
+    """The media of a device. `lines` are its interrupt lines by pin. `window` and
     `queues` are those of `grants.Host`. ValueError if the device names more than one register as window.
     """
     registers = {one.window for one in device.granted(board.Medium) if one.window is not None}

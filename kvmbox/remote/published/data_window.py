@@ -19,7 +19,7 @@ from typing import Final
 from kvmbox.base.stand_ins import Value
 from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES
 from kvmbox.contract.model import BEYOND_END, BUSY, DONE, MOVED
-from kvmbox.host.transfers import status_of
+from kvmbox.host.disk.transfers import status_of
 from kvmbox.remote.channel.effect_calls import FollowUp, Posted
 from kvmbox.remote.published.medium import MediumAccess, complete
 from kvmbox.wire.protocol import COMPLETE

@@ -24,7 +24,7 @@ from kvmbox.contract.bulk_data import ChainServe, ChainUsed, Connect, Walk
 from kvmbox.contract.model import Effect
 from kvmbox.devices.board import Queues
 from kvmbox.devices.e1000.model import DESCRIPTOR_SIZE, RECEIVED, is_context
-from kvmbox.host.transfers import Settle
+from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application
 from kvmbox.remote.published.descriptor_notes import RingNotes
 from kvmbox.remote.published.queues import DeviceQueues, Live, Media

@@ -38,7 +38,7 @@ def settled(
     device: int, tag: int, status: int, settle: Callable[[int], bool | Sequence[Any]] | None
 ) -> Sequence[FollowUp | CanWait]:
     """What follows when an order or errand is done, under the lock of the device's channel: COMPLETE, unless
-    its `settle` (`host.transfers`) wants something else.
+    its `settle` (`host.disk.transfers`) wants something else.
     """
     told = settle is None or settle(status)
     if isinstance(told, bool):

@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 
 from kvmbox.contract.model import BUSY, DONE
 from kvmbox.devices.board import Medium
-from kvmbox.host.transfers import Settle, Store, status_of
+from kvmbox.host.disk.transfers import Settle, Store, status_of
 from kvmbox.remote.channel.effect_calls import FollowUp
 from kvmbox.wire import protocol
 
@@ -23,7 +23,7 @@ MOST_ERRANDS: Final = 80
 
 
 class MediumStore(Protocol):
-    """What is behind a medium: see `host.disks`. Used by several threads."""
+    """What is behind a medium: see `host.disk.disk_stores`. Used by several threads."""
 
     @property
     def writes_now(self) -> bool:

@@ -26,7 +26,7 @@ from kvmbox.wire import protocol
 
 
 class QueueAccess:
-    """The accesses of `size` bytes to device number `index` behind `connection`, which has these queues. By
+    """The accesses of `size` bytes to device number `index` behind `channel`, which has these queues. By
     vCPU threads.
     """
 

@@ -8,7 +8,7 @@ from kvmbox.base.compiled import kind
 from kvmbox.base.memory import GuestMemory
 from kvmbox.devices.board import Queues
 from kvmbox.devices.board_extras import DescriptorRings
-from kvmbox.host.transfers import Settle
+from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.published.queue_access import QueueAccess
 from kvmbox.remote.published.queue_notes import NOTED
@@ -30,7 +30,7 @@ def queues_of(
 
 
 def queue_accesses(channel: Channel, index: int, queues: DeviceQueues) -> Mapping[int, QueueAccess]:
-    """What makes the accesses to device number `index` behind `connection`, of the chosen half, by size."""
+    """What makes the accesses to device number `index` behind `channel`, of the chosen half, by size."""
     if not isinstance(queues.grant, DescriptorRings):
         chosen = kind(QueueAccess, "queues", "CompiledQueueAccess")
         return {size: chosen(channel, index, queues, size) for size in NOTED}

@@ -59,7 +59,7 @@ from kvmbox.contract.bulk_data import (
 )
 from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, BUSY, DONE, Effect
 from kvmbox.devices.board import Queues
-from kvmbox.host.transfers import Settle, status_of
+from kvmbox.host.disk.transfers import Settle, status_of
 from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.published.guest_memory import answer
 from kvmbox.remote.published.medium import MediumAccess, complete

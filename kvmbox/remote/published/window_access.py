@@ -21,7 +21,7 @@ _Moved = TypeVar("_Moved", bytes, int)
 
 
 class WindowAccess:
-    """Device number `index` behind `connection`, and its window. By vCPU threads."""
+    """Device number `index` behind `channel`, and its window. By vCPU threads."""
 
     def __init__(self, channel: Channel, index: int, window: DataWindow) -> None:
         self.channel = channel

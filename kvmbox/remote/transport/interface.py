@@ -108,7 +108,7 @@ class Link(Value):
 
     `vmm` is a socket, or the ends to write requests to and to read replies from. `device` is a socket, or
     the ends to read requests from and to write replies to, and with shared memory its descriptor.
-    `spin_permits` is who grants the right to spin, where that can be had.
+    `spin` is who grants the right to spin, where that can be had.
     """
 
     kind: type[LinkedTransport]

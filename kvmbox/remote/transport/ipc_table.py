@@ -49,7 +49,7 @@ def _page_is_allowed() -> bool:
 
 
 def make_link(ipc: str, spin: SpinGrants | None = None) -> Link:
-    """A new connection of a kind of `IPC_CHOICES`. `spin_permits` grants the right to spin. Raises
+    """A new connection of a kind of `IPC_CHOICES`. `spin` grants the right to spin. Raises
     SandboxError.
     """
     made: list[int] = []

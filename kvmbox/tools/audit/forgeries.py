@@ -29,7 +29,7 @@ from kvmbox.contract.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryW
 from kvmbox.devices.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
 from kvmbox.devices.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
 from kvmbox.devices.virtio import mmio
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.channel.grants import Grants, Host, bind
 from kvmbox.remote.channel.vga_window import allowed, count_of, pieces
 from kvmbox.remote.published.data_window import CLOSED, DataWindow

@@ -28,9 +28,9 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.ioctl import libc
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.run.boot_source import BootSource
-from kvmbox.run.guest_vm import GuestVm
-from kvmbox.run.machine import Machine
+from kvmbox.run.api.machine import Machine
+from kvmbox.run.machine.boot_source import BootSource
+from kvmbox.run.machine.guest_vm import GuestVm
 
 LISTING: Final = """
     push rbx                        53

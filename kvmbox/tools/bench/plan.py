@@ -139,7 +139,7 @@ round: somebody else who takes the CPU for some tenths of a second spoils a pass
 
 LAST: Final = ("thr_irq",)
 """Tests that change how others are done after them: kvmbox lets a port whose driver has used interrupts exit
-for some time, though its writes could be late (`run.late_writes`).
+for some time, though its writes could be late (`run.vcpu.late_writes`).
 """
 
 START_PREFIX: Final = "start: "

@@ -12,9 +12,9 @@ from kvmbox.devices.board import DeviceSpec
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping
-from kvmbox.run.coalescing import CoalescedRing
-from kvmbox.run.late_writes import LateWrites
-from kvmbox.run.vcpu_state import VcpuControl
+from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
+from kvmbox.run.vcpu.late_writes import LateWrites
+from kvmbox.run.vcpu.run_state import VcpuControl
 from kvmbox.tools.bench.replay_script import COM1, Access
 
 

@@ -19,12 +19,12 @@ from typing import Any, Final
 from kvmbox.base.compiled import compiled, is_compiled
 from kvmbox.base.errors import UsageError
 from kvmbox.devices.board import BoardOptions, DeviceSpec, Irq, pc_board
-from kvmbox.host.placement import place
+from kvmbox.host.process.cpu_placement import place
 from kvmbox.remote.channel.grants import Grants
 from kvmbox.remote.process.device_pool import Design, DevicePool
 from kvmbox.remote.transport.direct import direct_channels
 from kvmbox.remote.transport.ipc_table import TRANSPORTS
-from kvmbox.run.late_writes import LateWrites
+from kvmbox.run.vcpu.late_writes import LateWrites
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.tools.bench.plan import IPCS, NONE
 from kvmbox.tools.bench.replay_path import Path

@@ -19,8 +19,8 @@ from kvmbox.base.errors import ProtocolError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.model import DONE
 from kvmbox.devices.board import Aperture, DeviceSpec, Medium, Queues, Resource
-from kvmbox.host.interrupts import InterruptRouter
-from kvmbox.host.transfers import BytesStore, Errand, Order, Settle, Store, perform
+from kvmbox.host.disk.transfers import BytesStore, Errand, Order, Settle, Store, perform
+from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.remote.bus.machine_buses import Buses
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.channel.connection import Channel

@@ -61,7 +61,7 @@ class ProcessSandbox(Sandbox):
 
     def __init__(self) -> None:
         """Start the spawner: before anything else is opened, in the main thread. Raises SandboxError."""
-        from kvmbox.host.placement import place
+        from kvmbox.host.process.cpu_placement import place
 
         self._ended = threading.Event()
         self._watchdog: threading.Thread | None = None

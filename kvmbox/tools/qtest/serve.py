@@ -15,7 +15,7 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
 from kvmbox.devices.board import MMIO_UART, BoardOptions
 from kvmbox.devices.board_extras import whole_board
-from kvmbox.host.open_files import allow_enough
+from kvmbox.host.files.descriptor_limit import allow_enough
 from kvmbox.remote.channel.deadlines import printable
 from kvmbox.tools.qtest import protocol
 from kvmbox.tools.qtest.bare_machine import BareMachine

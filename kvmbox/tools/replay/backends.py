@@ -70,7 +70,7 @@ class InProcesses:
         This process and those move to one CPU: asking and answering alternate, and across CPUs a request
         costs several times as much (docs/adr/links.md).
         """
-        from kvmbox.host.placement import place
+        from kvmbox.host.process.cpu_placement import place
         from kvmbox.sandbox.seccomp import device_filter
 
         self._placement = place("auto")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.run.values import guest_time
+from kvmbox.run.options.values import guest_time
 from kvmbox.tools.replay.describe import WHOLE_PROCESS
 
 

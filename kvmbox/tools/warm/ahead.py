@@ -26,14 +26,14 @@ from kvmbox.boot.files import HostFiles
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.channel.hello import greet
 from kvmbox.remote.process.device_pool import DevicePool
-from kvmbox.run.after_bios import start_timer
-from kvmbox.run.caller import ProcessOwner
-from kvmbox.run.choices import DEFAULT_RTC_BASE
-from kvmbox.run.guest_vm import GuestVm
-from kvmbox.run.machine import find_image
+from kvmbox.run.api.machine import find_image
+from kvmbox.run.frontend import ProcessOwner
+from kvmbox.run.machine.bios_chip_setup import start_timer
+from kvmbox.run.machine.guest_vm import GuestVm
+from kvmbox.run.options.choices import DEFAULT_RTC_BASE
+from kvmbox.run.options.values import rtc_base
 from kvmbox.run.part import Standing
-from kvmbox.run.timeline import Timeline
-from kvmbox.run.values import rtc_base
+from kvmbox.run.result.stage_times import Timeline
 from kvmbox.tools.warm.orders import BootOrder
 
 MSR_TSC: Final = 0x10

@@ -22,13 +22,13 @@ from typing import Any, Final, NoReturn
 
 from kvmbox.base.errors import KvmboxError, UsageError
 from kvmbox.base.outcome import INTERRUPTED, KVMBOX_FAILED
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 from kvmbox.jail import linux
 from kvmbox.remote.process import prestart
 from kvmbox.remote.process.spawner_client import SpawnerClient, device_entry
-from kvmbox.run.caller import ProcessOwner
-from kvmbox.run.machine import Machine
-from kvmbox.run.result import RunResult
+from kvmbox.run.api.machine import Machine
+from kvmbox.run.frontend import ProcessOwner
+from kvmbox.run.result.run_result import RunResult
 from kvmbox.sandbox import scope
 from kvmbox.tools.warm.ahead import Ahead, AheadTimeline
 from kvmbox.tools.warm.dialogue import Dialogue

@@ -7,7 +7,7 @@ import threading
 from typing import Final
 
 from kvmbox.base.errors import ExpectError
-from kvmbox.run.machine import Machine
+from kvmbox.run.api.machine import Machine
 
 LAST_WORDS_S: Final = 1.0
 """How long the dialogue may take to look at the last output."""

@@ -22,7 +22,7 @@ from typing import Final
 
 from kvmbox.base.errors import StartError
 from kvmbox.base.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED
-from kvmbox.host.signals import Wakeup
+from kvmbox.host.process.signals import Wakeup
 from kvmbox.remote.process.spawner_client import describe_wait_status, is_readable
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import News, TemplateClient

@@ -31,7 +31,7 @@ from typing import Any, Final, Self
 from kvmbox.base.errors import UsageError
 from kvmbox.boot import bundled
 from kvmbox.remote.process.device_pool import PER_DEVICE, PROCESS, THREAD
-from kvmbox.run.choices import DEFAULT_SANDBOX
+from kvmbox.run.options.choices import DEFAULT_SANDBOX
 from kvmbox.tools.warm.dispatcher import GRACE_S, Dispatcher
 from kvmbox.tools.warm.jobs import Job, JobQueue
 from kvmbox.tools.warm.orders import pack_order

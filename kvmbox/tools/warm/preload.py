@@ -10,27 +10,27 @@ from kvmbox.explain import capstone, disassembly
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import SIGSET_SIZE
 from kvmbox.kvm.vm import pc_routing
-from kvmbox.run.machine import Machine
-from kvmbox.run.run_board import board_of
+from kvmbox.run.api.machine import Machine
+from kvmbox.run.machine.board_setup import board_of
 from kvmbox.sandbox.seccomp import shipped
 from kvmbox.sandbox.vmm import readable_directories
 
 PRELOADED: Final = (
     "base64",
     "kvmbox.devices.board_extras",
-    "kvmbox.boot.way_elf",
-    "kvmbox.boot.way_firmware",
-    "kvmbox.boot.way_linux",
-    "kvmbox.boot.way_multiboot",
-    "kvmbox.boot.way_multiboot2",
-    "kvmbox.boot.way_pvh",
-    "kvmbox.boot.way_real",
+    "kvmbox.boot.elf.way",
+    "kvmbox.boot.rom.way",
+    "kvmbox.boot.linux.way",
+    "kvmbox.boot.multiboot.way",
+    "kvmbox.boot.multiboot2.way",
+    "kvmbox.boot.pvh.way",
+    "kvmbox.boot.real_mode.way",
     "kvmbox.remote.process.spare_process",
     *("kvmbox.firmware.acpi", "kvmbox.firmware.bda", "kvmbox.firmware.mp_table", "kvmbox.firmware.smbios"),
     *("kvmbox.kvm.cpuid.backend_limits", "kvmbox.kvm.cpuid.model", "kvmbox.kvm.uapi_state"),
     "kvmbox.explain.diagnosis",
-    "kvmbox.host.bios_reports",
-    "kvmbox.host.start_timeout",
+    "kvmbox.host.console.bios_messages",
+    "kvmbox.host.time.start_timeout",
     "kvmbox.remote.channel.free_running",
     "kvmbox.sandbox.listener",
     *("kvmbox.parts.snapshot.restore", "kvmbox.parts.snapshot.start_options"),

@@ -12,8 +12,8 @@ import struct
 from typing import Any, Final
 
 from kvmbox.base.outcome import KVMBOX_FAILED, TIMED_OUT
-from kvmbox.run.result import ENDING, Ending, Kinds
-from kvmbox.run.result_check import checked
+from kvmbox.run.result.run_result import ENDING, Ending, Kinds
+from kvmbox.run.result.validation import checked
 
 MOST_HEADER: Final = 4 << 20
 """The longest JSON text, in bytes."""

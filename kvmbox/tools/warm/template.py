@@ -19,7 +19,7 @@ from itertools import chain
 from typing import NoReturn
 
 from kvmbox.base import bytecode
-from kvmbox.host.open_files import allow_enough
+from kvmbox.host.files.descriptor_limit import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
 from kvmbox.jail.life import live, settle

@@ -13,9 +13,9 @@ from typing import Any
 
 from kvmbox.base.errors import KvmboxError
 from kvmbox.devices.board import DeviceSpec, Irq
-from kvmbox.host.transfers import BytesStore, FileStore
-from kvmbox.run.caller import ProcessOwner
-from kvmbox.run.machine import Machine
+from kvmbox.host.disk.transfers import BytesStore, FileStore
+from kvmbox.run.api.machine import Machine
+from kvmbox.run.frontend import ProcessOwner
 from tests.support.dma import GSI, MEMORY_SIZE, probe
 
 

@@ -17,10 +17,10 @@ from kvmbox.base.outcome import Outcome
 from kvmbox.cli.entry import entry_point
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.proxy import DeviceProxy
-from kvmbox.run import loop as main_loop
-from kvmbox.run.coalescing import CoalescedRing
-from kvmbox.run.kinds import loop_kind
-from kvmbox.run.vcpu_state import VcpuControl
+from kvmbox.run.loop import main_loop
+from kvmbox.run.machine.loop_implementations import loop_kind
+from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
+from kvmbox.run.vcpu.run_state import VcpuControl
 
 
 class Flusher:

@@ -68,6 +68,15 @@ def package(tmp_path: Path) -> Path:
     return made
 
 
+def make_folders(package: Path, name: str) -> None:
+    """The folders of a module, each a package."""
+    folder = package
+    for one in name.split("/")[:-1]:
+        folder /= one
+        folder.mkdir(exist_ok=True)
+        (folder / "__init__.py").touch()
+
+
 def told(package: Path, before: str = "", code: str = TELL) -> str:
     """Whether the module came from the bundle; its value; a default; whether `typing` was loaded."""
     command = [sys.executable, "-P", "-S", "-c", code.format(before=before)]
@@ -136,11 +145,10 @@ def test_group_leaves_alone_what_is_loaded(group: Path) -> None:
 
 def test_group_of_a_module_is_loaded_before_it(package: Path) -> None:
     for name, text in (
-        ("remote/direct", "from kvmbox.devices.debug import pvpanic"),
-        ("devices/pvpanic", ""),
+        ("remote/transport/direct", "from kvmbox.devices.debug import pvpanic"),
+        ("devices/debug/pvpanic", ""),
     ):
-        (package / name).parent.mkdir()
-        (package / name).with_name("__init__.py").touch()
+        make_folders(package, name)
         (package / f"{name}.py").write_text(f"import sys\nprint('{name}', *sys.modules)\n{text}\n")
     (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
     code = (
@@ -149,7 +157,7 @@ def test_group_of_a_module_is_loaded_before_it(package: Path) -> None:
 
     inner, outer = (set(line.split()) for line in told(package, code=code).split("\n"))
 
-    assert "devices/pvpanic" in inner
+    assert "devices/debug/pvpanic" in inner
     assert inner >= {"kvmbox.remote.transport.direct"} <= outer
     assert "kvmbox.devices.debug.pvpanic" in outer
 
@@ -239,15 +247,14 @@ def function(one: Named | Used) -> list[Other]:
 def test_module_of_a_group_has_what_it_imports_where_the_other_group_is_not_loaded(package: Path) -> None:
     """`run` is loaded before `kvmbox.remote.transport.direct`, and has the module that both import."""
     for name, text in (
-        ("cli/boot", "from kvmbox.inner.module import VALUE"),
+        ("cli/run/execute", "from kvmbox.inner.module import VALUE"),
         (
-            "devices/pvpanic",
+            "devices/debug/pvpanic",
             "from kvmbox.inner import module as own\nfrom kvmbox.inner.module import VALUE as one",
         ),
-        ("remote/direct", "from kvmbox.devices.debug.pvpanic import one, own"),
+        ("remote/transport/direct", "from kvmbox.devices.debug.pvpanic import one, own"),
     ):
-        (package / name).parent.mkdir()
-        (package / name).with_name("__init__.py").touch()
+        make_folders(package, name)
         (package / f"{name}.py").write_text(f"{text}\n")
     (package / Path(bytecode.BUNDLE).name).write_bytes(bundle(package))
     code = """
@@ -255,7 +262,7 @@ import sys
 from kvmbox.base import bytecode
 bytecode.use()
 from kvmbox.remote.transport import direct
-print(direct.one, direct.own.VALUE, "kvmbox.cli.boot" in sys.modules)
+print(direct.one, direct.own.VALUE, "kvmbox.cli.run.execute" in sys.modules)
 """
     assert told(package, code=code) == "1 1 False"
 
@@ -263,12 +270,30 @@ print(direct.one, direct.own.VALUE, "kvmbox.cli.boot" in sys.modules)
 def test_core_needs_typing_only_where_a_plain_run_does_not_go() -> None:
     asking = {
         str(path.relative_to(PACKAGE))
-        for folder in ("boot", "firmware", "host", "jail", "kvm", "remote", "run", "sandbox", "wire")
+        for folder in (
+            "base",
+            "boot",
+            "contract",
+            "devices",
+            "firmware",
+            "host",
+            "jail",
+            "kvm",
+            "remote",
+            "run",
+            "sandbox",
+            "wire",
+        )
         for path in PACKAGE.joinpath(folder).rglob("*.py")
         for node in ast.walk(stripped(path.read_text(), docstrings=True))
         if isinstance(node, ast.ImportFrom) and node.module == "typing"
     }
-    programs = {"run/_generated_options.py", "run/aio.py", "run/requests.py", "run/signature.py"}
+    programs = {
+        "run/options/_generated.py",
+        "run/api/async_machine.py",
+        "run/api/paused_calls.py",
+        "run/options/signature.py",
+    }
     assert asking == {"remote/published/medium.py"} | programs
 
 

@@ -8,15 +8,15 @@ import pytest
 
 from kvmbox.base import compiled
 from kvmbox.base.errors import StartError
-from kvmbox.host.clock import GuestClock
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.implementations import channel_kind, chosen
 from kvmbox.remote.process.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, device_entry
 from kvmbox.remote.transport.direct import DirectLink, DirectTransport
 from kvmbox.remote.transport.ipc_table import TRANSPORTS
-from kvmbox.run.coalescing import CoalescedRing
-from kvmbox.run.kinds import guest_clock, loop_kind, ring_kind
-from kvmbox.run.vcpu_loop import VcpuLoop
+from kvmbox.run.machine.loop_implementations import guest_clock, loop_kind, ring_kind
+from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
+from kvmbox.run.vcpu.run_loop import VcpuLoop
 
 
 def everything() -> set[type]:

@@ -8,7 +8,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, GuestImage, load_image
-from kvmbox.boot.area import BootArea, InfoWriter, place_area
+from kvmbox.boot.boot_area import BootArea, InfoWriter, place_area
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
 IMAGE = GuestImage("kernel", b"")

@@ -12,7 +12,7 @@ from kvmbox.base.errors import ImageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, GuestImage, load_image
 from kvmbox.boot.choose import choose
-from kvmbox.boot.disk import disk_mark
+from kvmbox.boot.disk.boot_marks import disk_mark
 from kvmbox.boot.inspection import inspect
 from kvmbox.cli.main import run_command
 from tests.support.boot_images import (

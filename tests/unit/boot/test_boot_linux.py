@@ -12,19 +12,11 @@ import pytest
 from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.boot import (
-    BootOptions,
-    BootPlan,
-    GuestImage,
-    Module,
-    bundled,
-    linux_params,
-    linux_video,
-    load_image,
-)
-from kvmbox.boot.linux_header import HEADER_START
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, bundled, load_image
+from kvmbox.boot.linux import boot_params, video
+from kvmbox.boot.linux.setup_header import HEADER_START
+from kvmbox.boot.linux.way import Linux
 from kvmbox.boot.plan import BootContext
-from kvmbox.boot.way_linux import Linux
 from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.video_modes import VideoMode
@@ -384,29 +376,29 @@ def test_offsets_are_those_of_bootparam_h(tmp_path: Path) -> None:
     if not Path("/usr/include/linux/screen_info.h").exists():
         pytest.skip("needs the kernel's headers")
     fields = {
-        "screen_info.ext_mem_k": linux_params._EXT_MEM_K,
-        "screen_info.orig_video_mode": linux_params._VIDEO_MODE,
-        "screen_info.orig_video_cols": linux_params._VIDEO_COLS,
-        "screen_info.orig_video_lines": linux_params._VIDEO_LINES,
-        "screen_info.orig_video_isVGA": linux_params._IS_VGA,
-        "screen_info.orig_video_points": linux_params._FONT_POINTS,
-        "screen_info.lfb_width": linux_video._LINEAR,
-        "screen_info.lfb_size": linux_video._LINEAR + linux_video._LINEAR_FIELDS.size - 4,
-        "screen_info.lfb_linelength": linux_video._PITCH,
-        "screen_info.red_size": linux_video._PITCH + 2,
-        "screen_info.blue_pos": linux_video._PITCH + 7,
-        "acpi_rsdp_addr": linux_params._ACPI_RSDP,
-        "ext_ramdisk_image": linux_params._EXT_RAMDISK_IMAGE,
-        "alt_mem_k": linux_params._ALT_MEM_K,
-        "e820_entries": linux_params._E820_COUNT,
-        "e820_table": linux_params._E820_TABLE,
+        "screen_info.ext_mem_k": boot_params._EXT_MEM_K,
+        "screen_info.orig_video_mode": boot_params._VIDEO_MODE,
+        "screen_info.orig_video_cols": boot_params._VIDEO_COLS,
+        "screen_info.orig_video_lines": boot_params._VIDEO_LINES,
+        "screen_info.orig_video_isVGA": boot_params._IS_VGA,
+        "screen_info.orig_video_points": boot_params._FONT_POINTS,
+        "screen_info.lfb_width": video._LINEAR,
+        "screen_info.lfb_size": video._LINEAR + video._LINEAR_FIELDS.size - 4,
+        "screen_info.lfb_linelength": video._PITCH,
+        "screen_info.red_size": video._PITCH + 2,
+        "screen_info.blue_pos": video._PITCH + 7,
+        "acpi_rsdp_addr": boot_params._ACPI_RSDP,
+        "ext_ramdisk_image": boot_params._EXT_RAMDISK_IMAGE,
+        "alt_mem_k": boot_params._ALT_MEM_K,
+        "e820_entries": boot_params._E820_COUNT,
+        "e820_table": boot_params._E820_TABLE,
         "hdr": HEADER_START,
-        "hdr.boot_flag": linux_params._BOOT_FLAG,
-        "hdr.header": linux_params._MAGIC,
-        "hdr.version": linux_params._VERSION,
-        "hdr.type_of_loader": linux_params._TYPE_OF_LOADER,
-        "hdr.ramdisk_image": linux_params._RAMDISK_IMAGE,
-        "hdr.cmd_line_ptr": linux_params._COMMAND_LINE,
+        "hdr.boot_flag": boot_params._BOOT_FLAG,
+        "hdr.header": boot_params._MAGIC,
+        "hdr.version": boot_params._VERSION,
+        "hdr.type_of_loader": boot_params._TYPE_OF_LOADER,
+        "hdr.ramdisk_image": boot_params._RAMDISK_IMAGE,
+        "hdr.cmd_line_ptr": boot_params._COMMAND_LINE,
     }
     source = tmp_path / "offsets.c"
     checks = "".join(

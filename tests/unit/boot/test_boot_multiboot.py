@@ -10,7 +10,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
-from kvmbox.boot.area import BootArea
+from kvmbox.boot.boot_area import BootArea
 from kvmbox.firmware.video_modes import VideoMode, mode_block, number_of
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 

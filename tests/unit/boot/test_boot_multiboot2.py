@@ -10,9 +10,9 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
-from kvmbox.boot.multiboot2_info import MAX_SECTIONS
+from kvmbox.boot.multiboot2.information_tags import MAX_SECTIONS
+from kvmbox.boot.multiboot2.way import Multiboot2
 from kvmbox.boot.plan import BootContext, Offer
-from kvmbox.boot.way_multiboot2 import Multiboot2
 from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.video_modes import VideoMode, mode_block, number_of

@@ -10,10 +10,10 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
-from kvmbox.boot.elf_notes import MAX_NOTES
+from kvmbox.boot.cpu_state import CR0_ET, CR0_PE, INITIAL_TSS
+from kvmbox.boot.elf.notes import MAX_NOTES
 from kvmbox.boot.plan import BootContext
-from kvmbox.boot.state import CR0_ET, CR0_PE, INITIAL_TSS
-from kvmbox.boot.way_pvh import Pvh
+from kvmbox.boot.pvh.way import Pvh
 from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from tests.support.boot_images import (

@@ -9,9 +9,9 @@ import pytest
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, CpuState, GuestImage, Segment, load_image
-from kvmbox.boot.area import BootArea
+from kvmbox.boot.boot_area import BootArea
+from kvmbox.boot.cpu_state import INITIAL_TSS, NO_LDT, RFLAGS_ALWAYS
 from kvmbox.boot.entry_state import descriptor
-from kvmbox.boot.state import INITIAL_TSS, NO_LDT, RFLAGS_ALWAYS
 from tests.support.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header, pvh_note
 
 MULTIBOOT = elf([Piece(data=multiboot_header() + CODE)])

@@ -10,7 +10,7 @@ from kvmbox.cli.entry import (
     SAME_SPAWNER,
     _has_plain_device_processes,
 )
-from kvmbox.run.options import OPTIONS
+from kvmbox.run.options.option_table import OPTIONS
 
 
 @pytest.mark.parametrize(

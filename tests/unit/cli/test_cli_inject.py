@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.cli import main
-from kvmbox.cli.inject import every_device, words
+from kvmbox.cli.run.inject_help import every_device, words
 from kvmbox.parts.inject.faults import FAULTS
 from kvmbox.parts.inject.injection import Injection
 from kvmbox.parts.inject.spec import parse

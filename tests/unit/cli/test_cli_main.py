@@ -13,9 +13,9 @@ import click
 import pytest
 
 from kvmbox.base import errors
-from kvmbox.cli import ending, main, messages
+from kvmbox.cli import exit_status, main, messages
 from kvmbox.cli.main import run_command
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 
 
 class Raising:
@@ -250,7 +250,7 @@ def test_only_the_main_thread_says_that_its_write_may_be_interrupted(
 @pytest.mark.parametrize(("argument", "status"), [("--version", 130), ("--nope", 2)])
 def test_interruption_of_the_end_leaves_a_failure_as_it_is(argument: str, status: int) -> None:
     code = """
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 from kvmbox.cli import main
 
 def interrupt():
@@ -271,9 +271,9 @@ def test_failure_of_the_last_flush_cannot_be_interrupted_any_more(monkeypatch: p
     reported: list[tuple[bool, str]] = []
     monkeypatch.setattr("sys.stdout", Full())
     monkeypatch.setattr(
-        ending, "report", lambda text, _hint: reported.append((early_signals.breakable, text))
+        exit_status, "report", lambda text, _hint: reported.append((early_signals.breakable, text))
     )
-    assert ending.flush(0) == messages.FAILED
+    assert exit_status.flush(0) == messages.FAILED
     assert reported == [(False, "cannot write to stdout: No space left on device")]
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from kvmbox.base.errors import KvmError
 from kvmbox.cli.main import run_command
-from kvmbox.tools.smoke import host
-from kvmbox.tools.smoke.outputs import default_history_path, read_history, write_history
+from kvmbox.tools.smoke.execute import host
+from kvmbox.tools.smoke.report.outputs import default_history_path, read_history, write_history
 from tests.support.smoke import a_result
 
 SUITE = """
@@ -73,8 +73,8 @@ def test_list_cannot_steer_a_terminal(suite: Path, capfd: pytest.CaptureFixture[
 
 
 def test_failures_of_last_time_come_first(capfd: pytest.CaptureFixture[str]) -> None:
-    from kvmbox.tools.smoke.history import History
-    from kvmbox.tools.smoke.model import Verdict
+    from kvmbox.tools.smoke.report.history import History
+    from kvmbox.tools.smoke.suite.test_case import Verdict
 
     failed = History().with_results([a_result("three", Verdict.FAIL, suite="s"), a_result("one", suite="s")])
     write_history("h.json", failed)
@@ -144,7 +144,7 @@ def test_default_history_is_in_the_cache_and_differs_by_suite() -> None:
 
 
 def test_history_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    from kvmbox.tools.smoke.history import History
+    from kvmbox.tools.smoke.report.history import History
 
     path = tmp_path / "new" / "h.json"
     write_history(str(path), History().with_results([a_result("a")]))

@@ -7,12 +7,13 @@ import subprocess
 
 import pytest
 
-from kvmbox.cli import completion, main, quick
+from kvmbox.cli import completion, main
+from kvmbox.cli.run import quick_parser
 
 
 def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     words = line.split(" ")
-    monkeypatch.setenv(quick.COMPLETION_VARIABLE, "bash_complete")
+    monkeypatch.setenv(quick_parser.COMPLETION_VARIABLE, "bash_complete")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
     assert main.run_command([]) == 0
@@ -23,7 +24,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_script_asks_with_the_variable(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run_command(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert f"{quick.COMPLETION_VARIABLE}={shell}_complete" in script
+    assert f"{quick_parser.COMPLETION_VARIABLE}={shell}_complete" in script
 
 
 def test_bash_reads_the_script(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.contract.bulk_data import QUIET_START, TO_GUEST, Window
 from kvmbox.devices.board import Medium
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.remote.channel.grants import Grants
 from kvmbox.remote.process.crash_policy import ProcessControl

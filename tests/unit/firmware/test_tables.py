@@ -12,8 +12,8 @@ from kvmbox.base import layout
 from kvmbox.firmware.area import TableArea
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import NO_TABLES, USUAL, firmware_tables, make_tables
-from kvmbox.run.boot_source import platform_of
-from kvmbox.run.machine import Machine
+from kvmbox.run.api.machine import Machine
+from kvmbox.run.machine.boot_source import platform_of
 from tests.support.firmware_memory import ALL_SERIAL_PORTS, FirmwareMemory
 
 MOST_CPUS = 32

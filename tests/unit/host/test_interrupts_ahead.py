@@ -12,8 +12,8 @@ import pytest
 
 from kvmbox.base.compiled import why_not_built
 from kvmbox.contract.model import NO_RISE
-from kvmbox.host.clock import GuestClock
-from kvmbox.host.interrupts import InterruptRouter, Source
+from kvmbox.host.interrupt_lines import InterruptRouter, Source
+from kvmbox.host.time.guest_clock import GuestClock
 from tests.support.halves import Half, half_of
 
 HOUR = 3_600_000_000_000

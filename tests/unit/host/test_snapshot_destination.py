@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import kvmbox.host.destination as destination_module
+import kvmbox.host.files.atomic_file as destination_module
 from kvmbox.base.errors import SnapshotFileError
-from kvmbox.host.destination import Committer, Destination, TemporaryFile
-from kvmbox.host.early_signals import END_SIGNALS
+from kvmbox.host.files.atomic_file import Committer, Destination, TemporaryFile
+from kvmbox.host.process.early_signals import END_SIGNALS
 from tests.support.family import children_of
 
 

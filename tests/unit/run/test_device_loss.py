@@ -11,13 +11,13 @@ import pytest
 
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.judge import Judge
-from kvmbox.host.clock import GuestClock
-from kvmbox.host.signals import Wakeup
+from kvmbox.host.process.signals import Wakeup
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.parts.restart.part import PART
 from kvmbox.parts.restart.standby import StandbyProcesses
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.process.crash_policy import LossPolicy, ProcessControl
-from kvmbox.run.loop import MainLoop
+from kvmbox.run.loop.main_loop import MainLoop
 from kvmbox.wire import protocol
 from tests.support.far_end import FarEnd
 

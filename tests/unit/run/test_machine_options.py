@@ -12,20 +12,20 @@ import pytest
 
 from kvmbox import Capture, Machine, ModuleSpec, SnapshotFileError, UsageError
 from kvmbox.base import layout
-from kvmbox.cli.advice import advice
+from kvmbox.cli.error_hints import advice
 from kvmbox.cli.main import run_command
-from kvmbox.cli.run import command
+from kvmbox.cli.run.command import command
 from kvmbox.devices.board import DeviceSpec
-from kvmbox.host.serial import SerialSpec
+from kvmbox.host.console.serial_backends import SerialSpec
 from kvmbox.jail import layers
 from kvmbox.parts.inject.spec import parse
 from kvmbox.parts.snapshot.snapshots import parse_condition
 from kvmbox.parts.snapshot.start_options import merged
 from kvmbox.remote.transport.ipc_table import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
-from kvmbox.run import choices, values
-from kvmbox.run.choices import FirmwareFile, SymbolSpec
-from kvmbox.run.options import PARAMETERS as ROWS
-from kvmbox.run.options import taken
+from kvmbox.run.options import choices, values
+from kvmbox.run.options.choices import FirmwareFile, SymbolSpec
+from kvmbox.run.options.option_table import PARAMETERS as ROWS
+from kvmbox.run.options.option_table import taken
 
 PARAMETERS = inspect.signature(Machine).parameters
 OF_THE_COMMAND = {

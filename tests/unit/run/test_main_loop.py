@@ -11,21 +11,21 @@ import pytest
 from kvmbox.base.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
-from kvmbox.host.console import Console
-from kvmbox.host.signals import Wakeup
-from kvmbox.host.timers import Timerfd
+from kvmbox.host.console.serial_ports import Console
+from kvmbox.host.process.signals import Wakeup
+from kvmbox.host.time.deadline_timer import Timerfd
 from kvmbox.remote.process.crash_policy import LossPolicy
-from kvmbox.run import loop as module
-from kvmbox.run.boot import Boot
-from kvmbox.run.caller import Caller
-from kvmbox.run.guest_vm import GuestVm
-from kvmbox.run.late_writes import LateWrites
-from kvmbox.run.loop import MainLoop
-from kvmbox.run.run_devices import Devices
-from kvmbox.run.standstill import Visitor
-from kvmbox.run.suspend import Suspension
-from kvmbox.run.vcpu_loop import ExitAction
-from kvmbox.run.vcpu_state import Attention
+from kvmbox.run.frontend import Caller
+from kvmbox.run.loop import main_loop as module
+from kvmbox.run.loop.main_loop import MainLoop
+from kvmbox.run.loop.vcpu_pause import Visitor
+from kvmbox.run.machine.boot import Boot
+from kvmbox.run.machine.device_set import Devices
+from kvmbox.run.machine.guest_vm import GuestVm
+from kvmbox.run.machine.suspend import Suspension
+from kvmbox.run.vcpu.late_writes import LateWrites
+from kvmbox.run.vcpu.run_loop import ExitAction
+from kvmbox.run.vcpu.run_state import Attention
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed: triple fault", error=True)
 SHUTDOWN = Outcome(CLEAN, "the guest shut down")

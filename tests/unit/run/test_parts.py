@@ -22,10 +22,10 @@ from kvmbox.base.outcome import (
     Outcome,
 )
 from kvmbox.devices.board import VGA
-from kvmbox.run.by_name import load, load_any
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
+from kvmbox.run.part_loader import load, load_any
 from kvmbox.run.parts import ORDER, Parts
-from kvmbox.run.result import Draft
+from kvmbox.run.result.run_result import Draft
 
 SHUTDOWN = Outcome(CLEAN, "the guest shut down")
 

@@ -10,7 +10,7 @@ from kvmbox.base.errors import UnknownExitError
 from kvmbox.base.outcome import GUEST_CRASHED
 from kvmbox.kvm import uapi
 from kvmbox.remote.bus.routing import Mapping
-from kvmbox.run.routes import MAX_ROUTES, MOST_UNCLAIMED
+from kvmbox.run.vcpu.exit_routes import MAX_ROUTES, MOST_UNCLAIMED
 from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig
 from tests.support.scripted_vcpu import DATA, IN, OUT

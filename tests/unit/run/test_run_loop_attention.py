@@ -10,7 +10,7 @@ import pytest
 
 from kvmbox.base.outcome import Outcome
 from kvmbox.kvm import uapi
-from kvmbox.run.vcpu_state import Access, VcpuState
+from kvmbox.run.vcpu.run_state import Access, VcpuState
 from tests.support.halves import Half
 from tests.support.loop_rig import Rig
 from tests.support.patience import patience

@@ -6,8 +6,8 @@ import pytest
 
 from kvmbox.base.outcome import GUEST_CRASHED
 from kvmbox.kvm import exits, uapi
-from kvmbox.run.vcpu_loop import ExitAction
-from kvmbox.run.vcpu_state import VcpuState
+from kvmbox.run.vcpu.run_loop import ExitAction
+from kvmbox.run.vcpu.run_state import VcpuState
 from tests.support.halves import Half
 from tests.support.loop_rig import Rig
 from tests.support.scripted_vcpu import OUT

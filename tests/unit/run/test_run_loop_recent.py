@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.kvm import uapi
-from kvmbox.run.vcpu_loop import MOST_RECENT
+from kvmbox.run.vcpu.run_loop import MOST_RECENT
 from tests.support.halves import Half
 from tests.support.loop_rig import Rig
 from tests.support.scripted_vcpu import IN, OUT

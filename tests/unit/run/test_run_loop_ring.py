@@ -17,7 +17,7 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping
 from kvmbox.remote.channel.connection import Channel
-from kvmbox.run.coalescing import ENTRIES
+from kvmbox.run.vcpu.coalesced_ring import ENTRIES
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
 from tests.support.halves import Half

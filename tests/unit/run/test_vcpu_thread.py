@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from kvmbox.base.errors import KvmboxError
-from kvmbox.run.vcpu import VcpuThread
-from kvmbox.run.vcpu_state import Attention, VcpuState
+from kvmbox.run.vcpu.handle import VcpuThread
+from kvmbox.run.vcpu.run_state import Attention, VcpuState
 from tests.support.no_threads import refuse_threads
 
 

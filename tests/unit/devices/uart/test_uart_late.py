@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kvmbox.contract.model import PULSES, Effect, HostOutput, IrqLine, LateWrites
 from kvmbox.devices.uart.model import Uart16550A
-from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.host.interrupt_lines import InterruptRouter
 
 THR, IER, LCR, MCR = 0, 1, 3, 4
 ALLOWED, FORBIDDEN, PULSING = LateWrites(THR, 1), LateWrites(THR, 0), LateWrites(THR, PULSES)

@@ -27,7 +27,7 @@ from kvmbox.base.outcome import (
 from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.parts.core_file.core import vmcoreinfo_note
 from kvmbox.parts.core_file.part import CoreFile
-from kvmbox.run.caller import Caller
+from kvmbox.run.frontend import Caller
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed", error=True)

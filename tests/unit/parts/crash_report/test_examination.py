@@ -25,7 +25,7 @@ from kvmbox.kvm import uapi
 from kvmbox.parts.crash_report import examination as module
 from kvmbox.parts.crash_report.examination import Examination, examine, last_lines_of
 from kvmbox.parts.crash_report.hang_profile import HangProfile
-from kvmbox.run.vcpu_report import report_beside
+from kvmbox.run.vcpu.stop_report import report_beside
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(

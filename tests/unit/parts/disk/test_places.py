@@ -11,11 +11,11 @@ from kvmbox.base.errors import UsageError
 from kvmbox.boot.image import GuestImage
 from kvmbox.devices.board import Medium
 from kvmbox.devices.board_extras import IdeDrive, ide_board
-from kvmbox.host.disks import DiskRequest
+from kvmbox.host.disk.disk_stores import DiskRequest
 from kvmbox.parts.disk.image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed
 from kvmbox.parts.disk.requests import cd, disk
-from kvmbox.run.machine import Machine
+from kvmbox.run.api.machine import Machine
 
 
 @pytest.mark.parametrize(

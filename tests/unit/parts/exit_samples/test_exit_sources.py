@@ -18,8 +18,8 @@ from kvmbox.parts.exit_samples.part import (
     MOST_SOURCES,
     ExitSampler,
 )
-from kvmbox.run.standstill import Standstill
-from kvmbox.run.vcpu_state import Access
+from kvmbox.run.loop.vcpu_pause import Standstill
+from kvmbox.run.vcpu.run_state import Access
 from tests.support.scripted_vcpu import FakeVcpu
 
 CLOCK: Any = None

@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 
 from kvmbox.base.outcome import GUEST_CRASHED, INTERRUPTED, Decision, Outcome
-from kvmbox.host.endpoint import Endpoint
+from kvmbox.host.sockets.endpoint import Endpoint
 from kvmbox.kvm import exits, guest_debug, uapi
 from kvmbox.parts.gdb import debugger as module
 from kvmbox.parts.gdb import packets
 from kvmbox.parts.gdb.breakpoints import HARDWARE, SOFTWARE, WRITE_WATCH, Point
 from kvmbox.parts.gdb.debugger import Debugger
 from kvmbox.parts.gdb.refused import RefusedError
-from kvmbox.run.monitor import MonitorError
-from kvmbox.run.vcpu_loop import ExitAction
+from kvmbox.run.api.monitor_commands import MonitorError
+from kvmbox.run.vcpu.run_loop import ExitAction
 from tests.support.stopped_cpu import Memory, long_mode
 
 BREAKPOINT = exits.DebugExit(guest_debug.BP_VECTOR, 0, 0, 0)

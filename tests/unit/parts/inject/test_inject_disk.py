@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.parts.inject.disk import FaultyDisk
 from kvmbox.parts.inject.spec import parse
 from kvmbox.parts.inject.state import Count, DeviceFaults

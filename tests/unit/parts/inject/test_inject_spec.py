@@ -11,7 +11,7 @@ from kvmbox.devices.board import BoardOptions, pc_board
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.faults import FAULTS, disk_target, faults_of, net_target
 from kvmbox.parts.inject.spec import MOST_CHARACTERS, MOST_SPECS, check_count, parse, select
-from kvmbox.run.values import guest_time
+from kvmbox.run.options.values import guest_time
 
 BOARD = pc_board(BoardOptions(("COM1", "COM2", "MMIO"), 0, 1 << 20))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.host.unix_socket import listen_at
+from kvmbox.host.sockets.unix_socket import listen_at
 from kvmbox.parts.net.hub import HELLO, MOST_ADDRESSES, MOST_PORTS, Table, serve
 from kvmbox.parts.net.switch import SwitchPort, join
 from tests.support.patience import patience

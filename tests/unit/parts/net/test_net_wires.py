@@ -12,8 +12,8 @@ from typing import cast
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.host.clock import GuestClock
-from kvmbox.host.unix_socket import listen_at
+from kvmbox.host.sockets.unix_socket import listen_at
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.parts.net.backends import Listening, open_wire
 from kvmbox.parts.net.part import Wires
 from kvmbox.parts.net.port import Port

@@ -17,8 +17,8 @@ from kvmbox.kvm import uapi
 from kvmbox.parts.profile.part import Profile
 from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler
 from kvmbox.parts.profile.samples import USER, with_top
+from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
 from kvmbox.run.part import PERHAPS_FULL, Lost
-from kvmbox.run.standstill import Standstill, Visitor
 from tests.support.scripted_vcpu import FakeVcpu
 
 CLOCK: Any = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kvmbox.host.drawn import DrawnStream
+from kvmbox.host.console.overlay_output import DrawnStream
 from kvmbox.parts.screen.live import LiveText
 from kvmbox.parts.screen.pixels import USUAL_LINES
 from tests.support.patience import patience

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.host.drawn import ERASE, DrawnStream
-from kvmbox.host.output import OutputStream
+from kvmbox.host.console.output_stream import OutputStream
+from kvmbox.host.console.overlay_output import ERASE, DrawnStream
 from kvmbox.parts.screen.kitty import Kitty
 from kvmbox.parts.screen.live import LiveText
 from kvmbox.parts.screen.picture import Picture

@@ -10,7 +10,7 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.base.errors import SnapshotFileError
-from kvmbox.host.memory_runs import Run
+from kvmbox.host.files.sparse_memory import Run
 from kvmbox.parts.snapshot.description import RUNS, decode, encode
 from kvmbox.parts.snapshot.layout import Header, Section, decode_runs
 from tests.support.machine_files import DESCRIPTION, MEMORY_SIZE, SECTIONS

@@ -11,7 +11,7 @@ import pytest
 from kvmbox.base import layout
 from kvmbox.base.errors import SnapshotFileError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.host.memory_runs import BLOCK
+from kvmbox.host.files.sparse_memory import BLOCK
 from kvmbox.parts.snapshot import ram
 from kvmbox.parts.snapshot.description import RUNS
 from kvmbox.parts.snapshot.file import SnapshotFile

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.host.clock import GuestClock
+from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.parts.snapshot.snapshots import (
     GUEST_ENDED,
     PortWatch,
@@ -16,7 +16,7 @@ from kvmbox.parts.snapshot.snapshots import (
     Snapshots,
     parse_condition,
 )
-from kvmbox.run.choices import SnapshotCondition
+from kvmbox.run.options.choices import SnapshotCondition
 
 
 class FakeClock:

@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.contract.model import NO_RISE, IrqLine, RisesAt
 from kvmbox.devices.board import DeviceSpec
-from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel.grants import Grants
 from kvmbox.remote.channel.hello import greet

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import SandboxError
-from kvmbox.host import early_signals
+from kvmbox.host.process import early_signals
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.process.prestart import Prestart
 from kvmbox.remote.process.spawner_client import SpawnerClient

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from kvmbox.base.errors import SandboxError
-from kvmbox.host import early_signals
-from kvmbox.host.placement import Placement
+from kvmbox.host.process import early_signals
+from kvmbox.host.process.cpu_placement import Placement
 from kvmbox.remote.process.prestart import Prestart
 from kvmbox.remote.process.spare_process import PLAIN, Reserve
 from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient

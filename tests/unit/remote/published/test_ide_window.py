@@ -8,7 +8,7 @@ from kvmbox.devices.board import Medium
 from kvmbox.devices.board_extras import IdeDrive, ide_board
 from kvmbox.devices.ide import registers as reg
 from kvmbox.devices.ide.cd_drive import DEVICE_RESET, PACKET
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.channel.grants import bind
 from kvmbox.remote.channel.hello import greet

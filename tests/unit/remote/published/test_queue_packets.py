@@ -13,7 +13,7 @@ from kvmbox.devices import board_extras
 from kvmbox.devices.board import Medium
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.net import F_MRG_RXBUF, MOST_FRAME, RECEIVED, SENT
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published.queues import MOST_MOVED, PACKET_MOVED
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request

@@ -27,7 +27,7 @@ from kvmbox.devices import board_extras
 from kvmbox.devices.board import Medium
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.blk import VirtioBlk
-from kvmbox.host.transfers import BytesStore
+from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
 from kvmbox.remote.published.queues import piece
 from kvmbox.wire import protocol

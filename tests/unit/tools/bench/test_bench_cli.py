@@ -152,7 +152,7 @@ def test_pure_python_is_measured_only_where_the_hot_path_is_compiled(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for compiled in (True, False):
-        monkeypatch.setattr("kvmbox.cli.bench.is_compiled", lambda compiled=compiled: compiled)
+        monkeypatch.setattr("kvmbox.cli.bench.command.is_compiled", lambda compiled=compiled: compiled)
         assert run_command(["bench", "--list"]) == 0
         assert ("pure/none" in capsys.readouterr().out) is compiled
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvmbox.tools.smoke.command_line import run_arguments
-from kvmbox.tools.smoke.model import Boot
+from kvmbox.tools.smoke.suite.command_line import run_arguments
+from kvmbox.tools.smoke.suite.test_case import Boot
 
 
 def test_option_with_several_values_is_given_once_for_each() -> None:

@@ -16,10 +16,16 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.tools.smoke import dask_worker
-from kvmbox.tools.smoke.dask_executor import CALL_THREAD, MOST_LOOKS, MOST_TRIES, DaskExecutor, connect
-from kvmbox.tools.smoke.model import Boot, Observation
-from kvmbox.tools.smoke.remote_values import boot_data, observation_data, observation_from
+from kvmbox.tools.smoke.execute import dask_worker
+from kvmbox.tools.smoke.execute.dask_executor import (
+    CALL_THREAD,
+    MOST_LOOKS,
+    MOST_TRIES,
+    DaskExecutor,
+    connect,
+)
+from kvmbox.tools.smoke.execute.remote_values import boot_data, observation_data, observation_from
+from kvmbox.tools.smoke.suite.test_case import Boot, Observation
 from tests.support.dask import GOOD, FakeClient
 from tests.support.smoke import FakeExecutor, seen
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import HostOutputError
-from kvmbox.tools.smoke.artefacts import Artefacts
-from kvmbox.tools.smoke.engine import Engine
-from kvmbox.tools.smoke.executor import Executor
-from kvmbox.tools.smoke.model import Boot, Observation, Test, TestResult, Verdict
-from kvmbox.tools.smoke.progress import Progress
-from kvmbox.tools.smoke.reporter import Plan, Reporter
-from kvmbox.tools.smoke.summary import Summary
+from kvmbox.tools.smoke.execute.engine import Engine
+from kvmbox.tools.smoke.execute.executor import Executor
+from kvmbox.tools.smoke.report.artefacts import Artefacts
+from kvmbox.tools.smoke.report.progress import Progress
+from kvmbox.tools.smoke.report.reporter import Plan, Reporter
+from kvmbox.tools.smoke.report.summary import Summary
+from kvmbox.tools.smoke.suite.test_case import Boot, Observation, Test, TestResult, Verdict
 from tests.support.smoke import FakeExecutor, Log, a_test, answers, literal, seen
 
 GOOD, BAD = seen(0), seen(1, b"bad")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.tools.smoke.guest_reports import judge_lines, judge_sotest, judge_tap, summary_line
-from kvmbox.tools.smoke.model import Pattern, Verdict
+from kvmbox.tools.smoke.report.guest_reports import judge_lines, judge_sotest, judge_tap, summary_line
+from kvmbox.tools.smoke.suite.test_case import Pattern, Verdict
 
 PASS, FAIL, SKIP = Verdict.PASS, Verdict.FAIL, Verdict.SKIP
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.tools.smoke.history import History
-from kvmbox.tools.smoke.model import Verdict
+from kvmbox.tools.smoke.report.history import History
+from kvmbox.tools.smoke.suite.test_case import Verdict
 from tests.support.smoke import a_result, seen
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.host.tail import HEAD, KEPT
+from kvmbox.host.console.last_lines import HEAD, KEPT
 from kvmbox.parts.screen.mode import MODE_3
 from kvmbox.parts.screen.screen import Screen
-from kvmbox.tools.smoke.model import TestResult, Verdict
-from kvmbox.tools.smoke.report_html import HtmlReporter, Span, timeline
+from kvmbox.tools.smoke.report.html import HtmlReporter, Span, timeline
+from kvmbox.tools.smoke.suite.test_case import TestResult, Verdict
 from tests.support.browser import DARK, PHONE, dom_of, violations_of
 from tests.support.html_page import Page
 from tests.support.smoke import a_result, seen, tell

@@ -9,11 +9,11 @@ from typing import Final
 import click
 
 from kvmbox.cli.main import cli
-from kvmbox.tools.smoke.conventions import CONVENTIONS
-from kvmbox.tools.smoke.fields import FIELDS, START_FIELDS
-from kvmbox.tools.smoke.model import Verdict
-from kvmbox.tools.smoke.suite import parse_suite
-from kvmbox.tools.smoke.summary import FAILED, NOTHING_TESTED, PASSED
+from kvmbox.tools.smoke.report.summary import FAILED, NOTHING_TESTED, PASSED
+from kvmbox.tools.smoke.suite.conventions import CONVENTIONS
+from kvmbox.tools.smoke.suite.fields import FIELDS, START_FIELDS
+from kvmbox.tools.smoke.suite.suite_file import parse_suite
+from kvmbox.tools.smoke.suite.test_case import Verdict
 
 PAGE: Final = (Path(__file__).parents[4] / "docs/smoke.md").read_text(encoding="utf-8")
 

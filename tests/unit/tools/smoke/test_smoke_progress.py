@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.tools.smoke.model import Judgement, Observation, Test, TestResult, Verdict
-from kvmbox.tools.smoke.progress import Progress
+from kvmbox.tools.smoke.report.progress import Progress
+from kvmbox.tools.smoke.suite.test_case import Judgement, Observation, Test, TestResult, Verdict
 from tests.support.smoke import a_test, seen
 
 GOOD, BAD = seen(0, b"output"), seen(1, b"bad")

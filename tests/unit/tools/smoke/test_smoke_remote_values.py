@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.run.result_check import MOST_CHARACTERS
-from kvmbox.tools.smoke.model import Boot, Step
-from kvmbox.tools.smoke.remote_values import (
+from kvmbox.run.result.validation import MOST_CHARACTERS
+from kvmbox.tools.smoke.execute.remote_values import (
     boot_data,
     boot_from,
     is_key,
@@ -20,6 +19,7 @@ from kvmbox.tools.smoke.remote_values import (
     observation_from,
     with_files,
 )
+from kvmbox.tools.smoke.suite.test_case import Boot, Step
 from tests.support.smoke import literal, regex, seen
 
 FULL = Boot(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.base.errors import UsageError
-from kvmbox.tools.smoke.model import Test
-from kvmbox.tools.smoke.schedule import Shard, failures_first, seconds_left, select, take_shard
+from kvmbox.tools.smoke.suite.schedule import Shard, failures_first, seconds_left, select, take_shard
+from kvmbox.tools.smoke.suite.test_case import Test
 from tests.support.smoke import a_test
 
 TESTS = [

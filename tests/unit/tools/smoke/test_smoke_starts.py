@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.tools.smoke.artefacts import again
-from kvmbox.tools.smoke.engine import Engine
-from kvmbox.tools.smoke.model import Boot, Observation, Start, Step, Test, Verdict
-from kvmbox.tools.smoke.progress import Progress
-from kvmbox.tools.smoke.reporter import Plan
-from kvmbox.tools.smoke.starts import ForkingExecutor
-from kvmbox.tools.smoke.summary import Summary
-from kvmbox.tools.smoke.verdict import boot_of
+from kvmbox.tools.smoke.execute.engine import Engine
+from kvmbox.tools.smoke.execute.starts import ForkingExecutor
+from kvmbox.tools.smoke.report.artefacts import again
+from kvmbox.tools.smoke.report.progress import Progress
+from kvmbox.tools.smoke.report.reporter import Plan
+from kvmbox.tools.smoke.report.summary import Summary
+from kvmbox.tools.smoke.suite.test_case import Boot, Observation, Start, Step, Test, Verdict
+from kvmbox.tools.smoke.suite.verdict import boot_of
 from tests.support.smoke import Answer, FakeExecutor, a_start, a_test, literal, seen
 
 STEPS = (Step(None, b"root\n"),)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.tools.smoke.fields import FIELDS
-from kvmbox.tools.smoke.model import Origin, Pattern, Start, Step, Test
-from kvmbox.tools.smoke.suite import OF_THE_START, parse_suite, suite_name
+from kvmbox.tools.smoke.suite.fields import FIELDS
+from kvmbox.tools.smoke.suite.suite_file import OF_THE_START, parse_suite, suite_name
+from kvmbox.tools.smoke.suite.test_case import Origin, Pattern, Start, Step, Test
 
 
 def parse(text: str, file: str = "dir/s.toml") -> list[Test]:

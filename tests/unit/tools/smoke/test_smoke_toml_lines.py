@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.tools.smoke.toml_lines import key_lines
+from kvmbox.tools.smoke.suite.toml_lines import key_lines
 
 DOCUMENT = '''\
 # a comment = with an equals sign

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.tools.smoke.model import Origin, Test
-from kvmbox.tools.smoke.unittests_cfg import parse_unittests_cfg
+from kvmbox.tools.smoke.suite.test_case import Origin, Test
+from kvmbox.tools.smoke.suite.unittests_cfg import parse_unittests_cfg
 
 NOW = 1_700_000_000
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.base.outcome import EXPECTED_SEEN
-from kvmbox.tools.smoke.conventions import CONVENTIONS
-from kvmbox.tools.smoke.model import Attempt, Judgement, Step, Test, Verdict
-from kvmbox.tools.smoke.output_watch import OutputWatch
-from kvmbox.tools.smoke.verdict import boot_of, conclude, judge
+from kvmbox.tools.smoke.execute.output_watch import OutputWatch
+from kvmbox.tools.smoke.suite.conventions import CONVENTIONS
+from kvmbox.tools.smoke.suite.test_case import Attempt, Judgement, Step, Test, Verdict
+from kvmbox.tools.smoke.suite.verdict import boot_of, conclude, judge
 from tests.support.smoke import CLEAN, a_start, a_test, literal, regex, seen
 
 PASS, FAIL, SKIP = Verdict.PASS, Verdict.FAIL, Verdict.SKIP

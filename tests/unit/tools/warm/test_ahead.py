@@ -12,7 +12,7 @@ import pytest
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.plan import BootPlan
-from kvmbox.boot.real_mode_state import waking_state
+from kvmbox.boot.real_mode.entry_registers import waking_state
 from kvmbox.devices.board import DeviceSpec, rtc
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants

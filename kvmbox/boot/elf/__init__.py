@@ -1,0 +1,1 @@
+"""ELF executables, and the way of those that follow no protocol."""

@@ -1,0 +1,1 @@
+"""Multiboot 2: header tags, information tags, way."""

@@ -1,0 +1,1 @@
+"""Firmware: a ROM image, entered at the reset vector."""

@@ -1,0 +1,1 @@
+"""`kvmbox config`: configuration files, their schemas, and the documents of --json."""

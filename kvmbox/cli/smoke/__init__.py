@@ -1,0 +1,1 @@
+"""`kvmbox smoke`."""

@@ -1,0 +1,1 @@
+"""The files behind disks, and the thread that moves their bytes."""

@@ -1,0 +1,1 @@
+"""This process: signals, threads, children, the CPU that it is placed on."""

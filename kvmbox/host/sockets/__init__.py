@@ -1,0 +1,1 @@
+"""Where gdb and VNC clients come to."""

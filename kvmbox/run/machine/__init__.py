@@ -1,0 +1,1 @@
+"""What a run puts together: boot source, board, devices, virtual machine; reset and suspension."""

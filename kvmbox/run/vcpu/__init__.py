@@ -1,0 +1,1 @@
+"""What executes: the run loop of a vCPU, its state, routes of exits, coalesced writes."""

@@ -1,0 +1,1 @@
+"""How the tests of a suite are run: here, in warm processes, on Dask workers."""
