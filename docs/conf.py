@@ -71,6 +71,7 @@ PAGES = {
         *("docs/architecture", "docs/threat-model", "docs/properties", "docs/audit", "docs/reach"),
         *("docs/crash-survival", "docs/performance", "docs/rfc-answer", "docs/wire-protocol"),
         "docs/writing-a-device",
+        "docs/internals/*",
         "docs/adr/*",
     ),
     "Reference": ("docs/commands", "docs/api"),

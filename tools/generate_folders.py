@@ -1,4 +1,4 @@
-"""Writes the page of the folders of kvmbox, each with the beginning of its `__init__`. `make generated` runs it."""
+"""Writes the page of the folders of kvmbox: what each `__init__` says. `make generated` runs it."""
 
 from __future__ import annotations
 
