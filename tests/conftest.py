@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 # Their assertions say what they have compared, as those of tests do.
 pytest.register_assert_rewrite("tests.support")
 
-# The host's speed is no part of any test: no deadlines, and a fixed number of examples. CI has the same ones
-# each time, so that a finding is of the change and not of the day. Whoever runs tests by hand has others.
-SAME_EXAMPLES: Final = "KVMBOX_TEST_SAME_EXAMPLES" in os.environ
-settings.register_profile("kvmbox", deadline=None, print_blob=True, derandomize=SAME_EXAMPLES)
+# The host's speed is no part of any test: no deadlines, and a fixed number of examples. Everybody has the
+# same ones each time, so that a finding is of the change and not of the day. `make explore` has others.
+settings.register_profile("kvmbox", deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("kvmbox")
+
+_CPUS: Final = os.sched_getaffinity(0)
+MOST_AT_A_TIME: Final = 24
+"""Each has all tests in its memory: 400 MB."""
 
 
 @pytest.fixture(params=["pure", "compiled"])
@@ -43,7 +48,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`, three tests at a time for each CPU: most of them wait for processes."""
+    return min(3 * len(_CPUS), MOST_AT_A_TIME)
+
+
+def pytest_collection_finish() -> None:
+    """All that stays for the whole run is no business of the garbage collector, nor of what is forked."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """What this process ignores (nohup, a shell's background job), what it starts does not ignore.
 
     A handler that does nothing becomes the default in a program that is started; SIG_IGN would be inherited.
@@ -51,6 +67,9 @@ def pytest_configure() -> None:
     for number in END_SIGNALS:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
+    from tests.support.took import Took  # as above
+
+    config.pluginmanager.register(Took())
 
 
 def _kvm_problem() -> str | None:
@@ -74,9 +93,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=problem))
         if os.geteuid() != 0 and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root: device processes are not dumpable"))
-
-
-_CPUS: Final = os.sched_getaffinity(0)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

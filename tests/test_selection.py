@@ -15,12 +15,13 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MARKERS = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
 
+PARALLEL = ["-n", "auto", "--dist", "worksteal", "-q"]
+
 
 def runs_of_pytest(target: str) -> list[list[str]]:
-    """The arguments of pytest in each run of it that `make target` makes."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))
-    }
+    """The arguments of pytest in each run that `make target` makes of it, behind those of all runs."""
+    own = ("JOBS", "MAKE", "PYTEST")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     done = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", target],
         cwd=ROOT,
@@ -30,7 +31,9 @@ def runs_of_pytest(target: str) -> list[list[str]]:
         check=True,
     )
     lines = [shlex.split(line) for line in done.stdout.splitlines() if "-m pytest" in line]
-    return [line[line.index("pytest") + 1 :] for line in lines]
+    runs = [line[line.index("pytest") + 1 :] for line in lines]
+    assert all(run[: len(PARALLEL)] == PARALLEL for run in runs)
+    return [run[len(PARALLEL) :] for run in runs]
 
 
 def test_check_runs_each_test_and_what_make_test_runs_of_runs_once_more() -> None:
