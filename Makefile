@@ -24,7 +24,7 @@ PARALLEL := -n $(JOBS) --dist worksteal -q
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help man run test test-all explore test-devmode test-svm check budgets generated docs chaos fuzz fuzz-sanitized planted reach lint format types guests clean
+.PHONY: help man run quick test test-all explore test-devmode test-svm check budgets generated docs chaos fuzz fuzz-sanitized planted reach lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -47,6 +47,10 @@ guests: ## build the bundled guests into kvmbox/guest_images
 
 run: $(READY) ## set up everything, then boot the clock guest on /dev/kvm
 	$(BIN)/kvmbox run clock
+
+# What one runs while writing: tests/support/quick.py selects. They wait for nothing: one at a time for each CPU.
+quick: $(READY) ## run the tests that start nothing, and those of changed files
+	$(PYTEST) $(PARALLEL) -n $(or $(filter-out auto,$(JOBS)),logical) $(PYTEST_ARGS) --quick
 
 test: $(READY) ## set up everything, then run the tests that each commit passes
 	$(PYTEST) $(PARALLEL) $(PYTEST_ARGS) -m "not thorough"

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -46,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-kvm", action="store_true", help="fail instead of skipping where /dev/kvm cannot be used"
     )
+    parser.addoption("--quick", action="store_true", help="run the tests of `make quick` alone")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -83,10 +85,25 @@ def _kvm_problem() -> str | None:
 _ADDRESS: Final = re.compile(r"<.* at 0x[0-9a-f]+>")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--quick`, files none of whose tests would run."""
+    if not config.getoption("--quick") or collection_path.suffix != ".py":
+        return None
+    from tests.support.quick import changed_files, may_have_quick  # as above
+
+    file = collection_path.relative_to(config.rootpath).as_posix()
+    return None if may_have_quick(file, changed_files(str(config.rootpath))) else True
+
+
+@pytest.hookimpl(trylast=True)  # others mark tests: hypothesis its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     unstable = [item.nodeid for item in items if _ADDRESS.search(item.nodeid)]
     if unstable:
         raise pytest.UsageError(f"the name of a test is another one in each process: {unstable[0]}")
+    if config.getoption("--quick"):
+        from tests.support.quick import keep_quick  # as above
+
+        keep_quick(config, items)
     problem = _kvm_problem()
     for item in items:
         if problem and item.get_closest_marker("kvm") and not config.getoption("--require-kvm"):

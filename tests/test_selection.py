@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.quick import LONG, is_quick
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MARKERS = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
@@ -62,3 +64,28 @@ def test_each_file_of_a_folder_that_is_left_out_has_the_marker(folder: str) -> N
         assert re.search(r"^pytestmark = (\[\s*)?.*pytest\.mark\.thorough", path.read_text(), re.MULTILINE), (
             path
         )
+
+
+@pytest.mark.parametrize(
+    ("file", "markers", "changed", "wanted"),
+    [
+        ("tests/unit/run/test_loop.py", {"parametrize"}, [], True),
+        ("tests/regression/test_cve_classes.py", set(), [], True),
+        ("tests/unit/run/test_loop.py", {"kvm"}, [], False),
+        ("tests/unit/run/test_loop.py", {"hypothesis"}, [], False),
+        ("tests/unit/run/test_loop.py", {"hypothesis"}, ["kvmbox/run/loop.py"], True),
+        ("tests/unit/run/test_loop.py", {"thorough"}, ["kvmbox/run/loop.py"], False),
+        ("tests/unit/wire/test_page_orders.py", set(), [], False),
+        ("tests/unit/wire/test_page_orders.py", set(), ["tests/unit/wire/test_page_orders.py"], True),
+        ("tests/integration/test_run_net.py", {"kvm"}, ["kvmbox/run/loop.py"], False),
+        ("tests/integration/test_run_net.py", {"kvm"}, ["tests/integration/test_run_net.py"], True),
+    ],
+)
+def test_quick_runs_what_starts_nothing_and_what_has_changed(
+    file: str, markers: set[str], changed: list[str], wanted: bool
+) -> None:
+    assert is_quick(file, markers, changed) == wanted
+
+
+def test_what_is_long_for_a_quick_run_is_there() -> None:
+    assert [name for name in LONG if not (ROOT / "tests/unit" / name).is_file()] == []
