@@ -16,12 +16,15 @@ LAUNCHER := $(wildcard launcher/*.c launcher/*.h launcher/*-python) launcher/Mak
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 # .ci/run sets PYTEST_ARGS=--require-kvm where /dev/kvm exists.
 PYTEST_ARGS ?=
+# Tests at a time: most of them wait for processes. `auto` is three for each CPU; 0 runs all in one process.
+JOBS     ?= auto
+PARALLEL := -n $(JOBS) --dist worksteal -q
 
 .DEFAULT_GOAL := help
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help man run test test-all test-devmode test-svm check budgets generated docs chaos fuzz fuzz-sanitized planted reach lint format types guests clean
+.PHONY: help man run quick test test-all explore test-devmode test-svm check budgets generated docs chaos fuzz fuzz-sanitized planted reach lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -45,11 +48,23 @@ guests: ## build the bundled guests into kvmbox/guest_images
 run: $(READY) ## set up everything, then boot the clock guest on /dev/kvm
 	$(BIN)/kvmbox run clock
 
+# What one runs while writing: tests/support/quick.py selects. They wait for nothing: one at a time for each CPU.
+quick: $(READY) ## run the tests that start nothing, and those of changed files
+	$(PYTEST) $(PARALLEL) -n $(or $(filter-out auto,$(JOBS)),logical) $(PYTEST_ARGS) --quick
+
 test: $(READY) ## set up everything, then run the tests that each commit passes
-	$(PYTEST) $(PYTEST_ARGS) -m "not thorough"
+	$(PYTEST) $(PARALLEL) $(PYTEST_ARGS) -m "not thorough"
 
 test-all: $(READY) ## run all tests
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) $(PARALLEL) $(PYTEST_ARGS)
+
+# Each property anew, with examples that nobody has seen. What fails says its seed: SEED=… runs that one again.
+SEEDS ?= 1
+SEED  ?=
+explore: $(READY) ## run the tests that use hypothesis with SEEDS (1) random seeds, or with SEED
+	@failed=; for seed in $(or $(SEED),$$(shuf -i 0-4294967295 -n $(SEEDS))); do echo "seed $$seed"; \
+		$(PYTEST) $(PARALLEL) $(PYTEST_ARGS) -m hypothesis --hypothesis-profile explore --hypothesis-seed $$seed || \
+		failed="$$failed $$seed"; done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 # Which tests (pytest's arguments; a selection of ten minutes where none are given), and options of the machine.
 TESTS ?=
@@ -60,14 +75,13 @@ test-svm: $(READY) ## run tests (TESTS=…) in an emulated machine with AMD-V (L
 
 # CI images set it: it installs handlers from C, checks allocations, and tells of what is left open.
 test-devmode: $(READY) ## run the tests of runs once more, under PYTHONDEVMODE=1
-	PYTHONDEVMODE=1 $(PYTEST) -m "not thorough" $(PYTEST_ARGS) $(wildcard tests/integration/test_run_*.py)
+	PYTHONDEVMODE=1 $(PYTEST) $(PARALLEL) -m "not thorough" $(PYTEST_ARGS) $(wildcard tests/integration/test_run_*.py)
 
 FAULTS ?= 1000
 chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run
 	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(PYTEST) $(PYTEST_ARGS) tests/chaos
 
 SECONDS_EACH ?= 60
-SEED         ?=
 fuzz: $(BYTECODE) $(COMPILED) ## fuzz each target for SECONDS_EACH (60) of CPU time, led by the branches it takes
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS_EACH) $(SEED:%=--seed %)
 	$(BIN)/python -m tests.fuzz.taken_over --frames $$(( $(SECONDS_EACH) * 1000 )) $(SEED:%=--seed %)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -19,11 +21,15 @@ if TYPE_CHECKING:
 # Their assertions say what they have compared, as those of tests do.
 pytest.register_assert_rewrite("tests.support")
 
-# The host's speed is no part of any test: no deadlines, and a fixed number of examples. CI has the same ones
-# each time, so that a finding is of the change and not of the day. Whoever runs tests by hand has others.
-SAME_EXAMPLES: Final = "KVMBOX_TEST_SAME_EXAMPLES" in os.environ
-settings.register_profile("kvmbox", deadline=None, print_blob=True, derandomize=SAME_EXAMPLES)
+# The host's speed is no part of any test: no deadlines, and a fixed number of examples. Everybody has the
+# same ones each time, so that a finding is of the change and not of the day. `make explore` has others.
+settings.register_profile("kvmbox", deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("kvmbox")
+
+_CPUS: Final = os.sched_getaffinity(0)
+MOST_AT_A_TIME: Final = 24
+"""Each has all tests in its memory: 400 MB."""
 
 
 @pytest.fixture(params=["pure", "compiled"])
@@ -41,9 +47,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-kvm", action="store_true", help="fail instead of skipping where /dev/kvm cannot be used"
     )
+    parser.addoption("--quick", action="store_true", help="run the tests of `make quick` alone")
 
 
-def pytest_configure() -> None:
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`, three tests at a time for each CPU: most of them wait for processes."""
+    return min(3 * len(_CPUS), MOST_AT_A_TIME)
+
+
+def pytest_collection_finish() -> None:
+    """All that stays for the whole run is no business of the garbage collector, nor of what is forked."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """What this process ignores (nohup, a shell's background job), what it starts does not ignore.
 
     A handler that does nothing becomes the default in a program that is started; SIG_IGN would be inherited.
@@ -51,6 +69,9 @@ def pytest_configure() -> None:
     for number in END_SIGNALS:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
+    from tests.support.took import Took  # as above
+
+    config.pluginmanager.register(Took())
 
 
 def _kvm_problem() -> str | None:
@@ -64,19 +85,31 @@ def _kvm_problem() -> str | None:
 _ADDRESS: Final = re.compile(r"<.* at 0x[0-9a-f]+>")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--quick`, files none of whose tests would run."""
+    if not config.getoption("--quick") or collection_path.suffix != ".py":
+        return None
+    from tests.support.quick import changed_files, may_have_quick  # as above
+
+    file = collection_path.relative_to(config.rootpath).as_posix()
+    return None if may_have_quick(file, changed_files(str(config.rootpath))) else True
+
+
+@pytest.hookimpl(trylast=True)  # others mark tests: hypothesis its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     unstable = [item.nodeid for item in items if _ADDRESS.search(item.nodeid)]
     if unstable:
         raise pytest.UsageError(f"the name of a test is another one in each process: {unstable[0]}")
+    if config.getoption("--quick"):
+        from tests.support.quick import keep_quick  # as above
+
+        keep_quick(config, items)
     problem = _kvm_problem()
     for item in items:
         if problem and item.get_closest_marker("kvm") and not config.getoption("--require-kvm"):
             item.add_marker(pytest.mark.skip(reason=problem))
         if os.geteuid() != 0 and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root: device processes are not dumpable"))
-
-
-_CPUS: Final = os.sched_getaffinity(0)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.quick import LONG, is_quick
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MARKERS = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
 
+PARALLEL = ["-n", "auto", "--dist", "worksteal", "-q"]
+
 
 def runs_of_pytest(target: str) -> list[list[str]]:
-    """The arguments of pytest in each run of it that `make target` makes."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))
-    }
+    """The arguments of pytest in each run that `make target` makes of it, behind those of all runs."""
+    own = ("JOBS", "MAKE", "PYTEST")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     done = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", target],
         cwd=ROOT,
@@ -30,7 +33,9 @@ def runs_of_pytest(target: str) -> list[list[str]]:
         check=True,
     )
     lines = [shlex.split(line) for line in done.stdout.splitlines() if "-m pytest" in line]
-    return [line[line.index("pytest") + 1 :] for line in lines]
+    runs = [line[line.index("pytest") + 1 :] for line in lines]
+    assert all(run[: len(PARALLEL)] == PARALLEL for run in runs)
+    return [run[len(PARALLEL) :] for run in runs]
 
 
 def test_check_runs_each_test_and_what_make_test_runs_of_runs_once_more() -> None:
@@ -59,3 +64,28 @@ def test_each_file_of_a_folder_that_is_left_out_has_the_marker(folder: str) -> N
         assert re.search(r"^pytestmark = (\[\s*)?.*pytest\.mark\.thorough", path.read_text(), re.MULTILINE), (
             path
         )
+
+
+@pytest.mark.parametrize(
+    ("file", "markers", "changed", "wanted"),
+    [
+        ("tests/unit/run/test_loop.py", {"parametrize"}, [], True),
+        ("tests/regression/test_cve_classes.py", set(), [], True),
+        ("tests/unit/run/test_loop.py", {"kvm"}, [], False),
+        ("tests/unit/run/test_loop.py", {"hypothesis"}, [], False),
+        ("tests/unit/run/test_loop.py", {"hypothesis"}, ["kvmbox/run/loop.py"], True),
+        ("tests/unit/run/test_loop.py", {"thorough"}, ["kvmbox/run/loop.py"], False),
+        ("tests/unit/wire/test_page_orders.py", set(), [], False),
+        ("tests/unit/wire/test_page_orders.py", set(), ["tests/unit/wire/test_page_orders.py"], True),
+        ("tests/integration/test_run_net.py", {"kvm"}, ["kvmbox/run/loop.py"], False),
+        ("tests/integration/test_run_net.py", {"kvm"}, ["tests/integration/test_run_net.py"], True),
+    ],
+)
+def test_quick_runs_what_starts_nothing_and_what_has_changed(
+    file: str, markers: set[str], changed: list[str], wanted: bool
+) -> None:
+    assert is_quick(file, markers, changed) == wanted
+
+
+def test_what_is_long_for_a_quick_run_is_there() -> None:
+    assert [name for name in LONG if not (ROOT / "tests/unit" / name).is_file()] == []

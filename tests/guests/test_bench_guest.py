@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.patience import patience
+from tests.support.shared import built_guests
 
 SOURCES = Path(__file__).parents[2] / "guests"
 QEMU = shutil.which("qemu-system-x86_64")
@@ -47,14 +48,7 @@ INSTRUCTIONS = {  # per iteration, with the two that count
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for tool in ("make", "cc", "ld", "ar", "objcopy"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} not found: the guests cannot be built")
-    top = tmp_path_factory.mktemp("guests")
-    subprocess.run(
-        ["make", "--silent", "-C", str(SOURCES), f"OUT={top}/images", f"BUILD={top}/build"], check=True
-    )
-    return top / "images"
+    return built_guests(tmp_path_factory) / "images"
 
 
 def function(listing: str, name: str) -> list[tuple[int, str]]:

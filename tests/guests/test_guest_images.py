@@ -19,6 +19,7 @@ from elftools.elf.elffile import ELFFile
 from kvmbox.base import layout
 from kvmbox.boot import read_image
 from kvmbox.boot.choose import choose
+from tests.support.shared import built_guests, made_by
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
@@ -56,28 +57,11 @@ MULTIBOOT_SEARCH = 8192  # the header lies within these first bytes of the file,
 GNU_STACK_EXECUTABLE = 1
 
 
-def make(*variables: str) -> str:
-    """Run guests/Makefile; returns all it said."""
-    done = subprocess.run(
-        ["make", "--no-print-directory", "-C", str(SOURCES), *variables],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The images, built from nothing, and what make said."""
-    for tool in ("make", "cc", "ld", "ar", "objcopy"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} not found: the guests cannot be built")
-    top = tmp_path_factory.mktemp("guests")
-    said = make(f"OUT={top}/images", f"BUILD={top}/build")
-    return top / "images", said
+    top = built_guests(tmp_path_factory)
+    return top / "images", (top / "said").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +89,7 @@ def test_build_clean_says_nothing(build: tuple[Path, str]) -> None:
 
 def test_build_again_says_and_rebuilds_nothing(images: Path) -> None:
     before = {image: image.stat().st_mtime_ns for image in images.iterdir()}
-    assert make(f"OUT={images}", f"BUILD={images.parent}/build") == ""
+    assert made_by(f"OUT={images}", f"BUILD={images.parent}/build") == ""
     assert {image: image.stat().st_mtime_ns for image in images.iterdir()} == before
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,6 +17,7 @@ import pytest
 
 from tests.support.guest_table import skip_where_it_cannot_run
 from tests.support.patience import far_enough, patience, patient_options
+from tests.support.shared import built_guests
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
@@ -35,14 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     if built := os.environ.get("KVMBOX_TEST_GUEST_IMAGES"):
         return Path(built)
-    for tool in ("make", "cc", "ld", "ar", "objcopy"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} not found: the guests cannot be built")
-    top = tmp_path_factory.mktemp("guests")
-    subprocess.run(
-        ["make", "--silent", "-C", str(SOURCES), f"OUT={top}/images", f"BUILD={top}/build"], check=True
-    )
-    return top / "images"
+    return built_guests(tmp_path_factory) / "images"
 
 
 def image_and_mode(images: Path, guest: str) -> list[str]:

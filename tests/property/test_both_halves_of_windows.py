@@ -98,6 +98,7 @@ def _toggle(disk: WindowRig) -> None:
 @given(STEPS)
 @example([("command", READ, 0, 1), ("words", 2, IN, 257), ("status", 0, 0, 0)])
 @example([("command", WRITE, 7, 2), ("words", 4, OUT, 256), ("status", 0, 0, 0)])
+@example([("waits", 0, 0, 0), ("command", FLUSH, 0, 0), ("command", WRITE, 0, 0), ("errand", 0, 0, 0)])
 def test_loops_serve_windows_alike(steps: list[Step]) -> None:
     pure, compiled = (run(half, steps) for half in HALVES)
     assert compiled == pure

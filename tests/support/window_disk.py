@@ -16,6 +16,8 @@ SECTOR = 512
 READ, WRITE, FLUSH, NONE, LATER = 1, 2, 3, 4, 8
 BUSY, READY, IDLE = 1, 2, 3
 OWN = 0x5A5A5A5A
+FLUSH_TAG = 0x200
+"""No window has it: theirs are the sector plus one."""
 
 
 class WindowDisk:
@@ -45,10 +47,10 @@ class WindowDisk:
         elif offset == 2:
             self.sector = value & 0xFF
         elif value == FLUSH:
-            self.command, self.state = FLUSH, BUSY
-            self._effects += [Window(1, 0, 0, 0, 1), Flush(1, 0)]
+            self.command, self.state, self.left = FLUSH, BUSY, 0
+            self._effects += [Window(1, 0, 0, 0, 1), Flush(FLUSH_TAG, 0)]
         elif value == NONE:
-            self.state = IDLE
+            self.command, self.state, self.left = NONE, IDLE, 0
             self._effects.append(Window(1, 0, 0, 0, 1))
         elif value in (READ | LATER, WRITE | LATER):
             self.later = value - LATER
@@ -74,7 +76,10 @@ class WindowDisk:
             self._effects.append(Window(self.sector + 1, 0, self.sector * SECTOR, SECTOR, to_guest))
 
     def complete(self, now: int, tag: int, status: int) -> None:
-        del now, tag
+        del now
+        flushes = self.command == FLUSH and self.state == BUSY
+        if tag != (FLUSH_TAG if flushes else self.sector + 1 if self.left else None):
+            return
         if status not in (DONE, MOVED):
             self.state, self.left = status << 4, 0
         elif self.command == FLUSH:
@@ -96,7 +101,7 @@ class WindowDisk:
 
     def reset(self, now: int) -> None:
         del now
-        self.state, self.left = IDLE, 0
+        self.command, self.state, self.left = NONE, IDLE, 0
 
     def next_deadline(self) -> int | None:
         return None

@@ -29,6 +29,7 @@ MOST_WRITTEN: Final = 1 << 30
 _STATE: Final = Struct("<2B 3I 3I B Q")  # behind it: the blocks of the planes that are not zero
 _BLOCK: Final = 4096
 _BLOCKS: Final = PLANES_SIZE // _BLOCK
+_EMPTY: Final = bytes(_BLOCK)
 _FIRST_PATIENCE: Final = 32
 _LAST_PATIENCE: Final = 1 << 20
 
@@ -152,12 +153,12 @@ class VgaMemory(ModelBase):
         """All but the registers."""
         planes = self._planes
         blocks = [] if planes is None else [planes.data[_BLOCK * n :][:_BLOCK] for n in range(_BLOCKS)]
-        used = sum(1 << number for number, block in enumerate(blocks) if any(block))
+        used = sum(1 << number for number, block in enumerate(blocks) if block != _EMPTY)
         state = _STATE.pack(
             *(self._is_plain, self._asked, self._touched, self._patience),
             *(0 if planes is None else planes.latch, *self._way[:3], self._way[3], used),
         )
-        return state + b"".join([block for block in blocks if any(block)])
+        return state + b"".join([block for block in blocks if block != _EMPTY])
 
     def restore(self, state: bytes) -> None:
         """Become what `snapshot` saw, with the same registers. Raises SnapshotError, without effect."""

@@ -15,6 +15,7 @@ import pytest
 
 import kvmbox
 from kvmbox.base import bytecode
+from tests.support.shared import bundle_of_kvmbox
 from tools.bundle_bytecode import bundle, compiled, stripped
 
 PACKAGE: Final = Path(kvmbox.__file__).parent
@@ -297,9 +298,8 @@ def test_core_needs_typing_only_where_a_plain_run_does_not_go() -> None:
     assert asking == {"remote/published/medium.py"} | programs
 
 
-def test_each_module_can_be_loaded_from_a_bundle(tmp_path: Path) -> None:
-    content = tmp_path / "bundle"
-    content.write_bytes(bundle(PACKAGE))
+def test_each_module_can_be_loaded_from_a_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
+    content = bundle_of_kvmbox(tmp_path_factory)
     files = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
     names = [".".join(file.parts) for file in files if file.name not in ("__init__", "__main__")]
     loaded = ["kvmbox.base.bytecode"]

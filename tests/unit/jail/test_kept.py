@@ -11,7 +11,7 @@ import pytest
 
 import kvmbox
 from kvmbox.remote.process.spawner_client import INTERPRETER_FLAGS
-from tools.bundle_bytecode import bundle
+from tests.support.shared import bundle_of_kvmbox
 
 PACKAGE: Final = Path(kvmbox.__file__).parent
 
@@ -37,9 +37,7 @@ print(*set(sys.modules) - known)
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("bundle") / "bundle"
-    made.write_bytes(bundle(PACKAGE))
-    return made
+    return bundle_of_kvmbox(tmp_path_factory)
 
 
 def printed(content: Path, code: str) -> list[str]:
