@@ -80,15 +80,18 @@ PURE: Final = (
     "kvmbox.base.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
-    *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "pvm", "topology")),
+    *(
+        f"kvmbox.kvm.cpuid.{name}"
+        for name in ("backend_limits", "leaves", "feature_probes", "pvm", "topology")
+    ),
 )
 
 NAMED_BY_THE_CORE: Final = {
     "kvmbox.run.options.option_table": {
-        "disk.requests",
+        "disk.disk_option",
         "inject.spec",
-        "net.requests",
-        "screen.wanted",
+        "net.net_option",
+        "screen.picture_conditions",
         "snapshot.snapshots",
     },  # what reads a value
     "kvmbox.run.options.config": {"snapshot.snapshots"},  # what snapshots cannot be taken beside
@@ -96,8 +99,8 @@ NAMED_BY_THE_CORE: Final = {
     "kvmbox.run.part": {"screen.text_picture"},
     # What a program calls, and no option.
     "kvmbox.run.api.machine": {
-        *("net.requests", "screen.screen", "screen.screens"),
-        *("snapshot.by_program", "snapshot.file", "snapshot.start_options"),
+        *("net.net_option", "screen.screen", "screen.screens"),
+        *("snapshot.program_snapshots", "snapshot.file", "snapshot.start_options"),
     },
 }
 """Which modules of parts a module of the core names by text, to load them: `run.part_loader`."""
@@ -128,7 +131,7 @@ IMPORT_MACHINERY: Final = frozenset({"marshal", "_frozen_importlib", "_frozen_im
 
 MAY_LEAVE: Final = {
     # A forked child must not run its parent's clean-up: there is no other way out for it.
-    "kvmbox.jail.life": {"os._exit"},
+    "kvmbox.jail.child_lifecycle": {"os._exit"},
     "kvmbox.jail.namespaces": {"os._exit"},
     "kvmbox.jail.spawner": {"os._exit"},
     "kvmbox.host.files.atomic_file": {"os._exit"},
@@ -137,7 +140,7 @@ MAY_LEAVE: Final = {
     "kvmbox.host.process.signals": {"KeyboardInterrupt"},
     "kvmbox.run.run": {"KeyboardInterrupt"},
     # Forked children again. One that is interrupted before its guest runs has a result all the same.
-    "kvmbox.tools.warm.boot": {"os._exit", "KeyboardInterrupt"},
+    "kvmbox.tools.warm.boot_process": {"os._exit", "KeyboardInterrupt"},
 }
 """The processes that end themselves, outside of `cli`."""
 
@@ -375,7 +378,7 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     # What runs confined is the folder jail/, and all of it does; beside it the compiled serving loop.
     assert {name for name in side if group_of(name) in ("fast", "jail")} == {
         *(name for name in MODULES if group_of(name) == "jail"),
-        *("kvmbox.fast", "kvmbox.fast.serve"),
+        *("kvmbox.fast", "kvmbox.fast.compiled_serving"),
     }
     assert {name for name in side if group_of(name) == "wire"} == {
         "kvmbox.wire",
@@ -391,13 +394,16 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
 
 def test_spawner_and_device_processes_import_little_of_the_standard_library() -> None:
     for module, foreign in foreign_imports(sandboxed_side()).items():
-        of_finder = IMPORT_MACHINERY if module in ("kvmbox.base.bytecode", "kvmbox.jail.kept") else set()
+        of_finder = (
+            IMPORT_MACHINERY if module in ("kvmbox.base.bytecode", "kvmbox.jail.kept_modules") else set()
+        )
         assert foreign - SPAWNER_STDLIB - of_finder - set(COMPILED) == set(), module
 
 
 def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> None:
     code = (
-        f"import sys; sys.path += [{str(PROJECT)!r}]; import kvmbox.jail.spawner, kvmbox.jail.main; "
+        f"import sys; sys.path += {[str(PROJECT)]!r}; import kvmbox.jail.spawner\n"
+        "import kvmbox.jail.device_process\n"
         "print(*sys.modules)"
     )
     # The output is a list of module names; the environment is empty, as the spawner's is.

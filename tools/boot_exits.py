@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from kvmbox.tools.bench.plan import FLOOR, isolated
+from kvmbox.tools.bench.measuring_plan import FLOOR, isolated
 from kvmbox.tools.bench.results import load
 from kvmbox.tools.bench.statistics import differences, median
 from tools.blocks import fill, table

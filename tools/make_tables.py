@@ -8,7 +8,7 @@ Run it after each change of such a table, in the virtual environment:
 
 from __future__ import annotations
 
-from kvmbox.firmware.tables import PLACE, SHIPPED, USUAL, make_tables
+from kvmbox.firmware.all_tables import PLACE, SHIPPED, USUAL, make_tables
 
 
 def content() -> bytes:

@@ -48,12 +48,12 @@ def is_compiled() -> bool:
 
 
 def compiled(module: str, name: str) -> Any:
-    """A name of a module of `kvmbox.fast`, which is loaded by this text alone: the folder may be missing.
+    """A name of `kvmbox.fast.compiled_MODULE`, which is loaded by this text alone: the folder may be missing.
 
     StartError if what was built is of another version of the sources.
     """
     try:
-        return getattr(__import__(f"kvmbox.fast.{module}", fromlist=[name]), name)
+        return getattr(__import__(f"kvmbox.fast.compiled_{module}", fromlist=[name]), name)
     except ImportError as error:
         hint = f"build it again with 'make run', or set {VARIABLE}=1"
         raise StartError(f"the compiled hot path does not fit these sources: {error}", hint=hint) from error

@@ -20,8 +20,8 @@ from kvmbox.boot.disk.contents import DiskContents, disk_contents, is_kernel
 from kvmbox.boot.image import GuestImage, read_image
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal, Way
 from kvmbox.boot.ways import ways
+from kvmbox.firmware.all_tables import firmware_tables
 from kvmbox.firmware.platform import Platform
-from kvmbox.firmware.tables import firmware_tables
 
 _HEAD: Final = 1024
 LARGE: Final = 64 * layout.MIB

@@ -12,8 +12,8 @@ from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.plan import BootContext, BootPlan
 from kvmbox.boot.segments import check_firmware, copy_segments
+from kvmbox.firmware.all_tables import NO_TABLES, firmware_tables
 from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
-from kvmbox.firmware.tables import NO_TABLES, firmware_tables
 
 
 class BootOptions(Value):

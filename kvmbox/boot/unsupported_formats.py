@@ -42,7 +42,7 @@ _OTHERS: Final = (
     (0, b"QFI\xfb", "a qcow2 disk image", "convert it: qemu-img convert -O raw; a guest gets it by --disk"),
     (0, b"KDMV", "a VMDK disk image", "convert it: qemu-img convert -O raw"),
     (0x8001, b"CD001", "an ISO 9660 image that ends too early", "build or copy it again"),
-    (0, b"kvmbox\x1aS", "a snapshot", "kvmbox run --from starts it"),  # kvmbox/parts/snapshot/layout.py
+    (0, b"kvmbox\x1aS", "a snapshot", "kvmbox run --from starts it"),  # kvmbox/parts/snapshot/file_layout.py
     (0, b"#!", "a script", _KERNEL_HINT),
     (0, b"!<arch>\n", "an archive of object files", "link it with ld, and name the result"),
     (0, b"PK\x03\x04", "a zip archive", "unpack it, and name the kernel's ELF file"),

@@ -11,14 +11,14 @@ from kvmbox.base.errors import UsageError
 from kvmbox.cli.click_options import IPC, SECCOMP, output, takes, transport
 from kvmbox.cli.click_types import given
 from kvmbox.cli.json_files import for_people, open_output, write_output
-from kvmbox.cli.tables import print_table
+from kvmbox.cli.text_tables import print_table
 from kvmbox.host.files.descriptor_limit import allow_enough
 from kvmbox.host.process import early_signals
 from kvmbox.run.options.definition import FLAG, REPEATED, Option
 
 if TYPE_CHECKING:
     from kvmbox.remote.process.device_pool import Seccomp
-    from kvmbox.tools.audit.audit import Report
+    from kvmbox.tools.audit.run_audit import Report
 
 
 # The formatter would give each cell a line of its own.
@@ -71,8 +71,8 @@ def command(
       130  interrupted
     """
     from kvmbox.remote.process.device_pool import SECCOMP_MODES
-    from kvmbox.tools.audit.audit import Options, run_audit
-    from kvmbox.tools.audit.report import as_data
+    from kvmbox.tools.audit.audit_report import as_data
+    from kvmbox.tools.audit.run_audit import Options, run_audit
 
     if control:
         _refuse_beside_control(others=bool(matrix or without))
@@ -127,7 +127,7 @@ def _heed_signals(_progress: str) -> None:
 
 
 def _check_probes(wanted: tuple[str, ...]) -> None:
-    from kvmbox.tools.audit.probes import CATALOGUE
+    from kvmbox.tools.audit.probe_catalogue import CATALOGUE
 
     for name in sorted(set(wanted) - {probe.name for probe in CATALOGUE}):
         raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
@@ -136,7 +136,7 @@ def _check_probes(wanted: tuple[str, ...]) -> None:
 def _chosen_types(wanted: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """The device types to audit, and the threads."""
     from kvmbox.cli.policy import device_types
-    from kvmbox.tools.audit.stand_in import THREADS
+    from kvmbox.tools.audit.substitute_process import THREADS
 
     known = [*device_types(), *THREADS]
     for name in wanted:
@@ -147,7 +147,7 @@ def _chosen_types(wanted: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
 
 def _print(report: Report) -> None:
-    from kvmbox.tools.audit.report import findings_table, matrix_legend, matrix_table, removals, summary
+    from kvmbox.tools.audit.audit_report import findings_table, matrix_legend, matrix_table, removals, summary
 
     print_table(*findings_table(report), _STYLES)
     if report.options.matrix:

@@ -16,7 +16,7 @@ from kvmbox.run.options.definition import Option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvmbox.tools.policy.describe import Confinement
+    from kvmbox.tools.policy.process_policies import Confinement
 
 MAX_ARGUMENTS: Final = 6  # of a system call
 NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp's PFC has no word for
@@ -72,7 +72,7 @@ def command(
       2    usage error, or an unknown system call
       4    --format pfc needs libseccomp
     """
-    from kvmbox.tools.policy.describe import confinements
+    from kvmbox.tools.policy.process_policies import confinements
 
     everybody = confinements(device_types(), seccomp=seccomp, ipc=transport(ipc))
     chosen, arguments = _split(words, everybody)
@@ -139,9 +139,9 @@ def _split(words: tuple[str, ...], everybody: list[Confinement]) -> tuple[list[C
 
 def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str]) -> tuple[dict[str, Any], str]:
     """The answer as data, and in words."""
-    from kvmbox.tools.policy.calls import number_of
-    from kvmbox.tools.policy.describe import decide
+    from kvmbox.tools.policy.process_policies import decide
     from kvmbox.tools.policy.render import call_in_words, result_as_data, results_as_text
+    from kvmbox.tools.policy.syscall_lookup import number_of
     from kvmbox.tools.policy.words import parse_argument
 
     if len(texts) > MAX_ARGUMENTS:
@@ -181,7 +181,7 @@ def _data(chosen: list[Confinement]) -> list[dict[str, Any]]:
 
 def _missing_layers() -> dict[str, str | None]:
     """By layer: None where this host has it, or what it lacks."""
-    from kvmbox.sandbox.probes import probe
+    from kvmbox.sandbox.host_support import probe
 
     return {status.name: None if status.available else status.detail for status in probe()}
 

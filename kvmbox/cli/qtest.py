@@ -17,7 +17,7 @@ from kvmbox.run.options.values import parse_rtc_base
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from kvmbox.tools.qtest.serve import Client
+    from kvmbox.tools.qtest.start_server import Client
 
 
 @click.command("qtest", short_help="test the devices with QEMU's qtest protocol, without a CPU")
@@ -49,7 +49,7 @@ def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandb
       14   kvmbox or its output failed
       130  interrupted
     """
-    from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
+    from kvmbox.tools.qtest.start_server import Client, QtestOptions, run_server
 
     def connect(cleanup: ExitStack) -> Client:
         return Client(0, 1, is_socket=False) if path is None else _accept(path, cleanup)
@@ -60,7 +60,7 @@ def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandb
 
 def _accept(path: str, cleanup: ExitStack) -> Client:
     """Listen at `path` and take one client; the path is gone as soon as it is there."""
-    from kvmbox.tools.qtest.serve import Client
+    from kvmbox.tools.qtest.start_server import Client
 
     try:
         listener = listen_at(path)

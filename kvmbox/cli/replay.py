@@ -21,7 +21,7 @@ from kvmbox.host.files.file_conflicts import refuse_shared
 from kvmbox.run.options.definition import Option
 
 if TYPE_CHECKING:
-    from kvmbox.tools.replay.backends import Backend
+    from kvmbox.tools.replay.fresh_models import Backend
     from kvmbox.tools.replay.reader import RecordingReader
     from kvmbox.tools.replay.select import DeviceChoice, Until
 
@@ -105,7 +105,7 @@ def recording(
 
 
 def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_json: bool) -> None:
-    from kvmbox.tools.replay.describe import record_data, record_line
+    from kvmbox.tools.replay.frames_as_text import record_data, record_line
 
     for record in until.take(reader.records()):
         if choice.concerns(record):
@@ -118,7 +118,7 @@ def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_jso
 def _replay(
     reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox: str, json_path: str | None
 ) -> int:
-    from kvmbox.tools.replay.describe import seconds
+    from kvmbox.tools.replay.frames_as_text import seconds
     from kvmbox.tools.replay.replayer import replay
 
     json_file = open_output(json_path)
@@ -141,7 +141,7 @@ def _replay(
 
 
 def _backend(reader: RecordingReader, choice: DeviceChoice, sandbox: str) -> Backend:
-    from kvmbox.tools.replay.backends import InProcess, InProcesses
+    from kvmbox.tools.replay.fresh_models import InProcess, InProcesses
 
     if sandbox == "none":
         return InProcess(reader.channels)

@@ -27,8 +27,8 @@ from kvmbox.run.options.values import parse_rtc_base, parse_size
 
 if TYPE_CHECKING:
     from kvmbox.tools.qtest.bare_machine import BareMachine
-    from kvmbox.tools.qtest.serve import Client
-    from kvmbox.tools.qtest.server import Connection
+    from kvmbox.tools.qtest.server_loop import Connection
+    from kvmbox.tools.qtest.start_server import Client
 
 OBEYED: Final = {
     "-qtest": "unix:PATH or stdio: where the qtest client is",
@@ -164,7 +164,7 @@ class _QemuCommand(click.Command):
 @click.command("kvmbox-system-x86_64", cls=_QemuCommand)
 def command(words: list[str]) -> int:
     """Serve to the end of the client, SIGTERM, or `quit` over QMP; returns the exit status."""
-    from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
+    from kvmbox.tools.qtest.start_server import Client, QtestOptions, run_server
 
     arguments = parse_arguments(words)
     missing = [name for name in arguments.monitors if name not in arguments.chardevs]
@@ -201,7 +201,7 @@ def _connect(path: str, cleanup: ExitStack) -> socket.socket:
 def _monitor(path: str, machine: BareMachine, cleanup: ExitStack) -> Connection:
     from kvmbox.tools.qtest.outbox import Outbox
     from kvmbox.tools.qtest.qmp import QmpServer
-    from kvmbox.tools.qtest.server import Connection
+    from kvmbox.tools.qtest.server_loop import Connection
 
     connection = _connect(path, cleanup)
     outbox = Outbox(connection, lambda why: say(f"QMP: {why}"))

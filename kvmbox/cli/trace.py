@@ -17,7 +17,7 @@ from kvmbox.run.options.definition import Option
 if TYPE_CHECKING:
     from kvmbox.tools.replay.reader import RecordingReader
     from kvmbox.tools.replay.select import DeviceChoice, Until
-    from kvmbox.tools.replay.trace import Summary
+    from kvmbox.tools.replay.trace_summary import Summary
 
 
 @click.command("trace", short_help="summarise a recording, or export it to Perfetto")
@@ -52,7 +52,7 @@ def command(
       14   kvmbox failed
     """
     from kvmbox.tools.replay.chrome import export
-    from kvmbox.tools.replay.trace import as_data, format_summary, headline
+    from kvmbox.tools.replay.trace_summary import as_data, format_summary, headline
 
     if chrome_path is not None and (html or json_path) is not None:
         raise UsageError("--chrome writes a trace instead of the summary, which --json and --html have")
@@ -84,7 +84,7 @@ def _summary(
     file: str, reader: RecordingReader, until: Until, choice: DeviceChoice, *, draws: bool
 ) -> tuple[Summary, str]:
     """The summary, and its page if that is wanted."""
-    from kvmbox.tools.replay.trace import summarise
+    from kvmbox.tools.replay.trace_summary import summarise
 
     records = filter(choice.concerns, until.take(reader.records()))
     if not draws:

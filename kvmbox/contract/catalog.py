@@ -2,7 +2,7 @@
 
 Parameters are integers or bytes: they cross a process boundary in HELLO. The module of a model is loaded when
 the model is first wanted. A device process can open no file, so its spawner has kept the code of all modules
-in memory (`jail.kept`), or else has loaded them.
+in memory (`jail.kept_modules`), or else has loaded them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MODELS: Final[Mapping[str, str]] = {
     "reset_control": "pci.reset_control:ResetControl",
     "fw_cfg": "fw_cfg.model:FwCfg",
     "pc_testdev": "testdev.model:PcTestdev",
-    "bios_report": "bios.report:BiosReport",
+    "bios_report": "bios.report_port:BiosReport",
     "boot_disk": "bios.boot_disk:BootDisk",
     "ide": "ide.model:IdeChannel",
     "vga_text": "vga.model:VgaText",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.acpi.model import AcpiPm
     from kvmbox.devices.acpi.power_off_ports import PowerOffPorts
     from kvmbox.devices.bios.boot_disk import BootDisk
-    from kvmbox.devices.bios.report import BiosReport
+    from kvmbox.devices.bios.report_port import BiosReport
     from kvmbox.devices.debug.model import DebugCon, DebugExit, PostPort, ShutdownPort
     from kvmbox.devices.debug.pvpanic import PvPanic
     from kvmbox.devices.fw_cfg.model import FwCfg

@@ -1,7 +1,7 @@
 """The file of the library capstone, where that is installed (`kvmbox[explain]`).
 
 A confined kvmbox can map no code. So a run maps the file before, which takes 0.1 ms and no memory.
-`late_library` makes a library of it when the first instruction is to be shown.
+`mapped_library` makes a library of it when the first instruction is to be shown.
 """
 
 from __future__ import annotations

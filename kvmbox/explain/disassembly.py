@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmbox.base.stand_ins import Value
 from kvmbox.explain import capstone
-from kvmbox.explain.late_library import load
+from kvmbox.explain.mapped_library import load
 
 VERSION: Final = 5
 """The major version of the library that is known."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.explain.names import printable
+from kvmbox.explain.demangled_names import printable
 
 MOST_ROWS: Final = 400_000
 """How many rows of line tables are looked at, all questions together: what takes pyelftools 3 s."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmbox.base.errors import KvmError
 from kvmbox.base.stand_ins import Value
-from kvmbox.explain.chain import return_addresses, words_at
+from kvmbox.explain.frame_chain import return_addresses, words_at
 from kvmbox.explain.paging import ReadPhysical
-from kvmbox.explain.state import RFLAGS_IF, Cpu
+from kvmbox.explain.stopped_cpu import RFLAGS_IF, Cpu
 from kvmbox.kvm import uapi
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Final
 
 from kvmbox.base.errors import StartError
 from kvmbox.base.stand_ins import Value
-from kvmbox.explain.names import readable
+from kvmbox.explain.demangled_names import readable
 
 MOST_SYMBOLS: Final = 1_000_000
 MOST_CODE: Final = 32

@@ -5,7 +5,7 @@
 cdef enum:
     MOST_ZONES = 32
     MOST_IN_RUN = 256
-    # As wire.blocks.
+    # As wire.access_blocks.
     MAX_WIDE = 8
     LISTED = 16
     # What `drain_here` has done: not all of it, all of it, or all of it and the write that comes behind it.

@@ -243,7 +243,7 @@ include "answers.pxi"
 
 
 def serve(Port port, server):
-    """See `jail.loop.serve`."""
+    """See `jail.serving_loop.serve`."""
     cdef Answers answers = Answers(server)
     cdef uint64_t reply[4]
     cdef uint8_t body[SHORT_BODY]

@@ -11,10 +11,10 @@ import struct
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.firmware import wiring
-from kvmbox.firmware.area import TableArea, checksum
+from kvmbox.firmware import interrupt_wiring
 from kvmbox.firmware.dsdt import definition_block
 from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.table_area import TableArea, checksum
 
 OEM_ID: Final = b"KVMBOX"
 OEM_TABLE_ID: Final = b"KVMBOXPC"
@@ -157,12 +157,16 @@ def madt_table(platform: Platform) -> bytes:
     """The Multiple APIC Description Table."""
     apic, io_apic, override, nmi = _MADT_LOCAL_APIC, _MADT_IO_APIC, _MADT_OVERRIDE, _MADT_LOCAL_NMI
     entries = [apic.pack(0, apic.size, number, number, _ENABLED) for number in range(platform.cpus)]
-    entries.append(io_apic.pack(1, io_apic.size, wiring.IO_APIC_ID, 0, layout.IO_APIC_BASE, 0))
+    entries.append(io_apic.pack(1, io_apic.size, interrupt_wiring.IO_APIC_ID, 0, layout.IO_APIC_BASE, 0))
     entries += [
-        override.pack(2, override.size, 0, irq, wiring.pin(irq), wiring.flags(irq))
-        for irq in (wiring.TIMER_IRQ, *wiring.LEVEL_IRQS)
+        override.pack(2, override.size, 0, irq, interrupt_wiring.pin(irq), interrupt_wiring.flags(irq))
+        for irq in (interrupt_wiring.TIMER_IRQ, *interrupt_wiring.LEVEL_IRQS)
     ]
-    entries.append(nmi.pack(4, nmi.size, wiring.ALL_LOCAL_APICS, wiring.CONFORMS, wiring.NMI_PIN))
+    entries.append(
+        nmi.pack(
+            4, nmi.size, interrupt_wiring.ALL_LOCAL_APICS, interrupt_wiring.CONFORMS, interrupt_wiring.NMI_PIN
+        )
+    )
     body = struct.pack("<II", layout.LOCAL_APIC_BASE, _PCAT_COMPAT) + b"".join(entries)
     return table(b"APIC", _MADT_REVISION, body)
 

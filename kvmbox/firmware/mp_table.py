@@ -10,9 +10,9 @@ import struct
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.firmware import wiring
-from kvmbox.firmware.area import TableArea, checksum
+from kvmbox.firmware import interrupt_wiring
 from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.table_area import TableArea, checksum
 
 _SPECIFICATION: Final = 4  # 1.4
 OEM_ID: Final = b"KVMBOX  "
@@ -47,7 +47,7 @@ _LINT0: Final = 0
 
 
 def _entries(platform: Platform) -> list[bytes]:
-    io_apic = wiring.IO_APIC_ID
+    io_apic = interrupt_wiring.IO_APIC_ID
     entries = [
         _PROCESSOR.pack(
             0,
@@ -66,19 +66,37 @@ def _entries(platform: Platform) -> list[bytes]:
     entries.append(_BUS.pack(1, isa_bus, b"ISA   "))
     entries.append(_IO_APIC.pack(2, io_apic, _IO_APIC_VERSION, _ENABLED, layout.IO_APIC_BASE))
     entries += [
-        _INTERRUPT.pack(_IO_INTERRUPT, _INT, wiring.flags(irq), isa_bus, irq, io_apic, wiring.pin(irq))
-        for irq in range(wiring.ISA_IRQS)
-        if irq != wiring.CASCADE_IRQ
+        _INTERRUPT.pack(
+            _IO_INTERRUPT, _INT, interrupt_wiring.flags(irq), isa_bus, irq, io_apic, interrupt_wiring.pin(irq)
+        )
+        for irq in range(interrupt_wiring.ISA_IRQS)
+        if irq != interrupt_wiring.CASCADE_IRQ
     ]
     entries += [
         _INTERRUPT.pack(
-            *(_IO_INTERRUPT, _INT, wiring.flags(line), _PCI_BUS, number << 2, io_apic, wiring.pin(line))
+            *(
+                _IO_INTERRUPT,
+                _INT,
+                interrupt_wiring.flags(line),
+                _PCI_BUS,
+                number << 2,
+                io_apic,
+                interrupt_wiring.pin(line),
+            )
         )
         for number, line in platform.pci or ()
     ]
     entries += [
-        _INTERRUPT.pack(_LOCAL_INTERRUPT, kind, wiring.CONFORMS, isa_bus, 0, wiring.ALL_LOCAL_APICS, lint)
-        for kind, lint in ((_EXT_INT, _LINT0), (_NMI, wiring.NMI_PIN))
+        _INTERRUPT.pack(
+            _LOCAL_INTERRUPT,
+            kind,
+            interrupt_wiring.CONFORMS,
+            isa_bus,
+            0,
+            interrupt_wiring.ALL_LOCAL_APICS,
+            lint,
+        )
+        for kind, lint in ((_EXT_INT, _LINT0), (_NMI, interrupt_wiring.NMI_PIN))
     ]
     return entries
 

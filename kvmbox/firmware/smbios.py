@@ -12,8 +12,8 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.layout import ram_ranges
-from kvmbox.firmware.area import TableArea, checksum
 from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.table_area import TableArea, checksum
 
 _VERSION: Final = (2, 8)
 MANUFACTURER: Final = "kvmbox"

@@ -33,8 +33,8 @@ import fcntl
 import os
 import resource
 
-from kvmbox.jail import identity, label, landlock, layers, linux, notify, passing, setup_calls
-from kvmbox.jail.descriptors import CHANNEL_FD, FIRST_UNUSED_FD, LISTENER_FD, REPLY_FD, REPORT_FD
+from kvmbox.jail import descriptor_passing, identity, label, landlock, layers, linux, notify, setup_calls
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, FIRST_UNUSED_FD, LISTENER_FD, REPLY_FD, REPORT_FD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def lock_up(order: Order) -> None:
         return
     if order.seccomp == linux.SECCOMP_MODE_STRICT:
         linux.provide_heap(STRICT_HEAP, STRICT_HEAP_TOP)
-    passing.send(REPORT_FD, order.ready(will_have))
+    descriptor_passing.send(REPORT_FD, order.ready(will_have))
     os.close(REPORT_FD)
     if order.seccomp == linux.SECCOMP_MODE_STRICT:
         linux.enter_strict_mode()
@@ -190,7 +190,7 @@ def _explain(missing: int, reasons: Mapping[int, str]) -> list[str]:
 
 
 def _enter_filter(bpf: bytes, ready: bytes, *, limits: bool) -> None:
-    send = passing.prepared(REPORT_FD, ready, [LISTENER_FD])
+    send = descriptor_passing.prepared(REPORT_FD, ready, [LISTENER_FD])
     listener = notify.install_filter(setup_calls.PROLOGUE + bpf)
     # From here on, every call but those of the policy and of `setup_calls` is held for good.
     if listener != LISTENER_FD:

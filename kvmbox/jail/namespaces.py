@@ -35,8 +35,8 @@ import ctypes
 import errno
 import os
 
-from kvmbox.jail import identity, layers, linux, passing
-from kvmbox.jail.descriptors import MAP_FD
+from kvmbox.jail import descriptor_passing, identity, layers, linux
+from kvmbox.jail.fixed_descriptors import MAP_FD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Cloned(Way):
         """See Way."""
         if flags:
             unshare(flags)  # last of all, or all others would belong to it
-            passing.send(MAP_FD, b"map")
+            descriptor_passing.send(MAP_FD, b"map")
             os.read(MAP_FD, 1)
 
 

@@ -44,7 +44,7 @@ _MAY_SPIN: Final = page_layout.MAY_SPIN
 
 
 class PagePort:
-    """See `loop.Port`. `doorbell` is the descriptor to sleep at, `bell_of_vmm` the one that wakes the VMM."""
+    """See `serving_loop.Port`. `doorbell` is the descriptor to sleep at, `bell_of_vmm` wakes the VMM."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The models of a device process, and the answer to every request.
 
 `DeviceServer` turns one request into one reply and does no I/O, so that the same code serves a jailed process
-(`loop`), the VMM itself (`--sandbox none`), and a test.
+(`serving_loop`), the VMM itself (`--sandbox none`), and a test.
 
 Where the time goes: one dictionary leads from the request's first word (kind, device and size) straight to
 the bound methods of the model, the header is four words, and a reply without effects is those four words and
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import binascii
 
-import kvmbox.wire.bulk_effects
-import kvmbox.wire.pci_effects  # noqa: F401 - both add the effects that some models have
+import kvmbox.wire.bulk_effect_table
+import kvmbox.wire.pci_effect_table  # noqa: F401 - both add the effects that some models have
 from kvmbox.contract.catalog import MODELS, build_model
 from kvmbox.contract.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.jail.own_model import build_from_source
-from kvmbox.wire import blocks, protocol
+from kvmbox.wire import access_blocks, protocol
 from kvmbox.wire.chains import decode_chains
 from kvmbox.wire.effects import MAX_EFFECTS, encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
@@ -119,7 +119,7 @@ class DeviceServer:
             self.set_deadline(device, deadline)
         effects = take_effects()
         if effects:
-            if first & 0xFF in blocks.BLOCKS and not (kind == WRITE and self.is_made(size)):
+            if first & 0xFF in access_blocks.BLOCKS and not (kind == WRITE and self.is_made(size)):
                 return self.continue_wide(words)
             word = first | REPLY | len(effects) << 24
             return word, self.deadline, value, 0, encode_effects_of(device, effects)
@@ -137,7 +137,7 @@ class DeviceServer:
 
     def _answer_rare(self, frame: bytes) -> Answer:
         request = protocol.decode_request(frame)
-        if request.kind in blocks.BLOCKS:
+        if request.kind in access_blocks.BLOCKS:
             return self._answer_block(request, bytearray(), [], 0)
         if request.kind in (CHAINS, WRITE_RUN):
             return self.answer(WORDS.unpack_from(frame), lambda _words: frame)
@@ -230,7 +230,7 @@ class DeviceServer:
         self, request: protocol.Request, values: bytearray, effects: list[Effect], made: int
     ) -> Answer:
         """The answer to a block of which `made` accesses were made, which have read `values`."""
-        block = blocks.Block(request)
+        block = access_blocks.Block(request)
         device, now, width = request.device, request.now, block.width
         model, may_ask = self.models[device], self._may_ask[device]
         read, write, take_effects = model.read, model.write, model.take_effects
@@ -240,7 +240,7 @@ class DeviceServer:
         if many is not None and not block.reads and not block.step:
             made, effects = many(now, request.offset, width, block.data), take_effects()
         latest = effects[:]
-        while made < block.count and not (latest and blocks.ends(effects, latest, may_ask=may_ask)):
+        while made < block.count and not (latest and access_blocks.ends(effects, latest, may_ask=may_ask)):
             offset = block.register(made)
             if block.reads:
                 value = read(now, offset, width)

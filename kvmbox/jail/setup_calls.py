@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.jail import linux, notify
-from kvmbox.jail.descriptors import LISTENER_FD, REPORT_FD
+from kvmbox.jail.fixed_descriptors import LISTENER_FD, REPORT_FD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -35,10 +35,10 @@ import select
 
 from kvmbox.base import bytecode
 from kvmbox.contract import catalog
-from kvmbox.jail import identity, kept, label, landlock, layers, linux, notify, passing
+from kvmbox.jail import descriptor_passing, identity, kept_modules, label, landlock, layers, linux, notify
 from kvmbox.jail import lock_up as jail
-from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
-from kvmbox.jail.life import live
+from kvmbox.jail.child_lifecycle import live
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
 from kvmbox.jail.namespaces import Stage, isolate
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.wire import spawner_frames as frames
@@ -114,7 +114,7 @@ class Spawner:
         while True:
             for descriptor, events in self._poller.poll():
                 if descriptor == CONTROL_FD:
-                    if (message := passing.receive(CONTROL_FD)) is None:
+                    if (message := descriptor_passing.receive(CONTROL_FD)) is None:
                         return  # the VMM is gone, and the children go with us
                     self._obey(*message)
                 elif descriptor == self._signals:
@@ -143,7 +143,7 @@ class Spawner:
 
     def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: list[int]) -> None:
         entry, device_type, bpf = frames.unpack_spawn(payload)
-        report, device_report = passing.socket_pair()
+        report, device_report = descriptor_passing.socket_pair()
         user = None
         if self._first_id is not None:
             user = identity.free_id(self._first_id, [device.user for device in self._devices.values()])
@@ -180,7 +180,7 @@ class Spawner:
         self._devices[pid] = _Device(identifier, report, user)
         self._poller.register(report, select.POLLIN)
         pidfd = os.pidfd_open(pid)  # before anything can reap it
-        passing.send(CONTROL_FD, frames.pack(frames.PROCESS, identifier, pid), [pidfd])
+        descriptor_passing.send(CONTROL_FD, frames.pack(frames.PROCESS, identifier, pid), [pidfd])
         os.close(pidfd)
 
     def _hear(self, descriptor: int, events: int) -> None:
@@ -200,7 +200,7 @@ class Spawner:
         """Take what there is on a report socket, perhaps its end."""
         while device.report >= 0:
             try:
-                message = passing.receive(device.report, wait=False)
+                message = descriptor_passing.receive(device.report, wait=False)
             except BlockingIOError:
                 return
             if message is None:
@@ -208,11 +208,11 @@ class Spawner:
                 os.close(device.report)
                 device.report = -1
                 if device.ready is not None and device.listener < 0:
-                    passing.send(CONTROL_FD, device.ready)
+                    descriptor_passing.send(CONTROL_FD, device.ready)
                 return
             frame, descriptors = message
             if frames.unpack(frame)[0] != frames.READY:
-                passing.send(CONTROL_FD, frame)
+                descriptor_passing.send(CONTROL_FD, frame)
                 continue
             device.ready = frame
             if descriptors:
@@ -231,7 +231,7 @@ class Spawner:
             device.cause = NO_PROOF
             self._kill(device)
         elif device.ready is not None and notify.respond(device.listener, call[0], jail.PROOF):
-            passing.send(CONTROL_FD, device.ready, [device.listener])
+            descriptor_passing.send(CONTROL_FD, device.ready, [device.listener])
             self._drop_listener(device)
 
     def _reap(self) -> bool:
@@ -248,7 +248,7 @@ class Spawner:
                 self._forget(device)
                 del self._devices[pid]
                 death = frames.pack(frames.DEATH, device.identifier, status, 0, device.cause)
-                passing.send(CONTROL_FD, death)
+                descriptor_passing.send(CONTROL_FD, death)
 
     def _forget(self, device: _Device) -> None:
         if device.report >= 0:
@@ -296,7 +296,7 @@ def _be_device(
             jail.lock_up(order)
         except BaseException as error:
             # Under the filter this is a forbidden call, and ends the process as well.
-            passing.send(report, frames.pack(frames.FAILED, identifier, payload=_reason(error)))
+            descriptor_passing.send(report, frames.pack(frames.FAILED, identifier, payload=_reason(error)))
             raise
         if order.seccomp != linux.SECCOMP_MODE_STRICT:  # there a collection cannot give memory back
             catalog.load_usual(order.device_type)  # nobody waits for that yet
@@ -331,7 +331,7 @@ def prepare(entry_names: Sequence[str], *, strict: bool = False) -> list[Callabl
     os.umask(0o777)
     os.chdir("/")
     entries = [_load_entry(name) for name in entry_names]
-    if strict or not kept.keep("contract", "devices"):
+    if strict or not kept_modules.keep("contract", "devices"):
         catalog.load_all()
     label.in_force()  # while its modules can be read
     return entries
@@ -346,23 +346,25 @@ def serve(
     way: Way | None = None,
 ) -> None:
     """Confine this process, a child of `parent_pid`, and serve. `choices` are landlock_limit, seccomp and
-    without, as in `main`. `way` is how it comes into its namespaces, by default as a stage. Raises whatever
-    goes wrong.
+    without, as in `device_process`. `way` is how it comes into its namespaces, by default as a stage. Raises
+    whatever goes wrong.
     """
     landlock_limit, _, without = choices
 
     def hand_over(pid: int) -> None:
         """The last act of the stage: tell the VMM who the spawner is."""
-        passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
+        descriptor_passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
 
     way = way or Stage(vmm_pid, hand_over)
     isolation = isolate(vmm_pid, without, way)
     linux.close_range(CONTROL_FD + 1)
     applied = isolation.applied
-    kept = GIVING_IDS if applied & layers.OWN_UID else 0
-    applied |= jail.confine(0 if applied & layers.PID_NS else parent_pid, landlock_limit, without, kept)
+    kept_modules = GIVING_IDS if applied & layers.OWN_UID else 0
+    applied |= jail.confine(
+        0 if applied & layers.PID_NS else parent_pid, landlock_limit, without, kept_modules
+    )
     # Whoever dies closes its sockets first and sends death signals second, so this leaves no window.
-    if passing.hung_up(CONTROL_FD):
+    if descriptor_passing.hung_up(CONTROL_FD):
         raise OSError("the VMM died")
     reasons = isolation.reasons
     for layer in (layers.LANDLOCK, layers.LANDLOCK_NET, layers.LANDLOCK_SCOPES):
@@ -377,7 +379,7 @@ def serve(
     gc.freeze()  # no collection writes into the pages that the children share
     missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
     flags = (frames.STAGED_TOO if way.is_introduced else 0) | (frames.OWNED if isolation.owned else 0)
-    passing.send(CONTROL_FD, frames.pack(frames.HELLO, flags, frames.VERSION, applied, missing))
+    descriptor_passing.send(CONTROL_FD, frames.pack(frames.HELLO, flags, frames.VERSION, applied, missing))
     spawner.serve()
 
 

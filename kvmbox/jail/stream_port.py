@@ -20,7 +20,7 @@ _unpack: Final = WORDS.unpack
 
 
 class StreamPort:
-    """See `loop.Port`. Requests come from one descriptor, replies go to another one, or to the same."""
+    """See `serving_loop.Port`. Requests come from one descriptor, replies go to another or the same."""
 
     def __init__(
         self,

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol, Self
 from kvmbox.base.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
-from kvmbox.kvm.abandon import abandon
+from kvmbox.kvm.background_close import abandon
+from kvmbox.kvm.irq_routing import PIC_PINS, ioapic_pin_of, pic_pin_of
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.kvm.wiring import PIC_PINS, ioapic_pin_of, pic_pin_of
 
 
 class MappedRegion(Protocol):
@@ -203,7 +203,7 @@ class Vm:
     def close(self, *, wait: bool = True) -> None:
         """Close the vCPUs and the VM. No thread may be in `Vcpu.run`. Harmless if repeated.
 
-        Without `wait`, return before the kernel has destroyed the VM (see `kvm.abandon`).
+        Without `wait`, return before the kernel has destroyed the VM (see `kvm.background_close`).
         """
         if self._descriptor < 0:
             return

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.kvm import uapi
-from kvmbox.kvm.wiring import PIC_PINS, ioapic_pin_of, pic_pin_of
+from kvmbox.kvm.irq_routing import PIC_PINS, ioapic_pin_of, pic_pin_of
 
 MASKED: Final = 1 << 16
 MODE_SHIFT: Final = 8

@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
     from kvmbox.base.memory import GuestMemory
     from kvmbox.base.outcome import Outcome
-    from kvmbox.boot.files import HostFiles
+    from kvmbox.boot.boot_files import HostFiles
     from kvmbox.devices.board import BootDrive, DeviceSpec
     from kvmbox.host.console.serial_ports import Console
-    from kvmbox.host.disk.disk_stores import RunDisk
+    from kvmbox.host.disk.stores import RunDisk
     from kvmbox.host.disk.transfers import Store
     from kvmbox.kvm.system import Kvm
     from kvmbox.run.frontend import Caller

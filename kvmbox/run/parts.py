@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.base.errors import KvmboxError, StartError
 from kvmbox.base.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.run.display.text_memory import is_unused
-from kvmbox.run.machine.origin import Origin
+from kvmbox.run.machine.start_state import Origin
 from kvmbox.run.options.config import RunConfig
 from kvmbox.run.options.option_table import PARAMETERS
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing

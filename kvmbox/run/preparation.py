@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmbox.base.judge import Judge
-    from kvmbox.boot.files import HostFiles
+    from kvmbox.boot.boot_files import HostFiles
     from kvmbox.firmware.fw_cfg import FwCfgItem
     from kvmbox.host.process.cpu_placement import Placement
     from kvmbox.run.frontend import Caller
-    from kvmbox.run.machine.origin import Origin
+    from kvmbox.run.machine.start_state import Origin
     from kvmbox.run.options.config import RunConfig
     from kvmbox.run.result.stage_times import Timeline
 

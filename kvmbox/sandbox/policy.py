@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.base.stand_ins import Enum, Value
-from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

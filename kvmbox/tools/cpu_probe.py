@@ -18,9 +18,9 @@ from kvmbox.boot.cpu_state import CpuState
 from kvmbox.boot.entry_state import gdt, long_mode_state, page_tables
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.dependencies import missing
+from kvmbox.kvm.cpuid.feature_probes import PROBES, RBX, Probe
 from kvmbox.kvm.cpuid.features import FEATURES, shown_in
 from kvmbox.kvm.cpuid.leaves import Leaf, find
-from kvmbox.kvm.cpuid.probes import PROBES, RBX, Probe
 from kvmbox.kvm.cpuid.topology import place
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import kvmbox.wire.bulk_effects
-import kvmbox.wire.pci_effects  # noqa: F401 - whoever shows effects decodes them all
+import kvmbox.wire.bulk_effect_table
+import kvmbox.wire.pci_effect_table  # noqa: F401 - whoever shows effects decodes them all
 from kvmbox.contract import bulk_data, model
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 

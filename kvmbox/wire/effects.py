@@ -98,7 +98,7 @@ TABLE: Final = (
                grants=("Irq", "ReplacingIrq")),
 )
 # fmt: on
-"""The effects of a PC without disks. `bulk_effects` has the others, and adds them when it is loaded."""
+"""The effects of a PC without disks. `bulk_effect_table` has the others, and adds them when it is loaded."""
 
 add(TABLE)
 
@@ -139,7 +139,7 @@ def decode_effects(count: int, body: bytes) -> tuple[list[tuple[int, Effect]], b
 
 def _rare(tag: int) -> EffectKind | None:
     """The kind from the table that is loaded when it is wanted."""
-    import kvmbox.wire.bulk_effects  # noqa: F401 - adds its kinds
+    import kvmbox.wire.bulk_effect_table  # noqa: F401 - adds its kinds
 
     return BY_TAG.get(tag)
 

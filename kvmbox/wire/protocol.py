@@ -70,7 +70,7 @@ REPLAY: Final = 12  # payload: requests, back to back; reply value: CRC-32 of th
 INDEXED_READ: Final = 11  # a byte write, then a READ: value = register << 32 | byte of the write
 MEMORY: Final = 13  # value: tag | status << 32, payload: the bytes that MEMORY_READ asked for, if status is 0
 COMPLETE: Final = 14  # value: tag | status << 32: how a TRANSFER, a WINDOW, … went; payload: more of them
-READ_WIDE: Final = 15  # `size` byte reads of consecutive registers; see `blocks` for this and what follows
+READ_WIDE: Final = 15  # `size` byte reads of consecutive registers; from here on see `access_blocks`
 WRITE_WIDE: Final = 16  # `size` byte writes to consecutive registers, lowest byte of value first
 READ_STRING: Final = 17  # value: how many reads of one register
 WRITE_STRING: Final = 18  # payload: the values of writes to one register, one after another

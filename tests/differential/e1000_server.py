@@ -15,8 +15,8 @@ from kvmbox.devices.e1000.board import e1000_net
 from kvmbox.devices.pci.board import with_pci
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.channel.connection import Channel
-from kvmbox.tools.qtest import bare_machine, serve
-from kvmbox.tools.qtest.host import QtestHost
+from kvmbox.tools.qtest import bare_machine, start_server
+from kvmbox.tools.qtest.device_services import QtestHost
 
 MAC: Final = "02:6b:76:00:00:01"
 PORT: Final = GatheringPort("net0")
@@ -61,8 +61,8 @@ def board(options: BoardOptions) -> list[DeviceSpec]:
 
 if __name__ == "__main__":
     for module, name, ours in (
-        (serve, "whole_board", board),
-        (serve, "BareMachine", Machine),
+        (start_server, "whole_board", board),
+        (start_server, "BareMachine", Machine),
         (bare_machine, "QtestHost", Host),
     ):
         setattr(module, name, ours)

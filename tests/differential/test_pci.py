@@ -33,7 +33,7 @@ KVMBOX: Final = (
     "from kvmbox.devices.virtio.pci_functions import on_pci\n"
     "from kvmbox.devices.board import DeviceSpec\n"
     "from kvmbox.host.disk.transfers import BytesStore\n"
-    "from kvmbox.tools.qtest import serve\n"
+    "from kvmbox.tools.qtest import start_server as serve\n"
     "whole, machine = serve.whole_board, serve.BareMachine\n"
     "serve.whole_board = lambda options: with_pci([*whole(options), on_pci(virtio_rng())])\n"
     "serve.BareMachine = lambda *given: machine(*given, stores={'entropy': BytesStore(b'')})\n"

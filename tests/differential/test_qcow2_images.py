@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.host.disk.disk_stores import READ_ONLY, DiskRequest, DiskStore, open_disk
+from kvmbox.host.disk.stores import READ_ONLY, DiskRequest, DiskStore, open_disk
 from tests.support.qcow2_images import Asked, connect
 
 QEMU_IMG: Final = shutil.which("qemu-img")

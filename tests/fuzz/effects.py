@@ -23,7 +23,15 @@ from kvmbox.remote.channel import vga_window
 from kvmbox.remote.channel.effect_calls import Application
 from kvmbox.remote.channel.grants import Grants, Rise, bind, rise_slack
 from kvmbox.remote.published.guest_memory import Submit, settled
-from kvmbox.wire import blocks, bulk_effects, chains, effect_kinds, effects, pci_effects, protocol
+from kvmbox.wire import (
+    access_blocks,
+    bulk_effect_table,
+    chains,
+    effect_kinds,
+    effects,
+    pci_effect_table,
+    protocol,
+)
 from kvmbox.wire.protocol import FrameError
 from tests.fuzz.lives import random_request
 from tests.support.dice import Dice
@@ -35,7 +43,7 @@ FUNCTIONS: Final = [one for one in VARIANTS.values() if one.pci is not None]
 BOARD: Final = sorted(with_pci([*FUNCTIONS, VARIANTS["vga_text"]]), key=lambda one: one.name == board.VGA)
 BUS: Final = bus_of(BOARD).functions
 SPECS: Final = (*VARIANTS.values(), *BOARD)
-KINDS: Final = (*effects.TABLE, *bulk_effects.TABLE, *pci_effects.TABLE)
+KINDS: Final = (*effects.TABLE, *bulk_effect_table.TABLE, *pci_effect_table.TABLE)
 PLACES: Final = (
     *(0, 0x1000, 0xA0000, 0xB8000, 0xC000, 0xC020, 0x3F8, 0xCF8, 0x20, 0xE200_0000, 0xE200_4000, 0xFEE0_0000),
     *(layout.IO_APIC_BASE, 1 << 32, 1 << 52, (1 << 64) - 0x4000, (1 << 64) - 1),
@@ -256,14 +264,14 @@ def _put_together(data: bytes) -> None:
 def _use_block(data: bytes) -> None:
     """A block says of itself what it reads; of a reply, what was made of it, which is some of it."""
     dice = Dice(data)
-    kind, size, way = dice.some(tuple(blocks.BLOCKS)), dice.byte() % 10, dice.byte()
+    kind, size, way = dice.some(tuple(access_blocks.BLOCKS)), dice.byte() % 10, dice.byte()
     value, offset, payload = dice.number(dice.byte() % 9), dice.number(dice.byte() % 9), dice.rest()
     value, payload = value * (way & 1), payload[: 16 * (way >> 1 & 3)] if way < 200 else payload
     try:
-        block = blocks.Block(protocol.Request(kind, 0, size, 1, 1, value, offset, payload))
+        block = access_blocks.Block(protocol.Request(kind, 0, size, 1, 1, value, offset, payload))
     except FrameError:
         return
-    assert 0 < block.count * block.width <= blocks.MAX_STRING
+    assert 0 < block.count * block.width <= access_blocks.MAX_STRING
     made = 1 + way % block.count
     single = block.single(made - 1)
     assert single.kind == (protocol.READ if block.reads else protocol.WRITE)

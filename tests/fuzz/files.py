@@ -39,15 +39,15 @@ from kvmbox.devices.qcow2.model import (
 from kvmbox.devices.vga.dispi import VbeDispi
 from kvmbox.explain import symbols
 from kvmbox.host.disk import mapped_image
-from kvmbox.host.disk.disk_stores import DiskRequest, open_disk
 from kvmbox.host.disk.overlay import Overlay
+from kvmbox.host.disk.stores import DiskRequest, open_disk
 from kvmbox.host.files.sparse_memory import BLOCK
 from kvmbox.kvm import uapi
 from kvmbox.parts.record import format as fmt
-from kvmbox.parts.snapshot import cpu_state, ram
+from kvmbox.parts.snapshot import ram, vcpu_state
 from kvmbox.parts.snapshot.description import RUNS, VIDEO, DeviceFacts, decode, device_section, encode
 from kvmbox.parts.snapshot.file import SnapshotFile
-from kvmbox.parts.snapshot.layout import Header, Section, decode_header, decode_runs
+from kvmbox.parts.snapshot.file_layout import Header, Section, decode_header, decode_runs
 from kvmbox.tools.replay import reader as replay_reader
 from kvmbox.tools.replay.reader import RecordingReader
 from kvmbox.wire import protocol
@@ -417,8 +417,8 @@ def restore_cpu(dice: Dice) -> None:
     data = struct.pack("<III", 0, count, dice.some((4096, 4096, 4096, 0))) + _structures(sregs2=sregs2)
     data += bytes(4096) + b"".join(struct.pack("<IQ", index, 5) for index in msrs)
     data = edited(dice, data)
-    found = refused(partial(cpu_state.decode, data, xsave_size=4096, sregs2=sregs2))
-    assert found is None or cpu_state.encode(found) == data
+    found = refused(partial(vcpu_state.decode, data, xsave_size=4096, sregs2=sregs2))
+    assert found is None or vcpu_state.encode(found) == data
 
 
 AREA: Final = layout.PAGE_SIZE

@@ -21,7 +21,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
             "remote/bus/pci_fabric.py PciFabric.bind: *",
         ),
         *(
-            "tools/smoke/suite/fields.py _option: or option.metavar*",
+            "tools/smoke/suite/suite_keys.py _option: or option.metavar*",
             "devices/fw_cfg/model.py FwCfg.memory: or data*",
         ),
     ),
@@ -51,7 +51,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
         ),
         *(
             "wire/effects.py _stray_coalesced: *",
-            "parts/gdb/session.py Session.receive: match event: no case",
+            "parts/gdb/gdb_session.py Session.receive: match event: no case",
         ),
         "devices/uart/model.py Uart16550A._fold_line: filter *",
     ),

@@ -56,7 +56,7 @@ TABLE: Final[dict[str, Row]] = {
     "ide": _devices("ide/*"),
     "hpet": _devices("hpet/*"),
     "acpi-pm": _devices("acpi/*"),
-    "debug-ports": _devices("debug/*", "pci/reset_control", "bios/report"),
+    "debug-ports": _devices("debug/*", "pci/reset_control", "bios/report_port"),
     "testdev": _devices("testdev/*"),
     "boot-disk": _devices("bios/boot_disk"),
     "fw-cfg": _devices("fw_cfg/*"),
@@ -94,7 +94,12 @@ TABLE: Final[dict[str, Row]] = {
     "effects": Row(
         "effects",
         (
-            *("wire/effect_kinds.py", "wire/effects.py", "wire/bulk_effects.py", "wire/pci_effects.py"),
+            *(
+                "wire/effect_kinds.py",
+                "wire/effects.py",
+                "wire/bulk_effect_table.py",
+                "wire/pci_effect_table.py",
+            ),
             *(
                 "remote/channel/grants.py",
                 "remote/published/bulk_grants.py",
@@ -104,12 +109,12 @@ TABLE: Final[dict[str, Row]] = {
         ),
     ),
     "pci-bus": Row("effects", ("remote/bus/pci_fabric.py",)),
-    "protocol": Row("effects", ("wire/protocol.py", "wire/blocks.py:Block*", "wire/chains.py")),
+    "protocol": Row("effects", ("wire/protocol.py", "wire/access_blocks.py:Block*", "wire/chains.py")),
     "lives": Row(
         "vmm",
         (
             *(f"parts/restart/recovery.py:Recovery.{one}" for one in _LIVES),
-            *("remote/channel/journal.py", "remote/process/crash_policy.py", "wire/blocks.py:ends"),
+            *("remote/channel/journal.py", "remote/process/crash_policy.py", "wire/access_blocks.py:ends"),
             *(
                 f"remote/channel/connection.py:Channel.{one}"
                 for one in ("_complete", "_ask_block", "*_string", "write_wide")
@@ -177,17 +182,19 @@ TABLE: Final[dict[str, Row]] = {
         "files",
         tuple(f"boot/disk/{one}.py" for one in ("contents", "partitions", "cd_image", "file_systems")),
     ),
-    "disk-formats": Row("files", ("host/disk/disk_stores.py", "host/disk/mapped_image.py")),
+    "disk-formats": Row("files", ("host/disk/stores.py", "host/disk/mapped_image.py")),
     "disk-overlay": Row("files", ("host/disk/overlay.py",)),
     "compressed": Row("files", ("boot/compressed.py",)),
     "snapshot-text": Row(
         "files", tuple(f"parts/snapshot/{one}.py" for one in ("description", "fields", "layout"))
     ),
-    "snapshot-cpu": Row("files", ("parts/snapshot/cpu_state.py:*code", "parts/snapshot/cpu_state.py:_kinds")),
+    "snapshot-cpu": Row(
+        "files", ("parts/snapshot/vcpu_state.py:*code", "parts/snapshot/vcpu_state.py:_kinds")
+    ),
     "snapshot-file": Row(
         "files",
         (
-            *("parts/snapshot/file.py:SnapshotFile*", "parts/snapshot/video.py:give_video"),
+            *("parts/snapshot/file.py:SnapshotFile*", "parts/snapshot/frame_buffer_section.py:give_video"),
             *(f"parts/snapshot/ram.py:{one}" for one in ("read", "_read", "_check_*")),
         ),
     ),
@@ -197,7 +204,7 @@ TABLE: Final[dict[str, Row]] = {
         "texts", tuple(f"tools/smoke/suite/{one}.py" for one in ("suite_file", "fields", "toml_lines"))
     ),
     "unittests-cfg": Row("texts", ("tools/smoke/suite/unittests_cfg.py",)),
-    "gdb": Row("texts", ("parts/gdb/packets.py", "parts/gdb/session.py")),
+    "gdb": Row("texts", ("parts/gdb/packets.py", "parts/gdb/gdb_session.py")),
     "monitor": Row("texts", ("run/api/monitor_commands.py",)),
     "typed": Row(
         "texts",

@@ -12,7 +12,7 @@ from kvmbox.host.console import us_keyboard
 from kvmbox.host.console.escape_keys import EscapeParser
 from kvmbox.host.console.mouse_events import acted, moved, sequences
 from kvmbox.parts.gdb import packets
-from kvmbox.parts.gdb.session import MOST_UNSENT, SIGTRAP, Session, Stop
+from kvmbox.parts.gdb.gdb_session import MOST_UNSENT, SIGTRAP, Session, Stop
 from kvmbox.parts.monitor.line_editor import LineEditor
 from kvmbox.run.api.monitor_commands import WORDS, Monitor
 from kvmbox.tools.smoke.suite.suite_file import parse_suite

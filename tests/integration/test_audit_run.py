@@ -29,11 +29,11 @@ from kvmbox.remote.transport.ipc_table import IPC_CHOICES
 from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from kvmbox.tools.audit import trial as trial_module
-from kvmbox.tools.audit.audit import EVERY_LAYER, Finding, Options, Report, run_audit
+from kvmbox.tools.audit.attack_result import Ended, ProbeVerdict
 from kvmbox.tools.audit.forgeries import FORGERIES
-from kvmbox.tools.audit.probes import OF_VMM
-from kvmbox.tools.audit.result import Ended, ProbeVerdict
-from kvmbox.tools.audit.stand_in import THREADS
+from kvmbox.tools.audit.probe_catalogue import OF_VMM
+from kvmbox.tools.audit.run_audit import EVERY_LAYER, Finding, Options, Report, run_audit
+from kvmbox.tools.audit.substitute_process import THREADS
 from tests.support.selection import first_per_commit
 
 UNAME, SOCKET, MPROTECT = 63, 41, 10
@@ -357,7 +357,7 @@ def test_payload_that_does_not_run_is_an_error_and_no_merit() -> None:
 
 
 def test_attack_that_falls_silent_is_unclear(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kvmbox.tools.audit import subject
+    from kvmbox.tools.audit import attacked_device
 
     class Deaf:
         """Nothing ever comes, however fast the payload is."""
@@ -370,8 +370,10 @@ def test_attack_that_falls_silent_is_unclear(monkeypatch: pytest.MonkeyPatch) ->
         def poll(self, _ms: int) -> list[tuple[int, int]]:
             return []
 
-    monkeypatch.setattr(subject, "PATIENCE_MS", 0)
-    monkeypatch.setattr(subject, "select", SimpleNamespace(poll=Deaf, POLLIN=1, POLLHUP=0x10, POLLERR=8))
+    monkeypatch.setattr(attacked_device, "PATIENCE_MS", 0)
+    monkeypatch.setattr(
+        attacked_device, "select", SimpleNamespace(poll=Deaf, POLLIN=1, POLLHUP=0x10, POLLERR=8)
+    )
     with pytest.raises(SandboxError, match="payload does not run"):
         run_audit(Options(types=("uart",), probes=("read-passwd",)))
 

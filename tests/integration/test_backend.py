@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from kvmbox.kvm.system import Kvm, is_pvm
-from kvmbox.tools.warm.ahead import MSR_TSC, reset_tsc
+from kvmbox.tools.warm.prepared_machines import MSR_TSC, reset_tsc
 from tests.support.patience import patience
 from tests.support.runs import KVMBOX
 

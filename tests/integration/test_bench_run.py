@@ -13,7 +13,7 @@ import pytest
 from kvmbox.boot import bundled
 from kvmbox.kvm.system import Kvm
 from kvmbox.tools.bench import floor, guest_output
-from kvmbox.tools.bench.plan import ROWS
+from kvmbox.tools.bench.measuring_plan import ROWS
 from kvmbox.tools.bench.results import load
 from tests.support.patience import patience
 from tests.support.runs import KVMBOX

@@ -26,7 +26,7 @@ EXAMPLE: Final = '''
 from __future__ import annotations
 
 from kvmbox.base.outcome import Outcome
-from kvmbox.run.machine.boot import Boot
+from kvmbox.run.machine.one_boot import Boot
 from kvmbox.run.part import Part, Standing
 from kvmbox.run.result.run_result import Draft
 from kvmbox.run.loop.vcpu_pause import Visitor
@@ -120,7 +120,7 @@ def with_example(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     folder = copy.package / "parts" / "example"
     folder.mkdir()
     (folder / "part.py").write_text(EXAMPLE)
-    table = copy.package / "run" / "options.py"
+    table = copy.package / "run/options/option_table.py"
     text = table.read_text(encoding="utf-8")
     assert text.count(ABOVE) == 1
     table.write_text(text.replace(ABOVE, ROW + ABOVE), encoding="utf-8")
@@ -163,7 +163,7 @@ def test_new_option_is_in_the_help_and_wherever_else_options_are(with_example: C
     assert b"--example-count WORD Count the boots of the guest, under the name WORD." in words
     page = (with_example.directory / "docs/command-line.md").read_text(encoding="utf-8")
     assert "`--example-count WORD`" in page
-    types = (with_example.package / "run" / "_generated_options.py").read_text(encoding="utf-8")
+    types = (with_example.package / "run/options/_generated.py").read_text(encoding="utf-8")
     assert "    example_count: str | None\n" in types
     done = with_example.python(
         "-c", "import inspect, kvmbox; print('example_count' in inspect.signature(kvmbox.Machine).parameters)"

@@ -145,7 +145,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (model,) = code("The model", "python")
     (top / MODEL).write_text(model, encoding="utf-8")
     entry, on_board = code("The catalogue and the board", "python")
-    insert(top / CATALOG, '    "shutdown_port": "port_models:ShutdownPort",', entry)
+    insert(top / CATALOG, '    "shutdown_port": "debug.model:ShutdownPort",', entry)
     insert(top / BOARD, "    return board", on_board)
     return top
 

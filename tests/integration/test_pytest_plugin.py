@@ -121,7 +121,7 @@ def test_pytest_without_guests_loads_nothing_of_them(project: Project) -> None:
 
         def test_it():
             loaded = {name for name in sys.modules if name.startswith("kvmbox")}
-            packages = {"kvmbox", "kvmbox.tools", "kvmbox.tools.smoke"}  # which are empty
+            packages = {"kvmbox", "kvmbox.tools", "kvmbox.tools.smoke", "kvmbox.tools.smoke.pytest"}  # empty
             assert loaded == {*packages, "kvmbox.tools.smoke.pytest.plugin"}
         """,
     )
@@ -350,7 +350,7 @@ def test_without_kvm_tests_are_skipped_or_fail_as_one_likes(project: Project) ->
         """
         import pytest
         from kvmbox.base.errors import KvmError
-        from kvmbox.tools.smoke.execute import host
+        from kvmbox.tools.smoke.execute import host_requirements as host
 
         @pytest.fixture(autouse=True)
         def no_kvm(monkeypatch):

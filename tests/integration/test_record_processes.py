@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.remote.process.spawner_client import DeviceProcess
-from kvmbox.tools.replay import backends
-from kvmbox.tools.replay.backends import InProcesses
+from kvmbox.tools.replay import fresh_models
+from kvmbox.tools.replay.fresh_models import InProcesses
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request
 from tests.support.recordings import CHANNELS, LSR, PIT, UART, small_machine
@@ -69,7 +69,7 @@ def test_process_that_fails_leaves_the_others_alone(processes: InProcesses) -> N
 def test_process_that_hangs_is_given_up_and_killed(
     processes: InProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "REPLY_SLICES", 1)
+    monkeypatch.setattr(fresh_models, "REPLY_SLICES", 1)
     pidfd = device_process(processes, "uart")
     signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
 

@@ -67,7 +67,10 @@ def loaded_by(code: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("reader", "needed"),
-    [("quick", "ctypes, gc, mmap, tty"), ("main, kvmbox.cli.run.command", "click, ctypes, gc, mmap, tty")],
+    [
+        ("run.quick_parser", "ctypes, gc, mmap, tty"),
+        ("main, kvmbox.cli.run.command", "click, ctypes, gc, mmap, tty"),
+    ],
 )
 def test_run_imports_nothing_that_a_plain_run_does_without(reader: str, needed: str) -> None:
     code = (
@@ -95,7 +98,7 @@ def refuse(self, spec):
 prepare_report()
 ExtensionFileLoader.create_module = refuse
 from elftools.elf.elffile import ELFFile
-import kvmbox.parts.crash_report.part, kvmbox.parts.crash_report.text, kvmbox.explain.lines
+import kvmbox.parts.crash_report.part, kvmbox.parts.crash_report.report_text, kvmbox.explain.lines
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -11,8 +11,8 @@ import pytest
 
 from kvmbox.jail import layers
 from kvmbox.jail.lsm import type_of
-from kvmbox.sandbox.probes import probe
-from kvmbox.tools.audit.audit import EVERY_LAYER, Options, run_audit
+from kvmbox.sandbox.host_support import probe
+from kvmbox.tools.audit.run_audit import EVERY_LAYER, Options, run_audit
 from tests.support.family import DEVICE_TYPES
 from tests.support.real_mode import IDLE, debug_exit, say
 from tests.support.runs import Images

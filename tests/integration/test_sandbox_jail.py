@@ -17,9 +17,9 @@ import pytest
 
 from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import landlock, layers
-from kvmbox.jail.descriptors import CHANNEL_FD, LISTENER_FD, REPORT_FD
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, LISTENER_FD, REPORT_FD
 from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.sandbox import probes
+from kvmbox.sandbox import host_support
 from kvmbox.sandbox.libseccomp import compile_policy
 from kvmbox.sandbox.policy import (
     DEVICE_POLICY,
@@ -293,7 +293,7 @@ def status_of(process: DeviceProcess) -> dict[str, str]:
 
 def test_device_process_ready_reports_every_layer_of_this_host(start: StartDevice) -> None:
     process = start("echo").process
-    available = layers.mask_of(status.name for status in probes.probe() if status.available)
+    available = layers.mask_of(status.name for status in host_support.probe() if status.available)
     expected = layers.REQUIRED | landlock.layers_of(landlock.abi()) | layers.ISOLATION & available
     assert layers.names(process.layers) == layers.names(expected)
     assert process.landlock_abi == landlock.abi()

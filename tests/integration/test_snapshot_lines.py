@@ -18,7 +18,7 @@ from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.parts.snapshot import cpu_state
+from kvmbox.parts.snapshot import vcpu_state
 from kvmbox.parts.snapshot.description import HostFacts, Times
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.parts.snapshot.restore import SnapshotOrigin
@@ -60,14 +60,14 @@ def set_register(vcpu: Vcpu, register: int, value: int) -> None:
 def saved(kvm: Kvm, guest: Any) -> SnapshotOrigin:
     """A snapshot of the machine, without a file."""
     xsave_size, vcpu = guest.vm.xsave_size(), guest.vcpus[0]
-    state = cpu_state.capture(vcpu, kvm.msr_indices(), xsave_size=xsave_size, sregs2=True)
+    state = vcpu_state.capture(vcpu, kvm.msr_indices(), xsave_size=xsave_size, sregs2=True)
     description = SimpleNamespace(
         host=HostFacts(guest.is_pvm, 0, xsave_size, True, tuple(guest.leaves)),
         boot=SimpleNamespace(format="real"),
         times=Times(0, 1, 1, 0, None),
         pics=tuple(bytes(guest.vm.get_irqchip(chip)) for chip in uapi.KVM_IRQCHIPS),
     )
-    file = SimpleNamespace(description=description, section=lambda _name: cpu_state.encode(state))
+    file = SimpleNamespace(description=description, section=lambda _name: vcpu_state.encode(state))
     return SnapshotOrigin(cast(SnapshotFile, file))
 
 

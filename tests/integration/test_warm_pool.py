@@ -21,7 +21,7 @@ from kvmbox.base.errors import UsageError
 from kvmbox.host.console.captured_port import Capture
 from kvmbox.jail import layers
 from kvmbox.tools.warm import WarmPool, WarmResult
-from kvmbox.tools.warm.boot import TITLE
+from kvmbox.tools.warm.boot_process import TITLE
 from tests.support.family import children_of, descendants_of, pidfds_of, title_of
 from tests.support.patience import patience
 from tests.support.real_mode import COM1, SHUTDOWN, out
@@ -60,7 +60,7 @@ BOOT: Final = """
 import sys
 from kvmbox.base.compiled import is_compiled
 from kvmbox.remote.process import prestart
-from kvmbox.tools.warm import boot, template
+from kvmbox.tools.warm import boot_process as boot, template
 
 template.preload(is_compiled())
 before = set(sys.modules)

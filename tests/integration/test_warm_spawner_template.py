@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.jail import passing
+from kvmbox.jail import descriptor_passing
 from kvmbox.remote.process import interpreter
 from kvmbox.remote.process.spawner_client import INTERPRETER_FLAGS, device_entry
 from kvmbox.tools.warm import frames
@@ -81,8 +81,8 @@ class Ends:
     """What a boot process has of the spawner that is ordered for it."""
 
     def __init__(self, template: TemplateClient, vmm: int, *, is_gone: bool = False) -> None:
-        self.control, control = passing.socket_pair()
-        self.lifeline, lifeline = passing.socket_pair()
+        self.control, control = descriptor_passing.socket_pair()
+        self.lifeline, lifeline = descriptor_passing.socket_pair()
         process = os.pidfd_open(vmm)
         if is_gone:
             os.close(self.lifeline)
@@ -94,7 +94,7 @@ class Ends:
         """Until the spawner has closed its socket."""
         while True:
             wait_readable(self.control, "the end of a spawner")
-            message = passing.receive(self.control)
+            message = descriptor_passing.receive(self.control)
             if message is None:
                 return
             for descriptor in message[1]:
@@ -103,7 +103,7 @@ class Ends:
     def status(self) -> int:
         """How the spawner has ended, as the template tells it."""
         wait_readable(self.lifeline, "the wait status of a spawner")
-        message = passing.receive(self.lifeline)
+        message = descriptor_passing.receive(self.lifeline)
         assert message is not None
         kind, _, status, _ = frames.unpack(message[0])
         assert kind == frames.DIED
@@ -123,7 +123,7 @@ def test_spawner_whose_vmm_is_gone_before_it_is_there_is_the_only_one_that_ends(
         assert [next_kind(template), next_kind(template)] == [frames.BORN, frames.BORN]
         lost.wait_end()
         os.close(lost.control)
-        passing.send(other.lifeline, b"end it")
+        descriptor_passing.send(other.lifeline, b"end it")
         assert os.waitstatus_to_exitcode(other.status()) == -KILLED
 
 
@@ -147,5 +147,5 @@ def test_boot_process_whose_spawner_cannot_be_made_is_told_so_and_no_other_is_lo
             without.wait_end()
     with closing(Ends(failing, vmm.pid)) as other:
         assert next_kind(failing) == frames.BORN
-        passing.send(other.lifeline, b"end it")
+        descriptor_passing.send(other.lifeline, b"end it")
         assert os.waitstatus_to_exitcode(other.status()) == -KILLED

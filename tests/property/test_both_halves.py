@@ -27,7 +27,7 @@ from kvmbox.remote.process.crash_policy import Survival
 from kvmbox.remote.transport.interface import EndedError, Link
 from kvmbox.remote.transport.shared_page import PageTransport
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.blocks import BLOCKS
+from kvmbox.wire.access_blocks import BLOCKS
 from kvmbox.wire.effect_kinds import EFFECT
 from kvmbox.wire.effects import HOST_OUTPUT
 from kvmbox.wire.protocol import HEADER, Request, hello_requests

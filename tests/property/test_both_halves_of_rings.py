@@ -22,7 +22,7 @@ from kvmbox.devices.board import Medium, Queues
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.blk import VirtioBlk
 from kvmbox.devices.virtio.net import F_MRG_RXBUF, SENT
-from kvmbox.host.disk.disk_stores import DiskRequest, DiskStore, open_disk
+from kvmbox.host.disk.stores import DiskRequest, DiskStore, open_disk
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.published.ring import Ring, RingError
 from kvmbox.remote.transport.direct import DirectLink

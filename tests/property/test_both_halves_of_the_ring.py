@@ -29,7 +29,7 @@ from kvmbox.remote.channel.journal import Entry, Journal
 from kvmbox.remote.process.crash_policy import Survival
 from kvmbox.remote.transport.direct import DirectLink
 from kvmbox.wire import protocol
-from kvmbox.wire.blocks import BLOCKS, Block
+from kvmbox.wire.access_blocks import BLOCKS, Block
 from tests.support.fake_room import FakeRoom
 from tests.support.halves import Half, built_halves
 from tests.support.kernel_ring import indices, kernel_writes

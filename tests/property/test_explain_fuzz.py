@@ -17,13 +17,13 @@ from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain import symbols
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.paging import CR0_PG
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.kvm.registers import format_registers
 from kvmbox.kvm.uapi import kvm_regs, kvm_sregs
 from kvmbox.parts.core_file.core import CoreCpu, header_size, headers, notes_of
 from kvmbox.parts.core_file.page_map import Backing, page_map
 from kvmbox.parts.crash_report.explanation import explain
-from kvmbox.parts.crash_report.text import lines_of
+from kvmbox.parts.crash_report.report_text import lines_of
 from tests.support.stopped_cpu import Memory
 
 STATES = 400

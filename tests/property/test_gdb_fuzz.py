@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.parts.gdb import packets
-from kvmbox.parts.gdb.session import MOST_UNSENT, SIGTRAP, Session, Stop
+from kvmbox.parts.gdb.gdb_session import MOST_UNSENT, SIGTRAP, Session, Stop
 from tests.support.fake_target import FakeTarget
 
 COMMANDS = (

@@ -13,13 +13,13 @@ from kvmbox.base.errors import RecordingError
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import End, EndReason, Record
 from kvmbox.parts.record.recorder import Recorder
-from kvmbox.tools.replay.backends import InProcess
 from kvmbox.tools.replay.chrome import export
-from kvmbox.tools.replay.describe import record_data, record_line
+from kvmbox.tools.replay.frames_as_text import record_data, record_line
+from kvmbox.tools.replay.fresh_models import InProcess
 from kvmbox.tools.replay.reader import RecordingReader
 from kvmbox.tools.replay.replayer import ReplayResult, replay
 from kvmbox.tools.replay.select import DeviceChoice
-from kvmbox.tools.replay.trace import format_summary, summarise
+from kvmbox.tools.replay.trace_summary import format_summary, summarise
 from kvmbox.wire import protocol
 from tests.support.recordings import BOARD, CHANNELS, Machine, pack, recording, stream_of
 

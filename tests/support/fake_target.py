@@ -1,4 +1,4 @@
-"""A machine for a `parts.gdb.session.Session` that stands still as long as the test wants."""
+"""A machine for a `parts.gdb.gdb_session.Session` that stands still as long as the test wants."""
 
 from __future__ import annotations
 

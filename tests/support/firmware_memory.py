@@ -9,8 +9,8 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 
+from kvmbox.firmware.all_tables import FirmwareTables, firmware_tables
 from kvmbox.firmware.platform import Platform
-from kvmbox.firmware.tables import FirmwareTables, firmware_tables
 
 MIB = 1 << 20
 ALL_SERIAL_PORTS = ("COM1", "COM2", "COM3", "COM4", "MMIO")

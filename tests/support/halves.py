@@ -9,9 +9,9 @@ from typing import Any
 from kvmbox.base.compiled import why_not_built
 from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.host.time.guest_clock import GuestClock
-from kvmbox.jail.loop import serve
 from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
+from kvmbox.jail.serving_loop import serve
 from kvmbox.jail.stream_port import StreamPort
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.journal import Journal
@@ -59,11 +59,11 @@ class Half:
 
 def compiled_half() -> Half:
     """The compiled one. ImportError where it was not built."""
-    from kvmbox.fast import channel as channels
-    from kvmbox.fast import loop as machines
+    from kvmbox.fast import compiled_channel as channels
+    from kvmbox.fast import compiled_loop as machines
     from kvmbox.fast import serving
-    from kvmbox.fast.queues import CompiledQueues
-    from kvmbox.fast.window import CompiledWindow
+    from kvmbox.fast.compiled_queues import CompiledQueues
+    from kvmbox.fast.compiled_window import CompiledWindow
 
     return Half(
         machines.CompiledLoop,

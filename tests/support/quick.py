@@ -15,9 +15,7 @@ SLOW: Final = ("hypothesis", "kvm", "thorough")
 """Markers of tests that run only if they have changed, or what they are about."""
 
 LONG: Final = frozenset(
-    {"jail/test_kept.py", "base/test_bytecode.py", "test_site.py", "wire/test_page_orders.py"}
-)
-    {"jail/test_kept.py", "base/test_bytecode.py", "test_site.py", "wire/test_page_orders.py"}
+    ("jail/test_kept_modules.py", "base/test_bytecode.py", "test_site.py", "wire/test_page_orders.py")
 )
 """The same of files of `tests/unit`: each takes seconds."""
 

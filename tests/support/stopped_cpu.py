@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.explain.paging import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.kvm.uapi import kvm_regs, kvm_sregs
 
 PAGE: Final = 4096

@@ -34,7 +34,7 @@ from kvmbox.devices.board_extras import (
 from kvmbox.devices.e1000.board import e1000_net
 from kvmbox.devices.pci.board import with_pci
 from kvmbox.jail import layers
-from kvmbox.wire import bulk_effects, effect_kinds, effects, pci_effects, protocol
+from kvmbox.wire import bulk_effect_table, effect_kinds, effects, pci_effect_table, protocol
 from kvmbox.wire import page_layout as page
 from tools import generate_folders
 from tools.generate_folders import GENERATED
@@ -346,7 +346,7 @@ def either(names: list[str]) -> str:
 def test_wire_effect_table_is_the_table_of_effects() -> None:
     rows = table_with_heading(WIRE, *EFFECT_HEADING)
     assert [tuple(row) for row in rows] == [
-        effect_row(kind) for kind in (*effects.TABLE, *bulk_effects.TABLE, *pci_effects.TABLE)
+        effect_row(kind) for kind in (*effects.TABLE, *bulk_effect_table.TABLE, *pci_effect_table.TABLE)
     ]
     assert effect_kinds.EFFECT.format == "<BBBBI"
     assert f"at most {effects.MAX_EFFECTS}. Each has {effect_kinds.EFFECT.size} bytes" in WIRE_PROSE

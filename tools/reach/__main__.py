@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from kvmbox.sandbox.syscall_names import NAMES
-from kvmbox.tools.audit.scene import Scene
+from kvmbox.tools.audit.audit_setup import Scene
 from tools.blocks import fill, table
 from tools.planted.attack import COMMON, FLAGS
 from tools.reach.bpf import I386, let_through

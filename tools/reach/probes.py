@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.tools.audit.attacks.calls import AT_FDCWD, NUMBERS, O_CREAT, O_RDWR, O_WRONLY
 from kvmbox.tools.audit.attacks.processes import PTRACE_SEIZE, SIGUSR1
-from kvmbox.tools.audit.scene import Scene
+from kvmbox.tools.audit.attacks.syscalls import AT_FDCWD, NUMBERS, O_CREAT, O_RDWR, O_WRONLY
+from kvmbox.tools.audit.audit_setup import Scene
 from tools.reach.tracee import Tracee
 
 SECRET_SIZE: Final = 16

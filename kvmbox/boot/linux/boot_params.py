@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base import layout
 from kvmbox.boot.linux.setup_header import HEADER_START, MAGIC
-from kvmbox.boot.linux.video import put_screen
+from kvmbox.boot.linux.video_mode import put_screen
 from kvmbox.boot.plan import BootContext
 from kvmbox.firmware.memory_map import memory_map
 

@@ -13,7 +13,7 @@ from typing import Final
 from kvmbox.base import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.linux.setup_header import setup_and_kernel
-from kvmbox.boot.linux.video import vid_mode
+from kvmbox.boot.linux.video_mode import vid_mode
 from kvmbox.boot.plan import NO_BIOS, BootContext, BootPlan
 from kvmbox.boot.real_mode.entry_registers import reset_state
 from kvmbox.boot.segments import LoadSegment, check_placement

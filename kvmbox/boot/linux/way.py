@@ -32,7 +32,7 @@ from kvmbox.boot.linux.setup_header import (
     too_old,
     version_of,
 )
-from kvmbox.boot.linux.video import linear_mode
+from kvmbox.boot.linux.video_mode import linear_mode
 from kvmbox.boot.modules import encoded
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of

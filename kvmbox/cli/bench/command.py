@@ -19,7 +19,7 @@ from kvmbox.run.options.definition import FLAG, REPEATED, Option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvmbox.tools.bench.plan import Plan
+    from kvmbox.tools.bench.measuring_plan import Plan
     from kvmbox.tools.bench.results import Results
 
 NOTHING_MEASURED = 4
@@ -90,7 +90,7 @@ def command(
       14   the output could not be written
       130  interrupted; the results so far are shown
     """
-    from kvmbox.tools.bench import plan as plans
+    from kvmbox.tools.bench import measuring_plan as plans
 
     _refuse_ignored()
     if compare is not None:
@@ -120,7 +120,7 @@ def command(
 
 
 def _list(plan: Plan, markdown: bool) -> int:
-    from kvmbox.tools.bench.report import plan_tables
+    from kvmbox.tools.bench.result_tables import plan_tables
 
     print_tables(plan_tables(plan), markdown)
     return 0
@@ -164,8 +164,8 @@ def _measure(
     plan: Plan, pin: int | None, timeout: float, guest_cpus: int, *, peer: bool
 ) -> tuple[Results, bool]:
     """The results, and whether they were interrupted."""
-    from kvmbox.tools.bench import host
-    from kvmbox.tools.bench.jobs import Jobs, guests
+    from kvmbox.tools.bench import host_facts
+    from kvmbox.tools.bench.measurements import Jobs, guests
     from kvmbox.tools.bench.peer import find
     from kvmbox.tools.bench.results import Results
     from kvmbox.tools.bench.runner import measure_all
@@ -173,14 +173,14 @@ def _measure(
     if peer:
         find()
     images = guests()
-    allowed = host.allowed_cpus()
+    allowed = host_facts.allowed_cpus()
     cpu = allowed[-1] if pin is None else pin
     if cpu not in allowed:
         raise UsageError(
             f"--pin {cpu}: this process may not run on CPU {cpu}",
             hint=f"allowed: {', '.join(map(str, allowed))}",
         )
-    facts = host.facts(peer=peer)
+    facts = host_facts.facts(peer=peer)
     facts |= {"pinned_cpu": cpu, "guest_cpus": guest_cpus}
     results = Results.of(plan, facts)
     jobs = Jobs(plan, images, int(facts["tsc_khz"]), cpu, timeout, guest_cpus)

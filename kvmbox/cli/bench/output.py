@@ -12,7 +12,7 @@ from kvmbox.cli.click_types import has_rich
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kvmbox.tools.bench.report import Table
+    from kvmbox.tools.bench.result_tables import Table
     from kvmbox.tools.bench.results import Results
     from kvmbox.tools.bench.runner import Step
 
@@ -60,7 +60,7 @@ def _describe(step: Step) -> str:
 def show_results(results: Results, markdown: bool, *, each_row: bool) -> None:
     """Heading and tables of `results`: with `each_row` the long ones, and always those over many rows."""
     from kvmbox.tools.bench.answer import TABLES
-    from kvmbox.tools.bench.report import failure_table, heading, row_tables
+    from kvmbox.tools.bench.result_tables import failure_table, heading, row_tables
 
     for line in heading(results):
         click.echo(line)
@@ -71,7 +71,7 @@ def show_results(results: Results, markdown: bool, *, each_row: bool) -> None:
 
 
 def print_tables(tables: Sequence[Table], markdown: bool) -> None:
-    from kvmbox.tools.bench import report as reports
+    from kvmbox.tools.bench import result_tables as reports
 
     console = None
     if not markdown and has_rich():
@@ -113,9 +113,9 @@ def check_output(plot_path: str | None, page_path: str | None) -> None:
 
         check(plot_path)
     if page_path is not None:
-        from kvmbox.tools.bench import page
+        from kvmbox.tools.bench import markdown_page
 
-        page.check(page_path, page.read(page_path))
+        markdown_page.check(page_path, markdown_page.read(page_path))
 
 
 def keep_output(drawn: Results, plot_path: str | None, results: Results, page_path: str | None) -> None:
@@ -125,6 +125,6 @@ def keep_output(drawn: Results, plot_path: str | None, results: Results, page_pa
 
         draw(drawn, plot_path)
     if page_path is not None:
-        from kvmbox.tools.bench import page
+        from kvmbox.tools.bench import markdown_page
 
-        page.fill(page_path, results)
+        markdown_page.fill(page_path, results)

@@ -14,8 +14,8 @@ import click
 from kvmbox.cli.config.json_documents import DOCUMENTS, RAN, TEXT, Shape
 from kvmbox.cli.main import COMMANDS, cli
 from kvmbox.run.options.option_table import OPTIONS
-from kvmbox.tools.smoke.suite.fields import FIELDS, START_FIELDS, Field
 from kvmbox.tools.smoke.suite.suite_file import DEFAULTS, STARTS, TESTS
+from kvmbox.tools.smoke.suite.suite_keys import FIELDS, START_FIELDS, Field
 
 Schema = dict[str, Any]
 

@@ -138,7 +138,7 @@ def _libseccomp() -> Finding:
 
 
 def _layers() -> Iterator[Finding]:
-    from kvmbox.sandbox.probes import probe
+    from kvmbox.sandbox.host_support import probe
 
     for layer in probe():
         yield Finding(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmbox.kvm.cpuid.backend_limits import PVM
+from kvmbox.kvm.cpuid.cpu_models import FOLLOWED
 from kvmbox.kvm.cpuid.features import canonical
-from kvmbox.kvm.cpuid.model import FOLLOWED
 from kvmbox.kvm.system import Kvm, cpu_flags
 from kvmbox.tools.cpu_probe import FeatureState, Trial, examine_features
 

@@ -64,7 +64,7 @@ def command(**options: Any) -> int:
       130  ended by a signal or by Ctrl-A X
     """
     if "help" in options["inject"]:
-        load("inject.faults", "FAULTS")
+        load("inject.fault_table", "FAULTS")
         from kvmbox.cli.run.inject_help import list_faults
 
         list_faults()

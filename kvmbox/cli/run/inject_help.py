@@ -9,21 +9,24 @@ import click
 from kvmbox.devices import board
 from kvmbox.devices.board import BoardOptions, DeviceSpec, by_type
 from kvmbox.devices.board_extras import whole_board
-from kvmbox.parts.inject import faults
+from kvmbox.parts.inject import fault_table
 
 VALUES: Final = (
-    (faults.CHANCE, "a probability from 0 to 1; each event is hit or not, and the same ones in each run"),
     (
-        faults.LATE,
+        fault_table.CHANCE,
+        "a probability from 0 to 1; each event is hit or not, and the same ones in each run",
+    ),
+    (
+        fault_table.LATE,
         "a probability, and how late: 0.1@20 by 20 accesses of the guest, 0.1@2ms by 2 ms of guest time",
     ),
     (
-        faults.SPAN,
+        fault_table.SPAN,
         "how long: 20 events (busy: reads of LSR, vanish: accesses), 2ms of guest time, or forever",
     ),
-    (faults.STEP, "seconds with a sign: +3600, -86400"),
-    (faults.EACH, "every Nth read or write of a disk"),
-    (faults.DELAY, "milliseconds of the host, while the guest runs"),
+    (fault_table.STEP, "seconds with a sign: +3600, -86400"),
+    (fault_table.EACH, "every Nth read or write of a disk"),
+    (fault_table.DELAY, "milliseconds of the host, while the guest runs"),
 )
 
 MODIFIERS: Final = (
@@ -38,15 +41,20 @@ def every_device() -> list[DeviceSpec]:
     devices = whole_board(
         BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True)
     )
-    return [*devices, faults.disk_target("disk0"), faults.disk_target("cd0"), faults.net_target("net0")]
+    return [
+        *devices,
+        fault_table.disk_target("disk0"),
+        fault_table.disk_target("cd0"),
+        fault_table.net_target("net0"),
+    ]
 
 
 def list_faults() -> None:
     """Print the table of the faults, and which devices there are."""
     lines = ["--inject DEVICE:FAULT=VALUE[,FAULT=VALUE...][,seed=N][,after=N][,at=TIME]", ""]
     lines.append("Faults, each with an example:")
-    for fault in faults.FAULTS.values():
-        whose = "" if fault.of == faults.ANY else f" ({faults.MODELS.get(fault.of, fault.of)})"
+    for fault in fault_table.FAULTS.values():
+        whose = "" if fault.of == fault_table.ANY else f" ({fault_table.MODELS.get(fault.of, fault.of)})"
         lines.append(f"  {fault.name + '=' + fault.takes:<22} {fault.text}{whose}")
         lines.append(f"  {'':<22}   --inject {fault.example}")
     for title, rows in (("Values", VALUES), ("Beside them", MODIFIERS)):
@@ -67,7 +75,7 @@ def words(incomplete: str) -> list[str]:
     done, comma, last = rest.rpartition(",")
     meant = [device for device in devices if name in (device.name, device.device_type)]
     names = [
-        *dict.fromkeys(fault for device in meant for fault in faults.faults_of(device)),
+        *dict.fromkeys(fault for device in meant for fault in fault_table.faults_of(device)),
         "seed",
         "after",
         "at",

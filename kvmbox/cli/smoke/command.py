@@ -118,8 +118,8 @@ def command(suites: tuple[str, ...], **options: Any) -> int:
       16   nothing is proven: no test passed, and none failed
       130  ended by a signal; the reports tell what was run until then
     """
-    from kvmbox.tools.smoke.execute import host
-    from kvmbox.tools.smoke.report.text import printable
+    from kvmbox.tools.smoke.execute import host_requirements
+    from kvmbox.tools.smoke.report.safe_text import printable
     from kvmbox.tools.smoke.suite.collect import collect
 
     _refuse(suites, options)
@@ -131,7 +131,7 @@ def command(suites: tuple[str, ...], **options: Any) -> int:
             click.echo(printable(plan.label(test) + _note(test)))
         return 0
     if options["dask"] is None:
-        host.check_kvm()
+        host_requirements.check_kvm()
     allow_enough()
     summary = run_tests(plan, options, history, (collected.files, history_file))
     remember(history_file, options["history_path"], history, summary)
@@ -175,10 +175,10 @@ def _plan(found: Sequence[Test], options: Mapping[str, Any], history: History) -
 
 def _note(test: Test) -> str:
     """What --list says behind a test's name. A list needs no /dev/kvm."""
-    from kvmbox.tools.smoke.execute import host
+    from kvmbox.tools.smoke.execute import host_requirements
 
     try:
-        reason = host.why_skipped(test)
+        reason = host_requirements.why_skipped(test)
     except KvmError as error:
         return f"  (needs {', '.join(test.needs)}: {error})"
     return f"  (skipped: {reason})" if reason else ""

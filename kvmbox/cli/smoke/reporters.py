@@ -104,7 +104,7 @@ def _for_people(write: Callable[[str], None], context: ReportContext, *, live: b
 
     again, quiet = command_of(context.timeout), context.quiet
     if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and has_rich():
-        from kvmbox.tools.smoke.report.live import LiveReporter, make_console
+        from kvmbox.tools.smoke.report.live_table import LiveReporter, make_console
 
         return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=again, quiet=quiet)
     return PlainReporter(write, again=again, quiet=quiet)

@@ -56,7 +56,7 @@ def run_tests(
 
 def _executor(jobs: int, dask: str | None) -> tuple[Executor, Callable[[Test], str | None]]:
     """What boots, this machine or the workers of a Dask scheduler; and why a test is skipped there."""
-    from kvmbox.tools.smoke.execute.host import why_skipped
+    from kvmbox.tools.smoke.execute.host_requirements import why_skipped
 
     if dask is None:
         from kvmbox.tools.smoke.execute.local import LocalExecutor

@@ -1,7 +1,7 @@
 """What the built-in BIOS does not provide, as sentences for a person.
 
-The BIOS, or any guest that writes to its port, sends numbers (`devices.bios.report`). Each missing service is
-named once, and at most `MOST` of them are. The text is made of the numbers alone.
+The BIOS, or any guest that writes to its port, sends numbers (`devices.bios.report_port`). Each missing
+service is named once, and at most `MOST` of them are. The text is made of the numbers alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED, Outcome
-from kvmbox.devices.bios.report import ENDING, REPORT, WHAT
+from kvmbox.devices.bios.report_port import ENDING, REPORT, WHAT
 
 MOST: Final = 64
 """How many missing services are named in one run."""

@@ -30,7 +30,7 @@ _NO_DISKS: Final = {
 
 def cannot_use(path: str, why: str, hint: str) -> StartError:
     """The error for the caller to raise. Each of its two lines is one, whatever the path has in it."""
-    from kvmbox.explain.names import printable
+    from kvmbox.explain.demangled_names import printable
 
     return StartError(printable(f"cannot use disk '{path}': {why}"), hint=printable(hint))
 

@@ -1,4 +1,5 @@
-"""What `--cpu host` leaves out on PVM, as masks: what `model` makes of `backend_limits`, and a test compares.
+"""What `--cpu host` leaves out on PVM, as masks: what `cpu_models` makes of `backend_limits`, and a test
+compares.
 
 A plain run on PVM needs no names of features, and does not load them.
 """

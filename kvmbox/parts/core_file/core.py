@@ -16,7 +16,7 @@ from typing import Final
 
 from kvmbox.base.stand_ins import Value
 from kvmbox.explain.paging import NO_EXECUTE, WRITABLE
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.parts.core_file.page_map import Range
 
 # <linux/elf.h>, <linux/elf-em.h>

@@ -29,7 +29,7 @@ from kvmbox.explain.paging import (
     rights_behind,
     top_table,
 )
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 
 MOST_TABLES: Final = 8192
 MOST_ENTRIES: Final = 1 << 20

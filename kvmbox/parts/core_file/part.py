@@ -18,9 +18,9 @@ from kvmbox.base.errors import DeviceProcessError, KvmError, StartError
 from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
-from kvmbox.explain.faults import find
 from kvmbox.explain.paging import CR0_PG, WRITABLE
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
+from kvmbox.explain.undelivered_exception import find
 from kvmbox.host.files.atomic_file import Destination
 from kvmbox.host.files.sparse_memory import BLOCK, put, runs_of
 from kvmbox.parts.core_file import core
@@ -31,8 +31,8 @@ from kvmbox.run.vcpu.handle import VcpuThread, ended_it
 
 if TYPE_CHECKING:
     from kvmbox.base.symbol_file import SymbolFile
-    from kvmbox.run.machine.boot import Boot
     from kvmbox.run.machine.guest_vm import GuestVm
+    from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.result.run_result import Draft
 
 WRITTEN_AFTER: Final = (GUEST_CRASHED, DEVICE_FAILED, UNKNOWN_EXIT, TIMED_OUT)

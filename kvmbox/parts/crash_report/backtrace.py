@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmbox.base.stand_ins import Value
 from kvmbox.explain.paging import NO_EXECUTE
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.explain.symbols import Place
 from kvmbox.explain.unwind import Frame, Frames
 

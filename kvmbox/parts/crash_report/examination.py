@@ -80,7 +80,7 @@ def examine(
 
 def last_lines_of(printed: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
     """The ends of lines as text, by port. What two ports have printed alike is there once."""
-    from kvmbox.explain.names import printable
+    from kvmbox.explain.demangled_names import printable
 
     found: dict[str, str] = {}
     for port, line in printed.items():
@@ -134,10 +134,10 @@ def _explain(
 def _explain_cpu(
     thread: VcpuThread, memory: GuestMemory, outcome: Outcome, debug_info: DebugInfo, report: _Report
 ) -> None:
-    from kvmbox.explain.state import Cpu
+    from kvmbox.explain.stopped_cpu import Cpu
     from kvmbox.parts.crash_report import last_accesses
     from kvmbox.parts.crash_report.explanation import explain
-    from kvmbox.parts.crash_report.text import brief_lines_of, lines_of, summary_of
+    from kvmbox.parts.crash_report.report_text import brief_lines_of, lines_of, summary_of
 
     vcpu = thread.vcpu
     crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)

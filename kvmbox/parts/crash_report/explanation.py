@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.explain import faults
-from kvmbox.explain.arrival import Arrival, arrival
+from kvmbox.explain import undelivered_exception
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.disassembly import Instruction, disassemble
-from kvmbox.explain.faults import Fault
+from kvmbox.explain.entry_point_check import Arrival, arrival
 from kvmbox.explain.paging import CR0_PG, Walk
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.explain.symbols import LONGEST_GUESS
+from kvmbox.explain.undelivered_exception import Fault
 from kvmbox.parts.crash_report.backtrace import backtrace
 
 STACK_WORDS: Final = 16
@@ -105,7 +105,7 @@ def explain(cpu: Cpu, debug_info: DebugInfo, *, crashed: bool) -> Explanation:
     """Explain `cpu`. `crashed` says that it has ended by a triple fault."""
     pc = cpu.pc
     code = cpu.read(pc, CODE_BYTES)
-    fault = faults.find(cpu) if crashed else None
+    fault = undelivered_exception.find(cpu) if crashed else None
     return Explanation(
         cpu.number,
         cpu.bits,

@@ -15,7 +15,7 @@ from kvmbox.run.part import Opening, Part, Standing
 if TYPE_CHECKING:
     from kvmbox.base.symbol_file import SymbolFile
     from kvmbox.host.console.serial_ports import Console
-    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.result.run_result import Draft
 
 

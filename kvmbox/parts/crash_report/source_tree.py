@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.explain.names import printable
+from kvmbox.explain.demangled_names import printable
 from kvmbox.host.files.path_below import DIRECTORY, open_beneath
 
 MOST_PARTS: Final = 64

@@ -16,8 +16,8 @@ from kvmbox.devices.board import BootDrive, Medium, rtc
 from kvmbox.devices.board_extras import BOOT_DISK, IdeDrive, disk_map, ide_board, virtio_blk
 from kvmbox.firmware.builtin_bios import is_diskette, unit_sectors
 from kvmbox.firmware.platform import Further
-from kvmbox.host.disk.disk_stores import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
-from kvmbox.parts.disk.image import PaddedStore, image_disk
+from kvmbox.host.disk.stores import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
+from kvmbox.parts.disk.boot_image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed
 from kvmbox.run.options.choices import DEFAULT_DISK_OVERLAY
 from kvmbox.run.part import Finding, Opening, Part

@@ -19,7 +19,7 @@ from kvmbox.explain import symbols
 from kvmbox.explain.sampler import sample
 from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.run.loop.vcpu_pause import Visitor
-from kvmbox.run.machine.boot import Boot
+from kvmbox.run.machine.one_boot import Boot
 from kvmbox.run.part import Part, Standing
 from kvmbox.run.vcpu.handle import VcpuThread
 from kvmbox.run.vcpu.run_state import Access

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import KvmError
 from kvmbox.base.outcome import INTERRUPTED, Decision, Outcome
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.host.sockets.client_link import Link
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.guest_debug import (
@@ -41,9 +41,9 @@ from kvmbox.kvm.guest_debug import (
     set_guest_debug,
 )
 from kvmbox.parts.gdb.breakpoints import HARDWARE, NAMES, SOFTWARE, Breakpoints, Point
+from kvmbox.parts.gdb.gdb_session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
-from kvmbox.parts.gdb.session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop
 from kvmbox.run.api.monitor_commands import WORDS, Monitor, MonitorError, usage
 from kvmbox.run.loop.paused_time import StoppedTime
 from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from kvmbox.host.time.guest_clock import GuestClock
     from kvmbox.kvm.system import Kvm
     from kvmbox.kvm.vcpu import Vcpu
-    from kvmbox.run.machine.boot import Boot
     from kvmbox.run.machine.guest_vm import GuestVm
+    from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.vcpu.handle import VcpuThread
 
 _WAITS: Final = {

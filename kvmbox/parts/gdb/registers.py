@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.kvm.uapi import kvm_fpu, kvm_regs, kvm_sregs
 from kvmbox.parts.gdb.refused import RefusedError
 

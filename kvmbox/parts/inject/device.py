@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmbox.parts.inject.faults import ALL_ONES, SPURIOUS_IRQ, VANISH
+from kvmbox.parts.inject.device_faults import DeviceFaults
+from kvmbox.parts.inject.fault_table import ALL_ONES, SPURIOUS_IRQ, VANISH
 from kvmbox.parts.inject.line import FaultyLine
-from kvmbox.parts.inject.state import DeviceFaults
 from kvmbox.remote.bus.routing import BusDevice
 
 

@@ -21,14 +21,14 @@ from kvmbox.devices import board
 from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.disk.transfers import Store
 from kvmbox.parts.inject.device import FaultyDevice
-from kvmbox.parts.inject.disk import FaultyDisk
-from kvmbox.parts.inject.faults import BREAK, BUSY, FAULTS, FRAMING, JUMP, OVERRUN, PARITY
+from kvmbox.parts.inject.device_faults import Count, DeviceFaults
+from kvmbox.parts.inject.disk_faults import FaultyDisk
+from kvmbox.parts.inject.fault_table import BREAK, BUSY, FAULTS, FRAMING, JUMP, OVERRUN, PARITY
 from kvmbox.parts.inject.line import FaultyLine
-from kvmbox.parts.inject.rtc import FaultyRtc
+from kvmbox.parts.inject.network_faults import FaultyWire
+from kvmbox.parts.inject.rtc_faults import FaultyRtc
 from kvmbox.parts.inject.spec import Spec, Wanted, select
-from kvmbox.parts.inject.state import Count, DeviceFaults
-from kvmbox.parts.inject.uart import FaultyUart
-from kvmbox.parts.inject.wire import FaultyWire
+from kvmbox.parts.inject.uart_faults import FaultyUart
 from kvmbox.remote.bus.routing import BusDevice
 from kvmbox.remote.channel.grants import Host, Rise
 from kvmbox.wire.protocol import NO_DEADLINE

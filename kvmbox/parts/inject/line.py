@@ -18,8 +18,8 @@ import threading
 from collections.abc import Callable
 
 from kvmbox.contract.model import NO_RISE
-from kvmbox.parts.inject.faults import DELAY_IRQ, DROP_IRQ
-from kvmbox.parts.inject.state import DeviceFaults
+from kvmbox.parts.inject.device_faults import DeviceFaults
+from kvmbox.parts.inject.fault_table import DELAY_IRQ, DROP_IRQ
 
 
 class FaultyLine:

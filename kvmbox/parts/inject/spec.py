@@ -13,7 +13,7 @@ from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
 from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.inject import chance
-from kvmbox.parts.inject.faults import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of
+from kvmbox.parts.inject.fault_table import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of
 from kvmbox.run.options.values import guest_time
 
 MOST_SPECS: Final = 64

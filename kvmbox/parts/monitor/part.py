@@ -36,7 +36,7 @@ from kvmbox.run.vcpu.run_loop import ExitAction
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
     from kvmbox.host.time.guest_clock import GuestClock
-    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.vcpu.run_state import VcpuControl
 
 HELLO: Final = "\nThe monitor: 'help' lists its words, Ctrl-A C goes back to the guest.\n"

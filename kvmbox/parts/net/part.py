@@ -13,10 +13,10 @@ from kvmbox import devices
 from kvmbox.base.errors import UsageError
 from kvmbox.devices.board_extras import virtio_net
 from kvmbox.host.files.atomic_file import TemporaryFile
-from kvmbox.parts.net.backends import open_wire
+from kvmbox.parts.net.net_option import DESCRIPTOR, UNIX, VIRTIO
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import Port
-from kvmbox.parts.net.requests import DESCRIPTOR, UNIX, VIRTIO
+from kvmbox.parts.net.wire_backends import open_wire
 from kvmbox.run.frontend import ProcessOwner
 from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
     from kvmbox.devices.board import DeviceSpec
     from kvmbox.host.time.guest_clock import GuestClock
-    from kvmbox.parts.net.requests import NetRequest
+    from kvmbox.parts.net.net_option import NetRequest
     from kvmbox.remote.channel.connection import Channel
     from kvmbox.run.result.run_result import Draft
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from kvmbox.base.errors import StartError
 
 if TYPE_CHECKING:
-    from kvmbox.parts.net.requests import Forward
+    from kvmbox.parts.net.net_option import Forward
 
 PROGRAM: Final = "passt"
 START_SECONDS: Final = 10.0

@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.explain.names import printable
-from kvmbox.parts.profile.profile import Frame, Number, Profile, Stack
+from kvmbox.explain.demangled_names import printable
+from kvmbox.parts.profile.named_stacks import Frame, Number, Profile, Stack
 
 MOST_BYTES: Final = 32 << 20
 """The size of a file that is read."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.explain.names import printable
-from kvmbox.parts.profile.profile import Number, Profile
+from kvmbox.explain.demangled_names import printable
+from kvmbox.parts.profile.named_stacks import Number, Profile
 
 WIDEST_NAME: Final = 120
 

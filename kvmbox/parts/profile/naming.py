@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.explain import sampler
-from kvmbox.parts.profile import profile, samples
-from kvmbox.parts.profile.profile import Frame, Number, Profile, Stack
+from kvmbox.parts.profile import named_stacks, samples
+from kvmbox.parts.profile.named_stacks import Frame, Number, Profile, Stack
 from kvmbox.parts.profile.samples import Samples
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ LONGEST_NAME: Final = 256
 MOST_TEXT: Final = 16 << 20
 """How many characters the stacks of a profile have together. What is beyond becomes `[other]`."""
 
-_DOING: Final = {sampler.HALTED: profile.HALTED, sampler.ACCESSING: profile.ACCESSING}
+_DOING: Final = {sampler.HALTED: named_stacks.HALTED, sampler.ACCESSING: named_stacks.ACCESSING}
 
 
 FrameOf = Callable[[int], Frame | None]
@@ -72,7 +72,7 @@ def named(
         doing = _DOING.get(state & ~(samples.USER | samples.WIDE))
         stack = _stack(addresses, at, is_behind=doing is not None)
         if state & samples.USER:
-            stack.insert(0, Frame(profile.USER))
+            stack.insert(0, Frame(named_stacks.USER))
         if doing is not None:
             stack.append(Frame(doing))
         key = cpu, tuple(stack)
@@ -107,7 +107,7 @@ def _by_cpu(
         else:
             threads.setdefault(cpu, {})[stack] = count
     for cpu, count in rest.items():
-        threads.setdefault(cpu, {})[(Frame(profile.OTHER),)] = count
+        threads.setdefault(cpu, {})[(Frame(named_stacks.OTHER),)] = count
     return {f"CPU {cpu}": threads[cpu] for cpu in sorted(threads)}
 
 

@@ -17,7 +17,7 @@ from kvmbox.explain.sampler import ACCESSING, sample
 from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
 from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
-from kvmbox.run.machine.boot import Boot
+from kvmbox.run.machine.one_boot import Boot
 from kvmbox.run.vcpu.handle import VcpuThread
 
 PATIENCE: Final = 0.05

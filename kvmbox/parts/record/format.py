@@ -31,7 +31,7 @@ from kvmbox.base.errors import RecordingError
 from kvmbox.base.stand_ins import Value
 from kvmbox.devices.board import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.wire import protocol
-from kvmbox.wire.blocks import BLOCKS, Block
+from kvmbox.wire.access_blocks import BLOCKS, Block
 from kvmbox.wire.protocol import HEADER, Parts
 
 MAGIC: Final = b"\x89KVMREC\n"

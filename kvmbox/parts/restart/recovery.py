@@ -40,7 +40,7 @@ from typing import Final, Protocol
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.base.stand_ins import Value
 from kvmbox.devices.board import DeviceSpec
-from kvmbox.parts.restart.batches import Batch, batches
+from kvmbox.parts.restart.replay_batches import Batch, batches
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.deadlines import REPLY_SLICES, printable
 from kvmbox.remote.channel.hello import hello_of
@@ -49,7 +49,7 @@ from kvmbox.remote.channel.on_demand import NoProcess, Unused
 from kvmbox.remote.process.crash_policy import ProcessControl, Survival
 from kvmbox.remote.transport.interface import Opens
 from kvmbox.wire import protocol
-from kvmbox.wire.blocks import Block
+from kvmbox.wire.access_blocks import Block
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS
 
 ATTEMPTS: Final = 2

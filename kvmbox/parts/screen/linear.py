@@ -14,7 +14,7 @@ from kvmbox.parts.screen.picture import Picture
 if TYPE_CHECKING:
     from mmap import mmap
 
-    from kvmbox.parts.screen.look import Look
+    from kvmbox.parts.screen.picture_inputs import Look
 
 
 class LinearMode(Value):
@@ -33,7 +33,7 @@ class LinearMode(Value):
 
 
 def linear_picture(look: Look) -> Picture | None:
-    """See `sources`: the frame buffer, while the display interface shows it."""
+    """See `picture_sources`: the frame buffer, while the display interface shows it."""
     dispi = look.dispi
     if dispi is None or not dispi.is_enabled or not look.memory.video:
         return None

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmbox.base.outcome import Outcome
-    from kvmbox.parts.screen.live import LiveText
+    from kvmbox.parts.screen.live_text import LiveText
     from kvmbox.parts.screen.picture import Picture
+    from kvmbox.parts.screen.picture_conditions import WantedPicture, Watch
     from kvmbox.parts.screen.picture_file import PictureFile
     from kvmbox.parts.screen.screen import Screen
-    from kvmbox.parts.screen.wanted import WantedPicture, Watch
     from kvmbox.run.display.screen_protocol import TextScreen
     from kvmbox.run.result.run_result import Draft
 
@@ -48,8 +48,8 @@ class Looks(Part, Visitor):
     def open(self, opening: Opening) -> None:
         """See `Part`."""
         if self._choice.startswith("live"):
-            from kvmbox.parts.screen.live import LiveText
-            from kvmbox.parts.screen.terminal import pixels_on, window_of
+            from kvmbox.parts.screen.live_text import LiveText
+            from kvmbox.parts.screen.terminal_graphics import pixels_on, window_of
 
             size, way = window_of(1), self._choice.partition(",as=")[2]
             self._live = LiveText(size.lines, size.columns, pixels_on(1, way, opening.say))
@@ -59,7 +59,7 @@ class Looks(Part, Visitor):
 
             self._file = PictureFile(self._path, opening)
         if self._wanted is not None:
-            from kvmbox.parts.screen.wanted import Watch
+            from kvmbox.parts.screen.picture_conditions import Watch
 
             self._watches.append(Watch(self._wanted))
             opening.judge.expects(self._watches[0].sign)

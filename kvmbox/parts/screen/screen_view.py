@@ -21,11 +21,11 @@ from kvmbox.run.options.choices import ScreenChoice
 if TYPE_CHECKING:
     from kvmbox.devices.vga.dispi import VbeDispi
     from kvmbox.devices.vga.model import VgaText
-    from kvmbox.parts.screen.live import LiveText
+    from kvmbox.parts.screen.live_text import LiveText
     from kvmbox.parts.screen.mode import TextMode
     from kvmbox.parts.screen.picture import Picture
+    from kvmbox.parts.screen.picture_conditions import Watch
     from kvmbox.parts.screen.screen import Screen
-    from kvmbox.parts.screen.wanted import Watch
     from kvmbox.run.part import Standing
 
 _Model = TypeVar("_Model", "VgaText", "VbeDispi")
@@ -115,9 +115,9 @@ class ScreenView:
             return None
         from kvmbox.devices.vga.dispi import VbeDispi
         from kvmbox.devices.vga.model import VgaText
-        from kvmbox.parts.screen.look import Look
+        from kvmbox.parts.screen.picture_inputs import Look
+        from kvmbox.parts.screen.picture_sources import picture_of
         from kvmbox.parts.screen.screen import Screen
-        from kvmbox.parts.screen.sources import picture_of
 
         vga = self._registers(VGA, VgaText()) if with_registers else None
         dispi = self._registers(VBE, VbeDispi()) if with_registers else None
@@ -205,7 +205,7 @@ class ScreenView:
     def _show(self, screen: Screen) -> None:
         rows = screen.text.split("\n")
         if self._choice != "end" and self._console.bios_text:
-            from kvmbox.parts.screen.repeated import without_repeated
+            from kvmbox.parts.screen.repeated_frames import without_repeated
 
             rows = without_repeated(rows, self._console.bios_text, screen.columns)
         printed = any(count for port, count in self._console.bytes_out.items() if port != BIOS_TEXT)
@@ -233,7 +233,7 @@ def _drawn(screen: Screen, live: LiveText) -> list[str] | Picture:
         return screen.text.split("\n")
     if live.pixels is not None:
         return screen.picture
-    from kvmbox.parts.screen.blocks import rows_of
+    from kvmbox.parts.screen.color_blocks import rows_of
 
     return rows_of(screen.picture, live.columns, live.room)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import DeviceProcessError, KvmboxError, KvmError, SnapshotFileError
 from kvmbox.kvm import uapi
-from kvmbox.parts.snapshot import cpu_state
+from kvmbox.parts.snapshot import vcpu_state
 from kvmbox.parts.snapshot.description import (
     PCI_SECTION,
     BoardFacts,
@@ -44,7 +44,7 @@ from kvmbox.run.machine.device_set import Devices
 from kvmbox.run.machine.guest_vm import GuestVm
 
 if TYPE_CHECKING:
-    from kvmbox.boot.files import HostFiles
+    from kvmbox.boot.boot_files import HostFiles
     from kvmbox.host.console.serial_ports import Console
     from kvmbox.kvm.system import Kvm
     from kvmbox.run.options.config import RunConfig
@@ -123,11 +123,11 @@ class Taker:
         indices = self._kvm.msr_indices()
         counter = 0
         for vcpu in guest.vcpus:
-            state = cpu_state.capture(vcpu, indices, xsave_size=host.xsave_size, sregs2=host.sregs2)
+            state = vcpu_state.capture(vcpu, indices, xsave_size=host.xsave_size, sregs2=host.sregs2)
             if state.sregs.cr4 & _CR4_VMXE or state.sregs.efer & _EFER_SVME:
                 raise SnapshotFileError("the guest has switched hardware virtualization on for itself")
-            counter = counter or state.msrs.get(cpu_state.MSR_TSC, 0)
-            sections[cpu_section(vcpu.index)] = cpu_state.encode(state)
+            counter = counter or state.msrs.get(vcpu_state.MSR_TSC, 0)
+            sections[cpu_section(vcpu.index)] = vcpu_state.encode(state)
         clock, now = guest.vm.get_clock(), devices.clock.now()
         pics = tuple(bytes(guest.vm.get_irqchip(chip)) for chip in uapi.KVM_IRQCHIPS)
         facts, reset_at = self._take_devices(sections)

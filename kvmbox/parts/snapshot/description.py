@@ -13,9 +13,9 @@ from typing import Any, Final
 from kvmbox.base.stand_ins import Value
 from kvmbox.contract.pci_function import PCI
 from kvmbox.kvm.cpuid.leaves import Leaf
-from kvmbox.parts.snapshot import layout
-from kvmbox.parts.snapshot.fields import MAX_64, Fields, parse
-from kvmbox.parts.snapshot.layout import Header, Section, check_section, damaged
+from kvmbox.parts.snapshot import file_layout
+from kvmbox.parts.snapshot.file_layout import Header, Section, check_section, damaged
+from kvmbox.parts.snapshot.strict_json import MAX_64, Fields, parse
 
 MAX_CPUS: Final = 32
 MAX_LEAVES: Final = 256
@@ -277,7 +277,7 @@ def decode(text: bytes, header: Header) -> tuple[Description, dict[str, Section]
     description, sections = parse(text).all(
         lambda fields: (
             _description(fields),
-            _sections(fields.objects("sections", layout.MAX_SECTIONS, _section), header),
+            _sections(fields.objects("sections", file_layout.MAX_SECTIONS, _section), header),
         )
     )
     _check(description, sections)
@@ -426,7 +426,7 @@ def _sections(items: Iterable[tuple[str, Section]], header: Header) -> dict[str,
         if name in found:
             raise damaged(f"section '{name}' twice")
         found[name] = check_section(section, header)
-    if sum(section.size for section in found.values()) > layout.MAX_SECTION_BYTES:
+    if sum(section.size for section in found.values()) > file_layout.MAX_SECTION_BYTES:
         raise damaged("its sections are too long")
     return found
 

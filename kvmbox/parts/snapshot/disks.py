@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import SnapshotFileError
-from kvmbox.host.disk.disk_stores import WRITE, DiskRequest
+from kvmbox.host.disk.stores import WRITE, DiskRequest
 from kvmbox.parts.snapshot.description import (
     DiskFacts,
     WindowFacts,
@@ -24,7 +24,7 @@ from kvmbox.remote.channel.deadlines import REPLY_SLICES
 from kvmbox.remote.published.data_window import WindowState
 
 if TYPE_CHECKING:
-    from kvmbox.host.disk.disk_stores import RunDisk
+    from kvmbox.host.disk.stores import RunDisk
     from kvmbox.parts.snapshot.file import SnapshotFile
     from kvmbox.run.machine.device_set import Devices
 

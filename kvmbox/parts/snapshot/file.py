@@ -14,9 +14,9 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.base.regular_file import open_regular_file
 from kvmbox.host.disk.transfers import FileStore
 from kvmbox.host.files.sparse_memory import BLOCK, put
-from kvmbox.parts.snapshot import layout, ram
+from kvmbox.parts.snapshot import file_layout, ram
 from kvmbox.parts.snapshot.description import RUNS, Description, decode, encode
-from kvmbox.parts.snapshot.layout import (
+from kvmbox.parts.snapshot.file_layout import (
     CHECKSUM_SIZE,
     HEADER_SIZE,
     RUN,
@@ -26,7 +26,7 @@ from kvmbox.parts.snapshot.layout import (
     decode_header,
     decode_runs,
 )
-from kvmbox.parts.snapshot.video import give_video, take_video
+from kvmbox.parts.snapshot.frame_buffer_section import give_video, take_video
 
 
 def write_snapshot(
@@ -37,7 +37,7 @@ def write_snapshot(
     The header comes last: what was not written to its end is no snapshot. Nothing waits for the disk. Raises
     OSError.
     """
-    if sum(map(len, sections.values())) > layout.MAX_SECTION_BYTES // 2:
+    if sum(map(len, sections.values())) > file_layout.MAX_SECTION_BYTES // 2:
         raise OSError(0, "the files that the machine was booted from are too long")
     os.ftruncate(descriptor, 0)
     put(descriptor, PAGE_SIZE - 1, b"\0")
@@ -51,7 +51,7 @@ def write_snapshot(
         table[name] = Section(place, len(data), binascii.crc32(data))
         place += len(data)
     text = encode(description, table)
-    if len(text) > layout.MAX_DESCRIPTION:
+    if len(text) > file_layout.MAX_DESCRIPTION:
         raise OSError(0, f"its description would have {len(text)} bytes")
     put(descriptor, place, text)
     header = Header(place + len(text), memory.size, place, len(text), binascii.crc32(text))

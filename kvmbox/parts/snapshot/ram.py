@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.base.memory import GuestMemory
 from kvmbox.host.files.sparse_memory import BLOCK, CHUNK, ZEROS, Run, runs_of
-from kvmbox.parts.snapshot.layout import damaged
+from kvmbox.parts.snapshot.file_layout import damaged
 
 
 def read(memory: GuestMemory, runs: Sequence[Run], descriptor: int) -> None:

@@ -30,7 +30,7 @@ from kvmbox.boot.real_mode.entry_registers import waking_state
 from kvmbox.contract.model import NANOSECONDS
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.difference import difference
-from kvmbox.parts.snapshot import cpu_state
+from kvmbox.parts.snapshot import vcpu_state
 from kvmbox.parts.snapshot.description import (
     PCI_SECTION,
     Description,
@@ -44,7 +44,7 @@ from kvmbox.parts.snapshot.device_checksum import checksum_of
 from kvmbox.parts.snapshot.disks import give_disks, give_queues, give_windows
 from kvmbox.parts.snapshot.stored_files import StoredFiles
 from kvmbox.remote.channel.model_state import give_state
-from kvmbox.run.machine.origin import Origin
+from kvmbox.run.machine.start_state import Origin
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ class SnapshotOrigin(Origin):
         self._check_host(kvm, guest)
         for vcpu in guest.vcpus:
             data = self.file.section(cpu_section(vcpu.index))
-            state = cpu_state.decode(data, xsave_size=host.xsave_size, sregs2=host.sregs2)
-            cpu_state.apply(vcpu, state)
+            state = vcpu_state.decode(data, xsave_size=host.xsave_size, sregs2=host.sregs2)
+            vcpu_state.apply(vcpu, state)
         self._check_counter(guest)
         if len(self.description.pics) != len(uapi.KVM_IRQCHIPS):
             raise self.file.refuse("it is damaged: its interrupt controllers")
@@ -188,7 +188,7 @@ class SnapshotOrigin(Origin):
             )
 
     def _check_counter(self, guest: GuestVm) -> None:
-        counter = guest.vcpus[0].get_msrs([cpu_state.MSR_TSC]).get(cpu_state.MSR_TSC, 0)
+        counter = guest.vcpus[0].get_msrs([vcpu_state.MSR_TSC]).get(vcpu_state.MSR_TSC, 0)
         if counter < self.description.times.counter:
             raise self.file.refuse(
                 "this host's time-stamp counter is behind the guest's, and its KVM cannot set it",

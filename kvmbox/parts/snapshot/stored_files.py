@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from kvmbox.base.errors import ImageError
-from kvmbox.boot.files import HostFiles
+from kvmbox.boot.boot_files import HostFiles
 from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage, Module
 
 

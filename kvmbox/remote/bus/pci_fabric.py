@@ -32,7 +32,7 @@ from collections.abc import Callable, Collection, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-import kvmbox.wire.pci_effects  # noqa: F401 - adds the effects that some models have
+import kvmbox.wire.pci_effect_table  # noqa: F401 - adds the effects that some models have
 from kvmbox.base import layout
 from kvmbox.contract.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
 from kvmbox.devices.pci.board import Intx, PciBus, Vectors

@@ -56,7 +56,7 @@ from kvmbox.remote.transport.interface import (
     frame_of,
 )
 from kvmbox.wire import protocol
-from kvmbox.wire.blocks import BLOCKS, MAX_STRING, Block
+from kvmbox.wire.access_blocks import BLOCKS, MAX_STRING, Block
 from kvmbox.wire.effect_kinds import EFFECT
 from kvmbox.wire.effects import HOST_OUTPUT, decode_effects
 from kvmbox.wire.protocol import (

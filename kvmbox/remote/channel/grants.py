@@ -35,7 +35,7 @@ from kvmbox.devices.board import DeviceSpec
 from kvmbox.remote.channel.effect_calls import Application
 from kvmbox.remote.published.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
 from kvmbox.wire import protocol
-from kvmbox.wire.blocks import MAX_STRING
+from kvmbox.wire.access_blocks import MAX_STRING
 from kvmbox.wire.effect_kinds import BY_CLASS
 
 TYPE_CHECKING = False
@@ -275,8 +275,9 @@ def _pvpanic(host: Host, events: int) -> None:
 
 
 def leaves_room(device: DeviceSpec) -> bool:
-    """Whether the accesses of one instruction may be one request (`wire.blocks`): the effects of the last one
-    then share a frame with those before it, and with what was read. Writes to guest memory may need it all.
+    """Whether the accesses of one instruction may be one request (`wire.access_blocks`): the effects of the
+    last one then share a frame with those before it, and with what was read. Writes to guest memory may need
+    it all.
     """
     return all(grant.max_bytes <= MAX_STRING for grant in device.granted(board.Memory))
 

@@ -1,4 +1,4 @@
-"""The journal of a device process, for the replay in another process (`parts.restart.batches`). Pure.
+"""The journal of a device process, for the replay in another process (`parts.restart.replay_batches`). Pure.
 
 A journal has an entry for each answered request: the four words of its header (`protocol.WORDS`) and its
 payload, and the same for its reply. The hot path already has these words and does not have to pack them.

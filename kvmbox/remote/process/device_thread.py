@@ -16,7 +16,7 @@ from typing import Final
 
 from kvmbox.base.compiled import compiled, is_compiled
 from kvmbox.host.process.threads import start_thread
-from kvmbox.jail.main import main
+from kvmbox.jail.device_process import main
 from kvmbox.remote.transport.interface import Link
 from kvmbox.sandbox.listener import ForbiddenCall
 
@@ -27,7 +27,7 @@ ENDED: Final = 0
 def _main() -> Callable[..., int]:
     if not is_compiled():
         return main
-    return partial(compiled("serve", "main"), alone=False)
+    return partial(compiled("serving", "main"), alone=False)
 
 
 class DeviceThread:

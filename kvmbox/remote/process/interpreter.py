@@ -14,8 +14,8 @@ from typing import Any, Final
 from kvmbox.base import bytecode
 from kvmbox.base.errors import KvmboxError
 from kvmbox.base.stand_ins import signal
-from kvmbox.jail import passing
-from kvmbox.jail.descriptors import CONTROL_FD
+from kvmbox.jail import descriptor_passing
+from kvmbox.jail.fixed_descriptors import CONTROL_FD
 
 PACKAGE_DIRECTORY: Final = os.path.dirname(bytecode.PACKAGE)
 """Where the interpreter finds kvmbox."""
@@ -32,7 +32,7 @@ def start(
     # Appended: the standard library comes first, whatever lies beside kvmbox.
     path = f"sys.path += {[PACKAGE_DIRECTORY]!r}"
     code = f"import gc, sys; gc.disable(); {path}; from kvmbox.base import bytecode; bytecode.use(); {code}"
-    own_end, its_end = passing.socket_pair()
+    own_end, its_end = descriptor_passing.socket_pair()
     try:
         pid = os.posix_spawn(
             sys.executable,

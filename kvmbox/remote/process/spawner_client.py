@@ -36,7 +36,7 @@ from typing import Final, NamedTuple
 from kvmbox.base.compiled import is_compiled
 from kvmbox.base.errors import DeviceProcessError, SandboxError
 from kvmbox.base.stand_ins import signal
-from kvmbox.jail import layers, linux, passing
+from kvmbox.jail import descriptor_passing, layers, linux
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS
 from kvmbox.remote.process import interpreter
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from kvmbox.remote.process.spawner_process import SpawnerProcess
     from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 
-DEFAULT_ENTRY: Final = "kvmbox.jail.main:main"
-COMPILED_ENTRY: Final = "kvmbox.fast.serve:main"
+DEFAULT_ENTRY: Final = "kvmbox.jail.device_process:main"
+COMPILED_ENTRY: Final = "kvmbox.fast.compiled_serving:main"
 
 
 def device_entry() -> str:
@@ -351,7 +351,7 @@ class SpawnerClient:
         try:
             payload = frames.pack_spawn(self._entries.index(entry or self._entries[0]), device_type, bpf)
             frame = frames.pack(frames.SPAWN, identifier, number, require & ~layers.VMM, payload)
-            passing.send(self._control, frame, channel)
+            descriptor_passing.send(self._control, frame, channel)
         except OSError as error:
             self._pump()
             del self._processes[identifier]
@@ -387,7 +387,7 @@ class SpawnerClient:
             process.kill_asked_at = now
         # Again and again: the first may have found the socket full.
         with suppress(OSError):
-            passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
+            descriptor_passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
         overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
         if overdue and get_ident() == self._owner and not is_readable(process.pidfd):
             self._disobeyed = True
@@ -426,7 +426,7 @@ class SpawnerClient:
         # A spawner that somebody stopped must go on to end its children.
         self.process.resume()
         with suppress(OSError):
-            passing.send(self._control, frames.pack(frames.SHUTDOWN), wait=False)
+            descriptor_passing.send(self._control, frames.pack(frames.SHUTDOWN), wait=False)
         while self._end is None and self._hears(deadline):
             pass
         if self._end is None:
@@ -464,7 +464,7 @@ class SpawnerClient:
             if deadline is not None and not came:
                 is_readable(self._control, max(0, -((time.monotonic_ns() - deadline) // NS_PER_MS)))
             try:
-                message = passing.receive(self._control, wait=False)
+                message = descriptor_passing.receive(self._control, wait=False)
             except BlockingIOError:
                 return came
             came = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import kvmbox.wire.bulk_effects  # noqa: F401 - adds the effects that some models have
+import kvmbox.wire.bulk_effect_table  # noqa: F401 - adds the effects that some models have
 from kvmbox.base.stand_ins import Value
 from kvmbox.contract.bulk_data import RISES, Flush, Window
 from kvmbox.devices import board

@@ -23,7 +23,7 @@ MOST_ERRANDS: Final = 80
 
 
 class MediumStore(Protocol):
-    """What is behind a medium: see `host.disk.disk_stores`. Used by several threads."""
+    """What is behind a medium: see `host.disk.stores`. Used by several threads."""
 
     @property
     def writes_now(self) -> bool:

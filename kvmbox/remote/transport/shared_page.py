@@ -30,7 +30,7 @@ from contextlib import suppress
 from struct import Struct
 from typing import Any, Final
 
-from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.remote.process.spin_permits import SpinGrants
 from kvmbox.remote.transport.interface import (
     EndedError,

@@ -11,8 +11,8 @@ import select
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.jail import passing
-from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.jail import descriptor_passing
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.remote.process.spin_permits import SpinGrants
 from kvmbox.remote.transport.interface import (
     NO_HEADER,
@@ -141,15 +141,19 @@ class SocketTransport(StreamTransport):
     @classmethod
     def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
         """See LinkedTransport."""
-        made += passing.socket_pair()
+        made += descriptor_passing.socket_pair()
         return Link(cls, (made[0],), (made[1],))
 
     def _send_if_there_is_room(self, frame: bytes) -> None:
-        passing.send(self.requests, frame, wait=False)
+        descriptor_passing.send(self.requests, frame, wait=False)
 
     def _nothing(self) -> EndedError | MisusedError:
         # A packet of no bytes reads like the end, but only the end hangs up.
-        return super()._nothing() if passing.hung_up(self.requests) else MisusedError("an empty frame")
+        return (
+            super()._nothing()
+            if descriptor_passing.hung_up(self.requests)
+            else MisusedError("an empty frame")
+        )
 
 
 class PipeTransport(StreamTransport):

@@ -229,7 +229,7 @@ class Machine:
 
         UsageError if there is none.
         """
-        host: int = load("net.requests", "forwarded")(self.config.of_part("nets"), port, protocol)
+        host: int = load("net.net_option", "forwarded")(self.config.of_part("nets"), port, protocol)
         return host
 
     def snapshot(self, path: str | os.PathLike[str]) -> None:
@@ -243,7 +243,7 @@ class Machine:
             raise UsageError("there is nothing to take a snapshot of: the machine was not started")
         if self.config.of_part("inject"):
             raise UsageError("--inject contradicts a snapshot of the machine", hint=NO_FAULTS_IN_SNAPSHOTS)
-        load("snapshot.by_program", "write")(os.fspath(path), requests)
+        load("snapshot.program_snapshots", "write")(os.fspath(path), requests)
 
     def __enter__(self) -> Self:
         return self if self._started else self.start()

@@ -14,12 +14,12 @@ from kvmbox.base.errors import KvmboxError, KvmError, StartError, UsageError
 from kvmbox.base.outcome import INTERRUPTED, Outcome
 from kvmbox.base.stand_ins import Value
 from kvmbox.explain.paging import CR0_PG
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.kvm.guest_debug import inject_nmi
 
 if TYPE_CHECKING:
     from kvmbox.host.console.serial_backends import KeyboardSpec
-    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.part import Standing
 
 MOST_MEMORY: Final = 4096

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from kvmbox.run.loop.main_loop import MainLoop
     from kvmbox.run.loop.periodic_checks import Watch
     from kvmbox.run.loop.vcpu_pause import Standstill
-    from kvmbox.run.machine.boot import Boot
     from kvmbox.run.machine.device_set import Devices
+    from kvmbox.run.machine.one_boot import Boot
 
 FIRST: Final = layout.VGA_MEMORY
 SIZE: Final = layout.VGA_MEMORY_SIZE

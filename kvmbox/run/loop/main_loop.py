@@ -25,8 +25,8 @@ from kvmbox.run.loop.console_inputs import Inputs
 from kvmbox.run.loop.end_conditions import Ends
 from kvmbox.run.loop.periodic_checks import Watch
 from kvmbox.run.loop.vcpu_pause import Standstill
-from kvmbox.run.machine.boot import Boot
 from kvmbox.run.machine.loop_implementations import loop_kind
+from kvmbox.run.machine.one_boot import Boot
 from kvmbox.run.vcpu.exit_routes import ExitTotals
 from kvmbox.run.vcpu.handle import VcpuThread
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu

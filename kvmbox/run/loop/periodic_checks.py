@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from kvmbox.host.console.serial_ports import Console
     from kvmbox.host.time.deadline_timer import DeadlineTimer
     from kvmbox.run.loop.vcpu_pause import Standstill
-    from kvmbox.run.machine.boot import Boot
     from kvmbox.run.machine.device_set import Devices
+    from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.vcpu.handle import VcpuThread
-    from kvmbox.run.vcpu.idle import SoundSleep
+    from kvmbox.run.vcpu.idle_slices import SoundSleep
 
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
@@ -203,7 +203,7 @@ class Watch:
             if not too_late and not self._standstill.is_held:
                 guest = boot.guest
                 from kvmbox.run.vcpu.halt import examine_all
-                from kvmbox.run.vcpu.idle import SoundSleep
+                from kvmbox.run.vcpu.idle_slices import SoundSleep
 
                 found = examine_all(boot.vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
                 self._halted = found.halted

@@ -19,7 +19,7 @@ from kvmbox.host.time.guest_clock import GuestClock
 
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
-    from kvmbox.run.machine.boot import Boot
+    from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.vcpu.run_state import VcpuControl
 
 

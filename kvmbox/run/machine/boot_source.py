@@ -10,9 +10,9 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
 from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.boot import bundled
+from kvmbox.boot.boot_files import HostFiles
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.elf.headers import ELF_MAGIC
-from kvmbox.boot.files import HostFiles
 from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan

@@ -15,7 +15,7 @@ from kvmbox.remote.process.device_pool import DevicePool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.host.disk.disk_stores import RunDisk
+    from kvmbox.host.disk.stores import RunDisk
     from kvmbox.host.disk.transfers import TransferThread
     from kvmbox.host.interrupt_lines import InterruptRouter
     from kvmbox.remote.bus.machine_buses import Buses

@@ -26,7 +26,7 @@ VIDEO_SLOT = 16  # behind those of RAM and ROMs
 
 
 class SavedState(Protocol):
-    """The state of a virtual machine that was saved: see `origin.Origin`."""
+    """The state of a virtual machine that was saved: see `start_state.Origin`."""
 
     def apply(self, kvm: Kvm, guest: GuestVm) -> None:
         """Bring a fresh machine to it. Raises StartError."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
     from kvmbox.run.loop.main_loop import MainLoop
     from kvmbox.run.machine.guest_vm import SavedState
-    from kvmbox.run.machine.origin import Origin
+    from kvmbox.run.machine.start_state import Origin
 
 
 def close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.console.captured_port import Capture
 from kvmbox.host.console.serial_backends import Backends
-from kvmbox.host.disk.disk_stores import DiskRequest
+from kvmbox.host.disk.stores import DiskRequest
 from kvmbox.host.disk.transfers import Store
 from kvmbox.run.options.choices import FirmwareFile, ModuleSpec, SavedMachine, SnapshotCondition, SymbolSpec
 from kvmbox.run.options.values import Several

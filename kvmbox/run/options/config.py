@@ -207,7 +207,7 @@ def wanted_parts(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def check_cpu(model: str) -> None:
     """Refuse what `--cpu` cannot mean. Raises UsageError."""
     if model not in ("host", "max"):  # these need no table of features
-        from kvmbox.kvm.cpuid.model import parse_model
+        from kvmbox.kvm.cpuid.cpu_models import parse_model
 
         parse_model(model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmbox.base.errors import UsageError
-from kvmbox.boot.files import HostFiles
+from kvmbox.boot.boot_files import HostFiles
 from kvmbox.firmware.fw_cfg import MOST_BYTES, MOST_NAME, FwCfgItem
 from kvmbox.run.options.config import RunConfig
 

@@ -95,11 +95,11 @@ SECTIONS: Final = (
                "Give the guest the image FILE as a disk. overlay: what the guest writes is lost at the end. "
                "write: it goes to FILE. readonly: it is refused. May be repeated.", flag="--disk",
                kind=REPEATED, metavar="FILE[,overlay|write|readonly][,format=FORMAT][,on=ide|virtio]"
-               "[,serial=TEXT][,backing=FILE]", parse="kvmbox.parts.disk.requests:disk",
+               "[,serial=TEXT][,backing=FILE]", parse="kvmbox.parts.disk.disk_option:disk",
                type="Several[str | os.PathLike[str] | DiskRequest]", marks=IMAGE | SUITE, file=READ,
                part="disk"),
         Option("cdroms", "Give the guest the ISO image FILE as a CD. May be repeated.", flag="--cdrom",
-               kind=REPEATED, metavar="FILE", parse="kvmbox.parts.disk.requests:cd",
+               kind=REPEATED, metavar="FILE", parse="kvmbox.parts.disk.disk_option:cd",
                type="Several[str | os.PathLike[str] | DiskRequest]", marks=IMAGE | SUITE, file=READ,
                part="disk"),
         Option("disk_overlay", "How much a guest may write to each disk that is not written to its file.",
@@ -119,7 +119,7 @@ SECTIONS: Final = (
                "Give the guest a network interface. Its wire ends at none, loop, user (the host's network), "
                "switch:NAME, socket:unix:PATH[,listen], tap:NAME, fd:N or pcap:FILE. May be repeated.",
                metavar="BACKEND[,on=virtio|e1000][,mac=ADDRESS][,pcap=FILE][,forward=tcp|udp:[HOST:]GUEST]",
-               parse="kvmbox.parts.net.requests:net", kind=REPEATED, marks=IMAGE | SUITE, flag="--net",
+               parse="kvmbox.parts.net.net_option:net", kind=REPEATED, marks=IMAGE | SUITE, flag="--net",
                part="net"),
     )),
     Section("Console", (
@@ -162,7 +162,7 @@ SECTIONS: Final = (
         Option("expect_picture", "Expect graphics, too: the image FILE, or sha256:HASH of the pixels. "
                "within: by how much levels of colour may differ on average, from 0 to 1. region: only W x H "
                "pixels from column X and row Y are compared.", metavar="FILE[,within=N][,region=X:Y:WxH]",
-               parse="kvmbox.parts.screen.wanted:parse", marks=SUITE, file=READ, part="screen"),
+               parse="kvmbox.parts.screen.picture_conditions:parse", marks=SUITE, file=READ, part="screen"),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "
                "If repeated: when any has been seen.", kind=REPEATED, metavar="TEXT",

@@ -56,7 +56,7 @@ class Processors:
         self.not_hidden: list[str] = []
         """The features that `cpu` hides and that the guest sees all the same: KVM ignores the request."""
         if cpu not in ("host", "max"):
-            from kvmbox.kvm.cpuid.model import still_shown
+            from kvmbox.kvm.cpuid.cpu_models import still_shown
 
             self.not_hidden = still_shown(shown, leaves_of(first.get_cpuid()))
 
@@ -100,7 +100,7 @@ def shown_leaves(cpu: str, claimed: Sequence[Leaf], *, on_pvm: bool) -> list[Lea
     if cpu == "host":
         return pvm.usual(claimed)
     from kvmbox.kvm.cpuid.backend_limits import PVM
-    from kvmbox.kvm.cpuid.model import apply, parse_model
+    from kvmbox.kvm.cpuid.cpu_models import apply, parse_model
 
     return apply(parse_model(cpu), claimed, set(PVM) if on_pvm else set())
 

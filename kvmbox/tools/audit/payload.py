@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from kvmbox.tools.audit import wire
-from kvmbox.tools.audit.attacks import channel as channel_attacks
-from kvmbox.tools.audit.attacks import files, kernel, memory, processes, sockets
+from kvmbox.tools.audit import payload_frames
+from kvmbox.tools.audit.attacks import file_access, kernel, memory_calls, processes, sockets
+from kvmbox.tools.audit.attacks import requests as channel_attacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _nothing(_given: dict[str, str]) -> bytes:
 
 ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes | None]]] = {
     name.replace("_", "-"): made
-    for module in (files, sockets, processes, memory, kernel, channel_attacks)
+    for module in (file_access, sockets, processes, memory_calls, kernel, channel_attacks)
     for name, made in vars(module).items()
     if isinstance(made, type(_nothing)) and made.__module__ == module.__name__ and name[0] != "_"
 }
@@ -38,10 +38,10 @@ ATTACKS["nothing"] = _nothing
 def main(channel: int, reply: int | None = None, page: mmap.mmap | None = None) -> int:
     """Make the attack that is asked for. `reply` is the descriptor to answer on, if it is another."""
     answers = channel if reply is None else reply
-    request = os.read(channel, wire.MAXIMUM_REQUEST)
+    request = os.read(channel, payload_frames.MAXIMUM_REQUEST)
     if not request:
         return 0
-    name, given = wire.decode_request(request)
+    name, given = payload_frames.decode_request(request)
     if "answer" in given:  # the other descriptor is not the channel's, but one left open for this attack
         answers = int(given["answer"])
     channel_attacks.Ends.replies, channel_attacks.Ends.page = answers, page
@@ -52,10 +52,12 @@ def main(channel: int, reply: int | None = None, page: mmap.mmap | None = None) 
 def attack(channel: int, answers: int, name: str, given: dict[str, str], own_layers: int = 0) -> None:
     """Make attack `name`; `own_layers` (a mask) are those that the caller has taken by itself."""
     made = ATTACKS[name]
-    os.write(answers, wire.encode_frame(wire.BEGUN, own_layers))
+    os.write(answers, payload_frames.encode_frame(payload_frames.BEGUN, own_layers))
     try:
-        frame = wire.encode_frame(wire.DONE, evidence=made(given) or b"")
-    except wire.Stopped as stopped:
-        frame = wire.encode_frame(wire.STOPPED, stopped.number, stopped.call, stopped.evidence)
+        frame = payload_frames.encode_frame(payload_frames.DONE, evidence=made(given) or b"")
+    except payload_frames.Stopped as stopped:
+        frame = payload_frames.encode_frame(
+            payload_frames.STOPPED, stopped.number, stopped.call, stopped.evidence
+        )
     os.write(answers, frame)
     os.read(channel, 1)  # what the attack holds is held until audit has looked at it

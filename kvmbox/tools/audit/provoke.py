@@ -14,11 +14,11 @@ from typing import Final
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants
-from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
+from kvmbox.tools.audit.attack_result import Ended, Result
+from kvmbox.tools.audit.attacked_device import PATIENCE_MS, SLICE_MS, Subject
+from kvmbox.tools.audit.attacks.requests import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
 from kvmbox.tools.audit.forgeries import Victim
 from kvmbox.tools.audit.forgery import Forgery
-from kvmbox.tools.audit.result import Ended, Result
-from kvmbox.tools.audit.subject import PATIENCE_MS, SLICE_MS, Subject
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
 from kvmbox.wire.effect_texts import TEXTS

@@ -21,16 +21,16 @@ from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER
 from kvmbox.remote.process.spawner_client import ANY_LANDLOCK, SpawnerClient
 from kvmbox.remote.transport.ipc_table import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.seccomp import device_filter
-from kvmbox.tools.audit import payload, stand_in, wire
+from kvmbox.tools.audit import payload, payload_frames, substitute_process
+from kvmbox.tools.audit.attack_result import Ended, Result
+from kvmbox.tools.audit.attacked_device import PATIENCE_MS, Subject
 from kvmbox.tools.audit.provoke import provoke
-from kvmbox.tools.audit.result import Ended, Result
-from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kvmbox.tools.audit.probes import Probe
-    from kvmbox.tools.audit.scene import Scene
+    from kvmbox.tools.audit.audit_setup import Scene
+    from kvmbox.tools.audit.probe_catalogue import Probe
 
 AHEAD: Final = 3
 """How many device processes are made ahead."""
@@ -84,11 +84,11 @@ class Trial:
         """
         self.conditions = conditions
         self._type = device_type
-        self._stands_in = device_type in stand_in.THREADS
+        self._stands_in = device_type in substitute_process.THREADS
         self._scene = scene
         self._bpf = bpf
         self._client = SpawnerClient.start(
-            entries=(stand_in.ENTRY if self._stands_in else payload.ENTRY,),
+            entries=(substitute_process.ENTRY if self._stands_in else payload.ENTRY,),
             seccomp=conditions.seccomp,
             without=conditions.without,
             landlock_limit=conditions.landlock_limit,
@@ -120,7 +120,7 @@ class Trial:
         if bpf is None or probe.ipc is not None:
             bpf = device_filter(pipes=TRANSPORTS[ipc].uses_pipes)
         if self._stands_in:
-            subject = Subject(self._client, self._type, IPC_CHOICES[0], b"", entry=stand_in.ENTRY)
+            subject = Subject(self._client, self._type, IPC_CHOICES[0], b"", entry=substitute_process.ENTRY)
         else:
             planted = probe.plants and self.conditions.plants
             subject = Subject(self._client, self._type, ipc, bpf, planted=planted)
@@ -145,7 +145,7 @@ class Trial:
                 effective = probe.effective(self._scene, result)
             else:
                 effective = self._reached(bystander, result)
-        except wire.WireError:
+        except payload_frames.WireError:
             result, effective = Result(Ended.SILENT, subject.process.layers), False
         except DeviceProcessError as error:
             raise SandboxError(f"probe '{probe.name}': {error}") from error

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from kvmbox.tools.bench import plan
+from kvmbox.tools.bench import measuring_plan
 from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
-from kvmbox.tools.bench.plan import Row
-from kvmbox.tools.bench.report import Table, number, ratio_text
+from kvmbox.tools.bench.measuring_plan import Row
+from kvmbox.tools.bench.result_tables import Table, number, ratio_text
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate, differences, median
 
@@ -28,7 +28,9 @@ FEW: Final = 3
 
 def _short(name: str) -> str:
     """A configuration as the head of a column."""
-    return "QEMU" if name == plan.QEMU else name.removeprefix("pure/").removeprefix("process/filter/")
+    return (
+        "QEMU" if name == measuring_plan.QEMU else name.removeprefix("pure/").removeprefix("process/filter/")
+    )
 
 
 def _marked(estimate: Estimate | None) -> str:
@@ -55,10 +57,10 @@ def _measured(results: Results, names: Iterable[str], rows: Iterable[Row]) -> li
 
 
 def _answers(
-    results: Results, names: Iterable[str], title: str, accesses: Mapping[str, str] = plan.PRIMARY
+    results: Results, names: Iterable[str], title: str, accesses: Mapping[str, str] = measuring_plan.PRIMARY
 ) -> Table | None:
     rows = _rows(results, accesses)
-    base = plan.QEMU if _measured(results, [plan.QEMU], rows) else plan.NONE
+    base = measuring_plan.QEMU if _measured(results, [measuring_plan.QEMU], rows) else measuring_plan.NONE
     columns = [name for name in _measured(results, names, rows) if name != base]
     lines = []
     for row in rows:
@@ -70,14 +72,14 @@ def _answers(
             lines.append((accesses[row.name], number(value.median, row.unit), *ratios))
     if not lines:
         return None
-    what = "QEMU's time" if base == plan.QEMU else "the time without isolation"
+    what = "QEMU's time" if base == measuring_plan.QEMU else "the time without isolation"
     heads = ("access", f"{_short(base)}, time", *map(_short, columns))
     return Table(f"{title}, as multiples of {what}", heads, tuple(lines), remarks=False)
 
 
 def answer_table(results: Results) -> Table | None:
     """The RFC's question: a line for each kind of access, a column for each ipc; None without a ratio."""
-    return _answers(results, plan.MAIN, "the cost of isolation")
+    return _answers(results, measuring_plan.MAIN, "the cost of isolation")
 
 
 def added_table(results: Results) -> Table | None:
@@ -85,11 +87,13 @@ def added_table(results: Results) -> Table | None:
 
     A negative number is an access that mostly does not exit.
     """
-    rows = _rows(results, titles := {ROW: "a write that the model has to see at once", **plan.PRIMARY})
-    columns = _measured(results, (*plan.MAIN, plan.QEMU), rows)
+    rows = _rows(
+        results, titles := {ROW: "a write that the model has to see at once", **measuring_plan.PRIMARY}
+    )
+    columns = _measured(results, (*measuring_plan.MAIN, measuring_plan.QEMU), rows)
     lines = []
     for row in rows:
-        floor = results.series(row.name, plan.FLOOR)
+        floor = results.series(row.name, measuring_plan.FLOOR)
         found = [differences(results.series(row.name, name), floor) for name in columns]
         if any(found):
             texts = ("—" if not one else f"{median(one) / 1000:.2f}" for one in found)
@@ -102,19 +106,19 @@ def added_table(results: Results) -> Table | None:
 
 def pure_table(results: Results) -> Table | None:
     """The same with the hot path in pure Python; None if that was not measured."""
-    return _answers(results, map(plan.pure, plan.MAIN), "the same in pure Python")
+    return _answers(results, map(measuring_plan.pure, measuring_plan.MAIN), "the same in pure Python")
 
 
 def io_table(results: Results) -> Table | None:
     """Disks and networks, as multiples of QEMU; None if that was not measured."""
-    rows = {row.name: row.title for row in results.rows if row.job in plan.IO_JOBS}
-    return _answers(results, plan.MAIN, "disks and networks", rows)
+    rows = {row.name: row.title for row in results.rows if row.job in measuring_plan.IO_JOBS}
+    return _answers(results, measuring_plan.MAIN, "disks and networks", rows)
 
 
 def busy_table(results: Results) -> Table | None:
     """What company costs: ratios to QEMU with the same company, and to oneself alone."""
     rows = [row for row in results.rows if row.job == "crowd"]
-    columns = _measured(results, (*plan.MAIN, plan.QEMU), rows)
+    columns = _measured(results, (*measuring_plan.MAIN, measuring_plan.QEMU), rows)
     if len(rows) < 2 or not columns:
         return None
     lines = []
@@ -122,7 +126,11 @@ def busy_table(results: Results) -> Table | None:
         texts = []
         for name in columns:
             alone = _marked(ratio(results, row.name, name, row.reference or row.name, name))
-            peer = "" if name == plan.QEMU else _marked(ratio(results, row.name, name, row.name, plan.QEMU))
+            peer = (
+                ""
+                if name == measuring_plan.QEMU
+                else _marked(ratio(results, row.name, name, row.name, measuring_plan.QEMU))
+            )
             texts.append(f"{peer} ({alone})".strip())
         lines.append((row.title.removeprefix("IN from LSR, "), *texts))
     heads = ("read of the line status register", *map(_short, columns))
@@ -135,10 +143,10 @@ def resource_table(results: Results) -> Table | None:
     rows = [
         row
         for row in results.rows
-        if row.job not in ("accesses", "native", "crowd", *plan.IO_JOBS)
-        and not row.name.startswith(plan.START_PREFIX)
+        if row.job not in ("accesses", "native", "crowd", *measuring_plan.IO_JOBS)
+        and not row.name.startswith(measuring_plan.START_PREFIX)
     ]
-    columns = _measured(results, (*plan.MAIN, plan.QEMU), rows)
+    columns = _measured(results, (*measuring_plan.MAIN, measuring_plan.QEMU), rows)
     lines = []
     for row in rows:
         medians = _medians(results, row)
@@ -154,18 +162,21 @@ def resource_table(results: Results) -> Table | None:
 def choice_table(results: Results) -> Table | None:
     """What each other choice costs by itself, for one write over each ipc."""
     pairs = {
-        "a process, not a thread": (plan.isolated, "thread/{}".format),
-        "`filter`, not `off`": (plan.isolated, "process/off/{}".format),
-        "`strict`, not `filter`": ("process/strict/{}".format, plan.isolated),
-        "`per-device`, not `process`": ("per-device/filter/{}".format, plan.isolated),
-        "pure Python, not compiled": (lambda ipc: plan.pure(plan.isolated(ipc)), plan.isolated),
+        "a process, not a thread": (measuring_plan.isolated, "thread/{}".format),
+        "`filter`, not `off`": (measuring_plan.isolated, "process/off/{}".format),
+        "`strict`, not `filter`": ("process/strict/{}".format, measuring_plan.isolated),
+        "`per-device`, not `process`": ("per-device/filter/{}".format, measuring_plan.isolated),
+        "pure Python, not compiled": (
+            lambda ipc: measuring_plan.pure(measuring_plan.isolated(ipc)),
+            measuring_plan.isolated,
+        ),
     }
     lines = []
     for what, (one, other) in pairs.items():
-        ratios = [ratio(results, ROW, one(ipc), ROW, other(ipc)) for ipc in plan.IPCS]
+        ratios = [ratio(results, ROW, one(ipc), ROW, other(ipc)) for ipc in measuring_plan.IPCS]
         if any(ratios):
             lines.append((what, *map(_marked, ratios)))
-    heads = ("choice", *plan.IPCS)
+    heads = ("choice", *measuring_plan.IPCS)
     return Table("what each choice costs", heads, tuple(lines), remarks=False) if lines else None
 
 
@@ -173,11 +184,11 @@ def overview_table(results: Results) -> Table | None:
     """Medians of all rows in the main configurations, a column each; None if there is little to see."""
     shown = [
         one
-        for name in (plan.FLOOR, *plan.MAIN, plan.QEMU)
+        for name in (measuring_plan.FLOOR, *measuring_plan.MAIN, measuring_plan.QEMU)
         for one in results.configurations
         if one.name == name
     ]
-    rows = [row for row in results.rows if not row.name.startswith(plan.START_PREFIX)]
+    rows = [row for row in results.rows if not row.name.startswith(measuring_plan.START_PREFIX)]
     lines = []
     for row in rows:
         found = [cell(results, row, one) for one in shown]
@@ -193,7 +204,7 @@ def _overview_cell(one: Cell) -> str:
     if one.value is None:
         return "—"
     text = number(one.value.median, one.row.unit)
-    if one.to_none is None or one.configuration.name in (plan.NONE, plan.FLOOR):
+    if one.to_none is None or one.configuration.name in (measuring_plan.NONE, measuring_plan.FLOOR):
         return text
     return f"{text} ({ratio_text(one.to_none)})"
 

@@ -9,9 +9,9 @@ counts if the two intervals have nothing in common. The interval of new ÷ old i
 from __future__ import annotations
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.tools.bench import report
+from kvmbox.tools.bench import result_tables
 from kvmbox.tools.bench.analysis import Cell, cell
-from kvmbox.tools.bench.plan import Row
+from kvmbox.tools.bench.measuring_plan import Row
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate
 
@@ -69,7 +69,7 @@ def changes(old: Results, new: Results) -> list[Change]:
 
 
 def _number(change: Change, value: float) -> str:
-    return f"{value:.2f}" if change.basis != "value" else report.number(value, change.row.unit)
+    return f"{value:.2f}" if change.basis != "value" else result_tables.number(value, change.row.unit)
 
 
 def _line(change: Change) -> tuple[str, ...]:
@@ -88,9 +88,9 @@ def _line(change: Change) -> tuple[str, ...]:
     )
 
 
-def table(old: Results, new: Results) -> report.Table:
+def table(old: Results, new: Results) -> result_tables.Table:
     """All changes as a table: smaller is better in every row."""
-    return report.Table(
+    return result_tables.Table(
         "new ÷ old",
         ("row, configuration", "of", "old", "new", "new ÷ old", "from–to", ""),
         tuple(_line(change) for change in changes(old, new)),

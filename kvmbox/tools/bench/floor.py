@@ -7,8 +7,8 @@ an UART's LSR says when it can transmit, so that the bench guest can print its r
 writes to COM1, and leaves when the guest writes to the debug-exit or the shutdown port, or when KVM_RUN fails
 or exits for another reason.
 
-It runs as a process of its own (`main`, started by `jobs`), as every other configuration does; the VM is
-built by the parts that `kvmbox run` uses.
+It runs as a process of its own (`main`, started by `measurements`), as every other configuration does; the VM
+is built by the parts that `kvmbox run` uses.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any, Final
 from kvmbox.base.errors import HostOutputError, StartError, UsageError
 from kvmbox.tools.bench.analysis import ratio
 from kvmbox.tools.bench.answer import FEW
-from kvmbox.tools.bench.plan import IPCS, NONE, PRIMARY, QEMU, isolated
+from kvmbox.tools.bench.measuring_plan import IPCS, NONE, PRIMARY, QEMU, isolated
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate
 

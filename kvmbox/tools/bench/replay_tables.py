@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from kvmbox.tools.bench.replay_script import ACCESSES
-from kvmbox.tools.bench.report import Table, number
+from kvmbox.tools.bench.result_tables import Table, number
 
 PREDICTED: Final = (1.0, 1.5, 8.0)
 """What a bare exit takes, in µs: two of hosts with VMX or SVM, as published, and one of PVM."""

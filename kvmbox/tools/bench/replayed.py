@@ -26,11 +26,11 @@ from kvmbox.remote.transport.direct import direct_channels
 from kvmbox.remote.transport.ipc_table import TRANSPORTS
 from kvmbox.run.vcpu.late_writes import LateWrites
 from kvmbox.sandbox.seccomp import device_filter
-from kvmbox.tools.bench.plan import IPCS, NONE
+from kvmbox.tools.bench.measuring_plan import IPCS, NONE
 from kvmbox.tools.bench.replay_path import Path
 from kvmbox.tools.bench.replay_script import ACCESSES, COM1
 from kvmbox.tools.bench.replay_tables import tables
-from kvmbox.tools.bench.report import Table
+from kvmbox.tools.bench.result_tables import Table
 from kvmbox.tools.bench.statistics import median
 
 TIMES: Final = 20_000

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from kvmbox.base.errors import StartError, UsageError
 from kvmbox.base.regular_file import open_regular_file
-from kvmbox.tools.bench.plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
+from kvmbox.tools.bench.measuring_plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
 
 SCHEMA: Final = "kvmbox-bench/2"
 DIGITS: Final = 5
@@ -33,7 +33,7 @@ class Results:
     """Samples by row and configuration, one per round, None where a round gave none.
 
     `failures` has, by configuration and job, why a measurement gave nothing or not all. `facts` are those of
-    the host (`host`); `finished` says whether all rounds were done.
+    the host (`host_facts`); `finished` says whether all rounds were done.
     """
 
     rows: list[Row]

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TypeAlias, TypeVar, get_args
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.tools.bench.plan import Configuration, Job, Plan, Row
+from kvmbox.tools.bench.measuring_plan import Configuration, Job, Plan, Row
 from kvmbox.tools.bench.results import Results
 
 _T = TypeVar("_T")

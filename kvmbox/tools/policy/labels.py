@@ -7,7 +7,7 @@ from typing import Final
 
 from kvmbox.jail.label import ANY_DEVICE
 from kvmbox.tools.policy.apparmor import as_apparmor
-from kvmbox.tools.policy.describe import Confinement
+from kvmbox.tools.policy.process_policies import Confinement
 from kvmbox.tools.policy.selinux import as_selinux
 
 WRITERS: Final = {"apparmor": as_apparmor, "selinux": as_selinux}

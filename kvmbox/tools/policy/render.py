@@ -12,7 +12,7 @@ from kvmbox.jail import layers, setup_calls
 from kvmbox.sandbox.policy import INT, Action, Rule
 from kvmbox.sandbox.purposes import PURPOSES
 from kvmbox.sandbox.syscall_names import NAMES
-from kvmbox.tools.policy.describe import CallResult, Confinement, conditions_in_words
+from kvmbox.tools.policy.process_policies import CallResult, Confinement, conditions_in_words
 from kvmbox.tools.policy.words import argument_name, condition_in_words, value_in_words
 
 WIDTH: Final = 100

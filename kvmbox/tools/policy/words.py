@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import INT, WORD, Condition
 from kvmbox.sandbox.seccomp import OWN_PID, SPAWNER_PIDFD
 

@@ -91,7 +91,7 @@ class JsonStream:
 
 
 class QmpServer:
-    """One QMP client: a `server.Handler`. `send` takes what goes to the client."""
+    """One QMP client: a `server_loop.Handler`. `send` takes what goes to the client."""
 
     def __init__(
         self,

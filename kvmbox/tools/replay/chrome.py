@@ -14,9 +14,9 @@ from typing import Any, Final, TextIO
 
 from kvmbox.contract.model import HostOutput, IrqLine
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.tools.replay.describe import reply_text, request_text, subject
+from kvmbox.tools.replay.frames_as_text import reply_text, request_text, subject
 from kvmbox.tools.replay.select import DeviceChoice
-from kvmbox.tools.replay.trace import effects_of, line_name
+from kvmbox.tools.replay.trace_summary import effects_of, line_name
 from kvmbox.wire import protocol
 
 PROCESS: Final = 1

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from kvmbox.base.errors import RecordingError
 from kvmbox.base.stand_ins import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.tools.replay.backends import Backend, is_error
-from kvmbox.tools.replay.describe import reply_text, request_text, seconds, subject
+from kvmbox.tools.replay.frames_as_text import reply_text, request_text, seconds, subject
+from kvmbox.tools.replay.fresh_models import Backend, is_error
 from kvmbox.tools.replay.select import DeviceChoice
 from kvmbox.wire import protocol
 

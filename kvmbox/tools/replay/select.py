@@ -8,7 +8,7 @@ from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.run.options.values import guest_time
-from kvmbox.tools.replay.describe import WHOLE_PROCESS
+from kvmbox.tools.replay.frames_as_text import WHOLE_PROCESS
 
 
 class Until(Value):

@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Final
 
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.tools.html.page import block, page, table, text
-from kvmbox.tools.replay.describe import moment, record_line
+from kvmbox.tools.html.html_page import block, page, table, text
+from kvmbox.tools.replay.frames_as_text import moment, record_line
 from kvmbox.tools.replay.lanes import DEVICE, LINE, PROCESS, Key, Lanes
-from kvmbox.tools.replay.trace import Summary, device_name, headline, line_name, tables
+from kvmbox.tools.replay.trace_summary import Summary, device_name, headline, line_name, tables
 
 KEPT: Final = 100
 """How many records are shown one by one, of the beginning and of the end."""

@@ -9,12 +9,12 @@ with WarmPool(workers=2) as pool:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.tools.warm.boot_result import WarmResult
     from kvmbox.tools.warm.pool import WarmPool
-    from kvmbox.tools.warm.result import WarmResult
 
 __all__ = ["WarmPool", "WarmResult"]
 
-_HOMES = {"WarmPool": "kvmbox.tools.warm.pool", "WarmResult": "kvmbox.tools.warm.result"}
+_HOMES = {"WarmPool": "kvmbox.tools.warm.pool", "WarmResult": "kvmbox.tools.warm.boot_result"}
 
 
 def __getattr__(name: str) -> object:

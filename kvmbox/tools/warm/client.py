@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from kvmbox.base.compiled import is_compiled
 from kvmbox.base.errors import StartError
-from kvmbox.jail import passing
+from kvmbox.jail import descriptor_passing
 from kvmbox.remote.process import interpreter, spawner_client
 from kvmbox.remote.process.spawner_client import device_entry, is_readable
 from kvmbox.tools.warm import frames
@@ -85,14 +85,16 @@ class TemplateClient:
         spawner of a plain run at once. False if the template cannot be asked.
         """
         try:
-            passing.send(self._control, frames.pack(frames.BOOT, identifier, spawns), ends, wait=False)
+            descriptor_passing.send(
+                self._control, frames.pack(frames.BOOT, identifier, spawns), ends, wait=False
+            )
         except OSError:  # it has died, or is behind with its work
             return False
         return True
 
     def take_news(self) -> News | None:
         """The next frame, or None at the end of file. Raises BlockingIOError if there is none yet."""
-        message = passing.receive(self._control, wait=False)
+        message = descriptor_passing.receive(self._control, wait=False)
         if message is None:
             return None
         frame, descriptors = message

@@ -1,10 +1,10 @@
 """The dispatcher: the thread of a pool that has all sockets, and gives jobs to boot processes.
 
 What goes wrong becomes a result. A boot process that ends without one, or tells something else, gives its job
-a result that says so (`result.lost`). One that hangs gets SIGTERM GRACE_S behind its time-out, and SIGKILL
-after as long again. A template that does not tell of its end after as long again is lost. If templates, or
-boot processes that wait, die MOST_FAILURES times in a row, the pool gives up, and every job fails with the
-reason.
+a result that says so (`boot_result.lost`). One that hangs gets SIGTERM GRACE_S behind its time-out, and
+SIGKILL after as long again. A template that does not tell of its end after as long again is lost. If
+templates, or boot processes that wait, die MOST_FAILURES times in a row, the pool gives up, and every job
+fails with the reason.
 
 Time is counted in slices, as in the main loop of a run: a program that was suspended for an hour (Ctrl-Z)
 does not end its guests when it goes on.
@@ -25,10 +25,10 @@ from kvmbox.base.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED
 from kvmbox.host.process.signals import Wakeup
 from kvmbox.remote.process.spawner_client import describe_wait_status, is_readable
 from kvmbox.tools.warm import frames
+from kvmbox.tools.warm.boot_result import REFUSAL, MalformedResultError, WarmResult, lost, unpack_result
 from kvmbox.tools.warm.client import News, TemplateClient
-from kvmbox.tools.warm.jobs import CANCELLED, Job, JobQueue
 from kvmbox.tools.warm.orders import PREPARE, RUN, RUN_IT, request
-from kvmbox.tools.warm.result import REFUSAL, MalformedResultError, WarmResult, lost, unpack_result
+from kvmbox.tools.warm.waiting_orders import CANCELLED, Job, JobQueue
 
 SLICE_MS: Final = 50
 NS_PER_MS: Final = 1_000_000

@@ -13,7 +13,7 @@ import resource
 from contextlib import suppress
 from typing import Final
 
-from kvmbox.jail import passing
+from kvmbox.jail import descriptor_passing
 from kvmbox.remote.process.spawner_client import CLOSE_TIMEOUT_NS, NS_PER_MS, descriptor_limit, is_readable
 from kvmbox.remote.process.spawner_process import SpawnerProcess
 from kvmbox.tools.warm import frames
@@ -37,7 +37,7 @@ class LentSpawner(SpawnerProcess):
     def kill(self) -> None:
         """See SpawnerProcess: as soon as the template comes to it."""
         with suppress(OSError):
-            passing.send(self._lifeline, KILL, wait=False)
+            descriptor_passing.send(self._lifeline, KILL, wait=False)
 
     def resume(self) -> None:
         """See SpawnerProcess: if it does not go on, it is killed."""
@@ -48,7 +48,7 @@ class LentSpawner(SpawnerProcess):
             self.kill()
         is_readable(self._lifeline, CLOSE_TIMEOUT_NS // NS_PER_MS)
         with suppress(OSError):
-            if message := passing.receive(self._lifeline, wait=False):
+            if message := descriptor_passing.receive(self._lifeline, wait=False):
                 return frames.unpack(message[0])[2]
         return None
 

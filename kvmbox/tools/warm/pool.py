@@ -6,11 +6,11 @@
                       └─ spawner template ─┬─ spawner ── device processes   of the first
                                            └─ spawner ── device processes   of the second
 
-A pool starts one template (`template`), and has the template fork boot processes (`boot`). Each of
+A pool starts one template (`template`), and has the template fork boot processes (`boot_process`). Each of
 them serves one order. As many as there are workers run a guest. As many wait for an order, and their device
 processes jail themselves meanwhile. As many, at most, have been told the order that they will get, or that
-is likely to come again, and have prepared its machine (`ahead`). Those that have told their results end
-beside the next boots.
+is likely to come again, and have prepared its machine (`prepared_machines`). Those that have told their
+results end beside the next boots.
 
 The template is replaced if it dies, after `renew_after` boots, and after a boot in which a device process,
 KVM or kvmbox failed, and the spawner template with it. All boot processes of a template have one layout of
@@ -32,10 +32,10 @@ from kvmbox.base.errors import UsageError
 from kvmbox.boot import bundled
 from kvmbox.remote.process.device_pool import PER_DEVICE, PROCESS, THREAD
 from kvmbox.run.options.choices import DEFAULT_SANDBOX
+from kvmbox.tools.warm.boot_result import WarmResult
 from kvmbox.tools.warm.dispatcher import GRACE_S, Dispatcher
-from kvmbox.tools.warm.jobs import Job, JobQueue
 from kvmbox.tools.warm.orders import pack_order
-from kvmbox.tools.warm.result import WarmResult
+from kvmbox.tools.warm.waiting_orders import Job, JobQueue
 
 RENEW_AFTER: Final = 1000
 """How many boots a template serves."""

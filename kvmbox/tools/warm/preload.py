@@ -27,7 +27,7 @@ PRELOADED: Final = (
     "kvmbox.boot.real_mode.way",
     "kvmbox.remote.process.spare_process",
     *("kvmbox.firmware.acpi", "kvmbox.firmware.bda", "kvmbox.firmware.mp_table", "kvmbox.firmware.smbios"),
-    *("kvmbox.kvm.cpuid.backend_limits", "kvmbox.kvm.cpuid.model", "kvmbox.kvm.uapi_state"),
+    *("kvmbox.kvm.cpuid.backend_limits", "kvmbox.kvm.cpuid.cpu_models", "kvmbox.kvm.uapi_state"),
     "kvmbox.explain.diagnosis",
     "kvmbox.host.console.bios_messages",
     "kvmbox.host.time.start_timeout",
@@ -38,7 +38,7 @@ PRELOADED: Final = (
 )
 """What a run imports when it needs it."""
 
-COMPILED: Final = ("kvmbox.fast.channel", "kvmbox.fast.direct", "kvmbox.fast.loop")
+COMPILED: Final = ("kvmbox.fast.compiled_channel", "kvmbox.fast.compiled_direct", "kvmbox.fast.compiled_loop")
 """The same of the compiled hot path."""
 
 

@@ -30,9 +30,9 @@ import select
 
 from kvmbox.base import bytecode
 from kvmbox.contract import catalog
-from kvmbox.jail import identity, linux, namespaces, passing, spawner
-from kvmbox.jail.descriptors import CONTROL_FD, MAP_FD
-from kvmbox.jail.life import live, settle
+from kvmbox.jail import descriptor_passing, identity, linux, namespaces, spawner
+from kvmbox.jail.child_lifecycle import live, settle
+from kvmbox.jail.fixed_descriptors import CONTROL_FD, MAP_FD
 from kvmbox.jail.namespaces import Cloned, can_clone
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.tools.warm import frames
@@ -81,7 +81,7 @@ class SpawnerTemplate:
         while True:
             for descriptor, _ in self._poller.poll():
                 if descriptor == CONTROL_FD:
-                    message = passing.receive(CONTROL_FD)
+                    message = descriptor_passing.receive(CONTROL_FD)
                     if message is None:
                         return
                     self._make(*message)
@@ -96,7 +96,7 @@ class SpawnerTemplate:
         kind, boot, _, _ = frames.unpack(frame)
         if kind != frames.BOOT or len(descriptors) != 3:
             raise OSError(f"frame of kind {kind} with {len(descriptors)} descriptors")
-        asked, ask = passing.socket_pair()
+        asked, ask = descriptor_passing.socket_pair()
         control, lifeline, vmm = descriptors
         one = _Spawner(boot, lifeline, vmm, asked)
         way, pid = _cloned()
@@ -112,7 +112,7 @@ class SpawnerTemplate:
         for descriptor in one.watched:
             self._watched[descriptor] = one
             self._poller.register(descriptor, select.POLLIN)
-        passing.send(CONTROL_FD, frames.pack(frames.BORN, boot))
+        descriptor_passing.send(CONTROL_FD, frames.pack(frames.BORN, boot))
         if pid > 0:
             one.pid = pid
             self._spawners[pid] = one
@@ -127,18 +127,18 @@ class SpawnerTemplate:
         one = self._watched.pop(descriptor)
         if descriptor != one.asked:
             os.kill(one.pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
-        elif passing.receive(descriptor) is not None:
+        elif descriptor_passing.receive(descriptor) is not None:
             if (proc := namespaces.open_proc()) >= 0:
                 identity.map_ids(proc, one.pid, one.boot)
                 os.close(proc)
             try:  # noqa: SIM105 - see the imports
-                passing.send(descriptor, b"go on")
+                descriptor_passing.send(descriptor, b"go on")
             except OSError:
                 pass  # it has died
 
     def _tell_end(self, dead: _Spawner, status: int) -> None:
         try:  # noqa: SIM105 - see the imports
-            passing.send(dead.lifeline, frames.pack(frames.DIED, dead.boot, status), wait=False)
+            descriptor_passing.send(dead.lifeline, frames.pack(frames.DIED, dead.boot, status), wait=False)
         except OSError:
             pass  # nobody wants to know
         for descriptor in dead.watched:
@@ -170,7 +170,7 @@ def _introduce(pid: int, control: int) -> None:
     """Tell a VMM who its spawner is."""
     pidfd = os.pidfd_open(pid)
     try:  # noqa: SIM105 - see the imports
-        passing.send(control, spawner_frames.pack(spawner_frames.STAGED, 0, pid), [pidfd])
+        descriptor_passing.send(control, spawner_frames.pack(spawner_frames.STAGED, 0, pid), [pidfd])
     except OSError:
         pass  # it is gone
     os.close(pidfd)
@@ -190,7 +190,7 @@ def main(parent_pid: int, entry_names: Sequence[str]) -> NoReturn:
         bytecode.leave()
         kept = settle()  # noqa: F841 - as long as this process forks
         served = SpawnerTemplate(entries, title)
-        passing.send(CONTROL_FD, frames.pack(frames.READY, number=can_isolate()))
+        descriptor_passing.send(CONTROL_FD, frames.pack(frames.READY, number=can_isolate()))
         served.serve()
 
     live(life, frames.fatal)

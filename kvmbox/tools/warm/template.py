@@ -20,12 +20,12 @@ from typing import NoReturn
 
 from kvmbox.base import bytecode
 from kvmbox.host.files.descriptor_limit import allow_enough
-from kvmbox.jail import linux, passing
-from kvmbox.jail.descriptors import CONTROL_FD
-from kvmbox.jail.life import live, settle
+from kvmbox.jail import descriptor_passing, linux
+from kvmbox.jail.child_lifecycle import live, settle
+from kvmbox.jail.fixed_descriptors import CONTROL_FD
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.remote.process.spawner_client import describe_wait_status
-from kvmbox.tools.warm import boot, frames
+from kvmbox.tools.warm import boot_process, frames
 from kvmbox.tools.warm.client import TemplateClient
 from kvmbox.tools.warm.preload import preload
 
@@ -50,7 +50,7 @@ class Template:
         while True:
             for descriptor, _ in poller.poll():
                 if descriptor == CONTROL_FD:
-                    message = passing.receive(CONTROL_FD)
+                    message = descriptor_passing.receive(CONTROL_FD)
                     if message is None:
                         return
                     self._fork(*message)
@@ -70,16 +70,16 @@ class Template:
         pairs: list[tuple[int, int]] = []
         try:
             for _ in range(2 if spawns else 0):  # to talk to the spawner, and its lifeline
-                pairs.append(passing.socket_pair())
+                pairs.append(descriptor_passing.socket_pair())
             # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
             pid = os.fork()
         except OSError as error:
             for descriptor in (channel, *chain(*pairs)):
                 os.close(descriptor)
-            passing.send(CONTROL_FD, frames.pack(frames.FAILED, identifier, error.errno or 0))
+            descriptor_passing.send(CONTROL_FD, frames.pack(frames.FAILED, identifier, error.errno or 0))
             return
         if pid == 0:
-            boot.live(channel, parent, self._title.set, [own for own, _ in pairs])
+            boot_process.live(channel, parent, self._title.set, [own for own, _ in pairs])
         self._boots[pid] = identifier
         self._unborn[pid] = os.pidfd_open(pid)  # before anything can reap it
         if not spawns:
@@ -95,14 +95,14 @@ class Template:
             raise OSError(f"the spawner template gave up: {self._spawners.fatal or 'it said nothing'}")
         if news.kind == frames.READY:
             self._has_spawners = bool(news.number)
-            passing.send(CONTROL_FD, frames.pack(frames.READY))
+            descriptor_passing.send(CONTROL_FD, frames.pack(frames.READY))
         else:
             self._tell_birth(news.identifier)
 
     def _tell_birth(self, pid: int) -> None:
         pidfd = self._unborn.pop(pid, -1)
         if pidfd >= 0:
-            passing.send(CONTROL_FD, frames.pack(frames.BORN, self._boots[pid]), [pidfd])
+            descriptor_passing.send(CONTROL_FD, frames.pack(frames.BORN, self._boots[pid]), [pidfd])
             os.close(pidfd)
 
     def _reap(self) -> None:
@@ -113,7 +113,7 @@ class Template:
             if pid == self._spawners.pid:
                 raise OSError(f"the spawner template {describe_wait_status(status)}")
             self._tell_birth(pid)
-            passing.send(CONTROL_FD, frames.pack(frames.DIED, self._boots.pop(pid), status))
+            descriptor_passing.send(CONTROL_FD, frames.pack(frames.DIED, self._boots.pop(pid), status))
 
 
 def main(parent_pid: int, compiled: bool) -> NoReturn:

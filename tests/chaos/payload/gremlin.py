@@ -10,9 +10,9 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.jail.loop import serve
 from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
+from kvmbox.jail.serving_loop import serve
 from kvmbox.jail.stream_port import StreamPort
 from kvmbox.wire import protocol
 
@@ -90,7 +90,7 @@ class Gremlin(DeviceServer):
 
 
 def main(channel: int, replies: int | None = None, page: mmap.mmap | None = None) -> int:
-    """As `kvmbox.jail.main.main`."""
+    """As `kvmbox.jail.device_process.main`."""
     server = Gremlin(channel)
     if page is not None and replies is not None:
         return serve(PagePort(page, channel, replies), server)

@@ -13,7 +13,7 @@ from kvmbox.contract.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.devices.qcow2 import model as qcow2
 from kvmbox.devices.vga.model import VgaText
 from kvmbox.jail import notify
-from kvmbox.jail.main import main
+from kvmbox.jail.device_process import main
 from kvmbox.jail.server import DeviceServer
 from kvmbox.wire import protocol, spawner_frames
 from kvmbox.wire.effects import encode_reply
@@ -256,7 +256,7 @@ def error(channel: int) -> int:
 
 def raises(channel: int) -> int:
     """A model's bug, at its second write: the real server's way of telling it."""
-    from kvmbox.jail.loop import serve
+    from kvmbox.jail.serving_loop import serve
     from kvmbox.jail.stream_port import StreamPort
 
     server = DeviceServer()

@@ -16,7 +16,7 @@ from typing import Any
 
 def main() -> None:
     sys.path.append(sys.argv[1])
-    from kvmbox.jail import layers, passing
+    from kvmbox.jail import descriptor_passing, layers
     from kvmbox.remote.process.spawner_client import SpawnerClient, device_entry
     from kvmbox.tools.warm import frames
     from kvmbox.tools.warm.client import TemplateClient
@@ -40,7 +40,10 @@ def main() -> None:
     assert news.kind == frames.READY, news
     report = {"own": told(SpawnerClient.start())}
     if news.number:
-        (control, its_control), (lifeline, its_lifeline) = passing.socket_pair(), passing.socket_pair()
+        (control, its_control), (lifeline, its_lifeline) = (
+            descriptor_passing.socket_pair(),
+            descriptor_passing.socket_pair(),
+        )
         template.order(os.getpid(), [its_control, its_lifeline, os.pidfd_open(os.getpid())])
         os.close(its_control)
         os.close(its_lifeline)

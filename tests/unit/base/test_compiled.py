@@ -59,7 +59,7 @@ def test_modules_that_were_not_built_mean_pure_python(monkeypatch: pytest.Monkey
 
 
 def test_hot_path_of_another_version_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "kvmbox.fast.loop", None)  # importing it is an ImportError
+    monkeypatch.setitem(sys.modules, "kvmbox.fast.compiled_loop", None)  # importing it is an ImportError
     with pytest.raises(StartError, match="does not fit these sources") as refused:
         compiled.compiled("loop", "CompiledClock")
     assert refused.value.hint == "build it again with 'make run', or set KVMBOX_PURE=1"

@@ -13,7 +13,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, bundled, load_image
-from kvmbox.boot.linux import boot_params, video
+from kvmbox.boot.linux import boot_params, video_mode
 from kvmbox.boot.linux.setup_header import HEADER_START
 from kvmbox.boot.linux.way import Linux
 from kvmbox.boot.plan import BootContext
@@ -382,11 +382,11 @@ def test_offsets_are_those_of_bootparam_h(tmp_path: Path) -> None:
         "screen_info.orig_video_lines": boot_params._VIDEO_LINES,
         "screen_info.orig_video_isVGA": boot_params._IS_VGA,
         "screen_info.orig_video_points": boot_params._FONT_POINTS,
-        "screen_info.lfb_width": video._LINEAR,
-        "screen_info.lfb_size": video._LINEAR + video._LINEAR_FIELDS.size - 4,
-        "screen_info.lfb_linelength": video._PITCH,
-        "screen_info.red_size": video._PITCH + 2,
-        "screen_info.blue_pos": video._PITCH + 7,
+        "screen_info.lfb_width": video_mode._LINEAR,
+        "screen_info.lfb_size": video_mode._LINEAR + video_mode._LINEAR_FIELDS.size - 4,
+        "screen_info.lfb_linelength": video_mode._PITCH,
+        "screen_info.red_size": video_mode._PITCH + 2,
+        "screen_info.blue_pos": video_mode._PITCH + 7,
         "acpi_rsdp_addr": boot_params._ACPI_RSDP,
         "ext_ramdisk_image": boot_params._EXT_RAMDISK_IMAGE,
         "alt_mem_k": boot_params._ALT_MEM_K,

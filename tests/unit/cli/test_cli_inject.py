@@ -9,7 +9,7 @@ import pytest
 
 from kvmbox.cli import main
 from kvmbox.cli.run.inject_help import every_device, words
-from kvmbox.parts.inject.faults import FAULTS
+from kvmbox.parts.inject.fault_table import FAULTS
 from kvmbox.parts.inject.injection import Injection
 from kvmbox.parts.inject.spec import parse
 

@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base.errors import KvmError
 from kvmbox.cli.main import run_command
-from kvmbox.tools.smoke.execute import host
+from kvmbox.tools.smoke.execute import host_requirements
 from kvmbox.tools.smoke.report.outputs import default_history_path, read_history, write_history
 from tests.support.smoke import a_result
 
@@ -58,7 +58,7 @@ def test_list_needs_no_kvm(
     def no_kvm() -> bool:
         raise KvmError("cannot open /dev/kvm: Permission denied", hint="join the group kvm")
 
-    monkeypatch.setattr(host, "has_hardware_virtualization", no_kvm)
+    monkeypatch.setattr(host_requirements, "has_hardware_virtualization", no_kvm)
     suite.write_text(SUITE + 'needs = "hardware-virtualization"\n')
     assert smoke("s.toml", "--list") == 0
     assert capfd.readouterr().out.splitlines()[-1] == (

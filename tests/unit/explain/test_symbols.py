@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.explain import names, symbols
+from kvmbox.explain import demangled_names, symbols
 from kvmbox.explain.symbols import LONGEST_GUESS, Place, Symbol, Symbols
 
 MAP = b"""\
@@ -84,10 +84,10 @@ Row = tuple[bytes, int, int, int, int]
 
 def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 5, rows: list[Row] = PLAIN) -> bytes:
     """An ELF file with these symbols."""
-    names, entries = b"\0", []
+    demangled_names, entries = b"\0", []
     for name, *rest in rows:
-        entries.append((len(names) if name else 0, *rest))
-        names += name + b"\0"
+        entries.append((len(demangled_names) if name else 0, *rest))
+        demangled_names += name + b"\0"
     size = 64 if wide else 52
     table = b"".join(
         struct.pack("<IBBHQQ", name, info, 0, section, at, length)
@@ -96,12 +96,12 @@ def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 5, rows:
         for name, info, section, at, length in entries
     )
     form = "<IIQQQQIIQQ" if wide else "<IIIIIIIIII"
-    headers = size + len(table) + len(names)
+    headers = size + len(table) + len(demangled_names)
     sections = [
         # name, type, flags, address, offset, size, link, info, alignment, size of an entry
         (0, 0, 0, 0, 0, 5, 0, 0, 0, 0),
         (0, kind, flags, 0, size, len(table), 2, 0, 8, 0),
-        (0, STRTAB, 0, 0, size + len(table), len(names), 0, 0, 1, 0),
+        (0, STRTAB, 0, 0, size + len(table), len(demangled_names), 0, 0, 1, 0),
         (0, 1, 6, 0x1000, 0, 0x100, 0, 0, 1, 0),
         (0, 1, 2, 0xFE0, 0, 0x20, 0, 0, 1, 0),
     ]
@@ -110,7 +110,7 @@ def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 5, rows:
         *(b"\x7fELF", 2 if wide else 1, 1, 2, 62, 1, 0, 0, headers, 0, size, 0, 0, struct.calcsize(form)),
         *(count, 0),
     )
-    return header + table + names + b"".join(struct.pack(form, *section) for section in sections)
+    return header + table + demangled_names + b"".join(struct.pack(form, *section) for section in sections)
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -192,13 +192,16 @@ def test_damaged_elf_file_names_what_is_left(data: st.DataObject, wide: bool) ->
 
 def test_names_of_cpp_and_rust_are_read() -> None:
     pytest.importorskip("demangle")
-    assert names.readable("_ZN6kernel4heap5allocEmm") == "kernel::heap::alloc(unsigned long, unsigned long)"
-    assert names.readable("_RNvC6_123foo3bar").startswith("123foo::bar")
+    assert (
+        demangled_names.readable("_ZN6kernel4heap5allocEmm")
+        == "kernel::heap::alloc(unsigned long, unsigned long)"
+    )
+    assert demangled_names.readable("_RNvC6_123foo3bar").startswith("123foo::bar")
 
 
 @pytest.mark.parametrize("name", ["_Z", "_ZN", "_R", "_Zé", "_Z" + "N" * 5000, "plain", "_ZZZZZ"])
 def test_what_is_no_such_name_stays_as_it_is(name: str) -> None:
-    assert names.readable(name) == name
+    assert demangled_names.readable(name) == name
 
 
 def test_name_of_a_hundred_bytes_does_not_become_one_of_many_thousand() -> None:
@@ -206,10 +209,10 @@ def test_name_of_a_hundred_bytes_does_not_become_one_of_many_thousand() -> None:
     doubled = "".join(f"S_IS{digit}_S{digit}_E" for digit in "0123456789")
     name = f"_Z1f1pIiiE{doubled}"
     assert len(name) < 128
-    found = names.readable(name)
+    found = demangled_names.readable(name)
     assert found.startswith("f(p<int, int>, ")
-    assert len(found) == names.LONGEST_READABLE
+    assert len(found) == demangled_names.LONGEST_READABLE
 
 
 def test_name_with_control_characters_is_escaped() -> None:
-    assert names.readable("a\x1b[2Jb\n") == "a\\x1b[2Jb\\x0a"
+    assert demangled_names.readable("a\x1b[2Jb\n") == "a\\x1b[2Jb\\x0a"

@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base.errors import SandboxError
 from kvmbox.jail import identity, landlock, layers, linux, namespaces
-from kvmbox.sandbox import libseccomp, probes, seccomp
+from kvmbox.sandbox import host_support, libseccomp, seccomp
 from kvmbox.sandbox.purposes import PURPOSES
 
 
@@ -81,14 +81,14 @@ def test_landlock_abi_gives_layers(version: int, names: list[str]) -> None:
 
 
 def test_probe_tells_of_every_layer_once() -> None:
-    statuses = probes.probe()
+    statuses = host_support.probe()
     assert [status.name for status in statuses] == [*layers.NAMES.values(), *layers.VMM_NAMES.values()]
     assert all(status.available or status.remedy for status in statuses)
 
 
 def test_probe_old_kernel_tells_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 3)
-    statuses = {status.name: status for status in probes.probe()}
+    statuses = {status.name: status for status in host_support.probe()}
     assert statuses["landlock"].available
     assert statuses["landlock-net"].remedy == "run Linux 6.7 or later"
     assert not statuses["landlock-scopes"].available
@@ -96,7 +96,7 @@ def test_probe_old_kernel_tells_the_remedy(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_probe_without_landlock_tells_how_to_enable_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
-    status = {status.name: status for status in probes.probe()}["landlock"]
+    status = {status.name: status for status in host_support.probe()}["landlock"]
     assert (status.available, status.required) == (False, False)
     assert "lsm=" in (status.remedy or "")
 
@@ -108,21 +108,21 @@ def test_probe_tells_why_a_namespace_is_missing_and_what_to_do() -> None:
         layers.NET_NS: namespaces.NO_WAY_IN,
     }
     found = layers.UTS_NS | layers.VMM_SECCOMP, reasons
-    statuses = {status.name: status for status in probes.probe(lambda _code: found)}
+    statuses = {status.name: status for status in host_support.probe(lambda _code: found)}
     assert {name for name, status in statuses.items() if not status.available} == {
         *layers.names(layers.ISOLATION & ~layers.UTS_NS),
         "vmm-landlock", "vmm-capabilities", "vmm-scopes", "lsm-label", "vmm-label",
     }  # fmt: skip
-    assert statuses["other-uid"].remedy == probes.ROOT_REMEDY
+    assert statuses["other-uid"].remedy == host_support.ROOT_REMEDY
     assert statuses["user-namespace"].detail == "unshare: Operation not permitted"
-    assert statuses["user-namespace"].remedy == probes.USER_NAMESPACE_REMEDY
+    assert statuses["user-namespace"].remedy == host_support.USER_NAMESPACE_REMEDY
     assert statuses["net-namespace"].remedy == "as for user-namespace"
-    assert statuses["vmm-landlock"].remedy == probes.LANDLOCK_REMEDY
+    assert statuses["vmm-landlock"].remedy == host_support.LANDLOCK_REMEDY
 
 
 def test_probe_that_cannot_be_tried_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    status = {status.name: status for status in probes.probe()}["pid-namespace"]
+    status = {status.name: status for status in host_support.probe()}["pid-namespace"]
     assert not status.available
     assert status.detail.startswith("could not be tried: ")
 
@@ -132,7 +132,7 @@ def test_probe_without_close_range_tells_the_kernel_needed(monkeypatch: pytest.M
         raise OSError(38, "close_range: Function not implemented")
 
     monkeypatch.setattr(linux, "close_range", absent)
-    status = {status.name: status for status in probes.probe()}["closed-descriptors"]
+    status = {status.name: status for status in host_support.probe()}["closed-descriptors"]
     assert (status.available, status.remedy) == (False, "run Linux 5.9 or later")
 
 
@@ -145,8 +145,8 @@ def test_load_libseccomp_missing_gives_the_remedy(monkeypatch: pytest.MonkeyPatc
         libseccomp.load_libseccomp()
     assert failure.value.hint == libseccomp.LIBSECCOMP_HINT
     assert seccomp.syscall_name(2) == "open"  # names are our own
-    status = {status.name: status for status in probes.probe()}["seccomp"]
+    status = {status.name: status for status in host_support.probe()}["seccomp"]
     assert (status.available, status.remedy) == (True, None)  # the filter was compiled ahead
     monkeypatch.setattr(seccomp, "SHIPPED", "/dev/null")
-    status = {status.name: status for status in probes.probe()}["seccomp"]
+    status = {status.name: status for status in host_support.probe()}["seccomp"]
     assert (status.available, status.remedy) == (False, libseccomp.LIBSECCOMP_HINT)

@@ -9,9 +9,9 @@ from typing import Any, Final
 import pytest
 
 from kvmbox.contract.model import HostOutput
-from kvmbox.jail.loop import serve
 from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
+from kvmbox.jail.serving_loop import serve
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effect_kinds import EFFECT
 from kvmbox.wire.effects import decode_effects

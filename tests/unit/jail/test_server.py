@@ -11,9 +11,9 @@ from typing import Final
 import pytest
 
 from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset, Stop
-from kvmbox.jail import loop, page_port, server, stream_port
-from kvmbox.jail.loop import serve
+from kvmbox.jail import page_port, server, serving_loop, stream_port
 from kvmbox.jail.server import MAX_ERROR_TEXT, MAX_SNAPSHOT, DeviceServer, error_frame
+from kvmbox.jail.serving_loop import serve
 from kvmbox.jail.stream_port import StreamPort
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
@@ -478,7 +478,7 @@ def test_error_frame_is_bounded_whatever_the_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "used"), [(server, set()), (loop, set()), (stream_port, {"os"}), (page_port, {"os"})]
+    ("module", "used"), [(server, set()), (serving_loop, set()), (stream_port, {"os"}), (page_port, {"os"})]
 )
 def test_only_ports_do_input_and_output(module: ModuleType, used: set[str]) -> None:
     assert {name for name in vars(module) if name in ("os", "socket", "select")} == used

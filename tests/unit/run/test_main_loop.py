@@ -19,9 +19,9 @@ from kvmbox.run.frontend import Caller
 from kvmbox.run.loop import main_loop as module
 from kvmbox.run.loop.main_loop import MainLoop
 from kvmbox.run.loop.vcpu_pause import Visitor
-from kvmbox.run.machine.boot import Boot
 from kvmbox.run.machine.device_set import Devices
 from kvmbox.run.machine.guest_vm import GuestVm
+from kvmbox.run.machine.one_boot import Boot
 from kvmbox.run.machine.suspend import Suspension
 from kvmbox.run.vcpu.late_writes import LateWrites
 from kvmbox.run.vcpu.run_loop import ExitAction

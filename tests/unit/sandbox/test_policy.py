@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.base.errors import SandboxError
-from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox import policy, seccomp
 from kvmbox.sandbox.libseccomp import compile_policy, load_libseccomp
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Condition, Policy, Rule

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kvmbox.jail import passing
+from kvmbox.jail import descriptor_passing
 from kvmbox.wire import spawner_frames as frames
 
 
@@ -34,7 +34,7 @@ def test_pack_spawn_too_long_is_refused() -> None:
     with pytest.raises(frames.FrameError):
         frames.pack_spawn(0, "x" * 256, b"")
     with pytest.raises(frames.FrameError):
-        frames.pack_spawn(0, "uart", bytes(passing.MAXIMUM_MESSAGE))
+        frames.pack_spawn(0, "uart", bytes(descriptor_passing.MAXIMUM_MESSAGE))
 
 
 def test_text_payload_is_bounded() -> None:
@@ -42,12 +42,12 @@ def test_text_payload_is_bounded() -> None:
 
 
 def test_receive_message_brings_descriptor() -> None:
-    one, other = passing.socket_pair()
+    one, other = descriptor_passing.socket_pair()
     reading, writing = os.pipe()
-    passing.send(one, b"take", [writing])
+    descriptor_passing.send(one, b"take", [writing])
     os.close(writing)
 
-    message = passing.receive(other)
+    message = descriptor_passing.receive(other)
 
     assert message is not None
     text, (received,) = message
@@ -59,30 +59,30 @@ def test_receive_message_brings_descriptor() -> None:
 
 
 def test_receive_nothing_yet_raises_and_end_gives_none() -> None:
-    one, other = passing.socket_pair()
+    one, other = descriptor_passing.socket_pair()
     with pytest.raises(BlockingIOError):
-        passing.receive(other, wait=False)
+        descriptor_passing.receive(other, wait=False)
     os.close(one)
-    assert passing.receive(other) is None
+    assert descriptor_passing.receive(other) is None
     os.close(other)
 
 
 def test_receive_too_many_descriptors_closes_them() -> None:
-    one, other = passing.socket_pair()
+    one, other = descriptor_passing.socket_pair()
     before = os.listdir("/proc/self/fd")
-    passing.send(one, b"five", [0, 1, 2, one, other])
-    with pytest.raises(passing.CutShortError):
-        passing.receive(other)
+    descriptor_passing.send(one, b"five", [0, 1, 2, one, other])
+    with pytest.raises(descriptor_passing.CutShortError):
+        descriptor_passing.receive(other)
     assert os.listdir("/proc/self/fd") == before
     os.close(one)
     os.close(other)
 
 
 def test_receive_peer_gone_with_unread_message_gives_its_last_words() -> None:
-    one, other = passing.socket_pair()
-    passing.send(one, b"unread")
-    passing.send(other, b"last words")
+    one, other = descriptor_passing.socket_pair()
+    descriptor_passing.send(one, b"unread")
+    descriptor_passing.send(other, b"last words")
     os.close(other)
-    assert passing.receive(one) == (b"last words", [])
-    assert passing.receive(one) is None
+    assert descriptor_passing.receive(one) == (b"last words", [])
+    assert descriptor_passing.receive(one) is None
     os.close(one)

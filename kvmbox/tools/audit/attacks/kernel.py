@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 
 from kvmbox.jail import linux
-from kvmbox.tools.audit.attacks import calls
-from kvmbox.tools.audit.wire import Stopped
+from kvmbox.tools.audit.attacks import syscalls
+from kvmbox.tools.audit.payload_frames import Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,125 +41,132 @@ DEEP: Final = "../" * 40
 
 def io_uring(_given: dict[str, str]) -> None:
     """A ring that makes system calls where no filter sees them."""
-    parameters = calls.space(IO_URING_PARAMS)
+    parameters = syscalls.space(IO_URING_PARAMS)
     # SAFETY: a structure of the size that the kernel reads and writes; so in all that follow.
-    calls.attempt("io_uring_setup", 1, calls.address(parameters))
+    syscalls.attempt("io_uring_setup", 1, syscalls.address(parameters))
 
 
 def bpf(_given: dict[str, str]) -> None:
     """A BPF map of one element."""
-    attributes = calls.filled(struct.pack("=4I", BPF_MAP_TYPE_ARRAY, 4, 4, 1).ljust(BPF_ATTRIBUTES, b"\0"))
-    calls.attempt("bpf", BPF_MAP_CREATE, calls.address(attributes), BPF_ATTRIBUTES)
+    attributes = syscalls.filled(struct.pack("=4I", BPF_MAP_TYPE_ARRAY, 4, 4, 1).ljust(BPF_ATTRIBUTES, b"\0"))
+    syscalls.attempt("bpf", BPF_MAP_CREATE, syscalls.address(attributes), BPF_ATTRIBUTES)
 
 
 def perf(_given: dict[str, str]) -> None:
     """A performance counter on oneself, in user mode only."""
-    attributes = calls.filled(
+    attributes = syscalls.filled(
         struct.pack(
             "=IIQ3QQ", PERF_TYPE_SOFTWARE, PERF_ATTRIBUTES, 0, 0, 0, 0, PERF_EXCLUDE_KERNEL_AND_HYPERVISOR
         ).ljust(PERF_ATTRIBUTES, b"\0")
     )
-    calls.attempt("perf_event_open", calls.address(attributes), 0, -1, -1, 0)
+    syscalls.attempt("perf_event_open", syscalls.address(attributes), 0, -1, -1, 0)
 
 
 def userfault(_given: dict[str, str]) -> None:
     """A descriptor that holds page faults."""
-    calls.attempt("userfaultfd", UFFD_USER_MODE_ONLY)
+    syscalls.attempt("userfaultfd", UFFD_USER_MODE_ONLY)
 
 
 def add_key(_given: dict[str, str]) -> None:
     """A key, in the keyring that dies with the process."""
-    kind, name, value = calls.text("user"), calls.text("kvmbox-audit"), calls.filled(b"!")
-    calls.attempt(
-        "add_key", calls.address(kind), calls.address(name), calls.address(value), 1, KEY_SPEC_PROCESS_KEYRING
+    kind, name, value = syscalls.text("user"), syscalls.text("kvmbox-audit"), syscalls.filled(b"!")
+    syscalls.attempt(
+        "add_key",
+        syscalls.address(kind),
+        syscalls.address(name),
+        syscalls.address(value),
+        1,
+        KEY_SPEC_PROCESS_KEYRING,
     )
 
 
 def mount(given: dict[str, str]) -> None:
     """A file system, in a mount namespace of its own from which nothing gets out."""
-    calls.unshare(calls.CLONE_NEWNS)
-    root, where, kind = calls.text("/"), calls.text(given["directory"]), calls.text("tmpfs")
-    calls.attempt("mount", 0, calls.address(root), 0, MS_REC | MS_PRIVATE, 0)
-    calls.attempt("mount", calls.address(kind), calls.address(where), calls.address(kind), 0, 0)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    root, where, kind = syscalls.text("/"), syscalls.text(given["directory"]), syscalls.text("tmpfs")
+    syscalls.attempt("mount", 0, syscalls.address(root), 0, MS_REC | MS_PRIVATE, 0)
+    syscalls.attempt("mount", syscalls.address(kind), syscalls.address(where), syscalls.address(kind), 0, 0)
 
 
 def namespace_by_handle(given: dict[str, str]) -> None:
     """A namespace by its file handle, without /proc and without a process in it (Linux 6.18)."""
-    calls.open_handle(FD_NSFS_ROOT, given["handle"])
+    syscalls.open_handle(FD_NSFS_ROOT, given["handle"])
 
 
 def open_port(_given: dict[str, str]) -> None:
     """An I/O port of the host, which only shows what the firmware does; it is left alone."""
-    calls.attempt("ioperm", DIAGNOSTIC_PORT, 1, 1)
+    syscalls.attempt("ioperm", DIAGNOSTIC_PORT, 1, 1)
 
 
 def kernel_log(_given: dict[str, str]) -> bytes:
     """The kernel's messages."""
-    messages = calls.space(LOG_SIZE)
-    length = calls.attempt("syslog", SYSLOG_ACTION_READ_ALL, calls.address(messages), LOG_SIZE)
+    messages = syscalls.space(LOG_SIZE)
+    length = syscalls.attempt("syslog", SYSLOG_ACTION_READ_ALL, syscalls.address(messages), LOG_SIZE)
     return b"messages" if length else b""
 
 
 def new_namespace(_given: dict[str, str]) -> None:
     """A user namespace of one's own: every capability, inside."""
-    calls.attempt("unshare", calls.CLONE_NEWUSER)
+    syscalls.attempt("unshare", syscalls.CLONE_NEWUSER)
 
 
 def join_namespace(given: dict[str, str]) -> None:
     """The namespace of another process."""
-    calls.attempt("setns", calls.attempt("pidfd_open", int(given["pid"]), 0), calls.CLONE_NEWUTS)
+    syscalls.attempt("setns", syscalls.attempt("pidfd_open", int(given["pid"]), 0), syscalls.CLONE_NEWUTS)
 
 
 def escape_chroot(given: dict[str, str]) -> bytes:
     """The old way out of a root directory: a second one below, then up from outside of it, to a secret."""
-    below, up, here = calls.text(given["directory"]), calls.text(DEEP), calls.text(".")
-    if linux.raw_syscall(calls.NUMBERS["chroot"], calls.address(below)) < 0:
-        calls.attempt("unshare", calls.CLONE_NEWUSER)
-        calls.attempt("chroot", calls.address(below))
-    calls.attempt("chdir", calls.address(up))
-    calls.attempt("chroot", calls.address(here))
-    return calls.read_some(calls.open_file(given["path"]), 256)
+    below, up, here = syscalls.text(given["directory"]), syscalls.text(DEEP), syscalls.text(".")
+    if linux.raw_syscall(syscalls.NUMBERS["chroot"], syscalls.address(below)) < 0:
+        syscalls.attempt("unshare", syscalls.CLONE_NEWUSER)
+        syscalls.attempt("chroot", syscalls.address(below))
+    syscalls.attempt("chdir", syscalls.address(up))
+    syscalls.attempt("chroot", syscalls.address(here))
+    return syscalls.read_some(syscalls.open_file(given["path"]), 256)
 
 
 def become_dumpable(_given: dict[str, str]) -> bytes:
     """Open oneself to tracers again."""
-    calls.attempt("prctl", linux.PR_SET_DUMPABLE, 1)
-    return b"%d" % calls.attempt("prctl", linux.PR_GET_DUMPABLE)
+    syscalls.attempt("prctl", linux.PR_SET_DUMPABLE, 1)
+    return b"%d" % syscalls.attempt("prctl", linux.PR_GET_DUMPABLE)
 
 
 def read_implies_exec(_given: dict[str, str]) -> bytes:
     """The personality in which whatever can be read can be run."""
-    calls.attempt("personality", READ_IMPLIES_EXEC)
-    return b"set" if calls.attempt("personality", ASK_PERSONALITY) & READ_IMPLIES_EXEC else b""
+    syscalls.attempt("personality", READ_IMPLIES_EXEC)
+    return b"set" if syscalls.attempt("personality", ASK_PERSONALITY) & READ_IMPLIES_EXEC else b""
 
 
 def host_name(_given: dict[str, str]) -> bytes:
     """The name of the host."""
-    names = calls.space(UTSNAME_SIZE)
-    calls.attempt("uname", calls.address(names))
+    names = syscalls.space(UTSNAME_SIZE)
+    syscalls.attempt("uname", syscalls.address(names))
     return names.raw[UTSNAME_FIELD : 2 * UTSNAME_FIELD].rstrip(b"\0")
 
 
 def rename_host(given: dict[str, str]) -> None:
     """Give the host the name that it has."""
-    name = calls.text(given["host"])
-    calls.attempt("sethostname", calls.address(name), len(given["host"].encode()))
+    name = syscalls.text(given["host"])
+    syscalls.attempt("sethostname", syscalls.address(name), len(given["host"].encode()))
 
 
 def shared_segment(given: dict[str, str]) -> bytes:
     """System V shared memory, marked at once to go with the process."""
-    segment = calls.attempt("shmget", IPC_PRIVATE, int(given["segment_size"]), IPC_CREAT | IPC_EXCL | 0o666)
-    calls.attempt("shmat", segment, 0, 0)
-    calls.attempt("shmctl", segment, IPC_RMID, 0)
+    segment = syscalls.attempt(
+        "shmget", IPC_PRIVATE, int(given["segment_size"]), IPC_CREAT | IPC_EXCL | 0o666
+    )
+    syscalls.attempt("shmat", segment, 0, 0)
+    syscalls.attempt("shmctl", segment, IPC_RMID, 0)
     return b"%d" % segment
 
 
 def become_root(_given: dict[str, str]) -> bytes:
     """User 0 again, with what user 0 may do."""
-    calls.attempt("setuid", 0)
-    header = calls.filled(struct.pack("=Ii", linux.CAPABILITY_VERSION_3, 0))
-    sets = calls.space(CAPABILITY_SETS)
-    calls.attempt("capget", calls.address(header), calls.address(sets))
+    syscalls.attempt("setuid", 0)
+    header = syscalls.filled(struct.pack("=Ii", linux.CAPABILITY_VERSION_3, 0))
+    sets = syscalls.space(CAPABILITY_SETS)
+    syscalls.attempt("capget", syscalls.address(header), syscalls.address(sets))
     if not any(sets.raw):
         raise Stopped("capget", 0, b"user 0 without any capability")
     return b"capable"
@@ -167,4 +174,4 @@ def become_root(_given: dict[str, str]) -> bytes:
 
 def hurry(_given: dict[str, str]) -> None:
     """A higher priority than anybody was given."""
-    calls.attempt("setpriority", 0, 0, -5)
+    syscalls.attempt("setpriority", 0, 0, -5)

@@ -10,8 +10,8 @@ import ctypes
 import struct
 
 from kvmbox.jail import linux, lsm
-from kvmbox.tools.audit.attacks import calls
-from kvmbox.tools.audit.wire import Stopped
+from kvmbox.tools.audit.attacks import syscalls
+from kvmbox.tools.audit.payload_frames import Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ WALL: Final = 0x4000_0000
 
 def _leave(status: int) -> NoReturn:
     while True:
-        linux.raw_syscall(calls.NUMBERS["exit_group"], status)
+        linux.raw_syscall(syscalls.NUMBERS["exit_group"], status)
 
 
 def _child_came(pid: int, evidence: bytes = b"child") -> bytes:
-    status = calls.space(4)
+    status = syscalls.space(4)
     # SAFETY: the kernel writes an int into four bytes.
-    calls.attempt("wait4", pid, calls.address(status), WALL, 0)
+    syscalls.attempt("wait4", pid, syscalls.address(status), WALL, 0)
     came = int.from_bytes(status.raw, "little") == CHILD_STATUS << 8
     return evidence if came else b""
 
@@ -59,7 +59,7 @@ def fork(_given: dict[str, str]) -> bytes:
     """A child by fork(2), which exits."""
     # SAFETY: no other thread wants the interpreter's lock (`stand_in`); the child makes one system call.
     # So in all that follow.
-    pid = calls.attempt("fork")
+    pid = syscalls.attempt("fork")
     if pid == 0:
         _leave(CHILD_STATUS)
     return _child_came(pid)
@@ -67,8 +67,8 @@ def fork(_given: dict[str, str]) -> bytes:
 
 def clone3(_given: dict[str, str]) -> bytes:
     """A child by clone3(2), whose flags no filter can see."""
-    arguments = calls.filled(struct.pack("=8Q", 0, 0, 0, 0, SIGCHLD, 0, 0, 0))
-    pid = calls.attempt("clone3", calls.address(arguments), CLONE_ARGS_SIZE)
+    arguments = syscalls.filled(struct.pack("=8Q", 0, 0, 0, 0, SIGCHLD, 0, 0, 0))
+    pid = syscalls.attempt("clone3", syscalls.address(arguments), CLONE_ARGS_SIZE)
     if pid == 0:
         _leave(CHILD_STATUS)
     return _child_came(pid)
@@ -76,34 +76,34 @@ def clone3(_given: dict[str, str]) -> bytes:
 
 def execute(_given: dict[str, str]) -> None:
     """Become /bin/sh, which leaves with a status that audit waits for."""
-    path, script = calls.text("/bin/sh"), calls.text(f"exit {EXECUTED_STATUS}")
-    name, option = calls.text("sh"), calls.text("-c")
-    vector = calls.filled(struct.pack("=4Q", *map(calls.address, (name, option, script)), 0))
-    nothing = calls.space(8)
+    path, script = syscalls.text("/bin/sh"), syscalls.text(f"exit {EXECUTED_STATUS}")
+    name, option = syscalls.text("sh"), syscalls.text("-c")
+    vector = syscalls.filled(struct.pack("=4Q", *map(syscalls.address, (name, option, script)), 0))
+    nothing = syscalls.space(8)
     # SAFETY: strings and vectors live in buffers that outlive the call, or the process.
-    calls.attempt("execve", calls.address(path), calls.address(vector), calls.address(nothing))
+    syscalls.attempt("execve", syscalls.address(path), syscalls.address(vector), syscalls.address(nothing))
 
 
 def fork_bomb(_given: dict[str, str]) -> bytes:
     """Children that stay, up to BOMB of them."""
     children: list[int] = []
-    pause = calls.filled(struct.pack("=2q", 2, 0))
+    pause = syscalls.filled(struct.pack("=2q", 2, 0))
     failed: Stopped | None = None
     for _ in range(BOMB):
         try:
-            pid = calls.attempt("fork")
+            pid = syscalls.attempt("fork")
         except Stopped as stopped:
             failed = stopped
             break
         if pid == 0:
-            linux.raw_syscall(calls.NUMBERS["prctl"], linux.PR_SET_PDEATHSIG, calls.SIGKILL)
-            linux.raw_syscall(calls.NUMBERS["nanosleep"], calls.address(pause), 0)
+            linux.raw_syscall(syscalls.NUMBERS["prctl"], linux.PR_SET_PDEATHSIG, syscalls.SIGKILL)
+            linux.raw_syscall(syscalls.NUMBERS["nanosleep"], syscalls.address(pause), 0)
             _leave(0)
         children.append(pid)
     for pid in children:
-        linux.raw_syscall(calls.NUMBERS["kill"], pid, calls.SIGKILL)
+        linux.raw_syscall(syscalls.NUMBERS["kill"], pid, syscalls.SIGKILL)
     for pid in children:
-        linux.raw_syscall(calls.NUMBERS["wait4"], pid, 0, WALL, 0)
+        linux.raw_syscall(syscalls.NUMBERS["wait4"], pid, 0, WALL, 0)
     if failed is not None:
         raise Stopped(failed.call, failed.number, b"%d of %d" % (len(children), BOMB))
     return b"%d" % len(children)
@@ -111,60 +111,60 @@ def fork_bomb(_given: dict[str, str]) -> bytes:
 
 def kill(given: dict[str, str]) -> None:
     """kill(2)."""
-    calls.attempt("kill", int(given["pid"]), SIGUSR1)
+    syscalls.attempt("kill", int(given["pid"]), SIGUSR1)
 
 
 def kill_thread(given: dict[str, str]) -> None:
     """tkill(2), which names a thread."""
-    calls.attempt("tkill", int(given["pid"]), SIGUSR1)
+    syscalls.attempt("tkill", int(given["pid"]), SIGUSR1)
 
 
 def kill_in_group(given: dict[str, str]) -> None:
     """tgkill(2), which names a thread and its process."""
-    calls.attempt("tgkill", int(given["pid"]), int(given["pid"]), SIGUSR1)
+    syscalls.attempt("tgkill", int(given["pid"]), int(given["pid"]), SIGUSR1)
 
 
 def signal_by_directory(given: dict[str, str]) -> None:
     """A signal through the process's directory of /proc, which is as good as a pidfd."""
-    directory = calls.open_file(f"/proc/{given['pid']}", calls.O_DIRECTORY)
-    calls.attempt("pidfd_send_signal", directory, SIGUSR1, 0, 0)
+    directory = syscalls.open_file(f"/proc/{given['pid']}", syscalls.O_DIRECTORY)
+    syscalls.attempt("pidfd_send_signal", directory, SIGUSR1, 0, 0)
 
 
 def signal_by_owner(given: dict[str, str]) -> None:
     """Make another process the owner of a pipe, and have the kernel signal it when something comes."""
-    ends = calls.space(8)
+    ends = syscalls.space(8)
     # SAFETY: the kernel writes two descriptors into eight bytes.
-    calls.attempt("pipe2", calls.address(ends), 0)
+    syscalls.attempt("pipe2", syscalls.address(ends), 0)
     reading, writing = struct.unpack("=2i", ends.raw)
-    calls.attempt("fcntl", reading, F_SETOWN, int(given["pid"]))
-    calls.attempt("fcntl", reading, F_SETSIG, SIGUSR1)
-    calls.attempt("fcntl", reading, F_SETFL, O_ASYNC)
-    calls.write_all(writing, b"!")
-    calls.attempt("fcntl", reading, F_SETFL, 0)  # or the end of this process is another signal
+    syscalls.attempt("fcntl", reading, F_SETOWN, int(given["pid"]))
+    syscalls.attempt("fcntl", reading, F_SETSIG, SIGUSR1)
+    syscalls.attempt("fcntl", reading, F_SETFL, O_ASYNC)
+    syscalls.write_all(writing, b"!")
+    syscalls.attempt("fcntl", reading, F_SETFL, 0)  # or the end of this process is another signal
 
 
 def limit_sibling(given: dict[str, str]) -> None:
     """Limit the memory of another process to next to nothing: it will die of that, and be blamed."""
-    limits = calls.filled(struct.pack("=2Q", LIMITED, LIMITED))
+    limits = syscalls.filled(struct.pack("=2Q", LIMITED, LIMITED))
     # SAFETY: the kernel reads a struct rlimit64.
-    calls.attempt("prlimit64", int(given["pid"]), RLIMIT_AS, calls.address(limits), 0)
+    syscalls.attempt("prlimit64", int(given["pid"]), RLIMIT_AS, syscalls.address(limits), 0)
 
 
 def queue_signal(given: dict[str, str]) -> None:
     """rt_sigqueueinfo(2), a signal with a forged sender."""
-    info = calls.filled(struct.pack("=3i4x2i", SIGUSR1, 0, SI_QUEUE, 1, 0).ljust(SIGINFO_SIZE, b"\0"))
+    info = syscalls.filled(struct.pack("=3i4x2i", SIGUSR1, 0, SI_QUEUE, 1, 0).ljust(SIGINFO_SIZE, b"\0"))
     # SAFETY: the kernel reads a siginfo_t of its full size.
-    calls.attempt("rt_sigqueueinfo", int(given["pid"]), SIGUSR1, calls.address(info))
+    syscalls.attempt("rt_sigqueueinfo", int(given["pid"]), SIGUSR1, syscalls.address(info))
 
 
 def signal_by_pidfd(given: dict[str, str]) -> None:
     """A signal through a descriptor of the process."""
-    calls.attempt("pidfd_send_signal", calls.attempt("pidfd_open", int(given["pid"]), 0), SIGUSR1, 0, 0)
+    syscalls.attempt("pidfd_send_signal", syscalls.attempt("pidfd_open", int(given["pid"]), 0), SIGUSR1, 0, 0)
 
 
 def signal_by_handle(given: dict[str, str]) -> None:
     """A signal through a descriptor of the process that a file handle gives (Linux 6.14)."""
-    calls.attempt("pidfd_send_signal", calls.open_handle(FD_PIDFS_ROOT, given["handle"]), SIGUSR1, 0, 0)
+    syscalls.attempt("pidfd_send_signal", syscalls.open_handle(FD_PIDFS_ROOT, given["handle"]), SIGUSR1, 0, 0)
 
 
 def leave_label(given: dict[str, str]) -> None:
@@ -177,43 +177,45 @@ def leave_label(given: dict[str, str]) -> None:
 def trace(given: dict[str, str]) -> bytes:
     """Stop another process by ptrace, and read its secret word by word."""
     pid, where = int(given["pid"]), int(given["address"])
-    calls.attempt("ptrace", PTRACE_SEIZE, pid, 0, 0)
-    calls.attempt("ptrace", PTRACE_INTERRUPT, pid, 0, 0)
-    calls.attempt("wait4", pid, 0, WALL, 0)
+    syscalls.attempt("ptrace", PTRACE_SEIZE, pid, 0, 0)
+    syscalls.attempt("ptrace", PTRACE_INTERRUPT, pid, 0, 0)
+    syscalls.attempt("wait4", pid, 0, WALL, 0)
     data = b""
-    word = calls.space(8)
+    word = syscalls.space(8)
     for offset in range(0, SECRET_SIZE, 8):
         # SAFETY: the raw call writes the word that was read to the address in its fourth argument.
-        calls.attempt("ptrace", PTRACE_PEEKDATA, pid, where + offset, calls.address(word))
+        syscalls.attempt("ptrace", PTRACE_PEEKDATA, pid, where + offset, syscalls.address(word))
         data += word.raw
-    calls.attempt("ptrace", PTRACE_DETACH, pid, 0, 0)
+    syscalls.attempt("ptrace", PTRACE_DETACH, pid, 0, 0)
     return data
 
 
 def read_memory(given: dict[str, str]) -> bytes:
     """Read the secret of another process with process_vm_readv."""
-    here = calls.space(SECRET_SIZE)
-    local = calls.filled(struct.pack("=2Q", calls.address(here), SECRET_SIZE))
-    remote = calls.filled(struct.pack("=2Q", int(given["address"]), SECRET_SIZE))
+    here = syscalls.space(SECRET_SIZE)
+    local = syscalls.filled(struct.pack("=2Q", syscalls.address(here), SECRET_SIZE))
+    remote = syscalls.filled(struct.pack("=2Q", int(given["address"]), SECRET_SIZE))
     # SAFETY: one iovec each; the local one is a buffer of just that size.
-    calls.attempt("process_vm_readv", int(given["pid"]), calls.address(local), 1, calls.address(remote), 1, 0)
+    syscalls.attempt(
+        "process_vm_readv", int(given["pid"]), syscalls.address(local), 1, syscalls.address(remote), 1, 0
+    )
     return here.raw
 
 
 def steal_descriptor(given: dict[str, str]) -> bytes:
     """Take a descriptor out of another process, and read the secret from it."""
-    process = calls.attempt("pidfd_open", int(given["pid"]), 0)
-    stolen = calls.attempt("pidfd_getfd", process, int(given["descriptor"]), 0)
-    buffer = calls.space(SECRET_SIZE)
+    process = syscalls.attempt("pidfd_open", int(given["pid"]), 0)
+    stolen = syscalls.attempt("pidfd_getfd", process, int(given["descriptor"]), 0)
+    buffer = syscalls.space(SECRET_SIZE)
     # SAFETY: the kernel writes at most as many bytes as the buffer has. The position stays as it is.
-    length = calls.attempt("pread64", stolen, calls.address(buffer), SECRET_SIZE, 0)
+    length = syscalls.attempt("pread64", stolen, syscalls.address(buffer), SECRET_SIZE, 0)
     return buffer.raw[:length]
 
 
 def bystander(given: dict[str, str]) -> bytes:
     """No attack: hold a secret, and tell where it is. The sibling that others are after."""
-    _held.append(calls.filled(given["secret"].encode()))
-    return b"%d" % calls.address(_held[-1])
+    _held.append(syscalls.filled(given["secret"].encode()))
+    return b"%d" % syscalls.address(_held[-1])
 
 
 _held: list[ctypes.Array[ctypes.c_char]] = []

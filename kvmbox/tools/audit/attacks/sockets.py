@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.tools.audit.attacks.calls import address, attempt, filled
+from kvmbox.tools.audit.attacks.syscalls import address, attempt, filled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

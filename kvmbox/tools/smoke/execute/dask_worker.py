@@ -35,11 +35,15 @@ class Worker(Protocol):
 
 def probe() -> dict[str, Any]:
     """What this worker is: `version` of kvmbox, `problem` (None: it can boot), `hardware` virtualization."""
-    from kvmbox.tools.smoke.execute import host
+    from kvmbox.tools.smoke.execute import host_requirements
 
     try:
-        host.check_kvm()
-        return {"version": __version__, "problem": None, "hardware": host.has_hardware_virtualization()}
+        host_requirements.check_kvm()
+        return {
+            "version": __version__,
+            "problem": None,
+            "hardware": host_requirements.has_hardware_virtualization(),
+        }
     except KvmboxError as error:
         return {"version": __version__, "problem": str(error), "hardware": False}
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.tools.smoke.execute.alone import run_test
 from kvmbox.tools.smoke.execute.executor import Executor
+from kvmbox.tools.smoke.execute.one_test import run_test
 from kvmbox.tools.smoke.report.plain import result_lines
 from kvmbox.tools.smoke.report.reporter import Plan
-from kvmbox.tools.smoke.report.text import printable
+from kvmbox.tools.smoke.report.safe_text import printable
 from kvmbox.tools.smoke.suite.collect import collect
 from kvmbox.tools.smoke.suite.test_case import Test, TestResult, Verdict
 

@@ -92,7 +92,7 @@ def _executor(config: pytest.Config) -> Executor:
 
 def _need_kvm(config: pytest.Config) -> None:
     from kvmbox.base.errors import KvmError
-    from kvmbox.tools.smoke.execute.host import check_kvm
+    from kvmbox.tools.smoke.execute.host_requirements import check_kvm
 
     try:
         check_kvm()
@@ -185,7 +185,7 @@ def pytest_runtest_makereport(
 
 
 def _sections(machine: Machine) -> Iterator[tuple[str, str]]:
-    from kvmbox.tools.smoke.report.text import TAIL_LINES, tail
+    from kvmbox.tools.smoke.report.safe_text import TAIL_LINES, tail
 
     machine.stop()
     if machine.console is not None:

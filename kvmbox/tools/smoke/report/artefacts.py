@@ -17,7 +17,7 @@ from typing import Final
 from kvmbox.base.errors import HostOutputError, StartError
 from kvmbox.host.files.path_below import DIRECTORY, open_beneath
 from kvmbox.host.files.replacement_file import write_beside
-from kvmbox.tools.smoke.report.text import in_seconds, printable_lines
+from kvmbox.tools.smoke.report.safe_text import in_seconds, printable_lines
 from kvmbox.tools.smoke.suite.command_line import making_of, run_arguments
 from kvmbox.tools.smoke.suite.test_case import Boot, Judgement, Test, TestResult, Verdict
 from kvmbox.tools.smoke.suite.verdict import boot_of, outranks

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kvmbox.tools.smoke.report.reporter import Reporter
-from kvmbox.tools.smoke.report.text import printable
+from kvmbox.tools.smoke.report.safe_text import printable
 from kvmbox.tools.smoke.suite.test_case import TestResult, Verdict
 
 

@@ -9,11 +9,11 @@ from typing import Final
 from kvmbox.base.stand_ins import Value
 from kvmbox.host.console.last_lines import Excerpt, excerpt
 from kvmbox.run.result.run_result import Ending
-from kvmbox.tools.html.page import block, facts, page, text
+from kvmbox.tools.html.html_page import block, facts, page, text
 from kvmbox.tools.smoke.report.page_screen import Screens
 from kvmbox.tools.smoke.report.reporter import Reporter
+from kvmbox.tools.smoke.report.safe_text import decode, in_seconds
 from kvmbox.tools.smoke.report.summary import Summary
-from kvmbox.tools.smoke.report.text import decode, in_seconds
 from kvmbox.tools.smoke.suite.test_case import Attempt, Test, TestResult, Verdict
 
 MOST_BARS: Final = 5000

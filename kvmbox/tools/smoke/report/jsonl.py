@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kvmbox.tools.smoke.report.reporter import Plan, Reporter
+from kvmbox.tools.smoke.report.safe_text import KEPT_OUTPUT, decode
 from kvmbox.tools.smoke.report.summary import Summary
-from kvmbox.tools.smoke.report.text import KEPT_OUTPUT, decode
 from kvmbox.tools.smoke.suite.test_case import Test, TestResult
 
 VERSION: Final = 1

@@ -13,8 +13,8 @@ from typing import Final
 from xml.etree import ElementTree
 
 from kvmbox.tools.smoke.report.reporter import Reporter
+from kvmbox.tools.smoke.report.safe_text import KEPT_OUTPUT, decode, printable_lines
 from kvmbox.tools.smoke.report.summary import Summary
-from kvmbox.tools.smoke.report.text import KEPT_OUTPUT, decode, printable_lines
 from kvmbox.tools.smoke.suite.test_case import TestResult, Verdict
 
 ERRORS: Final = frozenset({Verdict.TIMEOUT, Verdict.ERROR})

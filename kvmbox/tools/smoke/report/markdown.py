@@ -7,8 +7,8 @@ import re
 from typing import Final
 
 from kvmbox.tools.smoke.report.reporter import Reporter
+from kvmbox.tools.smoke.report.safe_text import in_seconds, printable, tail
 from kvmbox.tools.smoke.report.summary import Summary
-from kvmbox.tools.smoke.report.text import in_seconds, printable, tail
 from kvmbox.tools.smoke.suite.test_case import TestResult, Verdict
 
 MOST_DETAILS: Final = 50

@@ -16,7 +16,7 @@ from kvmbox.parts.screen.glyphs import GLYPHS
 from kvmbox.parts.screen.mode import MODE_3, MOST_COLUMNS, MOST_ROWS
 from kvmbox.parts.screen.picture import SIGNATURE
 from kvmbox.parts.screen.text_picture import pixels_of
-from kvmbox.tools.html.page import block, text
+from kvmbox.tools.html.html_page import block, text
 
 MOST_PICTURES: Final = 8 << 20
 """How many bytes all pictures of a page have, in base64."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.tools.smoke.report.reporter import Plan, Reporter
+from kvmbox.tools.smoke.report.safe_text import in_seconds, printable, tail
 from kvmbox.tools.smoke.report.summary import NOTHING_TESTED, Summary
-from kvmbox.tools.smoke.report.text import in_seconds, printable, tail
 from kvmbox.tools.smoke.suite.test_case import Attempt, Test, TestResult, Verdict
 
 WORDS: Final = {verdict: verdict.value.upper() for verdict in Verdict}

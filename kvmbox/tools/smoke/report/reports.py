@@ -12,7 +12,7 @@ from kvmbox.tools.smoke.report.jsonl import JsonLinesReporter, JsonReporter
 from kvmbox.tools.smoke.report.junit import JunitReporter
 from kvmbox.tools.smoke.report.markdown import MarkdownReporter
 from kvmbox.tools.smoke.report.reporter import Reporter
-from kvmbox.tools.smoke.report.tap import TapReporter
+from kvmbox.tools.smoke.report.tap_output import TapReporter
 from kvmbox.tools.smoke.suite.test_case import Test, Verdict
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kvmbox.run.result.run_result import Ending, RunResult
 from kvmbox.run.result.statistics_as_text import format_stats
-from kvmbox.tools.html.page import block, facts, page
+from kvmbox.tools.html.html_page import block, facts, page
 from kvmbox.tools.smoke.report.html import seen
 from kvmbox.tools.smoke.report.page_screen import Screens
-from kvmbox.tools.smoke.report.text import in_seconds
+from kvmbox.tools.smoke.report.safe_text import in_seconds
 
 
 def run_page(command: str, ending: Ending, messages: str, wall: int) -> str:

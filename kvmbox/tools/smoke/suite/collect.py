@@ -12,7 +12,7 @@ from kvmbox.base.errors import UsageError
 from kvmbox.base.regular_file import open_regular_file, read_regular_file
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot import bundled
-from kvmbox.kvm.cpuid.model import parse_model
+from kvmbox.kvm.cpuid.cpu_models import parse_model
 from kvmbox.tools.smoke.suite.suite_file import parse_suite, suite_name
 from kvmbox.tools.smoke.suite.test_case import DEFAULT_TIMEOUT_S, Origin, Test
 from kvmbox.tools.smoke.suite.unittests_cfg import parse_unittests_cfg

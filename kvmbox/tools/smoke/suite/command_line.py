@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from kvmbox.run.options import disk_option
+from kvmbox.run.options import disk_value
 from kvmbox.run.options.option_table import OPTIONS
 from kvmbox.tools.smoke.suite.test_case import DEFAULT_OUTPUT_LIMIT, Boot, Pattern, Start
 
@@ -54,11 +54,11 @@ _FILES: Final = {"initrd", "bios", "modules", "fw_cfg", "disks", "cdroms", "nets
 
 def _moved(option: str, text: str, place: Callable[[str], str]) -> str:
     if option == "disks":
-        return disk_option.with_paths(text, place)
+        return disk_value.with_paths(text, place)
     if option == "nets":
-        from kvmbox.parts.net import requests
+        from kvmbox.parts.net import net_option
 
-        return requests.with_paths(text, place)
+        return net_option.with_paths(text, place)
     if option in ("modules", "expect_picture"):
         path, comma, arguments = text.partition(",")
         return (path if path.startswith("sha256:") else place(path)) + comma + arguments

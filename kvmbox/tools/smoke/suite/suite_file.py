@@ -13,7 +13,7 @@ from kvmbox.base.errors import UsageError
 from kvmbox.parts.snapshot.start_options import OF_THE_SNAPSHOT
 from kvmbox.tools.smoke.suite.command_line import making_of, with_paths
 from kvmbox.tools.smoke.suite.conventions import CONVENTIONS, PATTERN
-from kvmbox.tools.smoke.suite.fields import FIELDS, START_FIELDS, Field, FieldError
+from kvmbox.tools.smoke.suite.suite_keys import FIELDS, START_FIELDS, Field, FieldError
 from kvmbox.tools.smoke.suite.test_case import DEFAULT_TIMEOUT_S, Origin, Start, Test
 from kvmbox.tools.smoke.suite.toml_lines import Path, key_lines
 

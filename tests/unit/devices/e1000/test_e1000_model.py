@@ -24,7 +24,7 @@ from kvmbox.devices.e1000.model import (
     TAIL,
     TDBAL,
 )
-from kvmbox.wire import bulk_effects  # noqa: F401 - they can be encoded from now on
+from kvmbox.wire import bulk_effect_table  # noqa: F401 - they can be encoded from now on
 from kvmbox.wire.effects import encode_effects_of
 from kvmbox.wire.protocol import MAX_PAYLOAD
 

@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import DEVICE_FAILED, GUEST_CRASHED
-from kvmbox.devices.bios.report import REPORT, WHAT
+from kvmbox.devices.bios.report_port import REPORT, WHAT
 from kvmbox.host.console.bios_messages import (
     FUNCTION,
     MOST,

@@ -12,9 +12,9 @@ import pytest
 
 from kvmbox.base.errors import StartError
 from kvmbox.devices.qcow2.model import DATA, MAP, MAPPED, RANGE, REFUSED, UNALLOCATED, WANT, WANT_FRAME, ZEROS
-from kvmbox.host.disk.disk_stores import OVERLAY, READ_ONLY, WRITE, DiskRequest, DiskStore, open_disk
 from kvmbox.host.disk.image_file import DiskFile
 from kvmbox.host.disk.mapped_image import MappedFile
+from kvmbox.host.disk.stores import OVERLAY, READ_ONLY, WRITE, DiskRequest, DiskStore, open_disk
 from tests.support.patience import patience
 from tests.support.qcow2_images import ZERO_CLUSTER, Asked, connect, qcow2
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from kvmbox.explain.paging import CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, EFER_NXE, NO_EXECUTE, WRITABLE
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.parts.core_file.page_map import MOST_ENTRIES, MOST_RANGES, MOST_TABLES, Backing, page_map
 from tests.support.stopped_cpu import Memory, long_mode, protected_mode
 

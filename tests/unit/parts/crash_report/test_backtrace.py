@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.explain.symbols import Place, Symbol, Symbols
 from kvmbox.parts.crash_report.backtrace import MOST_FRAMES, backtrace
 from tests.support.stopped_cpu import Memory, long_mode, protected_mode, real_mode

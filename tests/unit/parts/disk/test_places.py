@@ -11,10 +11,10 @@ from kvmbox.base.errors import UsageError
 from kvmbox.boot.image import GuestImage
 from kvmbox.devices.board import Medium
 from kvmbox.devices.board_extras import IdeDrive, ide_board
-from kvmbox.host.disk.disk_stores import DiskRequest
-from kvmbox.parts.disk.image import PaddedStore, image_disk
+from kvmbox.host.disk.stores import DiskRequest
+from kvmbox.parts.disk.boot_image import PaddedStore, image_disk
+from kvmbox.parts.disk.disk_option import cd, disk
 from kvmbox.parts.disk.places import placed
-from kvmbox.parts.disk.requests import cd, disk
 from kvmbox.run.api.machine import Machine
 
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kvmbox.explain.state import Cpu
+from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.kvm.uapi import kvm_fpu
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Registers, bits_of_image, layout_of

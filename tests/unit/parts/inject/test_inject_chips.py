@@ -21,10 +21,10 @@ from kvmbox.devices.uart.registers import (
     LSR_TRANSMITTER,
     RBR,
 )
-from kvmbox.parts.inject.rtc import FaultyRtc
+from kvmbox.parts.inject.device_faults import DeviceFaults
+from kvmbox.parts.inject.rtc_faults import FaultyRtc
 from kvmbox.parts.inject.spec import parse
-from kvmbox.parts.inject.state import DeviceFaults
-from kvmbox.parts.inject.uart import FaultyUart
+from kvmbox.parts.inject.uart_faults import FaultyUart
 from kvmbox.remote.bus.routing import BusDevice
 from tests.support.pc import Pc
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from kvmbox.contract.model import NO_RISE
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.device import FaultyDevice
+from kvmbox.parts.inject.device_faults import DeviceFaults
 from kvmbox.parts.inject.line import FaultyLine
 from kvmbox.parts.inject.spec import parse
-from kvmbox.parts.inject.state import DeviceFaults
 
 DROPS = "COM1:drop-irq=0.3,seed=7"
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox.host.disk.transfers import BytesStore
-from kvmbox.parts.inject.disk import FaultyDisk
+from kvmbox.parts.inject.device_faults import Count, DeviceFaults
+from kvmbox.parts.inject.disk_faults import FaultyDisk
 from kvmbox.parts.inject.spec import parse
-from kvmbox.parts.inject.state import Count, DeviceFaults
 
 SECTOR = 512
 OLD = b"o" * (4 * SECTOR)

@@ -10,9 +10,9 @@ from kvmbox.base.errors import UsageError
 from kvmbox.contract.model import IrqLine, LateWrites
 from kvmbox.devices.board import BoardOptions, DeviceSpec, pc_board
 from kvmbox.parts.inject.device import FaultyDevice
+from kvmbox.parts.inject.device_faults import Count
 from kvmbox.parts.inject.injection import Injection, report
 from kvmbox.parts.inject.spec import parse
-from kvmbox.parts.inject.state import Count
 from kvmbox.remote.channel.grants import bind
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, Request

@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
+from kvmbox.parts.inject.device_faults import Count, DeviceFaults
+from kvmbox.parts.inject.network_faults import MOST_LATE, FaultyWire
 from kvmbox.parts.inject.spec import parse
-from kvmbox.parts.inject.state import Count, DeviceFaults
-from kvmbox.parts.inject.wire import MOST_LATE, FaultyWire
 from kvmbox.parts.net.port import Port
 from kvmbox.parts.net.wires import Wire
 

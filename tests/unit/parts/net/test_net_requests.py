@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.parts.net.requests import Forward, NetRequest, forwarded, net, with_paths
+from kvmbox.parts.net.net_option import Forward, NetRequest, forwarded, net, with_paths
 
 
 @pytest.mark.parametrize(

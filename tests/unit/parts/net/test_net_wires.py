@@ -14,10 +14,10 @@ import pytest
 from kvmbox.base.errors import StartError
 from kvmbox.host.sockets.unix_socket import listen_at
 from kvmbox.host.time.guest_clock import GuestClock
-from kvmbox.parts.net.backends import Listening, open_wire
+from kvmbox.parts.net.net_option import net
 from kvmbox.parts.net.part import Wires
 from kvmbox.parts.net.port import Port
-from kvmbox.parts.net.requests import net
+from kvmbox.parts.net.wire_backends import Listening, open_wire
 from kvmbox.parts.net.wires import MOST_FRAMES, CutError, Loop, Packets, Stream, wire_of
 from kvmbox.remote.channel.connection import Channel
 

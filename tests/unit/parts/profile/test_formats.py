@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvmbox.base.errors import StartError
 from kvmbox.parts.profile.formats import SCHEMA, collapsed, is_speedscope, read, speedscope
-from kvmbox.parts.profile.profile import Frame, Profile, Stack
+from kvmbox.parts.profile.named_stacks import Frame, Profile, Stack
 
 MAIN, SPIN = Frame("main", "src/main.c"), Frame("spin")
 ONE = Profile({"CPU 0": {(MAIN, SPIN): 3, (MAIN,): 1}})

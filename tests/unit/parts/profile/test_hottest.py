@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmbox.parts.profile.hottest import Function, functions, table
-from kvmbox.parts.profile.profile import Frame, Profile
+from kvmbox.parts.profile.named_stacks import Frame, Profile
 
 MAIN, SPIN, FACT = Frame("main"), Frame("spin"), Frame("fact")
 

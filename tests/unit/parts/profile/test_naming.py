@@ -9,8 +9,8 @@ import pytest
 from kvmbox.base.symbol_file import SymbolFile
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.sampler import ACCESSING, HALTED, MOST_FRAMES, RUNNING
+from kvmbox.parts.profile.named_stacks import Frame, Profile
 from kvmbox.parts.profile.naming import LONGEST_NAME, FrameOf, frames_of, named
-from kvmbox.parts.profile.profile import Frame, Profile
 from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from kvmbox.host.console.output_stream import CAPACITY
-from kvmbox.parts.screen.blocks import MOST_BLOCKS, rows_of
+from kvmbox.parts.screen.color_blocks import MOST_BLOCKS, rows_of
 from kvmbox.parts.screen.picture import Picture
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from kvmbox.host.console.output_stream import OutputStream
 from kvmbox.host.console.overlay_output import ERASE, DrawnStream
 from kvmbox.parts.screen.kitty import Kitty
-from kvmbox.parts.screen.live import LiveText
+from kvmbox.parts.screen.live_text import LiveText
 from kvmbox.parts.screen.picture import Picture
 from kvmbox.parts.screen.pixels import MOST_FRAME, Drawing, Pixels, Window
 from kvmbox.parts.screen.sixel import Sixel
-from kvmbox.parts.screen.terminal import KITTY, pixels_on, way_of
+from kvmbox.parts.screen.terminal_graphics import KITTY, pixels_on, way_of
 from tests.support.terminal_pictures import KittyScreen, sixel_pictures
 
 LARGE: Final = Window(51, 100, 1000, 1020)

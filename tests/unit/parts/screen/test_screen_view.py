@@ -9,7 +9,7 @@ from kvmbox.base import layout
 from kvmbox.base.judge import Judge
 from kvmbox.devices.board import VBE, VGA
 from kvmbox.parts.screen.kitty import Kitty
-from kvmbox.parts.screen.live import LiveText
+from kvmbox.parts.screen.live_text import LiveText
 from kvmbox.parts.screen.mode import MODE_3
 from kvmbox.parts.screen.picture import Picture
 from kvmbox.parts.screen.pixels import Window

@@ -10,7 +10,7 @@ import pytest
 from kvmbox.base.errors import KvmError, SnapshotFileError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.parts.snapshot.cpu_state import MSR_TSC, CpuSnapshot, apply, capture, decode, encode
+from kvmbox.parts.snapshot.vcpu_state import MSR_TSC, CpuSnapshot, apply, capture, decode, encode
 
 XSAVE = 4096
 

@@ -12,7 +12,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import SnapshotFileError
 from kvmbox.host.files.sparse_memory import Run
 from kvmbox.parts.snapshot.description import RUNS, decode, encode
-from kvmbox.parts.snapshot.layout import Header, Section, decode_runs
+from kvmbox.parts.snapshot.file_layout import Header, Section, decode_runs
 from tests.support.machine_files import DESCRIPTION, MEMORY_SIZE, SECTIONS
 
 END = layout.PAGE_SIZE + MEMORY_SIZE + 1000
@@ -136,7 +136,7 @@ def test_sections_that_are_together_too_long_are_refused() -> None:
     "runs", [b"x", b"\0" * 12, Run(300, 1, 0), Run(0, 257, 0), (Run(2, 2, 0), Run(3, 1, 0)), (Run(1, 0, 0),)]
 )
 def test_runs_that_cannot_be_are_refused(runs: Any) -> None:
-    from kvmbox.parts.snapshot.layout import RUN
+    from kvmbox.parts.snapshot.file_layout import RUN
 
     if not isinstance(runs, bytes):
         listed = runs if isinstance(runs, tuple) else (runs,)

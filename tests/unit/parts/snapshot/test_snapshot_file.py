@@ -15,7 +15,7 @@ from kvmbox.host.files.sparse_memory import BLOCK
 from kvmbox.parts.snapshot import ram
 from kvmbox.parts.snapshot.description import RUNS
 from kvmbox.parts.snapshot.file import SnapshotFile
-from kvmbox.parts.snapshot.layout import HEADER_SIZE, RUN, decode_runs
+from kvmbox.parts.snapshot.file_layout import HEADER_SIZE, RUN, decode_runs
 from tests.support.machine_files import DESCRIPTION, MEMORY_SIZE, SECTIONS, use, write
 
 MUTATIONS = 1500

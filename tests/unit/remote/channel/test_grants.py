@@ -28,7 +28,7 @@ from kvmbox.devices import board
 from kvmbox.devices.board import DeviceSpec, Grant
 from kvmbox.remote.channel.grants import Rise, bind
 from kvmbox.wire import protocol
-from kvmbox.wire.bulk_effects import TABLE as MEDIA
+from kvmbox.wire.bulk_effect_table import TABLE as MEDIA
 from kvmbox.wire.effect_kinds import BY_CLASS, EffectKind
 from kvmbox.wire.effects import TABLE as PLAIN
 from kvmbox.wire.protocol import Request

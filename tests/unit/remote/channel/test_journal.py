@@ -7,7 +7,7 @@ import binascii
 import pytest
 
 from kvmbox.jail.server import DeviceServer
-from kvmbox.parts.restart.batches import Batch, batches
+from kvmbox.parts.restart.replay_batches import Batch, batches
 from kvmbox.remote.channel.journal import JOURNAL_BYTES, Entry, entry_of
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply

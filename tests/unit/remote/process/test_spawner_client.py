@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from kvmbox.base.errors import SandboxError
-from kvmbox.jail import layers, passing
+from kvmbox.jail import descriptor_passing, layers
 from kvmbox.remote.process.spawner_client import (
     Death,
     DeviceProcess,
@@ -63,18 +63,18 @@ def test_kill_is_asked_for_until_the_process_has_ended_and_of_none_that_never_wa
 @pytest.mark.parametrize("staged_first", [True, False])
 def test_stage_that_tells_late_is_reaped_all_the_same(staged_first: bool) -> None:
     # The stage and the spawner run at the same time: either may be the first to be heard.
-    own_end, spawner_end = passing.socket_pair()
+    own_end, spawner_end = descriptor_passing.socket_pair()
     stage = os.posix_spawn("/bin/true", ["true"], {})
     client = SpawnerClient(SpawnerChild(stage, os.pidfd_open(stage)), own_end, [])
     pidfd = os.pidfd_open(os.getpid())
 
     def tell_staged() -> None:
         frame = spawner_frames.pack(spawner_frames.STAGED, 0, os.getpid())
-        passing.send(spawner_end, frame, [pidfd])
+        descriptor_passing.send(spawner_end, frame, [pidfd])
 
     if staged_first:
         tell_staged()
-    passing.send(
+    descriptor_passing.send(
         spawner_end,
         spawner_frames.pack(
             spawner_frames.HELLO,
@@ -98,15 +98,15 @@ def test_stage_that_tells_late_is_reaped_all_the_same(staged_first: bool) -> Non
 
 
 def test_spawn_limits_agree() -> None:
-    assert spawner_frames.MAXIMUM_FRAME <= passing.MAXIMUM_MESSAGE
+    assert spawner_frames.MAXIMUM_FRAME <= descriptor_passing.MAXIMUM_MESSAGE
 
 
-@pytest.mark.parametrize("last_words", [b"no frame", bytes(passing.MAXIMUM_MESSAGE + 1)])
+@pytest.mark.parametrize("last_words", [b"no frame", bytes(descriptor_passing.MAXIMUM_MESSAGE + 1)])
 def test_close_of_a_spawner_that_makes_no_sense_kills_it(last_words: bytes) -> None:
-    own_end, spawner_end = passing.socket_pair()
+    own_end, spawner_end = descriptor_passing.socket_pair()
     spawner = os.posix_spawn("/bin/sleep", ["sleep", "infinity"], {})
     client = SpawnerClient(SpawnerChild(spawner, os.pidfd_open(spawner)), own_end, [])
-    passing.send(spawner_end, last_words)
+    descriptor_passing.send(spawner_end, last_words)
     client.close()
     os.close(spawner_end)
     with pytest.raises(ChildProcessError):

@@ -13,7 +13,7 @@ from kvmbox import Machine, ModuleSpec, UsageError
 from kvmbox.run.options import choices
 from kvmbox.run.options.definition import COMMAND, FILE, FLAG, IMAGE, ONE, REPEATED, SUITE, Option
 from kvmbox.run.options.option_table import OPTIONS, PARAMETERS, SECTIONS, names, taken
-from kvmbox.tools.smoke.suite.fields import FIELDS
+from kvmbox.tools.smoke.suite.suite_keys import FIELDS
 from tools import generate_options
 
 

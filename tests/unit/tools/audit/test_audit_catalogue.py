@@ -9,9 +9,9 @@ from pathlib import Path
 import kvmbox
 from kvmbox.sandbox.libseccomp import load_libseccomp
 from kvmbox.tools.audit import payload
-from kvmbox.tools.audit.attacks.calls import NUMBERS
+from kvmbox.tools.audit.attacks.syscalls import NUMBERS
 from kvmbox.tools.audit.forgeries import FORGERIES, Victim
-from kvmbox.tools.audit.probes import CATALOGUE, NOTHING
+from kvmbox.tools.audit.probe_catalogue import CATALOGUE, NOTHING
 
 WANTED = {
     *("read-passwd", "read-proc", "open-kvm", "read-image", "list-directory", "read-environment"),

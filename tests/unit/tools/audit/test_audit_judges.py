@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.tools.audit.probes import CATALOGUE, Probe
-from kvmbox.tools.audit.result import Ended, Result
-from kvmbox.tools.audit.scene import Scene
+from kvmbox.tools.audit.attack_result import Ended, Result
+from kvmbox.tools.audit.audit_setup import Scene
+from kvmbox.tools.audit.probe_catalogue import CATALOGUE, Probe
 
 PROBES = {probe.name: probe for probe in CATALOGUE}
 SECRET = ["read-environment", "read-image", "ptrace", "vm-readv", "pidfd-getfd", "chroot"]

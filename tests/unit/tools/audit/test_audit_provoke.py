@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kvmbox.base.errors import ProtocolError
 from kvmbox.remote.channel.connection import Channel
-from kvmbox.tools.audit.attacks.channel import BAD, GOOD
+from kvmbox.tools.audit.attacks.requests import BAD, GOOD
 from kvmbox.tools.audit.provoke import ask
 from tests.support.links import Nowhere
 

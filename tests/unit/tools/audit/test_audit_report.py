@@ -6,10 +6,17 @@ import errno
 import json
 
 from kvmbox.jail import layers
-from kvmbox.tools.audit.audit import Finding, Options, ProbeReport, Report
-from kvmbox.tools.audit.probes import Probe
-from kvmbox.tools.audit.report import as_data, findings_table, matrix_legend, matrix_table, removals, summary
-from kvmbox.tools.audit.result import Ended, ProbeVerdict, Result
+from kvmbox.tools.audit.attack_result import Ended, ProbeVerdict, Result
+from kvmbox.tools.audit.audit_report import (
+    as_data,
+    findings_table,
+    matrix_legend,
+    matrix_table,
+    removals,
+    summary,
+)
+from kvmbox.tools.audit.probe_catalogue import Probe
+from kvmbox.tools.audit.run_audit import Finding, Options, ProbeReport, Report
 
 IN_FORCE = layers.SECCOMP | layers.RLIMITS | layers.CLOSED_DESCRIPTORS
 YES = Result(Ended.FINISHED, 0, effective=True)

@@ -9,9 +9,7 @@ import pytest
 
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
-from kvmbox.tools.audit.audit import judge
-from kvmbox.tools.audit.probes import Probe
-from kvmbox.tools.audit.result import (
+from kvmbox.tools.audit.attack_result import (
     Ended,
     ProbeVerdict,
     Result,
@@ -19,6 +17,8 @@ from kvmbox.tools.audit.result import (
     stopped_by,
     without_dependents,
 )
+from kvmbox.tools.audit.probe_catalogue import Probe
+from kvmbox.tools.audit.run_audit import judge
 
 EVERYTHING = sum(layers.NAMES)
 PROBE = Probe("p", "g", "tries", "nothing")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.tools.bench import answer
-from kvmbox.tools.bench.plan import MAIN, NONE, QEMU, choose, isolated, pure
-from kvmbox.tools.bench.report import Table
+from kvmbox.tools.bench.measuring_plan import MAIN, NONE, QEMU, choose, isolated, pure
+from kvmbox.tools.bench.result_tables import Table
 from kvmbox.tools.bench.results import Results
 
 SHM, PIPE = isolated("shm"), isolated("pipe")

@@ -12,9 +12,9 @@ import pytest
 
 from kvmbox.base.errors import KvmError
 from kvmbox.cli.main import run_command
-from kvmbox.tools.bench import host
-from kvmbox.tools.bench.jobs import Jobs
-from kvmbox.tools.bench.plan import Configuration, Job, Row
+from kvmbox.tools.bench import host_facts
+from kvmbox.tools.bench.measurements import Jobs
+from kvmbox.tools.bench.measuring_plan import Configuration, Job, Row
 from kvmbox.tools.bench.runner import StepResult
 
 COST = {"floor": 8_000.0, "none": 10_000.0, "process/filter/shm": 11_000.0, "qemu": 10_000.0}
@@ -29,7 +29,9 @@ def fake_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return StepResult({row.name: COST[configuration.name] for row in rows})
 
     monkeypatch.setattr(Jobs, "measure", measure)
-    monkeypatch.setattr(host, "facts", lambda **_: {"kernel": "Linux 6.1", "cpus": 2, "tsc_khz": 1_000_000})
+    monkeypatch.setattr(
+        host_facts, "facts", lambda **_: {"kernel": "Linux 6.1", "cpus": 2, "tsc_khz": 1_000_000}
+    )
     monkeypatch.setattr("kvmbox.boot.bundled.find", lambda _: str(tmp_path / "bench.elf"))
 
 
@@ -348,7 +350,7 @@ def test_host_without_kvm_gives_4_and_the_usual_hint(
     def refuse(**_: object) -> dict[str, str | int]:
         raise KvmError("cannot open /dev/kvm: Permission denied", hint="add your user to the kvm group")
 
-    monkeypatch.setattr(host, "facts", refuse)
+    monkeypatch.setattr(host_facts, "facts", refuse)
     assert run_command(["bench", *SMALL]) == 4
     assert "hint: add your user to the kvm group" in capsys.readouterr().err
 
@@ -364,7 +366,7 @@ def test_missing_guest_gives_4_and_says_how_to_build_it(
 def test_list_measures_nothing_and_names_everything(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "facts", lambda **_: pytest.fail("looked at the host"))
+    monkeypatch.setattr(host_facts, "facts", lambda **_: pytest.fail("looked at the host"))
     assert run_command(["bench", "--list"]) == 0
     out = capsys.readouterr().out
     assert "hlt_latency_p99" in out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.tools.bench.compare import Change, changes, summary, table
-from kvmbox.tools.bench.plan import FLOOR, NONE, choose
+from kvmbox.tools.bench.measuring_plan import FLOOR, NONE, choose
 from kvmbox.tools.bench.results import Results
 
 SHM = "process/filter/shm"

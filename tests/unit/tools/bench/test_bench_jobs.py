@@ -8,10 +8,10 @@ import pytest
 
 from kvmbox.base.errors import StartError
 from kvmbox.devices.pit.input_clock import CLK_HZ
-from kvmbox.tools.bench import jobs, peer
+from kvmbox.tools.bench import measurements, peer
 from kvmbox.tools.bench.child import MeasurementError
-from kvmbox.tools.bench.jobs import BUSY_LOOP, Jobs, stages, values_of
-from kvmbox.tools.bench.plan import Job, Plan, choose
+from kvmbox.tools.bench.measurements import BUSY_LOOP, Jobs, stages, values_of
+from kvmbox.tools.bench.measuring_plan import Job, Plan, choose
 from kvmbox.tools.bench.runner import StepResult
 
 TSC_KHZ = 2_000_000  # two cycles to the nanosecond
@@ -143,8 +143,8 @@ def children(monkeypatch: pytest.MonkeyPatch) -> type[FakeChild]:
 
     FakeChild.log, FakeChild.commands, FakeChild.environments = [], [], []
     FakeChild.cpus, FakeChild.cycles = [], []
-    monkeypatch.setattr(jobs, "Child", FakeChild)
-    monkeypatch.setattr(jobs, "end_all", end_all)
+    monkeypatch.setattr(measurements, "Child", FakeChild)
+    monkeypatch.setattr(measurements, "end_all", end_all)
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/qemu-system-x86_64")
     return FakeChild
 

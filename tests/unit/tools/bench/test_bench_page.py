@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.tools.bench import page
+from kvmbox.tools.bench import markdown_page
 from kvmbox.tools.bench.answer import TABLES
-from kvmbox.tools.bench.plan import NONE, QEMU, choose, isolated
+from kvmbox.tools.bench.measuring_plan import NONE, QEMU, choose, isolated
 from kvmbox.tools.bench.plot import drawn
 from kvmbox.tools.bench.results import Results, load
 
@@ -33,14 +33,14 @@ def test_blocks_are_replaced_and_nothing_else(results: Results) -> None:
         "a\n<!-- bench: answer -->\nold\nold\n<!-- bench: end -->\nb\n"
         "<!-- bench: heading -->\n<!-- bench: end -->\nc\n"
     )
-    filled = page.filled("p.md", text, results)
+    filled = markdown_page.filled("p.md", text, results)
     assert filled.startswith(
         "a\n<!-- bench: answer -->\n| access | QEMU, time | none | shm |\n|:--|--:|--:|--:|\n"
     )
     assert "old" not in filled
     assert "| 1.10 |\n<!-- bench: end -->\nb\n<!-- bench: heading -->\nkvmbox ? bench on Linux 6.1" in filled
     assert filled.endswith("\n<!-- bench: end -->\nc\n")
-    assert page.filled("p.md", filled, results) == filled
+    assert markdown_page.filled("p.md", filled, results) == filled
 
 
 @pytest.mark.parametrize(
@@ -56,31 +56,33 @@ def test_blocks_are_replaced_and_nothing_else(results: Results) -> None:
 )
 def test_page_that_is_wrong_is_refused_and_named(text: str, problem: str) -> None:
     with pytest.raises(UsageError, match=rf"--page 'p\.md'.*{problem}"):
-        page.check("p.md", text)
+        markdown_page.check("p.md", text)
 
 
 def test_table_that_was_not_measured_is_refused(results: Results) -> None:
     with pytest.raises(UsageError, match="nothing was measured for its table 'busy'"):
-        page.filled("p.md", "<!-- bench: busy -->\n<!-- bench: end -->\n", results)
+        markdown_page.filled("p.md", "<!-- bench: busy -->\n<!-- bench: end -->\n", results)
 
 
 def test_results_without_qemu_are_refused(results: Results) -> None:
     del results.samples["inb_from_device"][QEMU]
     with pytest.raises(UsageError, match="compares with QEMU, which was not measured"):
-        page.filled("p.md", "<!-- bench: answer -->\n<!-- bench: end -->\n", results)
+        markdown_page.filled("p.md", "<!-- bench: answer -->\n<!-- bench: end -->\n", results)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_page_of_the_project_has_the_numbers_of_its_data(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    again = page.filled(str(path), text, load(str(DATA)))
+    again = markdown_page.filled(str(path), text, load(str(DATA)))
     assert again == text, f"kvmbox bench --load {DATA} --page {path}"
 
 
 def test_pages_of_the_project_have_every_table_once_but_the_largest() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in PAGES)
-    wanted = {page.HEADING, *TABLES} - {"overview", "pure", "disks"}
-    assert {name: text.count(f"{page.BEGIN}{name} -->") for name in wanted} == dict.fromkeys(wanted, 1)
+    wanted = {markdown_page.HEADING, *TABLES} - {"overview", "pure", "disks"}
+    assert {name: text.count(f"{markdown_page.BEGIN}{name} -->") for name in wanted} == dict.fromkeys(
+        wanted, 1
+    )
 
 
 def test_picture_of_the_project_has_the_numbers_of_its_data() -> None:

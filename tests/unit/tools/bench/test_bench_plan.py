@@ -6,7 +6,7 @@ import pytest
 
 from kvmbox.base.errors import UsageError
 from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, IPC_CHOICES
-from kvmbox.tools.bench.plan import (
+from kvmbox.tools.bench.measuring_plan import (
     CHOICES,
     DEFAULT,
     FLOOR,

@@ -10,7 +10,7 @@ import pytest
 
 from kvmbox.base.errors import HostOutputError, StartError, UsageError
 from kvmbox.tools.bench import plot
-from kvmbox.tools.bench.plan import NONE, QEMU, choose
+from kvmbox.tools.bench.measuring_plan import NONE, QEMU, choose
 from kvmbox.tools.bench.results import Results
 
 SHM = "process/filter/shm"

@@ -10,7 +10,7 @@ from kvmbox.base import layout
 from kvmbox.base.compiled import is_compiled
 from kvmbox.base.errors import UsageError
 from kvmbox.tools.bench import replay_tables, replayed
-from kvmbox.tools.bench.plan import IPCS, NONE
+from kvmbox.tools.bench.measuring_plan import IPCS, NONE
 from kvmbox.tools.bench.replay_script import ACCESSES, COALESCED, Access, in_, out
 from kvmbox.tools.bench.replayed import path_to
 

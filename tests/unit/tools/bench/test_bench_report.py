@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.tools.bench import report
+from kvmbox.tools.bench import result_tables
 from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
-from kvmbox.tools.bench.plan import FLOOR, NONE, Plan, Unit, choose
+from kvmbox.tools.bench.measuring_plan import FLOOR, NONE, Plan, Unit, choose
 from kvmbox.tools.bench.results import Results
 
 SHM = "process/filter/shm"
@@ -88,12 +88,12 @@ def test_noise_is_judged_by_the_ratio_where_there_is_one(results: Results) -> No
 
 def test_failed_cell_shows_the_reason_in_its_place(results: Results) -> None:
     results.fail(NONE, "accesses", "refused because of | reasons")
-    table = report.row_table(results, next(row for row in results.rows if row.name == "rtc_read"))
+    table = result_tables.row_table(results, next(row for row in results.rows if row.name == "rtc_read"))
     assert table is not None
     assert table.lines[0][0] == NONE
     assert table.lines[0][1] == "—"
     assert table.lines[0][-1] == "refused because of | reasons"
-    assert r"refused because of \| reasons" in report.markdown(table)
+    assert r"refused because of \| reasons" in result_tables.markdown(table)
 
 
 def test_cell_that_failed_in_some_rounds_has_both_number_and_reason(results: Results) -> None:
@@ -113,12 +113,12 @@ def test_failure_of_a_cell_that_is_complete_is_not_its_own(results: Results) -> 
 def test_row_that_nobody_measured_has_no_table() -> None:
     results = Results.of(choose(only=["post"]), {})
     assert cells(results, results.rows[0]) == []
-    assert report.row_tables(results) == []
-    assert report.failure_table(results) is None
+    assert result_tables.row_tables(results) == []
+    assert result_tables.failure_table(results) is None
 
 
 def test_table_has_medians_ratios_and_the_noise_mark(results: Results) -> None:
-    tables = {table.title.partition(":")[0]: table for table in report.row_tables(results)}
+    tables = {table.title.partition(":")[0]: table for table in result_tables.row_tables(results)}
     lines = {line[0]: line for line in tables["post"].lines}
     assert lines[SHM] == (SHM, "16.5 µs", "15.0 µs–19.5 µs", "1.50", "1.50–1.50", "1.88", "")
     assert lines[NONE][3:] == ("1.00", "", "1.25", "noisy: wide")
@@ -128,12 +128,12 @@ def test_table_has_medians_ratios_and_the_noise_mark(results: Results) -> None:
 
 def test_ratio_to_the_peer_has_a_column_where_the_peer_was_measured() -> None:
     results = results_of(choose(peer=True), {"post": {NONE: [10.0] * 3, SHM: [12.0] * 3, "qemu": [8.0] * 3}})
-    (table,) = report.row_tables(results)
+    (table,) = result_tables.row_tables(results)
     assert table.columns[5:] == ("× floor", "× qemu", "")
     lines = {line[0]: line for line in table.lines}
     assert lines[SHM][6] == "1.50"
     results.fail("process/filter/pipe", "accesses", "refused")
-    (table,) = [one for one in report.row_tables(results) if one.title.startswith("post")]
+    (table,) = [one for one in result_tables.row_tables(results) if one.title.startswith("post")]
     assert {len(line) for line in table.lines} == {8}
 
 
@@ -142,7 +142,7 @@ def test_stages_of_a_start_are_the_columns_of_one_table() -> None:
     for round_, late in enumerate((0.0, 9e6, 1e6)):
         results.record(round_, NONE, "start: imports", 3e6 + late)
         results.record(round_, NONE, "start: guest", 5e6)
-    tables = report.row_tables(results)
+    tables = result_tables.row_tables(results)
     assert [table.title for table in tables][1:] == ["start, by stage (medians)"]
     assert tables[1].columns == ("configuration", "imports", "guest", "")
     assert tables[1].lines == ((NONE, "4.00 ms", "5.00 ms", ""),)
@@ -150,7 +150,7 @@ def test_stages_of_a_start_are_the_columns_of_one_table() -> None:
 
 def test_console_row_tells_bytes_per_second() -> None:
     results = results_of(choose(only=["debugcon"]), {"debugcon": {NONE: [10_000.0] * 7}})
-    (table,) = report.row_tables(results)
+    (table,) = result_tables.row_tables(results)
     assert table.lines[0][1] == "10.0 µs/B"
     assert table.lines[0][-1] == "100 kB/s"
 
@@ -171,12 +171,12 @@ def test_console_row_tells_bytes_per_second() -> None:
     ],
 )
 def test_number_is_written_for_a_person(value: float, unit: Unit, text: str) -> None:
-    assert report.number(value, unit) == text
+    assert result_tables.number(value, unit) == text
 
 
 def test_plain_table_is_aligned() -> None:
-    table = report.Table("title", ("name", "value", ""), (("a", "1.00", "x"), ("longer", "12.00", "")))
-    assert report.plain(table).splitlines() == [
+    table = result_tables.Table("title", ("name", "value", ""), (("a", "1.00", "x"), ("longer", "12.00", "")))
+    assert result_tables.plain(table).splitlines() == [
         "title",
         "name    value",
         "──────  ─────  ─",
@@ -186,20 +186,20 @@ def test_plain_table_is_aligned() -> None:
 
 
 def test_table_without_remarks_aligns_its_last_column_right() -> None:
-    table = report.Table("title", ("name", "value"), (("a", "1.00"),), remarks=False)
-    assert report.grid(table).splitlines() == ["| name | value |", "|:--|--:|", "| a | 1.00 |"]
-    assert report.plain(table).splitlines()[1:] == ["name  value", "────  ─────", "a      1.00"]
+    table = result_tables.Table("title", ("name", "value"), (("a", "1.00"),), remarks=False)
+    assert result_tables.grid(table).splitlines() == ["| name | value |", "|:--|--:|", "| a | 1.00 |"]
+    assert result_tables.plain(table).splitlines()[1:] == ["name  value", "────  ─────", "a      1.00"]
 
 
 def test_heading_tells_how_many_cpus_a_vm_has_if_several(results: Results) -> None:
-    assert "in each VM" not in report.heading(results)[0]
+    assert "in each VM" not in result_tables.heading(results)[0]
     results.facts["guest_cpus"] = 4
-    assert "4 CPUs in each VM" in report.heading(results)[0]
+    assert "4 CPUs in each VM" in result_tables.heading(results)[0]
 
 
 def test_markdown_table_has_a_heading_and_aligns_numbers_right() -> None:
-    table = report.Table("title", ("name", "value", ""), (("a", "1.00", "x"),))
-    assert report.markdown(table).splitlines() == [
+    table = result_tables.Table("title", ("name", "value", ""), (("a", "1.00", "x"),))
+    assert result_tables.markdown(table).splitlines() == [
         "### title",
         "",
         "| name | value |  |",
@@ -209,17 +209,17 @@ def test_markdown_table_has_a_heading_and_aligns_numbers_right() -> None:
 
 
 def test_heading_names_the_host_and_what_the_interval_covers(results: Results) -> None:
-    text = "\n".join(report.heading(results))
+    text = "\n".join(result_tables.heading(results))
     assert "Linux 6.1" in text
     assert "backend vmx" in text
     assert "7 interleaved rounds;" in text
     assert "98.4 % or more" in text
     results.finished = False
-    assert "(not finished)" in "\n".join(report.heading(results))
+    assert "(not finished)" in "\n".join(result_tables.heading(results))
 
 
 def test_plan_tables_list_every_row_and_configuration() -> None:
-    rows, configurations = report.plan_tables(choose(peer=True))
+    rows, configurations = result_tables.plan_tables(choose(peer=True))
     assert [line[0] for line in rows.lines] == [row.name for row in choose().rows]
     assert [line[0] for line in configurations.lines] == [
         one.name for one in choose(peer=True).configurations

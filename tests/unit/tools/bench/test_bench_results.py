@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import StartError, UsageError
-from kvmbox.tools.bench.plan import choose
+from kvmbox.tools.bench.measuring_plan import choose
 from kvmbox.tools.bench.results import MAX_FILE, Results, load
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from kvmbox.tools.bench.plan import Configuration, Job, Row, choose
+from kvmbox.tools.bench.measuring_plan import Configuration, Job, Row, choose
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.runner import Step, StepResult, measure_all, order, steps
 

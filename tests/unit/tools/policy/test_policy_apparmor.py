@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from kvmbox.tools.policy.describe import confinements
 from kvmbox.tools.policy.labels import as_policy
+from kvmbox.tools.policy.process_policies import confinements
 
 PROFILE = re.compile(r"^profile (\S+) \{\n(.*?)^\}$", re.MULTILINE | re.DOTALL)
 

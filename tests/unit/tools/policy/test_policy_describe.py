@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from kvmbox.jail import layers
 from kvmbox.jail import lock_up as jail
-from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.remote.transport.ipc_table import IPC_CHOICES
 from kvmbox.sandbox.pfc import policy_as_pfc
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Action, Policy, Rule
 from kvmbox.sandbox.syscall_names import NUMBERS as NUMBERS_BY_NAME
-from kvmbox.tools.policy import describe
-from kvmbox.tools.policy.describe import Confinement, confinements, decide
+from kvmbox.tools.policy import process_policies
+from kvmbox.tools.policy.process_policies import Confinement, confinements, decide
 from kvmbox.tools.policy.render import as_data, as_text, groups, results_as_text, rule_as_data
 
 TYPES = {"uart": "device process: COM1", "pit": "device process: PIT"}
@@ -60,9 +60,9 @@ def test_device_process_holds_its_channel(ipc: str, words: str) -> None:
 def test_device_limits_are_those_that_the_jail_sets() -> None:
     import resource
 
-    told = {getattr(resource, name): value for name, value in describe.device_limits()}
+    told = {getattr(resource, name): value for name, value in process_policies.device_limits()}
     assert told == dict(jail.LIMITS)
-    assert "RLIMIT_NOFILE" in dict(describe.device_limits())
+    assert "RLIMIT_NOFILE" in dict(process_policies.device_limits())
 
 
 def test_required_layers_are_all_there_unless_seccomp_is_off() -> None:
@@ -81,7 +81,7 @@ def test_spawner_has_no_filter_and_no_limit() -> None:
 
 def test_added_vmm_policy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy("vmm", (Rule("futex", 202, "locks"),))
-    monkeypatch.setattr(describe, "VMM_THREADS", (("vmm-main", "the main thread", policy),))
+    monkeypatch.setattr(process_policies, "VMM_THREADS", (("vmm-main", "the main thread", policy),))
     main = of("vmm-main")
     assert decide(main, 202, ()).action is Action.ALLOW
     assert decide(main, 59, ()).action is Action.NOTIFY
@@ -158,7 +158,7 @@ def test_two_rules_for_a_call_both_tell_why_they_do_not_match(monkeypatch: pytes
     from kvmbox.sandbox.policy import INT, Condition
 
     policy = Policy("two", tuple(Rule("write", 1, f"to {fd}", (Condition(0, fd, INT),)) for fd in (1, 2)))
-    monkeypatch.setattr(describe, "VMM_THREADS", (("vmm-main", "main", policy),))
+    monkeypatch.setattr(process_policies, "VMM_THREADS", (("vmm-main", "main", policy),))
     main = of("vmm-main")
     why = decide(main, 1, (3,)).why
     assert why == "fd is 3, and the rule wants: fd is 1; or fd is 3, and the rule wants: fd is 2"
@@ -187,13 +187,13 @@ def test_page_has_every_rule_with_its_reason_and_every_layer_and_limit() -> None
     for rule in DEVICE_POLICY.rules:
         assert re.search(rf"\b{rule.name} ", page)
     assert "the way out: the channel was closed" in page
-    for name in (*layers.NAMES.values(), *dict(describe.device_limits())):
+    for name in (*layers.NAMES.values(), *dict(process_policies.device_limits())):
         assert name in page
     assert "anything else: held by the kernel" in page
 
 
 def test_page_is_at_most_100_columns_wide() -> None:
-    for seccomp in describe.SECCOMP_CHOICES:
+    for seccomp in process_policies.SECCOMP_CHOICES:
         page = as_text(confinements(TYPES, seccomp=seccomp), {"landlock": "no Landlock"})
         assert max(map(len, page.splitlines())) <= 100
 
@@ -202,7 +202,7 @@ def test_page_tells_a_reason_that_rules_in_a_row_share_once(monkeypatch: pytest.
     policy = Policy(
         "vmm", (Rule("poll", 7, "waits"), Rule("ppoll", 271, "waits"), Rule("futex", 202, "locks"))
     )
-    monkeypatch.setattr(describe, "VMM_THREADS", (("vmm-main", "main", policy),))
+    monkeypatch.setattr(process_policies, "VMM_THREADS", (("vmm-main", "main", policy),))
     page = as_text([of("vmm-main")], EVERYTHING_THERE)
     assert [line.split() for line in page.splitlines() if "always" in line] == [
         ["poll", "always", "waits"],
@@ -245,7 +245,7 @@ def test_answer_puts_processes_of_one_answer_together() -> None:
 
 
 def test_data_of_every_choice_is_json_and_complete() -> None:
-    for seccomp in describe.SECCOMP_CHOICES:
+    for seccomp in process_policies.SECCOMP_CHOICES:
         for one in confinements(TYPES, seccomp=seccomp):
             data = json.loads(json.dumps(as_data(one, EVERYTHING_THERE)))
             assert data["process"] == one.process

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kvmbox.cli.policy import device_types
-from kvmbox.tools.policy.describe import confinements
 from kvmbox.tools.policy.labels import as_policy
+from kvmbox.tools.policy.process_policies import confinements
 from tests.lab.selinux import base
 
 RULE = re.compile(r"\(allow (\S+) (\S+) \((\S+) \(([^()]*)\)\)\)")

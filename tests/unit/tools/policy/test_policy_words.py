@@ -12,7 +12,7 @@ from kvmbox.base.errors import SandboxError, UsageError
 from kvmbox.sandbox import libseccomp
 from kvmbox.sandbox.policy import INT, WORD, Condition
 from kvmbox.sandbox.syscall_names import NUMBERS
-from kvmbox.tools.policy.calls import number_of
+from kvmbox.tools.policy.syscall_lookup import number_of
 from kvmbox.tools.policy.words import (
     SIGNATURES,
     argument_name,

@@ -13,9 +13,9 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.devices.board import MMIO_UART, BoardOptions, pc_board
 from kvmbox.devices.rtc.model import RtcMc146818
 from kvmbox.remote.transport.direct import direct_channels
-from kvmbox.tools.qtest import dialogue as dialogue_module
+from kvmbox.tools.qtest import client_session as dialogue_module
 from kvmbox.tools.qtest.bare_machine import BareMachine
-from kvmbox.tools.qtest.dialogue import Dialogue, IrqWatch
+from kvmbox.tools.qtest.client_session import Dialogue, IrqWatch
 from kvmbox.wire import protocol as wire
 
 BASE = int(datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC).timestamp())

@@ -10,7 +10,7 @@ import pytest
 
 from kvmbox.tools.qtest.outbox import MOST_UNSENT, Outbox
 from kvmbox.tools.qtest.sandbox import Sandbox
-from kvmbox.tools.qtest.server import Connection, serve
+from kvmbox.tools.qtest.server_loop import Connection, serve
 from tests.support.patience import patience
 
 PART = bytes(1 << 16)

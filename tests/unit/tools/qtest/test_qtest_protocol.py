@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.tools.qtest import protocol
-from kvmbox.tools.qtest.protocol import (
+from kvmbox.tools.qtest import qtest_protocol
+from kvmbox.tools.qtest.qtest_protocol import (
     BlockRead,
     BlockWrite,
     ClockSet,
@@ -57,7 +57,7 @@ LAST = (1 << 64) - 1
         (b"clock_step", ClockStep(None)),
         (b"clock_step 1000", ClockStep(1000)),
         (b"clock_step -1", ClockStep(-1)),
-        (b"clock_set 9223372036854775807", ClockSet(protocol.MAX_TIME)),
+        (b"clock_set 9223372036854775807", ClockSet(qtest_protocol.MAX_TIME)),
         (b"irq_intercept_in ioapic", InterceptIrqs()),
         (b"irq_intercept_in /machine/whatever", InterceptIrqs()),
         (b"endianness", Endianness()),
@@ -85,7 +85,7 @@ def test_line_of_a_command_gives_its_request(line: bytes, request_: Request) -> 
     ],
 )
 def test_number_is_read_as_strtoul_reads_it(word: bytes, value: int) -> None:
-    assert protocol.number(word) == value
+    assert qtest_protocol.number(word) == value
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_number_is_read_as_strtoul_reads_it(word: bytes, value: int) -> None:
 )
 def test_number_that_strtoul_would_not_read_to_its_end_is_refused(word: bytes) -> None:
     with pytest.raises(RequestError):
-        protocol.number(word)
+        qtest_protocol.number(word)
 
 
 @pytest.mark.parametrize("word", [b"9223372036854775808", b"-9223372036854775809", b"0xffffffffffffffff"])
@@ -122,7 +122,7 @@ def test_time_beyond_63_bits_is_refused(word: bytes) -> None:
 def test_answer_repeats_no_control_character(line: bytes) -> None:
     with pytest.raises(RequestError) as caught:
         parse(line)
-    answer = protocol.fail(caught.value)
+    answer = qtest_protocol.fail(caught.value)
     assert answer.endswith(b"\n")
     assert answer[:-1].decode().isprintable()
 
@@ -137,7 +137,7 @@ def test_answer_repeats_no_control_character(line: bytes) -> None:
 def test_unknown_command_is_named(line: bytes, word: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse(line)
-    assert protocol.fail(caught.value) == f"FAIL Unknown command '{word}'\n".encode()
+    assert qtest_protocol.fail(caught.value) == f"FAIL Unknown command '{word}'\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_unknown_command_is_named(line: bytes, word: str) -> None:
 def test_command_that_cannot_be_read_fails_with_a_reason(line: bytes) -> None:
     with pytest.raises(RequestError) as caught:
         parse(line)
-    answer = protocol.fail(caught.value)
+    answer = qtest_protocol.fail(caught.value)
     assert answer.startswith(b"FAIL ")
     assert b"Unknown command" not in answer
     assert answer.count(b"\n") == 1
@@ -171,7 +171,7 @@ def test_command_that_cannot_be_read_fails_with_a_reason(line: bytes) -> None:
 def test_data_of_less_than_three_characters_is_refused_in_qemus_words(line: bytes) -> None:
     with pytest.raises(RequestError) as caught:
         parse(line)
-    assert protocol.fail(caught.value) == b"ERR invalid argument size\n"
+    assert qtest_protocol.fail(caught.value) == b"ERR invalid argument size\n"
 
 
 LINES = st.binary(max_size=60).filter(lambda line: b"\n" not in line)
@@ -185,24 +185,24 @@ def test_any_line_is_a_request_or_a_failure_of_one_line(line: bytes) -> None:
     try:
         parse(line)
     except RequestError as error:
-        failure = protocol.fail(error)
+        failure = qtest_protocol.fail(error)
     assert failure is None or (failure.endswith(b"\n") and failure.count(b"\n") == 1)
 
 
 def test_answers_have_qemus_form() -> None:
-    assert protocol.ok_port(0x80) == b"OK 0x0080\n"
-    assert protocol.ok_port(0xFFFF_FFFF) == b"OK 0xffffffff\n"
-    assert protocol.ok_memory(0xAB) == b"OK 0x00000000000000ab\n"
-    assert protocol.ok_block(b"\x01\xab", base64_text=False) == b"OK 0x01ab\n"
-    assert protocol.ok_block(b"\x01\xab", base64_text=True) == b"OK Aas=\n"
-    assert protocol.ok_block(b"", base64_text=True) == b"OK \n"
-    assert protocol.ok_time(5) == b"OK 5\n"
-    assert protocol.fail_time(5) == b"FAIL 5\n"
-    assert protocol.irq(4, 1) == b"IRQ raise 4\n"
-    assert protocol.irq(0, 0) == b"IRQ lower 0\n"
+    assert qtest_protocol.ok_port(0x80) == b"OK 0x0080\n"
+    assert qtest_protocol.ok_port(0xFFFF_FFFF) == b"OK 0xffffffff\n"
+    assert qtest_protocol.ok_memory(0xAB) == b"OK 0x00000000000000ab\n"
+    assert qtest_protocol.ok_block(b"\x01\xab", base64_text=False) == b"OK 0x01ab\n"
+    assert qtest_protocol.ok_block(b"\x01\xab", base64_text=True) == b"OK Aas=\n"
+    assert qtest_protocol.ok_block(b"", base64_text=True) == b"OK \n"
+    assert qtest_protocol.ok_time(5) == b"OK 5\n"
+    assert qtest_protocol.fail_time(5) == b"FAIL 5\n"
+    assert qtest_protocol.irq(4, 1) == b"IRQ raise 4\n"
+    assert qtest_protocol.irq(0, 0) == b"IRQ lower 0\n"
 
 
 def test_unknown_word_is_repeated_in_bounded_length() -> None:
     with pytest.raises(RequestError) as caught:
         parse(b"x" * 10_000)
-    assert len(protocol.fail(caught.value)) < 200
+    assert len(qtest_protocol.fail(caught.value)) < 200

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kvmbox.base.errors import DeviceProcessError, HostOutputError
 from kvmbox.tools.qtest.sandbox import Sandbox
-from kvmbox.tools.qtest.server import (
+from kvmbox.tools.qtest.server_loop import (
     ClientGone,
     Connection,
     LineReader,

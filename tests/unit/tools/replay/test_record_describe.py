@@ -9,7 +9,7 @@ import pytest
 from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.jail.server import error_frame
 from kvmbox.parts.record.format import Record
-from kvmbox.tools.replay.describe import record_data, record_line, reply_text, request_text
+from kvmbox.tools.replay.frames_as_text import record_data, record_line, reply_text, request_text
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request

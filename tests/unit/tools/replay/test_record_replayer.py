@@ -10,7 +10,7 @@ from kvmbox.base.errors import RecordingError
 from kvmbox.contract.model import HostOutput
 from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.record.format import ChannelHeader, Record
-from kvmbox.tools.replay.backends import InProcess
+from kvmbox.tools.replay.fresh_models import InProcess
 from kvmbox.tools.replay.replayer import Difference, ReplayResult, replay
 from kvmbox.tools.replay.select import DeviceChoice
 from kvmbox.wire import protocol

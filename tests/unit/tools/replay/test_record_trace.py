@@ -10,7 +10,7 @@ from kvmbox.contract.model import HostOutput, IrqLine
 from kvmbox.parts.record.format import Record
 from kvmbox.tools.replay.chrome import export
 from kvmbox.tools.replay.select import DeviceChoice
-from kvmbox.tools.replay.trace import LineCount, Span, Summary, format_summary, summarise
+from kvmbox.tools.replay.trace_summary import LineCount, Span, Summary, format_summary, summarise
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request

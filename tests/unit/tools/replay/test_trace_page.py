@@ -15,8 +15,8 @@ from kvmbox.contract.model import HostOutput, IrqLine
 from kvmbox.parts.record.format import Record
 from kvmbox.tools.replay.lanes import DEVICE, LINE, MOST_LANES, PROCESS, STEPS, Lanes
 from kvmbox.tools.replay.select import DeviceChoice
-from kvmbox.tools.replay.trace import summarise
 from kvmbox.tools.replay.trace_page import KEPT, Kept, trace_page
+from kvmbox.tools.replay.trace_summary import summarise
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.tools.smoke.execute.host import why_skipped
+from kvmbox.tools.smoke.execute.host_requirements import why_skipped
 from kvmbox.tools.smoke.suite.collect import collect
 from kvmbox.tools.smoke.suite.test_case import Origin
 from tests.support.smoke import a_test

@@ -11,8 +11,8 @@ import click
 from kvmbox.cli.main import cli
 from kvmbox.tools.smoke.report.summary import FAILED, NOTHING_TESTED, PASSED
 from kvmbox.tools.smoke.suite.conventions import CONVENTIONS
-from kvmbox.tools.smoke.suite.fields import FIELDS, START_FIELDS
 from kvmbox.tools.smoke.suite.suite_file import parse_suite
+from kvmbox.tools.smoke.suite.suite_keys import FIELDS, START_FIELDS
 from kvmbox.tools.smoke.suite.test_case import Verdict
 
 PAGE: Final = (Path(__file__).parents[4] / "docs/smoke.md").read_text(encoding="utf-8")

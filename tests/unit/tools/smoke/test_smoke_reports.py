@@ -17,13 +17,13 @@ from kvmbox.base.errors import HostOutputError
 from kvmbox.tools.smoke.report.github import GithubReporter, harmless, without_commands
 from kvmbox.tools.smoke.report.jsonl import JsonLinesReporter, JsonReporter
 from kvmbox.tools.smoke.report.junit import JunitReporter
-from kvmbox.tools.smoke.report.live import LiveReporter, make_console
+from kvmbox.tools.smoke.report.live_table import LiveReporter, make_console
 from kvmbox.tools.smoke.report.markdown import MarkdownReporter
 from kvmbox.tools.smoke.report.plain import PlainReporter
 from kvmbox.tools.smoke.report.reporter import Plan, Reporter
+from kvmbox.tools.smoke.report.safe_text import KEPT_OUTPUT, tail
 from kvmbox.tools.smoke.report.summary import NOTHING_TESTED, Summary
-from kvmbox.tools.smoke.report.tap import TapReporter
-from kvmbox.tools.smoke.report.text import KEPT_OUTPUT, tail
+from kvmbox.tools.smoke.report.tap_output import TapReporter
 from kvmbox.tools.smoke.suite.test_case import Origin, TestResult, Verdict
 from tests.support.junit_xml import read_junit
 from tests.support.smoke import a_result, a_summary, a_test, seen, tell

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base.errors import UsageError
-from kvmbox.tools.smoke.suite.fields import FIELDS
 from kvmbox.tools.smoke.suite.suite_file import OF_THE_START, parse_suite, suite_name
+from kvmbox.tools.smoke.suite.suite_keys import FIELDS
 from kvmbox.tools.smoke.suite.test_case import Origin, Pattern, Start, Step, Test
 
 

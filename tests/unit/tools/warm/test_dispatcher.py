@@ -17,10 +17,10 @@ import pytest
 
 from kvmbox.base.errors import StartError
 from kvmbox.tools.warm import dispatcher, frames
+from kvmbox.tools.warm.boot_result import REFUSAL, lost, pack_result
 from kvmbox.tools.warm.client import News
-from kvmbox.tools.warm.jobs import Job, JobQueue
 from kvmbox.tools.warm.orders import PREPARE, RUN, RUN_IT, Request, pack_order, read_request
-from kvmbox.tools.warm.result import REFUSAL, lost, pack_result
+from kvmbox.tools.warm.waiting_orders import Job, JobQueue
 from tests.support.waiting import PATIENCE_S
 
 DONE: Final = lost("it has ended").replaced(status=0)
