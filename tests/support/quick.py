@@ -17,8 +17,6 @@ SLOW: Final = ("hypothesis", "kvm", "thorough")
 LONG: Final = frozenset(
     {"jail/test_kept.py", "base/test_bytecode.py", "test_site.py", "wire/test_page_orders.py"}
 )
-    {"jail/test_kept.py", "base/test_bytecode.py", "test_site.py", "wire/test_page_orders.py"}
-)
 """The same of files of `tests/unit`: each takes seconds."""
 
 
