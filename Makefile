@@ -24,7 +24,7 @@ PARALLEL := -n $(JOBS) --dist worksteal -q
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help man run quick test test-all explore test-devmode test-svm check budgets generated docs chaos fuzz fuzz-sanitized planted reach lint format types guests clean
+.PHONY: help man run quick test test-all explore test-devmode test-svm check budgets docs-figures generated docs chaos fuzz fuzz-sanitized planted reach lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -110,6 +110,11 @@ check: lint types test-all test-devmode ## all that CI runs
 
 budgets: $(STAMP) ## print what is more complex than CONTRIBUTING.md allows, and the code lines of each folder
 	$(BIN)/python tools/budgets.py
+
+# It measures nothing: FILE=… is another file that `kvmbox bench --json` wrote.
+FILE ?=
+docs-figures: $(STAMP) ## write the tables of pages from docs/performance.json (or FILE) and other data
+	$(BIN)/python -m tools.generate_figures $(FILE)
 
 generated: $(STAMP) ## write what follows from the table of options and from folders
 	$(BIN)/python tools/generate_options.py

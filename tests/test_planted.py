@@ -13,7 +13,7 @@ from kvmbox.jail.linux import SYS_EXIT
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.sandbox.syscall_names import NUMBERS
 from tests.fuzz.table import TABLE
-from tools.blocks import fill, line, merged, said_once, table
+from tools.blocks import fill, line, said_once, table
 from tools.planted.attack import Outcome, what_ended
 from tools.planted.plant import BUGS, Plant, plants
 from tools.reach.bpf import ALLOW, I386, actions, let_through
@@ -73,21 +73,18 @@ def test_filter_with_unknown_code_is_refused() -> None:
         actions(struct.pack("<HBBI", 0x87, 0, 0, 0), 1)
 
 
-def test_rows_of_a_block_replace_those_of_the_same_name(tmp_path: Path) -> None:
+def test_lines_replace_a_part_of_a_page_and_nothing_else(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "a\n<!-- t -->\n| h |\n| --- |\n| one | 1 |\n| two | 2 |\n| old | 0 |\n<!-- t: end -->\nb\n",
-        encoding="utf-8",
-    )
-    given = [line("h"), line("---"), line("six", "4"), line("two", "3")]
-    rows = merged(page, "t", given, ["one", "two", "six"])
-    fill(page, "t", rows)
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith("a\n<!-- t -->\n")
-    assert text.endswith("<!-- t: end -->\nb\n")
-    assert "| --- |\n| one | 1 |\n| two | 3 |\n| six | 4 |\n<!--" in text
-    with pytest.raises(ValueError, match="no block"):
-        fill(page, "other", rows)
+    other = "<!-- generated: u -->\nu\n<!-- end -->\n"
+    page.write_text(f"a\n{other}<!-- generated: t -->\nold\nold\n<!-- end -->\nb\n", encoding="utf-8")
+    fill(page, "t", [line("h"), line("---"), line("6")])
+    made = f"a\n{other}<!-- generated: t -->\n| h |\n| --- |\n| 6 |\n<!-- end -->\nb\n"
+    assert page.read_text(encoding="utf-8") == made
+    with pytest.raises(ValueError, match="no part"):
+        fill(page, "other", [])
+    page.write_text("<!-- generated: t -->\n<!-- generated: u -->\n<!-- end -->\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no end"):
+        fill(page, "t", [])
 
 
 def test_cell_of_several_words_that_repeats_its_neighbour_is_a_ditto() -> None:

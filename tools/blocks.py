@@ -1,14 +1,19 @@
-"""Tables in pages of the documentation that a command makes.
+"""Parts of pages of the documentation that a command makes.
 
-A block begins with `<!-- NAME -->` and ends with `<!-- NAME: end -->`. All else is prose.
+A part begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`. All else is prose.
+`tools/generate_figures.py` knows all parts, and `tests/unit/test_docs.py` compares each with what is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+BEGIN: Final = "<!-- generated: "
+END: Final = "<!-- end -->"
+PART: Final = re.compile(rf"({BEGIN}([^\n]*) -->\n)((?:(?!<!-- ).)*){END}", re.DOTALL)
 DITTO: Final = "″"
 """A cell that has the same as the one to its left."""
 
@@ -39,22 +44,26 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def fill(page: Path, name: str, lines: Sequence[str]) -> None:
-    """Put lines into the block `name` of a page. ValueError if it has no such block."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- {name}: end -->"
-    text = page.read_text(encoding="utf-8")
-    before, has_begin, rest = text.partition(begin)
-    _, has_end, after = rest.partition(end)
-    if not (has_begin and has_end):
-        raise ValueError(f"{page} has no block '{name}'")
-    page.write_text(f"{before}{begin}{chr(10).join(lines)}\n{end}{after}", encoding="utf-8")
+def filled(text: str, of: Callable[[str], str | None]) -> str:
+    """The page `text` with its parts made anew.
 
-
-def merged(page: Path, name: str, lines: Sequence[str], order: Sequence[str]) -> list[str]:
-    """The lines of a block: of the first cells in `order`, the row of `lines`, or else the one that is there.
-
-    `lines` begin with the two of the heading.
+    `of` has the part of a name, without its last line break, or None for one that stays. ValueError for one
+    without an end.
     """
-    block = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")[2].partition("<!--")[0]
-    rows = {one.split("|")[1].strip(): one for one in (*block.splitlines()[2:], *lines[2:])}
-    return [*lines[:2], *(rows[first] for first in order if first in rows)]
+
+    def part(match: re.Match[str]) -> str:
+        made = of(match[2])
+        return match[0] if made is None else f"{match[1]}{made}\n{END}"
+
+    if text.count(BEGIN) != len(PART.findall(text)):
+        raise ValueError("a generated part has no end")
+    return PART.sub(part, text)
+
+
+def fill(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Put lines into the part `name` of a page. ValueError if it has no such part."""
+    text = page.read_text(encoding="utf-8")
+    if f"{BEGIN}{name} -->" not in text:
+        raise ValueError(f"{page} has no part '{name}'")
+    made = filled(text, {name: "\n".join(lines)}.get)
+    page.write_text(made, encoding="utf-8")

@@ -5,8 +5,9 @@
     python tools/boot_exits.py hello64 --lab xv6 "xv6.img --memory 512M --disk fs.img --expect 'starting sh'"
 
 Each argument is what `kvmbox run` gets. A guest of `--lab` runs in the lab's machine with AMD-V, and has a
-title for the table. What is added is worked out: of each exit whose value was not steady, what
-docs/performance.json says that kvmbox adds to a write of which the device's process has to be told.
+title for the table. docs/boot-exits.json keeps the counts. What is
+added is worked out: of each exit whose value was not steady, what docs/performance.json says that kvmbox adds
+to a write of which the device's process has to be told.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from kvmbox.tools.bench.measuring_plan import FLOOR, isolated
-from kvmbox.tools.bench.results import load
+from kvmbox.tools.bench.results import Results, load
 from kvmbox.tools.bench.statistics import differences, median
 from tools.blocks import fill, table
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = PROJECT / "docs" / "performance.md"
+DATA: Final = PROJECT / "docs" / "boot-exits.json"
+MEASURED: Final = PROJECT / "docs" / "performance.json"
 NAME: Final = "boot exits"
 ROW: Final = "outb_to_device"
 IPCS: Final = ("shm", "pipe")
@@ -53,9 +56,8 @@ def boot(words: str) -> dict[str, Any]:
     return result
 
 
-def added(ipc: str) -> float:
+def added(results: Results, ipc: str) -> float:
     """What kvmbox adds to an exit, in ns."""
-    results = load(str(PROJECT / "docs" / "performance.json"))
     of_kvmbox, bare = (results.series(ROW, one) for one in (isolated(ipc), FLOOR))
     return median(differences(of_kvmbox, bare))
 
@@ -102,14 +104,21 @@ def main(arguments: Sequence[str]) -> int:
     if options.counts:
         print(MARK, *counts(options.guests[0]))
         return 0
-    costs = [added(ipc) for ipc in IPCS]
-    head = ["guest", "exits", "of them steady", *(f"added, {ipc}" for ipc in IPCS)]
-    rows = [row(title_of(words), counts(words), costs) for words in options.guests]
-    rows += [row(title, counts_in_lab(words), costs) for title, words in options.lab]
-    lines = table(head, rows)
+    counted = {title_of(words): counts(words) for words in options.guests}
+    counted |= {title: counts_in_lab(words) for title, words in options.lab}
+    kept = (f"{json.dumps(title)}: {json.dumps(one)}" for title, one in counted.items())
+    DATA.write_text("{\n" + ",\n".join(kept) + "\n}\n", encoding="utf-8")
+    lines = rows_of(counted, load(str(MEASURED)))
     print("\n".join(lines))
     fill(PAGE, NAME, lines)
     return 0
+
+
+def rows_of(counted: Mapping[str, Counts], results: Results) -> list[str]:
+    """The table, of the counts and of what was measured."""
+    costs = [added(results, ipc) for ipc in IPCS]
+    head = ["guest", "exits", "of them steady", *(f"added, {ipc}" for ipc in IPCS)]
+    return table(head, [row(title, one, costs) for title, one in counted.items()])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ PROJECT: Final = Path(__file__).resolve().parent.parent
 TYPES: Final = PROJECT / "kvmbox/run/options/_generated.py"
 PAGE: Final = PROJECT / "docs/command-line.md"
 
+HEADING: Final = "| about | options |"
 SEE: Final = {
     "cpu": "[processors](processors.md)",
     "boot": "[booting](booting.md#accepted-images)",
@@ -85,13 +86,15 @@ def _class(head: str, text: str, options: Iterable[Option]) -> list[str]:
 
 def page(text: str) -> str:
     """The page of the command line with the table of options as it should be."""
-    head = "| about | options |\n|---|---|\n"
-    rows = "".join(
-        f"| {section.title} | {', '.join(map(_cell, section.options))} |\n" for section in SECTIONS
-    )
-    found, count = re.subn(re.escape(head) + r"(?:\|.*\n)*", lambda _: head + rows, text)
+    found, count = re.subn(re.escape(f"{HEADING}\n") + r"(?:\|.*\n)*", lambda _: f"{table()}\n", text)
     assert count == 1, f"{PAGE} has {count} tables of options"
     return found
+
+
+def table() -> str:
+    """The table of options."""
+    rows = (f"| {section.title} | {', '.join(map(_cell, section.options))} |" for section in SECTIONS)
+    return "\n".join((HEADING, "|---|---|", *rows))
 
 
 def _cell(option: Option) -> str:

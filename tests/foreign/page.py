@@ -1,7 +1,7 @@
 """docs/guests-that-boot.md: tables of what was measured, put into the blocks of the page.
 
-A block begins with `<!-- guests: TABLE -->` and ends with `<!-- guests: end -->`; TABLE is `guests`, `others`
-or `kvm-unit-tests`. Everything else on the page is prose that people write.
+A block begins with `<!-- generated: guests TABLE -->` and ends with `<!-- end -->`; TABLE is `guests`,
+`others` or `kvm-unit-tests`. Everything else on the page is prose that people write.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tests.foreign.rows import ENTRY, GUEST, OTHER, Row
 from tests.foreign.survey import KVMBOX_NAME, QEMU_NAME
 
 COLUMNS: Final = (("pvm", QEMU_NAME), ("pvm", KVMBOX_NAME), ("svm", QEMU_NAME), ("svm", KVMBOX_NAME))
-_BLOCK: Final = re.compile(r"(<!-- guests: (?!end -->)([a-z-]+) -->\n)(.*?)(<!-- guests: end -->)", re.DOTALL)
+BEGIN: Final = "<!-- generated: guests "
+_BLOCK: Final = re.compile(rf"({BEGIN}([a-z-]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.DOTALL)
 _HEAD: Final = ("QEMU, pvm", "kvmbox, pvm", "QEMU, svm", "kvmbox, svm")
 
 
@@ -29,7 +30,7 @@ def filled(page: str, rows: Sequence[Row]) -> str:
         return f"{match[1]}{tables[match[2]](rows)}{match[4]}"
 
     after, count = _BLOCK.subn(block, page)
-    if count != len(re.findall(r"<!-- guests: (?!end)", page)) or not count:
+    if count != page.count(BEGIN) or not count:
         raise ValueError("the page has no block, or one without an end")
     return after
 

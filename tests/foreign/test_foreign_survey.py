@@ -381,12 +381,12 @@ def one_guest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PAGE = """\
 # Title
-<!-- guests: guests -->
+<!-- generated: guests guests -->
 old
-<!-- guests: end -->
+<!-- end -->
 prose
-<!-- guests: kvm-unit-tests -->
-<!-- guests: end -->
+<!-- generated: guests kvm-unit-tests -->
+<!-- end -->
 """
 
 
@@ -427,7 +427,7 @@ def test_page_shows_guests_measured_by_hand_beside_qemu() -> None:
         row("svm", "kvmbox", "a guest", result="second", reached=2),
     ]
 
-    text = page.filled("<!-- guests: others -->\n<!-- guests: end -->\n", rows)
+    text = page.filled("<!-- generated: guests others -->\n<!-- end -->\n", rows)
 
     assert "| a kernel | its disk | **its shell** | it panics |\n" in text
     assert "a guest" not in text

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch, fnmatchcase
 from importlib import import_module
@@ -24,10 +24,12 @@ from tests.fuzz import branches
 from tests.fuzz.engine import Campaign, Found, bounded, pack, unpack
 from tests.fuzz.reasons import REASONS
 from tests.fuzz.table import TABLE
+from tools.blocks import fill, line
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 PACKAGE: Final = Path(__file__).parents[2] / "kvmbox"
 PAGE: Final = PACKAGE.parent / "docs/threat-model.md"
+DATA: Final = PACKAGE.parent / "docs/fuzzing.json"
 LIST: Final = Path(__file__).parent / "unreached.txt"
 UNKNOWN: Final = "no input has taken it yet: rare values, or several at once"
 
@@ -125,26 +127,35 @@ def run_all(names: Sequence[str], jobs: int, further: Sequence[str]) -> Iterator
         yield from pool.map(run, names)
 
 
-def page_of(reports: Sequence[Report]) -> str:
-    """The table of the documentation: what was reached, and why not all."""
+def cells_of(reports: Sequence[Report]) -> dict[str, list[list[str]]]:
+    """What the documentation has: the rows of its two tables, what was reached, and why not all."""
     counted = [one for one in reports if one.outcomes]
     whole = [one for one in counted if one.reached == one.outcomes]
-    lines = [
-        "| target | branches | reached |",
-        "|---|---|---|",
-        *(f"| {one.name} | {one.outcomes} | {one.share:.1f} % |" for one in counted if one not in whole),
-        f"| {', '.join(one.name for one in whole)} | {sum(one.outcomes for one in whole)} | all |",
-        f"| {', '.join(one.name for one in reports if not one.outcomes)} | compiled code | not counted |",
+    targets = [
+        *([one.name, str(one.outcomes), f"{one.share:.1f} %"] for one in counted if one not in whole),
+        [", ".join(one.name for one in whole), str(sum(one.outcomes for one in whole)), "all"],
+        [", ".join(one.name for one in reports if not one.outcomes), "compiled code", "not counted"],
     ]
-    lines += ["", "| why not all | branches of each target |", "|---|---|"]
     missed = {why: Counter[str]() for why in (*REASONS, UNKNOWN)}
     for one in reports:
         for name, _, _ in one.unreached:
             missed[reason_of(name)][one.name] += 1
-    for why, found in missed.items():
-        if found:
-            lines.append(f"| {why} | {', '.join(f'{name} {number}' for name, number in found.items())} |")
-    return "\n".join(lines)
+    reasons = [
+        [why, ", ".join(f"{name} {number}" for name, number in found.items())]
+        for why, found in missed.items()
+        if found
+    ]
+    return {"targets": targets, "reasons": reasons}
+
+
+def page_of(cells: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
+    """The lines of both tables."""
+    return [
+        *("| target | branches | reached |", "|---|---|---|"),
+        *(line(*row) for row in cells["targets"]),
+        *("", "| why not all | branches of each target |", "|---|---|"),
+        *(line(*row) for row in cells["reasons"]),
+    ]
 
 
 def list_of(reports: Sequence[Report]) -> str:
@@ -158,10 +169,10 @@ def list_of(reports: Sequence[Report]) -> str:
 
 
 def write_page(reports: Sequence[Report]) -> None:
-    """Write the table into the documentation, and the list beside the targets."""
-    before, begin, rest = PAGE.read_text().partition("<!-- fuzzing: begin -->")
-    _, end, after = rest.partition("<!-- fuzzing: end -->")
-    PAGE.write_text(f"{before}{begin}\n{page_of(reports)}\n{end}{after}")
+    """Write the tables and their data into the documentation, and the list beside the targets."""
+    cells = cells_of(reports)
+    fill(PAGE, "fuzzing", page_of(cells))
+    DATA.write_text(json.dumps(cells, indent=1) + "\n")
     LIST.write_text(list_of(reports))
 
 
@@ -196,8 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(report.line, flush=True)
         if report.fault:
             print(f"FAULT: {report.name}: {report.fault}", flush=True)
-        for name, _, line in report.unreached if options.unreached else ():
-            print(f"    {line:>5} {name}\n          {reason_of(name)}")
+        for name, _, place in report.unreached if options.unreached else ():
+            print(f"    {place:>5} {name}\n          {reason_of(name)}")
     if options.page:
         write_page(reports)
     return int(any(report.fault for report in reports))

@@ -34,9 +34,9 @@ from kvmbox.devices.board_extras import (
 from kvmbox.devices.e1000.board import e1000_net
 from kvmbox.devices.pci.board import with_pci
 from kvmbox.jail import layers
-from kvmbox.wire import bulk_effect_table, effect_kinds, effects, pci_effect_table, protocol
+from kvmbox.wire import effect_kinds, effects, protocol
 from kvmbox.wire import page_layout as page
-from tools import generate_folders
+from tools import blocks, generate_figures, generate_folders
 from tools.generate_folders import GENERATED
 
 ROOT = Path(__file__).parents[2]
@@ -139,13 +139,50 @@ def test_device_pages_each_are_in_the_index(page: Path) -> None:
     assert f"(devices/{page.name})" in (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
 
 
+def words(text: str) -> int:
+    """What a table is drawn with is no word."""
+    return sum(any(map(str.isalnum, word)) for word in text.split())
+
+
 def test_pages_together_are_short() -> None:
-    """Who adds words cuts others. What a table is drawn with is no word."""
+    """Who adds words cuts others. What a tool writes, as the tests below show, is counted by itself."""
     names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-    pages = [ROOT / name for name in names] + list((ROOT / "docs").rglob("*.md"))
-    texts = [text for page in pages if not (text := page.read_text("utf-8")).startswith(GENERATED)]
-    words = [word for text in texts for word in text.split()]
-    assert sum(any(map(str.isalnum, word)) for word in words) <= 65_000
+    authored = generated = 0
+    for path in [ROOT / name for name in names] + list((ROOT / "docs").rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        whole = text.startswith(GENERATED)
+        parts = text if whole else "".join(part[3] for part in blocks.PART.finditer(text))
+        generated += words(parts)
+        authored += words(text) - words(parts)
+    print(f"{authored} words that people write, and {generated} that tools write")
+    assert authored <= 62_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_generated_parts_of_a_page_are_what_tools_write(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert generate_figures.page(text) == text, "make docs-figures"
+    assert len(re.findall("<!-- (?!end)", text)) == len(blocks.PART.findall(text)) + (
+        text.startswith(GENERATED)
+    )
+
+
+def test_parts_that_nobody_makes_are_refused() -> None:
+    for name in ("other", "bench other", "guests other"):
+        with pytest.raises((ValueError, UsageError)):
+            generate_figures.page(f"{blocks.BEGIN}{name} -->\nwords\n{blocks.END}\n")
+
+
+def test_figures_of_another_run_are_those_of_its_file(tmp_path: Path) -> None:
+    """The host, the date and QEMU's version are of the same file as the tables."""
+    data = generate_figures.MEASURED.read_text(encoding="utf-8")
+    other = tmp_path / "other.json"
+    other.write_text(re.sub(r'"processor": "[^"]*"', '"processor": "Another CPU"', data), encoding="utf-8")
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    (host,) = re.findall(r"^kvmbox .* bench on .*$", page, re.MULTILINE)
+    made = generate_figures.page(page, other)
+    assert re.search(r"^kvmbox .* bench on .* Another CPU, .* QEMU emulator version", made, re.MULTILINE)
+    assert host not in made
 
 
 # --- The README and the page of the command line ---------------------------------------------------------
@@ -315,39 +352,7 @@ def test_wire_page_table_is_the_layout_of_the_page() -> None:
     assert f"a sealed memory file of {page.SIZE} bytes" in WIRE_PROSE
 
 
-EFFECT_HEADING = ("tag", "name", "granted by", "pin", "level", "argument", "behind it")
-
-
-def effect_row(kind: effect_kinds.EffectKind) -> tuple[str, ...]:
-    """The row of docs/wire-protocol.md for `kind`."""
-    meanings: dict[str, list[str]] = {}
-    for place, meaning in kind.fields:
-        meanings.setdefault(place, []).append(meaning)
-    tail = [
-        f"{what}: {meaning}"
-        for place, what in ((effect_kinds.RANGES, "ranges"), (effect_kinds.DATA, "bytes"))
-        for meaning in meanings.get(place, [])
-    ]
-    return (
-        str(kind.tag),
-        kind.name,
-        either([f"`{grant}`" for grant in kind.grants]) + (", after a write" if kind.after_write else ""),
-        *meanings.get(effect_kinds.PIN, ["number of ranges" if kind.has_ranges else "0"]),
-        *meanings.get(effect_kinds.LEVEL, ["0"]),
-        *meanings.get(effect_kinds.ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
-        " + ".join([*meanings.get(effect_kinds.WORD_BEHIND, []), *tail]),
-    )
-
-
-def either(names: list[str]) -> str:
-    return " or ".join([part for part in (", ".join(names[:-1]), names[-1]) if part])
-
-
-def test_wire_effect_table_is_the_table_of_effects() -> None:
-    rows = table_with_heading(WIRE, *EFFECT_HEADING)
-    assert [tuple(row) for row in rows] == [
-        effect_row(kind) for kind in (*effects.TABLE, *bulk_effect_table.TABLE, *pci_effect_table.TABLE)
-    ]
+def test_wire_page_says_how_long_effects_are() -> None:
     assert effect_kinds.EFFECT.format == "<BBBBI"
     assert f"at most {effects.MAX_EFFECTS}. Each has {effect_kinds.EFFECT.size} bytes" in WIRE_PROSE
     assert f"a range has {effect_kinds.RANGE.size} bytes" in WIRE_PROSE

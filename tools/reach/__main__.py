@@ -1,7 +1,7 @@
 """What a device that was taken over can reach: kvmbox in each of its modes, and QEMU.
 
     python -m tools.reach              measure, print the table
-    python -m tools.reach --page       and put it into docs/reach.md
+    python -m tools.reach --page       and put it into docs/reach.md, its data into docs/reach.json
 
 The process that emulates the serial port is stopped, and made to call the kernel (`tracee`). Needs /dev/kvm
 and cc; and root, to stop a process that is not dumpable, as those of kvmbox's devices are. What cannot be
@@ -11,6 +11,7 @@ measured is `?`, and said.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from tools.reach.tracee import Stopped, Tracee
 from tools.scratch import PROJECT
 
 PAGE: Final = PROJECT / "docs/reach.md"
+DATA: Final = PROJECT / "docs/reach.json"
 LETTERS: Final = re.compile(rb"KVMREACH")
 MARK_SIZE: Final = 16
 NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -174,14 +176,22 @@ def main(arguments: Sequence[str]) -> int:
             except (OSError, RuntimeError) as error:
                 print(f"{machine.name} is not measured: {error}", file=sys.stderr)
                 columns.append({})
-    rows = table(
+    measured = {machine.name: column for machine, column in zip(MACHINES, columns, strict=True)}
+    rows = rows_of(measured)
+    print("\n".join(rows))
+    if options.page:
+        DATA.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        fill(PAGE, "reach", rows)
+    return 0
+
+
+def rows_of(measured: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The table: of each machine what is in each row, or `?`."""
+    columns = [measured.get(one.name, {}) for one in MACHINES]
+    return table(
         ("a taken-over device", *(one.name for one in MACHINES)),
         [(name, *(one.get(name, "?") for one in columns)) for name in (*FACTS, *PROBES)],
     )
-    print("\n".join(rows))
-    if options.page:
-        fill(PAGE, "reach", rows)
-    return 0
 
 
 if __name__ == "__main__":

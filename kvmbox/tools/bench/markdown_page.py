@@ -1,8 +1,8 @@
 """A page of Markdown with tables of measurements between markers.
 
-    <!-- bench: heading -->     host and rounds
-    <!-- bench: TABLE -->       that table of `answer.TABLES`
-    <!-- bench: end -->
+    <!-- generated: bench heading -->   host and rounds
+    <!-- generated: bench TABLE -->     that table of `answer.TABLES`
+    <!-- end -->
 
 What stands between a marker and its end is replaced; nothing else is touched. So a page cannot say other
 numbers than the file of results that it was made from, and a test compares the two.
@@ -22,16 +22,16 @@ from kvmbox.tools.bench.measuring_plan import QEMU
 from kvmbox.tools.bench.results import Results
 
 HEADING: Final = "heading"
-BEGIN: Final = "<!-- bench: "
-END: Final = "<!-- bench: end -->"
-_BLOCK: Final = re.compile(r"<!-- bench: (?!end -->)([^\n]*) -->\n.*?<!-- bench: end -->", re.DOTALL)
+BEGIN: Final = "<!-- generated: bench "
+END: Final = "<!-- end -->"
+_BLOCK: Final = re.compile(rf"{BEGIN}([^\n]*) -->\n(?:(?!<!-- ).)*{END}", re.DOTALL)
 
 
 def check(path: str, text: str) -> None:
     """UsageError if the page in the file `path` has no marker, an unknown one, or one without its end."""
     blocks = list(_BLOCK.finditer(text))
     hint = "docs/performance.md is a page with markers"
-    if text.count(BEGIN) != 2 * len(blocks):
+    if text.count(BEGIN) != len(blocks):
         raise UsageError(f"--page '{path}': a marker has no end", hint=hint)
     if not blocks:
         raise UsageError(f"--page '{path}' has no marker '{BEGIN}TABLE -->'", hint=hint)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from kvmbox.cli import main
@@ -12,8 +9,6 @@ from kvmbox.cli.run.inject_help import every_device, words
 from kvmbox.parts.inject.fault_table import FAULTS
 from kvmbox.parts.inject.injection import Injection
 from kvmbox.parts.inject.spec import parse
-
-PAGE = (Path(__file__).parents[3] / "docs/fault-injection.md").read_text(encoding="utf-8")
 
 
 def test_help_lists_each_fault_with_an_example_and_each_device(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,13 +19,6 @@ def test_help_lists_each_fault_with_an_example_and_each_device(capsys: pytest.Ca
         assert f" --inject {fault.example}\n" in text
     for device in every_device():
         assert device.name in text.split("Devices, by type")[1]
-
-
-def test_table_of_the_page_is_that_of_the_code() -> None:
-    rows = re.findall(r"^\| `([\w-]+)=(\S+)` \| (.*?) \| (.*?) \| `(.*?)` \|$", PAGE, re.MULTILINE)
-    assert [(name, takes, text, example) for name, takes, _, text, example in rows] == [
-        (fault.name, fault.takes, fault.text, fault.example) for fault in FAULTS.values()
-    ]
 
 
 def test_examples_of_the_help_can_all_be_had_at_once() -> None:

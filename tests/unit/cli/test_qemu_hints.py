@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from kvmbox.cli.main import run_command
-from kvmbox.cli.qemu_hints import OPTIONS, ROWS
+from kvmbox.cli.qemu_hints import OPTIONS
 from kvmbox.run.options.option_table import SECTIONS
-
-PAGE = Path(__file__).parents[3] / "docs/coming-from-qemu.md"
 
 
 @pytest.mark.parametrize(
@@ -57,13 +54,6 @@ def test_options_that_hints_name_are_there() -> None:
     ours = {option.spelling for section in SECTIONS for option in section.options}
     named = {word for hint in OPTIONS.values() for word in re.findall(r"--[a-z][a-z-]+", hint)}
     assert named <= ours
-
-
-def test_page_has_the_table() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert [row for row in page.splitlines() if row.startswith("| `-")] == [
-        f"| {', '.join(f'`-{name}`' for name in names.split())} | {hint} |" for names, hint in ROWS.items()
-    ]
 
 
 def test_memory_in_mebibytes_by_habit_is_answered(capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,7 +160,7 @@ def test_pure_python_is_measured_only_where_the_hot_path_is_compiled(
 
 
 def page_at(path: Path) -> str:
-    path.write_text("before\n<!-- bench: answer -->\n<!-- bench: end -->\nafter\n", encoding="utf-8")
+    path.write_text("before\n<!-- generated: bench answer -->\n<!-- end -->\nafter\n", encoding="utf-8")
     return str(path)
 
 

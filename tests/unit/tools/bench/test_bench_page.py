@@ -30,16 +30,16 @@ def results() -> Results:
 
 def test_blocks_are_replaced_and_nothing_else(results: Results) -> None:
     text = (
-        "a\n<!-- bench: answer -->\nold\nold\n<!-- bench: end -->\nb\n"
-        "<!-- bench: heading -->\n<!-- bench: end -->\nc\n"
+        "a\n<!-- generated: bench answer -->\nold\nold\n<!-- end -->\nb\n"
+        "<!-- generated: bench heading -->\n<!-- end -->\nc\n"
     )
     filled = markdown_page.filled("p.md", text, results)
     assert filled.startswith(
-        "a\n<!-- bench: answer -->\n| access | QEMU, time | none | shm |\n|:--|--:|--:|--:|\n"
+        "a\n<!-- generated: bench answer -->\n| access | QEMU, time | none | shm |\n|:--|--:|--:|--:|\n"
     )
     assert "old" not in filled
-    assert "| 1.10 |\n<!-- bench: end -->\nb\n<!-- bench: heading -->\nkvmbox ? bench on Linux 6.1" in filled
-    assert filled.endswith("\n<!-- bench: end -->\nc\n")
+    assert "| 1.10 |\n<!-- end -->\nb\n<!-- generated: bench heading -->\nkvmbox ? bench on Linux" in filled
+    assert filled.endswith("\n<!-- end -->\nc\n")
     assert markdown_page.filled("p.md", filled, results) == filled
 
 
@@ -47,11 +47,11 @@ def test_blocks_are_replaced_and_nothing_else(results: Results) -> None:
     ("text", "problem"),
     [
         ("no markers", "has no marker"),
-        ("<!-- bench: answer -->\nno end", "a marker has no end"),
-        ("<!-- bench: end -->\n<!-- bench: answer -->\n", "a marker has no end"),
-        ("<!-- bench: answer -->\n<!-- bench: answer -->\n<!-- bench: end -->", "a marker has no end"),
-        ("<!-- bench: answer -->\n<!-- bench: end -->\n<!-- bench: pure -->\n", "a marker has no end"),
-        ("<!-- bench: post -->\n<!-- bench: end -->\n", "there is no table 'post'"),
+        ("<!-- generated: bench answer -->\nno end", "a marker has no end"),
+        ("<!-- end -->\n<!-- generated: bench answer -->\n", "a marker has no end"),
+        (2 * "<!-- generated: bench answer -->\n" + "<!-- end -->", "a marker has no end"),
+        ("<!-- generated: bench answer -->\n<!-- end -->\n<!-- generated: bench pure -->\n", "has no end"),
+        ("<!-- generated: bench post -->\n<!-- end -->\n", "there is no table 'post'"),
     ],
 )
 def test_page_that_is_wrong_is_refused_and_named(text: str, problem: str) -> None:
@@ -61,13 +61,13 @@ def test_page_that_is_wrong_is_refused_and_named(text: str, problem: str) -> Non
 
 def test_table_that_was_not_measured_is_refused(results: Results) -> None:
     with pytest.raises(UsageError, match="nothing was measured for its table 'busy'"):
-        markdown_page.filled("p.md", "<!-- bench: busy -->\n<!-- bench: end -->\n", results)
+        markdown_page.filled("p.md", "<!-- generated: bench busy -->\n<!-- end -->\n", results)
 
 
 def test_results_without_qemu_are_refused(results: Results) -> None:
     del results.samples["inb_from_device"][QEMU]
     with pytest.raises(UsageError, match="compares with QEMU, which was not measured"):
-        markdown_page.filled("p.md", "<!-- bench: answer -->\n<!-- bench: end -->\n", results)
+        markdown_page.filled("p.md", "<!-- generated: bench answer -->\n<!-- end -->\n", results)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
