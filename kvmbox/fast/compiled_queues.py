@@ -9,7 +9,7 @@ from typing import Any
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract import bulk_data
-from kvmbox.devices.board import Queues
+from kvmbox.contract.device_spec import Queues
 from kvmbox.fast.compiled_channel import CompiledChannel
 from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
 from kvmbox.host.disk.transfers import Settle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.remote.bus.routing import FastPath
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.deadlines import REPLY_SLICES

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import NANOSECONDS, Effect, IrqLine, RisesAt
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 
