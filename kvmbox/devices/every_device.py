@@ -1,4 +1,4 @@
-"""A board with every device type that needs no image of its own: for commands that show them, and for no run. Pure data."""
+"""A board with every device type but those that --testdev and the built-in BIOS bring: for commands. Pure."""
 
 from __future__ import annotations
 
