@@ -100,11 +100,16 @@ enum report {
     REPORT_NO_BOOT = 0x82, /* int 18h: nothing to boot from */
 };
 
+/* Whether an INT instruction of this very vector is before the place to return to. Before a fault may be another one. */
+int by_instruction(const struct frame *f);
 void report(const struct frame *f, enum report kind);
 _Noreturn void boot(void);
 
 /* A service that is missing: named, and refused as PC BIOSes do (CF, AH = 86h). */
 void refuse(struct frame *f);
+
+/* Ask the VMM for a reset, of which it begins anew at the reset vector, with memory that is all zero. */
+_Noreturn void restart(void);
 
 static inline uint32_t linear(uint16_t segment, uint16_t offset)
 {
@@ -210,7 +215,6 @@ enum action clock_service(struct frame *f);
 void mouse_service(struct frame *f);
 void pci_service(struct frame *f);
 void keyboard_interrupt(uint8_t code);
-_Noreturn void restart(void);
 void console_interrupt(void);
 
 void video_start(void);
@@ -219,7 +223,6 @@ int set_vga_mode(uint8_t mode);
 /* The same of the data area alone: no register of the VGA is written. */
 void enter_mode(uint8_t mode);
 enum action vbe_service(struct frame *f);
-void vbe_off(void);
 void keyboard_start(void);
 void clock_start(void);
 void print(const char *text);

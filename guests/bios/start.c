@@ -67,14 +67,6 @@ _Noreturn void boot(void)
     __builtin_unreachable();
 }
 
-/* Ask the VMM for a reset, of which it begins anew at the reset vector, with memory that is all zero. */
-_Noreturn void restart(void)
-{
-    outb(RST_CNT, SYS_RST);
-    outb(RST_CNT, SYS_RST | RST_CPU);
-    halt();
-}
-
 _Noreturn void start(void)
 {
     static uint8_t started;
@@ -91,35 +83,6 @@ _Noreturn void start(void)
     clock_start();
     disk_start();
     boot();
-}
-
-/* --- What is missing ------------------------------------------------------------------------------------ */
-
-/* Whether an INT instruction of this very vector is before the place to return to. Before a fault may be another one. */
-static int by_instruction(const struct frame *f)
-{
-    return far8(f->cs, (uint16_t)(f->ip - 2)) == 0xcd && far8(f->cs, (uint16_t)(f->ip - 1)) == (uint8_t)f->vector;
-}
-
-void report(const struct frame *f, enum report kind)
-{
-    uint16_t ip = f->ip;
-
-    if (by_instruction(f))
-        ip -= 2;
-    else if (kind == REPORT_TRAP)
-        kind = REPORT_UNHANDLED;
-    outl(BIOS_REPORT_AT, (uint32_t)f->cs << 16 | ip);
-    outl(BIOS_REPORT, (uint32_t)kind << 24 | (uint32_t)(uint8_t)f->vector << 16 | f->a.x);
-    if (kind >= REPORT_TRAP)
-        halt();
-}
-
-void refuse(struct frame *f)
-{
-    report(f, REPORT_SERVICE);
-    f->a.h = 0x86;
-    set_flag(f, CARRY, 1);
 }
 
 /* --- Who serves what ------------------------------------------------------------------------------------- */
@@ -169,7 +132,7 @@ enum action dispatch(struct frame *f)
         report(f, by_instruction(f) ? REPORT_SERVICE : REPORT_UNHANDLED);
         return DONE;
     case 0x10:
-        return video_service(f);
+        return f->a.h == 0x4f ? vbe_service(f) : video_service(f);
     case 0x11:
         f->a.x = far16(BDA, BDA_EQUIPMENT);
         return DONE;

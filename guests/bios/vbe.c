@@ -4,10 +4,9 @@
  * The interface has the registers of the mode, the start and the window, so little is kept here. Function 0Ah is
  * optional since VBE 3.0, and not there. There is no monitor that could tell an EDID.
  */
+#include "dispi.h"
 #include "graphics.h"
 
-enum { VBE_INDEX = 0x1ce, VBE_DATA = 0x1cf };
-enum { ID, XRES, YRES, BPP, ENABLE, BANK, VIRT_WIDTH, VIRT_HEIGHT, X_OFFSET, Y_OFFSET, REGISTERS };
 enum { ENABLED = 1, DAC_8_BITS = 0x20, LINEAR = 0x40, NO_CLEAR = 0x80 };
 enum { DAC_READ = 0x3c7, DAC_WRITE = 0x3c8, DAC_DATA = 0x3c9 };
 enum { FRAME_BUFFER = 0xe0000000, BANKS = 256, BANK_KIB = 64, WINDOW = 0xa000 };
@@ -45,19 +44,6 @@ struct mode {
 };
 
 static const char name[] = "kvmbox";
-static uint16_t current; /* as function 02h was given it; 0: a mode of the VGA */
-
-static void set(uint16_t index, uint16_t value)
-{
-    outw(VBE_INDEX, index);
-    outw(VBE_DATA, value);
-}
-
-static uint16_t get(uint16_t index)
-{
-    outw(VBE_INDEX, index);
-    return inw(VBE_DATA);
-}
 
 static uint16_t stored_bytes(uint8_t depth)
 {
@@ -88,7 +74,7 @@ static int find(struct mode *found, uint16_t number, uint16_t place)
 
 static int find_current(struct mode *found)
 {
-    return current && find(found, current & MODE_BITS, 0);
+    return vbe_mode && find(found, vbe_mode & MODE_BITS, 0);
 }
 
 /* --- 00h and 01h: what there is ---------------------------------------------------------------------------- */
@@ -160,14 +146,6 @@ static int mode_block(const struct frame *f)
 
 /* --- 02h to 04h: the mode --------------------------------------------------------------------------------- */
 
-/* A mode of the VGA is set. */
-void vbe_off(void)
-{
-    if (current || parameters.linear)
-        set(ENABLE, 0);
-    current = 0;
-}
-
 static int set_mode(uint16_t wanted)
 {
     struct mode mode;
@@ -179,13 +157,13 @@ static int set_mode(uint16_t wanted)
     /* The VGA has 64 KiB of plain memory at 0xA0000 then, and a palette of 256 colours; the data area has text. */
     enter_mode(0x83);
     program_mode(0x13);
-    set(ENABLE, 0);
-    set(XRES, mode.width);
-    set(YRES, mode.height);
-    set(BPP, depths[mode.depth]);
-    set(BANK, 0);
-    set(ENABLE, ENABLED | LINEAR | (wanted & MODE_NO_CLEAR ? NO_CLEAR : 0));
-    current = wanted & (MODE_BITS | MODE_LINEAR | MODE_NO_CLEAR);
+    set_dispi(ENABLE, 0);
+    set_dispi(XRES, mode.width);
+    set_dispi(YRES, mode.height);
+    set_dispi(BPP, depths[mode.depth]);
+    set_dispi(BANK, 0);
+    set_dispi(ENABLE, ENABLED | LINEAR | (wanted & MODE_NO_CLEAR ? NO_CLEAR : 0));
+    vbe_mode = wanted & (MODE_BITS | MODE_LINEAR | MODE_NO_CLEAR);
     set_far8(BDA, BDA_VIDEO_CONTROL, (uint8_t)(0x60 | (wanted & MODE_NO_CLEAR) >> 8));
     return 1;
 }
@@ -217,22 +195,22 @@ static int state(struct frame *f)
         f->b.x = f->c.x & STATE_DAC ? 1 + 768 / STATE_BLOCK : 1;
         return 1;
     case 1:
-        set_far16(f->es, at, current);
+        set_far16(f->es, at, vbe_mode);
         for (uint16_t i = XRES; i < REGISTERS; i++)
-            set_far16(f->es, (uint16_t)(at + 2 * i), get(i));
+            set_far16(f->es, (uint16_t)(at + 2 * i), dispi(i));
         for (uint16_t i = 0; i < STATE_BDA_SIZE; i++)
             set_far8(f->es, (uint16_t)(at + STATE_BDA + i), far8(BDA, (uint16_t)(BDA_MODE + i)));
         if (f->c.x & STATE_DAC)
             dac_to(f->es, (uint16_t)(at + STATE_BLOCK));
         return 1;
     case 2:
-        current = far16(f->es, at);
-        set(ENABLE, 0);
+        vbe_mode = far16(f->es, at);
+        set_dispi(ENABLE, 0);
         for (uint16_t i = XRES; i <= BPP; i++)
-            set(i, far16(f->es, (uint16_t)(at + 2 * i)));
-        set(ENABLE, (far16(f->es, (uint16_t)(at + 2 * ENABLE)) | NO_CLEAR));
+            set_dispi(i, far16(f->es, (uint16_t)(at + 2 * i)));
+        set_dispi(ENABLE, (far16(f->es, (uint16_t)(at + 2 * ENABLE)) | NO_CLEAR));
         for (uint16_t i = BANK; i < REGISTERS; i++)
-            set(i, far16(f->es, (uint16_t)(at + 2 * i)));
+            set_dispi(i, far16(f->es, (uint16_t)(at + 2 * i)));
         for (uint16_t i = 0; i < STATE_BDA_SIZE; i++)
             set_far8(BDA, (uint16_t)(BDA_MODE + i), far8(f->es, (uint16_t)(at + STATE_BDA + i)));
         if (f->c.x & STATE_DAC)
@@ -250,11 +228,11 @@ static uint16_t window(struct frame *f)
     if (f->b.l || f->b.h > 1)
         return FAILED;
     if (f->b.h == 1)
-        f->d.x = get(BANK);
+        f->d.x = dispi(BANK);
     else if (f->d.x >= BANKS)
         return FAILED;
     else
-        set(BANK, f->d.x);
+        set_dispi(BANK, f->d.x);
     return OK;
 }
 
@@ -273,7 +251,7 @@ static uint16_t scan_line(struct frame *f, const struct mode *mode)
         dots = (uint16_t)((dots + 7) & ~7);
         if (dots < mode->width || dots > most)
             return FAILED;
-        set(VIRT_WIDTH, dots);
+        set_dispi(VIRT_WIDTH, dots);
         break;
     case 1:
         break;
@@ -285,9 +263,9 @@ static uint16_t scan_line(struct frame *f, const struct mode *mode)
     default:
         return FAILED;
     }
-    f->c.x = get(VIRT_WIDTH);
+    f->c.x = dispi(VIRT_WIDTH);
     f->b.x = (uint16_t)(f->c.x * bytes);
-    f->d.x = get(VIRT_HEIGHT);
+    f->d.x = dispi(VIRT_HEIGHT);
     return OK;
 }
 
@@ -296,13 +274,13 @@ static uint16_t start(struct frame *f)
     switch (f->b.l) {
     case 0x00:
     case 0x80: /* during the vertical retrace: at once will do */
-        set(X_OFFSET, f->c.x);
-        set(Y_OFFSET, f->d.x);
-        return get(X_OFFSET) == f->c.x && get(Y_OFFSET) == f->d.x ? OK : FAILED;
+        set_dispi(X_OFFSET, f->c.x);
+        set_dispi(Y_OFFSET, f->d.x);
+        return dispi(X_OFFSET) == f->c.x && dispi(Y_OFFSET) == f->d.x ? OK : FAILED;
     case 0x01:
         f->b.h = 0;
-        f->c.x = get(X_OFFSET);
-        f->d.x = get(Y_OFFSET);
+        f->c.x = dispi(X_OFFSET);
+        f->d.x = dispi(Y_OFFSET);
         return OK;
     default:
         return FAILED;
@@ -313,7 +291,7 @@ static uint16_t start(struct frame *f)
 
 static uint16_t dac_width(struct frame *f, const struct mode *mode)
 {
-    uint16_t enable = get(ENABLE);
+    uint16_t enable = dispi(ENABLE);
 
     if (mode->depth)
         return WRONG_MODE;
@@ -321,7 +299,7 @@ static uint16_t dac_width(struct frame *f, const struct mode *mode)
         return FAILED;
     if (f->b.l == 0) {
         enable = (uint16_t)(f->b.h >= 8 ? enable | DAC_8_BITS : enable & ~DAC_8_BITS);
-        set(ENABLE, enable);
+        set_dispi(ENABLE, enable);
     }
     f->b.h = enable & DAC_8_BITS ? 8 : 6;
     return OK;
@@ -365,8 +343,8 @@ enum action vbe_service(struct frame *f)
         f->a.x = set_mode(f->b.x) ? OK : FAILED;
         return DONE;
     case 0x03:
-        f->b.x = current ? current
-                         : (uint16_t)(far8(BDA, BDA_MODE) | (far8(BDA, BDA_VIDEO_CONTROL) & 0x80) << 8);
+        f->b.x = vbe_mode ? vbe_mode
+                          : (uint16_t)(far8(BDA, BDA_MODE) | (far8(BDA, BDA_VIDEO_CONTROL) & 0x80) << 8);
         f->a.x = OK;
         return DONE;
     case 0x04:

@@ -9,6 +9,7 @@
  * the cursor of the CRT controller goes on where the boot sector stopped. At power-on they are those of mode 3.
  */
 #include "bios.h"
+#include "dispi.h"
 #include "graphics.h"
 
 enum { ATTRIBUTE = 0x07, PAGES = 8 };
@@ -457,8 +458,6 @@ static enum action serve(struct frame *f)
     case 0x1b:
         tell_state(f);
         return DONE;
-    case 0x4f:
-        return vbe_service(f);
     default:
         report(f, REPORT_SERVICE);
         return DONE;
