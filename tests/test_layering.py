@@ -1,4 +1,4 @@
-"""Who may import whom, who may touch the host, who may print: the design's rules, read from the source.
+"""Who may import whom, who may touch the host, who may print: `tools/layers.toml`, in the source.
 
 Imports count wherever they stand, lazy ones inside of functions too; those that only the type checker sees
 count where the rule is about who knows whom, and not where it is about what is loaded.
@@ -10,6 +10,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -25,118 +26,16 @@ from kvmbox.run.parts import MONITOR, ORDER
 PROJECT: Final = Path(__file__).parent.parent
 PACKAGE: Final = PROJECT / "kvmbox"
 
-RINGS: Final = (
-    # Commands: the only place that prints and exits.
-    {"cli"},
-    # On top of a machine, each loaded by its command alone.
-    {"tools"},
-    # Optional features of a run, and the compiled halves of the hot path.
-    {"parts", "fast"},
-    # The core of a run, and then what it stands on.
-    {"run"},
-    {"remote"},
-    {"sandbox"},
-    {"jail"},
-    {"boot"},
-    {"host"},
-    {"explain"},
-    {"wire"},
-    {"devices"},
-    {"firmware"},
-    {"contract"},
-    {"kvm"},
-    {"base"},
-)
-"""Packages and top-level modules from the top down: a module imports its own ring and lower ones."""
-
-"""Imports that still run up, or from one part to another. An entry may only go."""
-
-BESIDE: Final = {
-    *(("tools.bench", "tools.warm"), ("tools.replay", "tools.html")),
-    *(("tools.smoke", "tools.html"), ("tools.smoke", "tools.warm")),
-}
-"""Tools that build on another one."""
-
-PURE_IMPORTS: Final = {
-    "__future__",
-    "collections",
-    "collections.abc",
-    "dataclasses",
-    "enum",
-    "struct",
-    "typing",
-}
-"""What a pure module may import: nothing in there can look at the host."""
-
-PURE: Final = (
-    "kvmbox.remote.bus.routing",
-    "kvmbox.remote.bus.movable",
-    "kvmbox.base.layout",
-    "kvmbox.wire.protocol",
-    "kvmbox.sandbox.policy",
-    *(
-        f"kvmbox.kvm.cpuid.{name}"
-        for name in ("backend_limits", "leaves", "feature_probes", "pvm", "topology")
-    ),
-)
-
-NAMED_BY_THE_CORE: Final = {
-    "kvmbox.run.options.option_table": {
-        "disk.disk_option",
-        "inject.spec",
-        "net.net_option",
-        "screen.picture_conditions",
-        "snapshot.snapshots",
-    },  # what reads a value
-    "kvmbox.run.options.config": {"snapshot.snapshots"},  # what snapshots cannot be taken beside
-    "kvmbox.run.parts": {"snapshot.restore"},
-    "kvmbox.run.part": {"screen.text_picture"},
-    # What a program calls, and no option.
-    "kvmbox.run.api.machine": {
-        *("net.net_option", "screen.screen", "screen.screens"),
-        *("snapshot.program_snapshots", "snapshot.file", "snapshot.start_options"),
-    },
-}
-"""Which modules of parts a module of the core names by text, to load them: `run.part_loader`."""
-
-OF_PROGRAMS: Final = ("kvmbox.host.console.virtio_backend", "kvmbox.run.api.async_machine")
-"""Modules that no command loads."""
-
-LAZY: Final = {name: {"importlib"} for name in ("kvmbox", "kvmbox.devices", "kvmbox.kvm")}
-"""Packages with public names that are loaded when they are used: by name, from a table of their own."""
-
-CACHING: Final = {f"kvmbox.devices.{name}": {"functools"} for name in ("fw_cfg.board", "pc_board")}
-"""Pure modules that keep results: a function of its arguments stays one."""
+RULES: Final = tomllib.loads((PROJECT / "tools/layers.toml").read_text(encoding="utf-8"))
+FLOORS: Final[list[list[str]]] = [floor["folders"] for floor in RULES["floors"]]
+PURE: Final = RULES["pure"]
+CONFINED: Final = RULES["confined"]
 
 HOST_MODULES: Final = {
     *("asyncio", "ctypes", "fcntl", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random"),
     *("secrets", "select", "signal", "socket", "_socket", "subprocess", "sys", "termios", "threading"),
     *("time", "datetime", "uuid"),
 }
-
-SPAWNER_STDLIB: Final = {
-    *PURE_IMPORTS,
-    *("ctypes", "errno", "fcntl", "gc", "importlib", "mmap", "os", "resource", "select", "sys", "time"),
-    *("_socket", "binascii"),
-}
-"""What the spawner and device processes may import by themselves: all of it is mapped in each of them."""
-
-IMPORT_MACHINERY: Final = frozenset({"marshal", "_frozen_importlib", "_frozen_importlib_external"})
-
-MAY_LEAVE: Final = {
-    # A forked child must not run its parent's clean-up: there is no other way out for it.
-    "kvmbox.jail.child_lifecycle": {"os._exit"},
-    "kvmbox.jail.namespaces": {"os._exit"},
-    "kvmbox.jail.spawner": {"os._exit"},
-    "kvmbox.host.files.atomic_file": {"os._exit"},
-    # A signal that asks for the end of a command; in a run the third one, when two have not brought it.
-    "kvmbox.host.process.early_signals": {"KeyboardInterrupt"},
-    "kvmbox.host.process.signals": {"KeyboardInterrupt"},
-    "kvmbox.run.run": {"KeyboardInterrupt"},
-    # Forked children again. One that is interrupted before its guest runs has a result all the same.
-    "kvmbox.tools.warm.boot_process": {"os._exit", "KeyboardInterrupt"},
-}
-"""The processes that end themselves, outside of `cli`."""
 
 
 def module_name(path: Path) -> str:
@@ -162,6 +61,8 @@ def group_of(name: str) -> str:
     """`kvmbox.remote.bus.proxy` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
     if name == "kvmbox.__main__":
         return "cli"  # another way to start it
+    if re.fullmatch(r"kvmbox\.devices\.\w+\.vmm", name):
+        return "devices.vmm"
     names = name.split(".")[1:3]
     return ".".join(names if names[:1] in (["parts"], ["tools"]) else names[:1])
 
@@ -229,17 +130,17 @@ def calls_of(name: str) -> Iterator[tuple[int, str]]:
 # --- One way ---------------------------------------------------------------------------------------------
 
 
-def ring_of(group: str) -> int:
-    """The number of a group's ring, from the top."""
-    package = group.partition(".")[0]
-    return next(number for number, ring in enumerate(RINGS) if package in ring)
+def floor_of(group: str) -> int:
+    """The number of a group's floor, from the top."""
+    folder = group if group == "devices.vmm" else group.partition(".")[0]
+    return next(number for number, folders in enumerate(FLOORS) if folder in folders)
 
 
-def _runs_up(group: str, other: str) -> bool:
+def runs_up(group: str, other: str) -> bool:
     """Whether a group must not import another one."""
-    if "" in (group, other) or group == other or (group, other) in BESIDE:
+    if "" in (group, other) or group == other or other in RULES["beside"].get(group, ()):
         return False
-    return ring_of(group) >= ring_of(other)
+    return floor_of(group) >= floor_of(other)
 
 
 def test_imports_of_kvmbox_go_one_way() -> None:
@@ -247,21 +148,83 @@ def test_imports_of_kvmbox_go_one_way() -> None:
         (name, other)
         for name in MODULES
         for other in imports_of(name, typing=True)
-        if other in MODULES and _runs_up(group_of(name), group_of(other))
+        if other in MODULES and runs_up(group_of(name), group_of(other))
     }
     assert wrong == set()
 
 
-def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
-    assert {name: {group_of(other) for other in used} for name, used in COMPILED.items()} == {
-        "kvmbox.fast.vmm": {"contract", "wire"},
-        "kvmbox.fast.serving": {"contract", "jail", "wire"},
+@pytest.mark.parametrize(
+    ("group", "other"),
+    [
+        *(("base", "run"), ("run", "parts.gdb"), ("parts.gdb", "parts.net"), ("devices", "devices.vmm")),
+        *(("remote", "devices.vmm"), ("tools.smoke", "tools.bench")),
+    ],
+)
+def test_what_runs_up_or_beside_is_found(group: str, other: str) -> None:
+    assert runs_up(group, other)
+
+
+def test_each_exception_is_needed() -> None:
+    found = {
+        (group_of(name), group_of(other))
+        for name in MODULES
+        for other in imports_of(name)
+        if other in MODULES
     }
+    assert {(group, other) for group, others in RULES["beside"].items() for other in others} <= found
 
 
-def test_each_package_has_one_ring() -> None:
+def test_model_imports_the_contract_base_and_its_own_folder() -> None:
+    models = [path for path in PACKAGE.glob("devices/*/*.py") if path.stem not in RULES["models"]["but"]]
+    assert len(models) > 50
+    for name in map(module_name, models):
+        own = ".".join(name.split(".")[:3])
+        for other in imports_of(name, typing=True) & set(MODULES):
+            near = other == own or other.startswith(f"{own}.")
+            assert near or group_of(other) in RULES["models"]["import"], (name, other)
+            assert other.rpartition(".")[2] not in RULES["models"]["but"], (name, other)
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path.stem not in RULES["names"]["shared"] and path.parent != PACKAGE / "cli":
+            names.setdefault(path.stem, []).append(module_name(path))
+    assert [modules for modules in names.values() if len(modules) > 1] == []
+
+
+def test_files_of_the_bios_call_each_other_in_no_circle() -> None:
+    sources = {path.name: path.read_text("utf-8") for path in (PROJECT / "guests/bios").glob("*.c")}
+    texts = {name: re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL) for name, text in sources.items()}
+    function = re.compile(r"^(static )?[a-z_].*?\b(\w+)\([^;{]*\)\n\{", re.MULTILINE | re.IGNORECASE)
+    defined = {name: set(function.findall(text)) for name, text in texts.items()}
+    public = {name: {word for static, word in found if not static} for name, found in defined.items()}
+    called = {
+        name: set(re.findall(r"(\w+)\(", text)) - {word for _, word in defined[name]}
+        for name, text in texts.items()
+    }
+    graph = {name: {other for other in texts if public[other] & called[name]} for name in texts}
+    assert {"vmm.c", "vbe.c"} < graph["start.c"]
+    TopologicalSorter(graph).prepare()
+
+
+def test_launcher_names_no_other_folder_of_the_tree_but_its_own() -> None:
+    others = {path.name for path in PROJECT.iterdir() if path.is_dir()} - {"launcher", "kvmbox"}
+    for path in (PROJECT / "launcher").iterdir():
+        if path.is_file():
+            text = re.sub(r"/\*.*?\*/", "", path.read_text("utf-8"), flags=re.DOTALL)
+            assert not [name for name in others if re.search(rf"(?<![\w.]){re.escape(name)}/", text)], path
+
+
+def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
+    found = {name: sorted({group_of(other) for other in used}) for name, used in COMPILED.items()}
+    assert found == RULES["compiled"]
+
+
+def test_each_package_has_one_floor() -> None:
     packages = {group_of(name).partition(".")[0] for name in MODULES} - {""}
-    assert sorted(package for ring in RINGS for package in ring) == sorted(packages)
+    assert sorted(folder for floor in FLOORS for folder in floor) == sorted([*packages, "devices.vmm"])
+    assert all(floor["says"].endswith(".") for floor in RULES["floors"])
 
 
 def test_modules_do_not_import_each_other_in_circles_not_even_for_the_type_checker() -> None:
@@ -282,33 +245,26 @@ def _words(name: str) -> set[str]:
 
 
 def test_core_names_modules_of_parts_in_few_places() -> None:
-    core = {name for name in MODULES if ring_of(group_of(name) or "base") >= ring_of("run")}
+    core = {name for name in MODULES if floor_of(group_of(name) or "base") >= floor_of("run")}
     assert {"kvmbox.run.run", "kvmbox.remote.process.device_pool", "kvmbox.base.stand_ins"} < core
     modules = {name.removeprefix("kvmbox.parts.") for name in MODULES if name.startswith("kvmbox.parts.")}
     found = {name: {word.removeprefix("parts.") for word in _words(name)} & modules for name in core}
-    assert {name: words for name, words in found.items() if words} == NAMED_BY_THE_CORE
+    named = {name: set(words) for name, words in RULES["named_by_the_core"].items()}
+    assert {name: words for name, words in found.items() if words} == named
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "run",
-        "loop.main_loop",
-        "machine.board_setup",
-        "machine.device_services",
-        "machine.device_set",
-        "machine.guest_vm",
-    ],
-)
+@pytest.mark.parametrize("name", RULES["heart"]["modules"])
 def test_heart_of_a_run_has_no_word_of_any_part(name: str) -> None:
-    words = re.compile(r"gdb|profil|inject|screen|snapshot|core_file|record", re.IGNORECASE)
+    words = re.compile(RULES["heart"]["words"], re.IGNORECASE)
     lines = MODULES[f"kvmbox.run.{name}"].read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if words.search(line)] == []
 
 
-def test_kvm_is_a_library_of_its_own() -> None:
-    everything = {name for name in MODULES if group_of(name) == "kvm"}
-    assert {group_of(name) for name in closure(*everything)} == {"kvm", "base", ""}
+@pytest.mark.parametrize("group", RULES["reach"])
+def test_folder_reaches_nothing_of_kvmbox_but_what_is_said(group: str) -> None:
+    everything = [name for name in MODULES if group_of(name) == group]
+    assert len(everything) > 10
+    assert {group_of(name) for name in closure(*everything)} == {*RULES["reach"][group], ""}
 
 
 def test_only_cli_imports_cli_and_click() -> None:
@@ -323,19 +279,14 @@ def test_only_cli_imports_cli_and_click() -> None:
 # --- Pure parts ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in MODULES if group_of(name) in ("contract", "devices")] + list(PURE)
-)
+PURE_MODULES: Final = [name for name in MODULES if group_of(name) in PURE["folders"]] + PURE["modules"]
+
+
+@pytest.mark.parametrize("name", PURE_MODULES)
 def test_pure_module_and_all_that_it_imports_cannot_reach_the_host(name: str) -> None:
     for module, foreign in foreign_imports(closure(name)).items():
-        allowed = PURE_IMPORTS | LAZY.get(module, set()) | CACHING.get(module, set())
-        assert foreign - allowed == set(), module
-
-
-def test_devices_reach_nothing_of_kvmbox_but_the_layout() -> None:
-    devices = [name for name in MODULES if group_of(name) == "devices"]
-    assert len(devices) > 10
-    assert {group_of(name) for name in closure(*devices)} == {"devices", "firmware", "contract", "base", ""}
+        besides = PURE["imports_besides"].get(module, ())
+        assert foreign - {*PURE["standard_library"], *besides} == set(), module
 
 
 def test_kvm_exits_decode_without_touching_the_host() -> None:
@@ -345,13 +296,9 @@ def test_kvm_exits_decode_without_touching_the_host() -> None:
     assert "ctypes" not in imports_of("kvmbox.kvm.exits")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in MODULES if group_of(name) in ("contract", "devices")] + [*PURE, "kvmbox.kvm.exits"],
-)
+@pytest.mark.parametrize("name", [*PURE_MODULES, "kvmbox.kvm.exits"])
 def test_pure_module_calls_no_built_in_that_does_io_or_runs_text(name: str) -> None:
-    wrong = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint", "id", "hash"}
-    wrong -= {"__import__"} if name == "kvmbox.contract.catalog" else set()  # it loads the models
+    wrong = set(PURE["calls_none_of"]) - set(PURE["calls_besides"].get(name, ()))
     assert [(line, call) for line, call in calls_of(name) if call in wrong] == []
 
 
@@ -369,29 +316,20 @@ def models() -> set[str]:
 
 def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     side = sandboxed_side()
-    assert {group_of(name) for name in side} == {
-        *("base", "contract", "devices", "fast", "jail", "wire", ""),
-    }
+    assert {group_of(name) for name in side} == {*CONFINED["folders"], ""}
     # What runs confined is the folder jail/, and all of it does; beside it the compiled serving loop.
-    assert {name for name in side if group_of(name) in ("fast", "jail")} == {
-        *(name for name in MODULES if group_of(name) == "jail"),
-        *("kvmbox.fast", "kvmbox.fast.compiled_serving"),
-    }
-    wire = {name.removeprefix("kvmbox.wire.") for name in side if group_of(name) == "wire"}
-    assert wire == {
-        *("kvmbox.wire", "access_blocks", "bulk_effect_table", "chains", "effect_kinds", "effects"),
-        *("page_layout", "pci_effect_table", "protocol", "spawner_frames"),
-    }
+    jail = {name for name in MODULES if group_of(name) == "jail"}
+    assert {name for name in side if group_of(name) in ("fast", "jail")} == jail | {*CONFINED["fast"]}
+    wire = {name for name in side if group_of(name) == "wire"}
+    assert wire == {"kvmbox.wire", *(f"kvmbox.wire.{name}" for name in CONFINED["wire"])}
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.
     assert side & {"kvmbox.sandbox.seccomp", "kvmbox.sandbox.policy", "kvmbox.sandbox.listener"} == set()
 
 
 def test_spawner_and_device_processes_import_little_of_the_standard_library() -> None:
+    allowed = {*PURE["standard_library"], *CONFINED["standard_library"], *COMPILED}
     for module, foreign in foreign_imports(sandboxed_side()).items():
-        of_finder = (
-            IMPORT_MACHINERY if module in ("kvmbox.base.bytecode", "kvmbox.jail.kept_modules") else set()
-        )
-        assert foreign - SPAWNER_STDLIB - of_finder - set(COMPILED) == set(), module
+        assert foreign - allowed - {*CONFINED["imports_besides"].get(module, ())} == set(), module
 
 
 def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> None:
@@ -406,28 +344,7 @@ def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> No
     )
     loaded = set(done.stdout.split())
     assert "kvmbox.contract.catalog" in loaded
-    heavy = {
-        "asyncio",
-        "click",
-        "elftools",
-        "hypothesis",
-        "logging",
-        "multiprocessing",
-        "pathlib",
-        "pyseccomp",
-    }
-    heavy |= {
-        "random",
-        "signal",
-        "socket",
-        "ssl",
-        "subprocess",
-        "tempfile",
-        "threading",
-        "traceback",
-        "urllib",
-    }
-    assert loaded & heavy == set()
+    assert loaded & set(CONFINED["never_loaded"]) == set()
 
 
 # --- Printing and exiting --------------------------------------------------------------------------------
@@ -441,7 +358,7 @@ def test_module_outside_of_cli_neither_prints_nor_exits(name: str) -> None:
             case ast.Call(func=ast.Name(id="print" | "exit" | "quit" | "input")):
                 wrong.append((node.lineno, ast.unparse(node.func)))
             case ast.Name(id="SystemExit" | "KeyboardInterrupt"):
-                if node.id not in MAY_LEAVE.get(name, ()):
+                if node.id not in RULES["may_leave"].get(name, ()):
                     wrong.append((node.lineno, node.id))
             case (
                 ast.Attribute(
@@ -450,7 +367,7 @@ def test_module_outside_of_cli_neither_prints_nor_exits(name: str) -> None:
                 | ast.Attribute(value=ast.Name(id="os"), attr="_exit" | "abort")
             ):
                 text = ast.unparse(node)
-                if text not in MAY_LEAVE.get(name, ()):
+                if text not in RULES["may_leave"].get(name, ()):
                     wrong.append((node.lineno, text))
             case ast.ImportFrom(module="sys" | "os", names=names):
                 imported = {alias.name for alias in names} & {"exit", "stdout", "stderr", "_exit", "abort"}
@@ -468,17 +385,10 @@ def _modules_named_in_text() -> set[str]:
     from kvmbox.cli.main import COMMANDS, module_of
 
     named = {module_of(command) for command in COMMANDS}
-    named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
-    named.add("kvmbox.tools.smoke.pytest.plugin")  # an entry point of pytest
-    # In interpreters of their own.
-    named |= {
-        f"kvmbox.{name}" for name in ("jail.spawner", "tools.warm.spawner_template", "tools.warm.template")
-    }
+    named |= set(RULES["entries"]["modules"])
     named |= {f"kvmbox.parts.{part}.part" for part in (*ORDER, MONITOR)}
-    named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
+    named |= {f"kvmbox.parts.{word}" for words in RULES["named_by_the_core"].values() for word in words}
     named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `base.compiled`
-    # Imported where TYPE_CHECKING is false, which `imports_of` takes for true.
-    named.add("kvmbox.base.stand_ins")
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}
     named |= models()
@@ -486,7 +396,7 @@ def _modules_named_in_text() -> set[str]:
 
 
 def test_every_module_is_reached_from_the_command() -> None:
-    assert set(MODULES) - closure("kvmbox.cli.main", *OF_PROGRAMS, *_modules_named_in_text()) == set()
+    assert set(MODULES) - closure("kvmbox.cli.main", *_modules_named_in_text()) == set()
 
 
 def test_every_file_of_the_package_has_a_docstring_that_says_what_it_is() -> None:

@@ -16,7 +16,7 @@ from kvmbox.devices.pci.board import with_pci
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.tools.qtest import bare_machine, start_server
-from kvmbox.tools.qtest.device_services import QtestHost
+from kvmbox.tools.qtest.qtest_host import QtestHost
 
 MAC: Final = "02:6b:76:00:00:01"
 PORT: Final = GatheringPort("net0")

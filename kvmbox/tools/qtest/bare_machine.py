@@ -30,7 +30,7 @@ from kvmbox.remote.channel.grants import Grants, bind
 from kvmbox.remote.published.guest_memory import Submit, settled
 from kvmbox.remote.published.medium import MediumAccess, medium_store
 from kvmbox.remote.published.queue_kinds import queues_of
-from kvmbox.tools.qtest.device_services import OF_PCI, QtestHost, VgaWindow
+from kvmbox.tools.qtest.qtest_host import OF_PCI, QtestHost, VgaWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
