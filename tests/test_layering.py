@@ -403,6 +403,12 @@ def test_every_file_of_the_package_has_a_docstring_that_says_what_it_is() -> Non
     assert [name for name in MODULES if not ast.get_docstring(tree_of(name))] == []
 
 
+def test_folders_say_what_lives_there_and_what_does_not() -> None:
+    """The first paragraph is what is here; more follows, down to two folders deep."""
+    folders = {module_name(path) for depth in ("*", "*/*") for path in PACKAGE.glob(f"{depth}/__init__.py")}
+    assert [name for name in folders if "\n\n" not in (ast.get_docstring(tree_of(name)) or "")] == []
+
+
 def _texts() -> Iterator[Path]:
     for path in sorted(PROJECT.iterdir()):
         # In a worktree of git's, `.git` is a file with the path of the repository.

@@ -1,4 +1,8 @@
-"""The commands: the only place that prints and exits."""
+"""The commands: the only place that prints and exits.
+
+A command asks, prints and exits; what it does is imported from any other folder, when it is needed. Nothing
+imports `cli`. A command of several files has a folder, and its module `command`.
+"""
 
 import resource
 import sys

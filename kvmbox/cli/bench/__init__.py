@@ -1,1 +1,4 @@
-"""`kvmbox bench`."""
+"""`kvmbox bench`.
+
+The command and its output. What is measured, and how, is `tools.bench`.
+"""

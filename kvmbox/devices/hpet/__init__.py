@@ -1,1 +1,5 @@
-"""The High Precision Event Timers."""
+"""The High Precision Event Timers.
+
+`model` counts by the guest time that it is given. Host time, and the timer behind a deadline, are
+`host.time`.
+"""

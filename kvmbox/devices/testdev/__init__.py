@@ -1,1 +1,4 @@
-"""The test device of kvm-unit-tests."""
+"""The test device of kvm-unit-tests.
+
+Ports and memory that its tests expect, and nothing that another guest would use.
+"""

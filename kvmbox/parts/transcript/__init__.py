@@ -1,1 +1,4 @@
-"""What the ports of the console have printed, kept for a page."""
+"""What the ports of the console have printed, kept for a page.
+
+It keeps text, bounded. The page that shows it is `tools.html`.
+"""
