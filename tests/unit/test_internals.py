@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from tests.unit.test_docs import ROOT, tables
+from tests.unit.test_docs import ARCHITECTURE, ROOT, section, tables
+from tools import budgets
 
 PAGES: Final = ROOT / "docs/internals"
 
@@ -54,3 +55,12 @@ def test_answers_of_the_map_exist(row: list[str]) -> None:
 def test_map_has_forty_questions_and_none_twice() -> None:
     questions = [row[0] for row in rows("map.md")]
     assert len(set(questions)) == len(questions) >= 40
+
+
+def test_core_has_thirty_files_that_exist() -> None:
+    files = budgets.core()
+    assert [row[0] for row in rows("core.md")] == [str(number) for number in range(1, 31)]
+    assert len(set(files)) == len(files) == 30
+    for path in files:
+        assert path.is_file(), path
+    assert "(internals/core.md)" in section(ARCHITECTURE, "Code map")
