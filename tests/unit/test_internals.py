@@ -64,3 +64,9 @@ def test_core_has_thirty_files_that_exist() -> None:
     for path in files:
         assert path.is_file(), path
     assert "(internals/core.md)" in section(ARCHITECTURE, "Code map")
+
+
+def test_words_are_sorted_and_none_is_explained_twice() -> None:
+    words = [row[0] for row in rows("words.md")]
+    assert words == sorted(set(words), key=str.lower)
+    assert "\n| word |" not in ARCHITECTURE
