@@ -178,7 +178,7 @@ class Queues(Value):
 
 
 class PciGrant(Value):
-    """Base of the grants of `board`, which only machines with PCI load."""
+    """Base of the grants of `pci_grants`, which only machines with PCI load."""
 
 
 _Wire = Irq | ReplacingIrq | Output | Input | PciGrant

@@ -1,5 +1,5 @@
 """Virtqueues, and the accesses to a device that has some, with their compiled halves: see
-`compiled_queues.pxi`.
+`queues.pxi`.
 """
 
 from __future__ import annotations

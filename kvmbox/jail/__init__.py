@@ -1,5 +1,5 @@
-"""The code in the jail besides the models: the serving loop of a device process.
+"""All that runs confined, but for the models: the spawner, the way into the jail, the serving loop.
 
-A fork locks itself up and serves requests to a model. It imports `contract`, `wire`, `base` and the models by
-name; what chooses limits and filters is `sandbox`, on the VMM's side.
+It imports `contract`, `wire` and `base`, and loads the models by name. What chooses limits and filters is
+`sandbox`, on the VMM's side.
 """

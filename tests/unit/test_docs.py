@@ -36,7 +36,9 @@ from tools.generate_folders import GENERATED
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    page for top in (".", "docs", "docs/adr", "docs/devices", "guests") for page in (ROOT / top).glob("*.md")
+    page
+    for top in (".", "docs", "docs/adr", "docs/devices", "docs/internals", "guests")
+    for page in (ROOT / top).glob("*.md")
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND_LINE = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a device answers whose pin runs from power-on, while nobody uses it: `board.FreeRunning`. Pure.
+"""What a device answers whose pin runs from power-on, while nobody uses it: `FreeRunning`. Pure.
 
 Until the guest uses the device, the behaviour of such a pin is a function of the times of RESET and ADVANCE,
 and of what firmware writes. So no process is needed for it. The effects are those of the model, to the bit.
