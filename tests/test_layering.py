@@ -10,10 +10,7 @@ import ast
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from functools import cache
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +19,22 @@ import pytest
 from kvmbox.contract.catalog import MODELS
 from kvmbox.remote.process.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 from kvmbox.run.parts import MONITOR, ORDER
+from tools import layers
+from tools.layers import (
+    FLOORS,
+    MODULES,
+    PACKAGE,
+    PROJECT,
+    RULES,
+    closure,
+    floor_of,
+    group_of,
+    imports_of,
+    module_name,
+    runs_up,
+    tree_of,
+)
 
-PROJECT: Final = Path(__file__).parent.parent
-PACKAGE: Final = PROJECT / "kvmbox"
-
-RULES: Final = tomllib.loads((PROJECT / "tools/layers.toml").read_text(encoding="utf-8"))
-FLOORS: Final[list[list[str]]] = [floor["folders"] for floor in RULES["floors"]]
 PURE: Final = RULES["pure"]
 CONFINED: Final = RULES["confined"]
 
@@ -38,82 +45,11 @@ HOST_MODULES: Final = {
 }
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(PROJECT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES: Final = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
 COMPILED: Final = {
     module_name(path): set(re.findall(r"^from (kvmbox[.\w]*)", path.read_text("utf-8"), re.MULTILINE))
     for path in sorted(PACKAGE.rglob("*.pyx"))
 }
 """Compiled module → the modules and packages of kvmbox that it imports."""
-
-
-@cache
-def tree_of(name: str) -> ast.Module:
-    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
-
-
-def group_of(name: str) -> str:
-    """`kvmbox.remote.bus.proxy` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
-    if name == "kvmbox.__main__":
-        return "cli"  # another way to start it
-    if re.fullmatch(r"kvmbox\.devices\.\w+\.vmm", name):
-        return "devices.vmm"
-    names = name.split(".")[1:3]
-    return ".".join(names if names[:1] in (["parts"], ["tools"]) else names[:1])
-
-
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def _import_nodes(node: ast.AST, *, typing: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child
-        elif typing or not _is_type_checking(child):
-            yield from _import_nodes(child, typing=typing)
-
-
-@cache
-def imports_of(name: str, *, typing: bool = False) -> frozenset[str]:
-    """What a module imports anywhere, the full names: kvmbox modules, and whatever else."""
-    found: set[str] = set()
-    for node in _import_nodes(tree_of(name), typing=typing):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-            continue
-        assert node.level == 0, f"{name}:{node.lineno}: a relative import"
-        assert node.module is not None
-        for alias in node.names:
-            member = f"{node.module}.{alias.name}"
-            found.add(member if member in MODULES else node.module)
-    return frozenset(found)
-
-
-def parents(name: str) -> Iterator[str]:
-    """The packages whose `__init__` runs when `name` is imported."""
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
-def closure(*roots: str) -> set[str]:
-    """All modules of kvmbox that importing and running `roots` brings in, themselves too."""
-    seen: set[str] = set()
-    waiting = list(roots)
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        waiting += parents(name)
-        waiting += [other for other in imports_of(name) if other in MODULES]
-    return seen
 
 
 def foreign_imports(modules: set[str]) -> dict[str, set[str]]:
@@ -130,27 +66,8 @@ def calls_of(name: str) -> Iterator[tuple[int, str]]:
 # --- One way ---------------------------------------------------------------------------------------------
 
 
-def floor_of(group: str) -> int:
-    """The number of a group's floor, from the top."""
-    folder = group if group == "devices.vmm" else group.partition(".")[0]
-    return next(number for number, folders in enumerate(FLOORS) if folder in folders)
-
-
-def runs_up(group: str, other: str) -> bool:
-    """Whether a group must not import another one."""
-    if "" in (group, other) or group == other or other in RULES["beside"].get(group, ()):
-        return False
-    return floor_of(group) >= floor_of(other)
-
-
 def test_imports_of_kvmbox_go_one_way() -> None:
-    wrong = {
-        (name, other)
-        for name in MODULES
-        for other in imports_of(name, typing=True)
-        if other in MODULES and runs_up(group_of(name), group_of(other))
-    }
-    assert wrong == set()
+    assert layers.upward() == []
 
 
 @pytest.mark.parametrize(
@@ -194,18 +111,9 @@ def test_no_two_modules_have_one_name() -> None:
 
 
 def test_files_of_the_bios_call_each_other_in_no_circle() -> None:
-    sources = {path.name: path.read_text("utf-8") for path in (PROJECT / "guests/bios").glob("*.c")}
-    texts = {name: re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL) for name, text in sources.items()}
-    function = re.compile(r"^(static )?[a-z_].*?\b(\w+)\([^;{]*\)\n\{", re.MULTILINE | re.IGNORECASE)
-    defined = {name: set(function.findall(text)) for name, text in texts.items()}
-    public = {name: {word for static, word in found if not static} for name, found in defined.items()}
-    called = {
-        name: set(re.findall(r"(\w+)\(", text)) - {word for _, word in defined[name]}
-        for name, text in texts.items()
-    }
-    graph = {name: {other for other in texts if public[other] & called[name]} for name in texts}
-    assert {"vmm.c", "vbe.c"} < graph["start.c"]
-    TopologicalSorter(graph).prepare()
+    calls = layers.calls_of_the_bios()
+    assert calls["start.c"] > {"vmm.c", "vbe.c"}
+    assert layers.circles(calls) == []
 
 
 def test_launcher_names_no_other_folder_of_the_tree_but_its_own() -> None:
@@ -228,8 +136,12 @@ def test_each_package_has_one_floor() -> None:
 
 
 def test_modules_do_not_import_each_other_in_circles_not_even_for_the_type_checker() -> None:
-    graph = {name: {other for other in imports_of(name, typing=True) if other in MODULES} for name in MODULES}
-    TopologicalSorter(graph).prepare()  # raises CycleError, which shows the circle
+    assert layers.circles(layers.imports()) == []
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}, "f": {"a"}}
+    assert sorted(len(set(circle)) for circle in layers.circles(graph)) == [2, 3]
 
 
 def _words(name: str) -> set[str]:
