@@ -108,8 +108,8 @@ types: $(STAMP) ## mypy --strict
 
 check: lint types test-all test-devmode ## all that CI runs
 
-budgets: $(STAMP) ## print what is more complex than CONTRIBUTING.md allows, and the code lines of each folder
-	$(BIN)/python tools/budgets.py
+budgets: $(STAMP) ## print what is more complex than CONTRIBUTING.md allows, the code lines of each folder, and the sums
+	$(BIN)/python -m tools.budgets
 
 # It measures nothing: FILE=… is another file that `kvmbox bench --json` wrote.
 FILE ?=

@@ -12,7 +12,8 @@ from tools import budgets
 @pytest.fixture(scope="module")
 def measured() -> budgets.Numbers:
     """Of kvmbox: it takes seconds."""
-    return budgets.measure(budgets.sources())
+    found = budgets.measure(budgets.sources())
+    return found | {budgets.SUMS: budgets.sums(found[budgets.RINGS])}
 
 
 def test_nothing_is_over_its_budget_but_for_known_exceptions(measured: budgets.Numbers) -> None:
@@ -20,8 +21,17 @@ def test_nothing_is_over_its_budget_but_for_known_exceptions(measured: budgets.N
 
 
 def test_no_exception_allows_more_than_there_is(measured: budgets.Numbers) -> None:
-    # `python tools/budgets.py --lower` writes the new numbers.
+    # `python -m tools.budgets --lower` writes the new numbers.
     assert budgets.idle(measured, budgets.known()) == []
+
+
+def test_sums_have_limits(measured: budgets.Numbers) -> None:
+    limits = budgets.known()[budgets.SUMS]
+    assert limits.keys() == measured[budgets.SUMS].keys()
+    assert limits["files of a folder"] == 25
+    assert limits["arrows upward"] == limits["circles"] == 0
+    over = {name: number + 1 for name, number in limits.items()}
+    assert len(budgets.excess({budgets.SUMS: over}, budgets.known())) == len(limits)
 
 
 @pytest.mark.kvm
@@ -73,6 +83,14 @@ def test_exception_that_is_too_high_is_told_and_lowered() -> None:
     known = empty | {"lines of a function": {"a": 75, "b": 80, "gone": 61}, budgets.RINGS: {"cli": 20}}
     assert [line.split()[4] for line in budgets.idle(measured, known)] == ["a", "gone"]
     assert budgets.lowered(measured, known) == measured | {budgets.RINGS: {"cli": 20}}
+
+
+def test_limit_of_all_code_lines_is_lowered_and_that_of_words_stays() -> None:
+    measured = {budgets.SUMS: {budgets.LINES: 5, "words that people write": 5}}
+    known = {budgets.SUMS: {budgets.LINES: 9, "words that people write": 9}}
+    assert budgets.lowered(measured, known) == {
+        budgets.SUMS: {budgets.LINES: 5, "words that people write": 9}
+    }
 
 
 def test_code_lines_are_neither_comments_nor_texts_nor_blanks() -> None:

@@ -136,25 +136,6 @@ def test_device_pages_each_are_in_the_index(page: Path) -> None:
     assert f"(devices/{page.name})" in (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
 
 
-def words(text: str) -> int:
-    """What a table is drawn with is no word."""
-    return sum(any(map(str.isalnum, word)) for word in text.split())
-
-
-def test_pages_together_are_short() -> None:
-    """Who adds words cuts others. What a tool writes, as the tests below show, is counted by itself."""
-    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-    authored = generated = 0
-    for path in [ROOT / name for name in names] + list((ROOT / "docs").rglob("*.md")):
-        text = path.read_text(encoding="utf-8")
-        whole = text.startswith(GENERATED)
-        parts = text if whole else "".join(part[3] for part in blocks.PART.finditer(text))
-        generated += words(parts)
-        authored += words(text) - words(parts)
-    print(f"{authored} words that people write, and {generated} that tools write")
-    assert authored <= 62_000
-
-
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_generated_parts_of_a_page_are_what_tools_write(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
