@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
 
 _CR4_VMXE: Final = 1 << 13  # Intel SDM volume 3, 2.5
+_AS_OPTIONS: Final = (
+    *("guest", "append", "initrd", "boot", "bios", "load_address", "entry", "segments", "firmware_tables"),
+)
+"""What `BootFacts` has as `RunConfig` does."""
 _EFER_SVME: Final = 1 << 12  # AMD APM volume 2, 3.1.7
 
 
@@ -201,19 +205,11 @@ class Taker:
     def _boot_facts(self, boot_format: str) -> BootFacts:
         config = self._config
         return BootFacts(
-            boot_format,
-            config.guest,
-            config.append,
-            tuple((module.path, module.arguments) for module in config.modules),
-            config.initrd,
-            config.boot,
-            config.bios,
-            config.load_address,
-            config.entry,
-            config.segments,
-            config.firmware_tables,
-            tuple((file.name, file.path) for file in config.fw_cfg),
-            tuple(self._files.kept),
+            format=boot_format,
+            modules=tuple((module.path, module.arguments) for module in config.modules),
+            fw_cfg=tuple((file.name, file.path) for file in config.fw_cfg),
+            files=tuple(self._files.kept),
+            **{name: getattr(config, name) for name in _AS_OPTIONS},
         )
 
 
