@@ -61,8 +61,7 @@ class Gdb(Part):
         """Close everything, and remove the name of the socket."""
         if self._link is not None:
             self._link.close()
-        end, self._end = self._end, lambda: None
-        end()
+        self._end()
 
 
 PART = Gdb

@@ -36,10 +36,10 @@ class TakesSnapshots(Part):
         self._destinations: list[Destination] = []
         self._requests: list[Request] = []
         self._comes: list[Callable[[], None]] = []
-        self._rename: Callable[[int], None] | None = None
-        self._end: Callable[[], None] | None = None
-        self._take: Callable[[Request], Callable[[], None]] | None = None
-        self._judge: Judge | None = None
+        self._rename: Callable[[int], None]
+        self._end: Callable[[], None] = lambda: None
+        self._take: Callable[[Request], Callable[[], None]]
+        self._judge: Judge
 
     def open(self, opening: Opening) -> None:
         """See `Part`. Raises UsageError for a port of a device, SnapshotFileError for a file."""
@@ -55,7 +55,6 @@ class TakesSnapshots(Part):
         self._rename, self._end = opening.caller.committer(self._destinations)
 
     def _commit(self, number: int) -> None:
-        assert self._rename is not None
         self._rename(number)
 
     def attach(self, machine: Standing) -> None:
@@ -93,7 +92,6 @@ class TakesSnapshots(Part):
         """Take a snapshot for a program, of a machine that stands still. Returns what is to be called when
         the guest goes on. Raises DeviceProcessError.
         """
-        assert self._take is not None
         return self._take(request)
 
     def take_next(self) -> str:
@@ -110,7 +108,6 @@ class TakesSnapshots(Part):
     def _want(self, request: Request) -> Outcome | None:
         """Its condition holds. With --snapshot-stop the last one of them decides. By the judge."""
         if not request.begun:
-            assert self._judge is not None
             self._judge.begin_work()
             self._snapshots.want(request)
         if self._stops and all(one.begun for one in self._requests):
@@ -129,9 +126,7 @@ class TakesSnapshots(Part):
 
     def close(self) -> None:
         """See `Part`: remove what was not finished, and close the files."""
-        if self._end is not None:
-            self._end()
-            self._end = None
+        self._end()
         for destination in self._destinations:
             destination.abandon()
             destination.close()
