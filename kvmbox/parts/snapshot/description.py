@@ -55,43 +55,30 @@ VIDEO: Final = "frame buffer"
 """The section with the frame buffer, if the guest has one, without the zeros at its end."""
 
 
-def cpu_section(index: int) -> str:
-    """The section with the state of a vCPU."""
-    return f"cpu {index}"
+cpu_section: Final = "cpu {}".format
+"""The section with the state of a vCPU."""
 
+device_section: Final = "device {}".format
+"""The section with the snapshot of a device's model."""
 
-def device_section(name: str) -> str:
-    """The section with the snapshot of a device's model."""
-    return f"device {name}"
+file_section: Final = "file {}".format
+"""The section with the bytes of a file of the boot."""
 
+disk_section: Final = "disk {}".format
+"""The section with what the guest has written to a disk, as its overlay has it."""
 
-def file_section(index: int) -> str:
-    """The section with the bytes of a file of the boot."""
-    return f"file {index}"
-
-
-def disk_section(name: str) -> str:
-    """The section with what the guest has written to a disk, as its overlay has it."""
-    return f"disk {name}"
-
-
-def queues_section(device: str) -> str:
-    """The section with what the VMM knows of a device's virtqueues: see `remote.published.queues`."""
-    return f"queues {device}"
-
+queues_section: Final = "queues {}".format
+"""The section with what the VMM knows of a device's virtqueues: see `remote.published.queues`."""
 
 PCI_SECTION: Final = "pci"
 """The section with what the VMM knows of the PCI bus: see `remote.bus.pci_fabric`."""
 
 
-def window_section(device: str) -> str:
-    """The section with the bytes of a device's window to a disk."""
-    return f"window {device}"
+window_section: Final = "window {}".format
+"""The section with the bytes of a device's window to a disk."""
 
-
-def rom_section(index: int) -> str:
-    """The section with the bytes of a ROM."""
-    return f"rom {index}"
+rom_section: Final = "rom {}".format
+"""The section with the bytes of a ROM."""
 
 
 class HostFacts(Value):
