@@ -41,6 +41,7 @@ class Gdb(Part):
         self._debugger = Debugger(
             self._link,
             machine.kvm,
+            machine.memory,
             machine.source.symbols,
             machine.config.cpus,
             machine.judge,
