@@ -51,11 +51,12 @@ if TYPE_CHECKING:
     from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
 
 _CR4_VMXE: Final = 1 << 13  # Intel SDM volume 3, 2.5
-_AS_OPTIONS: Final = (
-    *("guest", "append", "initrd", "boot", "bios", "load_address", "entry", "segments", "firmware_tables"),
-)
-"""What `BootFacts` has as `RunConfig` does."""
 _EFER_SVME: Final = 1 << 12  # AMD APM volume 2, 3.1.7
+
+# What `BootFacts` and `BoardFacts` have as `RunConfig` and its parts do.
+_BOOT: Final = ("guest", "append", "initrd", "boot", "bios", "load_address", "entry", "segments")
+_BOARD: Final = ("cpus", "cpu", "rtc_base", "debug_exit_port", "uart_pace", "testdev")
+_BOARD_OF_PARTS: Final = ("disk_overlay", "rng", "pci")
 
 
 class Taker:
@@ -145,17 +146,10 @@ class Taker:
             host,
             self._boot_facts(guest.boot.format),
             BoardFacts(
-                config.cpus,
-                config.cpu,
-                tuple(config.serial),
-                config.rtc_base,
-                config.debug_exit_port,
-                config.uart_pace,
-                config.testdev,
-                config.of_part("disk_overlay"),
-                config.of_part("rng"),
-                config.of_part("pci"),
-                tuple(map(str, config.of_part("nets"))),
+                serial=tuple(config.serial),
+                nets=tuple(map(str, config.of_part("nets"))),
+                **{name: getattr(config, name) for name in _BOARD},
+                **{name: config.of_part(name) for name in _BOARD_OF_PARTS},
             ),
             Times(now, clock, time.time_ns(), counter, reset_at),
             tuple(facts),
@@ -208,8 +202,9 @@ class Taker:
             format=boot_format,
             modules=tuple((module.path, module.arguments) for module in config.modules),
             fw_cfg=tuple((file.name, file.path) for file in config.fw_cfg),
+            firmware_tables=config.firmware_tables,
             files=tuple(self._files.kept),
-            **{name: getattr(config, name) for name in _AS_OPTIONS},
+            **{name: getattr(config, name) for name in _BOOT},
         )
 
 
