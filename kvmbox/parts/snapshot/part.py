@@ -36,7 +36,6 @@ class TakesSnapshots(Part):
         self._destinations: list[Destination] = []
         self._requests: list[Request] = []
         self._comes: list[Callable[[], None]] = []
-        self._rename: Callable[[int], None]
         self._end: Callable[[], None] = lambda: None
         self._take: Callable[[Request], Callable[[], None]]
         self._judge: Judge
@@ -46,16 +45,12 @@ class TakesSnapshots(Part):
         _refuse_ports_of_devices(self._conditions, opening.board)
         # The vCPU is to stand at the instruction that has printed a text.
         opening.exact |= any(condition.text is not None for condition in self._conditions)
-        for number, condition in enumerate(self._conditions):
-            destination = Destination(condition.path)
-            self._destinations.append(destination)
-            commit = partial(self._commit, number)
-            request = Request(condition.path, destination.descriptor, commit, opening.judge.end_work)
+        for condition in self._conditions:
+            self._destinations.append(Destination(condition.path))
+        rename, self._end = opening.caller.committer(self._destinations)
+        for number, file in enumerate(self._destinations):
+            request = Request(file.path, file.descriptor, partial(rename, number), opening.judge.end_work)
             self._requests.append(request)
-        self._rename, self._end = opening.caller.committer(self._destinations)
-
-    def _commit(self, number: int) -> None:
-        self._rename(number)
 
     def attach(self, machine: Standing) -> None:
         """See `Part`: take the snapshots that are wanted from now on."""
