@@ -84,8 +84,8 @@ class Debugger(Visitor):
         monitor: Monitor,
         say: Callable[[str], None],
     ) -> None:
-        """`symbols` has the image, which decides how wide registers are, if it is an ELF file. While `timeless`
-        lasts, guest time stands still. `reset` resets the guest. `monitor` has the words of its commands.
+        """`symbols` has the image, which decides how wide registers are, if it is an ELF file. `timeless` lets
+        guest time stand still while it lasts, and `reset` resets the guest. `monitor` knows its commands.
         """
         self._cpus = cpus
         self._link = link
