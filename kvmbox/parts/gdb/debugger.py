@@ -84,8 +84,8 @@ class Debugger(Visitor):
         monitor: Monitor,
         say: Callable[[str], None],
     ) -> None:
-        """`symbols` has the image, which decides how wide registers are, if it is an ELF file. `timeless` lets
-        guest time stand still while it lasts, and `reset` resets the guest. `monitor` knows its commands.
+        """`symbols` has the image, which decides how wide registers are, if it is an ELF file. `timeless`
+        lets guest time stand still while it lasts, and `reset` resets the guest. `monitor` knows its words.
         """
         self._cpus = cpus
         self._link = link
