@@ -44,14 +44,18 @@ class RequestError(ValueError):
         self.kind = kind
 
 
-class PortRead(Value):
+class Request(Value):
+    """What a client asks for."""
+
+
+class PortRead(Request):
     """`inb`, `inw`, `inl`."""
 
     port: int
     size: int
 
 
-class PortWrite(Value):
+class PortWrite(Request):
     """`outb`, `outw`, `outl`."""
 
     port: int
@@ -59,14 +63,14 @@ class PortWrite(Value):
     value: int
 
 
-class MemoryRead(Value):
+class MemoryRead(Request):
     """`readb` … `readq`: one access of `size` bytes."""
 
     address: int
     size: int
 
 
-class MemoryWrite(Value):
+class MemoryWrite(Request):
     """`writeb` … `writeq`: one access of `size` bytes."""
 
     address: int
@@ -74,7 +78,7 @@ class MemoryWrite(Value):
     value: int
 
 
-class BlockRead(Value):
+class BlockRead(Request):
     """`read`, or with `base64` `b64read`."""
 
     address: int
@@ -82,14 +86,14 @@ class BlockRead(Value):
     base64: bool
 
 
-class BlockWrite(Value):
+class BlockWrite(Request):
     """`write`, `b64write`."""
 
     address: int
     data: bytes
 
 
-class Memset(Value):
+class Memset(Request):
     """`memset`."""
 
     address: int
@@ -97,39 +101,25 @@ class Memset(Value):
     value: int
 
 
-class ClockStep(Value):
+class ClockStep(Request):
     """`clock_step`: by `amount` ns, or to the next deadline if None."""
 
     amount: int | None
 
 
-class ClockSet(Value):
+class ClockSet(Request):
     """`clock_set`: to `time` ns."""
 
     time: int
 
 
-class InterceptIrqs(Value):
+class InterceptIrqs(Request):
     """`irq_intercept_in PATH`: this board has one set of lines, so the path chooses nothing."""
 
 
-class Endianness(Value):
+class Endianness(Request):
     """`endianness`."""
 
-
-Request = (
-    PortRead
-    | PortWrite
-    | MemoryRead
-    | MemoryWrite
-    | BlockRead
-    | BlockWrite
-    | Memset
-    | ClockStep
-    | ClockSet
-    | InterceptIrqs
-    | Endianness
-)
 
 Words = list[bytes]
 
