@@ -132,9 +132,7 @@ def confinements(
 
 def _device_calls(seccomp: str, ipc: str) -> tuple[Policy | None, Action, int]:
     """Policy, action for the rest, and mask of layers of a device process."""
-    every = 0
-    for bit in layers.NAMES:
-        every |= bit
+    every = sum(layers.NAMES)
     if seccomp == "off":
         return None, Action.ALLOW, every & ~layers.SECCOMP
     if seccomp == "strict":
