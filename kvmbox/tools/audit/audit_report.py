@@ -9,16 +9,12 @@ from typing import Any, Final
 
 from kvmbox import __version__
 from kvmbox.jail import layers
-from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
+from kvmbox.remote.process.device_pool import SECCOMP_MODES
 from kvmbox.tools.audit.attack_result import BAD, Ended, ProbeVerdict, Result
 from kvmbox.tools.audit.run_audit import Finding, ProbeReport, Report
 
 SCHEMA_VERSION: Final = 1
-MODE_NAMES: Final = {
-    SECCOMP_MODE_FILTER: "filter",
-    SECCOMP_MODE_STRICT: "strict",
-    SECCOMP_MODE_DISABLED: "off",
-}
+MODE_NAMES: Final = {mode: name for name, mode in SECCOMP_MODES.items()}
 
 NOT_HIDDEN: Final = "seccomp filter does not hide time, strict does"
 CHANNEL: Final = "the VMM's channel"
