@@ -44,7 +44,7 @@ WALL: Final = 0x4000_0000
 
 def _leave(status: int) -> NoReturn:
     while True:
-        linux.raw_syscall(syscalls.NUMBERS["exit_group"], status)
+        syscalls.tried("exit_group", status)
 
 
 def _child_came(pid: int) -> bytes:
@@ -96,14 +96,14 @@ def fork_bomb(_given: dict[str, str]) -> bytes:
             failed = stopped
             break
         if pid == 0:
-            linux.raw_syscall(syscalls.NUMBERS["prctl"], linux.PR_SET_PDEATHSIG, linux.SIGKILL)
-            linux.raw_syscall(syscalls.NUMBERS["nanosleep"], syscalls.address(pause), 0)
+            syscalls.tried("prctl", linux.PR_SET_PDEATHSIG, linux.SIGKILL)
+            syscalls.tried("nanosleep", pause, 0)
             _leave(0)
         children.append(pid)
     for pid in children:
-        linux.raw_syscall(syscalls.NUMBERS["kill"], pid, linux.SIGKILL)
+        syscalls.tried("kill", pid, linux.SIGKILL)
     for pid in children:
-        linux.raw_syscall(syscalls.NUMBERS["wait4"], pid, 0, WALL, 0)
+        syscalls.tried("wait4", pid, 0, WALL, 0)
     if failed is not None:
         raise Stopped(failed.call, failed.number, b"%d of %d" % (len(children), BOMB))
     return b"%d" % len(children)
