@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeoutError,
     )
-    from kvmbox.devices.board import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
+    from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
     from kvmbox.host.console.captured_port import Capture
     from kvmbox.host.disk.transfers import BytesStore, FileStore
     from kvmbox.run.api.async_machine import AsyncMachine
@@ -46,7 +46,7 @@ __all__ = [
 # fmt: on
 
 _HOMES = {
-    "devices.board": ("AddressRange", "DeviceSpec", "Input", "Irq", "Memory", "Output", "Resource"),
+    "contract.device_spec": ("AddressRange", "DeviceSpec", "Input", "Irq", "Memory", "Output", "Resource"),
     "host.disk.transfers": ("BytesStore", "FileStore"),
     "host.console.captured_port": ("Capture",),
     "run.api.async_machine": ("AsyncMachine",),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WITH_DOCSTRINGS: Final = "cli"
 BIOS: Final = (
-    *("kvmbox.devices.board_extras", "kvmbox.host.console.bios_messages"),
+    *("kvmbox.devices.bios.board", "kvmbox.host.console.bios_messages"),
     *("kvmbox.remote.channel.free_running", "kvmbox.run.machine.bios_chip_setup"),
 )
 """What a run loads because its guest may call the BIOS."""

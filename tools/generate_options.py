@@ -49,7 +49,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Literal, TypedDict
 
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.console.captured_port import Capture
 from kvmbox.host.console.serial_backends import Backends
 from kvmbox.host.disk.stores import DiskRequest

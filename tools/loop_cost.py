@@ -21,7 +21,7 @@ from functools import partial
 from typing import cast
 
 from kvmbox.base import layout
-from kvmbox.devices.board import BoardOptions, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu

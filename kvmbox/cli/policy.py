@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
 from kvmbox.cli.click_options import IPC, JSON, SECCOMP, takes, transport
 from kvmbox.cli.json_files import for_people, open_output, write_data
@@ -100,31 +99,12 @@ def _show(text: str, data: dict[str, Any], json_path: str | None) -> None:
 
 def device_types() -> dict[str, str]:
     """The device types of a board with everything on it, and the devices in each."""
-    from kvmbox.devices import board_extras as boards
-    from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type, pc_board
-    from kvmbox.devices.e1000.board import e1000_net
-    from kvmbox.devices.pci.board import with_pci
+    from kvmbox.contract.device_spec import by_type
+    from kvmbox.devices.every_device import board_of_every_device
 
-    board = pc_board(
-        BoardOptions(
-            SERIAL_PORTS,
-            rtc_base=0,
-            memory_size=layout.MIN_MEMORY,
-            testdev=True,
-            has_bios=True,
-            boot_drives=(BootDrive("disk0", 1),),
-        )
-    )
-    disk, cd = boards.IdeDrive("disk0", 1), boards.IdeDrive("cd0", 1, is_cd=True)
-    board += boards.ide_board([disk, None, cd, None])
-    board += [boards.disk_map("disk0"), boards.vnc_server()]
-    virtio_disk = boards.virtio_blk(0, Medium("disk1", layout.SECTOR_SIZE))
-    board += boards.place_virtio([virtio_disk, boards.virtio_rng(), boards.virtio_console()])
-    board += boards.place_virtio([boards.virtio_net(0, bytes(6))], board)
-    board = with_pci([*board, e1000_net(0, bytes(6))])
     return {
         name: f"device process: {', '.join(device.name for device in devices)}"
-        for name, devices in by_type(board).items()
+        for name, devices in by_type(board_of_every_device()).items()
     }
 
 

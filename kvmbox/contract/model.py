@@ -120,7 +120,7 @@ class LateWrites(Effect):
 
     They may after a reset, and wherever nothing that the guest sees before its next access to the device can
     depend on them. With `PULSES` they may if the VMM lets pin 0 fall, where it is high, and rise at each of
-    them, as the model would. The board says which registers this is asked for (`board.LateWrites`).
+    them, as the model would. The board says which registers this is asked for (`device_spec.LateWrites`).
     """
 
     __slots__ = ("allowed", "register")

@@ -30,7 +30,7 @@ POWER_OFF: Final = {BOCHS: 0x2000, VIRTUALBOX: 0x3400}
 """The value that powers off, by the offset of its register."""
 
 SHUTDOWN: Final = b"Shutdown"
-"""What stops the machine, a byte at a time, at the port of `port_models.ShutdownPort`."""
+"""What stops the machine, a byte at a time, at the port of `devices.debug.model.ShutdownPort`."""
 
 PANICKED: Final = 1 << 0
 CRASH_LOADED: Final = 1 << 1

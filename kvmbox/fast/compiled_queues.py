@@ -1,5 +1,5 @@
 """Virtqueues, and the accesses to a device that has some, with their compiled halves: see
-`compiled_queues.pxi`.
+`queues.pxi`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract import bulk_data
-from kvmbox.devices.board import Queues
+from kvmbox.contract.device_spec import Queues
 from kvmbox.fast.compiled_channel import CompiledChannel
 from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
 from kvmbox.host.disk.transfers import Settle

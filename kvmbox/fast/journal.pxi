@@ -7,7 +7,7 @@ cdef enum:
 
 
 cdef class JournalCore:
-    """The newest entries of a `channel.CompiledJournal`, those without payloads. Under the lock of the
+    """The newest entries of a `compiled_channel.CompiledJournal`, those without payloads. Under the lock of the
     channel.
     """
 

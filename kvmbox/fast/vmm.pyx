@@ -126,10 +126,10 @@ cdef enum:
     BODY_WORDS = 508    # a payload of up to so many words is copied from a page: all of them
 
 cdef int SPIN_LOOKS = 1500
-"""How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
+"""How often to look for a reply before sleeping: some 50 µs, as `shared_page.LOOKS`."""
 
 cdef uint64_t ASK_EVERY = 64
-"""After how many requests without spinning to ask for the right, as `shared.ASK_EVERY`."""
+"""After how many requests without spinning to ask for the right, as `shared_page.ASK_EVERY`."""
 
 # How an exchange ended.
 cdef enum:

@@ -1,1 +1,1 @@
-"""The code in the jail besides the models: the serving loop of a device process."""
+"""All that runs confined, but for the models: the spawner, the way into the jail, the serving loop."""

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from kvmbox.base.memory import GuestMemory
     from kvmbox.base.outcome import Outcome
     from kvmbox.boot.boot_files import HostFiles
-    from kvmbox.devices.board import BootDrive, DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
+    from kvmbox.devices.bios.board import BootDrive
     from kvmbox.host.console.serial_ports import Console
     from kvmbox.host.disk.stores import RunDisk
     from kvmbox.host.disk.transfers import Store
@@ -139,7 +140,7 @@ class Opening:
 
             self.board += pci_setup.functions(devices)
         elif devices:
-            from kvmbox.devices.board_extras import place_virtio, virtio_places
+            from kvmbox.devices.virtio.board import place_virtio, virtio_places
 
             self.board += place_virtio(devices, self.board)
             self.source = self.source.on_platform(virtio=virtio_places(self.board))

@@ -1,1 +1,1 @@
-"""What a device process may do: policy, and the kernel mechanisms that enforce it."""
+"""What each process may do: policy, and the kernel mechanisms that enforce it."""

@@ -44,7 +44,7 @@ class EffectKind:
     """A row of the table.
 
     `fields` are (place, meaning), one for each argument of `make` in its order. `grants` are the names of the
-    classes in `kvmbox.devices.board` that allow the effect. With `after_write` it is valid only in the reply
+    classes in `contract.device_spec` that allow the effect. With `after_write` it is valid only in the reply
     to a write of the guest to the very device that has it. `flaw` says what is wrong with an argument that
     does not fit the other fields.
     """

@@ -1,7 +1,7 @@
 """The table of the effects of device models, which defines their bytes, grants and descriptions.
 
 A row of `TABLE` has the tag, the name and the class of an effect, the place of each field in the frame, and
-the grants of the board that allow the effect (`kvmbox.devices.board`). The table drives encoding, decoding,
+the grants of the board that allow the effect (`contract.device_spec`). The table drives encoding, decoding,
 the check of grants (`remote.channel.grants`), and the table in docs/wire-protocol.md. A new effect needs a
 class in `contract.model`, a row here, the service of the host (`remote.channel.grants`), and its words for a
 person (`effect_texts`).

@@ -9,9 +9,9 @@ from typing import Final
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.cli.main import entry_point
-from kvmbox.devices.board import BoardOptions, DeviceSpec
-from kvmbox.devices.board_extras import whole_board
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.devices.pci.board import with_pci
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.channel.connection import Channel

@@ -27,11 +27,11 @@ pytestmark = [
 KVMBOX: Final = (
     sys.executable,
     "-c",
-    "from kvmbox.devices.board import Medium\n"
-    "from kvmbox.devices.board_extras import virtio_rng\n"
+    "from kvmbox.contract.device_spec import Medium\n"
+    "from kvmbox.devices.virtio.board import virtio_rng\n"
     "from kvmbox.devices.pci.board import with_pci\n"
     "from kvmbox.devices.virtio.pci_functions import on_pci\n"
-    "from kvmbox.devices.board import DeviceSpec\n"
+    "from kvmbox.contract.device_spec import DeviceSpec\n"
     "from kvmbox.host.disk.transfers import BytesStore\n"
     "from kvmbox.tools.qtest import start_server as serve\n"
     "whole, machine = serve.whole_board, serve.BareMachine\n"

@@ -30,7 +30,7 @@ KVMBOX: Final = (
     sys.executable,
     "-c",
     "from functools import partial\n"
-    "from kvmbox.devices import board\n"
+    "from kvmbox.devices import pc_board as board\n"
     "from kvmbox.firmware.fw_cfg import FwCfgItem\n"
     f"item = FwCfgItem(bytes(number * 7 & 0xFF for number in range({len(LARGE)})), 'opt/large')\n"
     "board.BoardOptions = partial(board.BoardOptions, testdev=True, fw_cfg=(item,))\n"

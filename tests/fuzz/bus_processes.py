@@ -20,8 +20,9 @@ from kvmbox.base.memory import WINDOW_SLOT, GuestMemory
 from kvmbox.contract.bulk_data import Aperture, FrameBuffer
 from kvmbox.contract.catalog import build_model
 from kvmbox.contract.model import Effect, MemoryRead, MemoryWrite, Stop
+from kvmbox.contract.names import VGA
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
-from kvmbox.devices.board import VGA, BoardOptions, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.devices.vga.model import VgaText
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS

@@ -25,9 +25,8 @@ from kvmbox.contract.bulk_data import (
     Queue,
     Walk,
 )
+from kvmbox.contract.device_spec import DescriptorRings, Medium
 from kvmbox.contract.model import Effect
-from kvmbox.devices.board import Medium
-from kvmbox.devices.board_extras import DescriptorRings
 from kvmbox.devices.e1000.model import CTRL, IOADDR, IODATA, RECEIVED, RESET
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published.descriptor_rings import DescriptorQueues

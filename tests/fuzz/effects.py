@@ -13,11 +13,13 @@ from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from kvmbox.base import layout
+from kvmbox.contract import device_spec
+from kvmbox.contract.device_spec import DeviceSpec, by_type
 from kvmbox.contract.model import Effect
+from kvmbox.contract.names import VGA
 from kvmbox.contract.pci_effects import Control, Decode, Message
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec, by_type
-from kvmbox.devices.pci.board import bus_of, with_pci
+from kvmbox.contract.pci_grants import bus_of
+from kvmbox.devices.pci.board import with_pci
 from kvmbox.remote.bus.machine_buses import Buses
 from kvmbox.remote.channel import vga_window
 from kvmbox.remote.channel.effect_calls import Application
@@ -40,7 +42,7 @@ from tests.support.model_variants import VARIANTS
 from tests.support.noting_host import NotingHost
 
 FUNCTIONS: Final = [one for one in VARIANTS.values() if one.pci is not None]
-BOARD: Final = sorted(with_pci([*FUNCTIONS, VARIANTS["vga_text"]]), key=lambda one: one.name == board.VGA)
+BOARD: Final = sorted(with_pci([*FUNCTIONS, VARIANTS["vga_text"]]), key=lambda one: one.name == VGA)
 BUS: Final = bus_of(BOARD).functions
 SPECS: Final = (*VARIANTS.values(), *BOARD)
 KINDS: Final = (*effects.TABLE, *bulk_effect_table.TABLE, *pci_effect_table.TABLE)
@@ -110,7 +112,7 @@ class Host(NotingHost):
     def aperture(self, index: int, effect: Effect) -> Application | None:
         return super().aperture(index, effect) if vga_window.allowed(effect) else None
 
-    def transfers(self, device: str, grant: board.Resource) -> Submit:
+    def transfers(self, device: str, grant: device_spec.Resource) -> Submit:
         submit = super().transfers(device, grant)
         return lambda *order: submit(*order) and self._dice.byte() < 200
 

@@ -24,7 +24,7 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.boot import GuestImage, compressed
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.disk.contents import disk_contents
-from kvmbox.devices.board import VBE
+from kvmbox.contract.names import VBE
 from kvmbox.devices.qcow2.model import (
     MAPPED,
     OPENED,

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from kvmbox.base.errors import DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.base.layout import PAGE_SIZE
-from kvmbox.devices.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
+from kvmbox.contract.device_spec import DeviceSpec, Memory, by_type
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.jail.server import DeviceServer, error_frame
 from kvmbox.parts.restart.recovery import POISONED, AllOnes, Restart
 from kvmbox.remote.channel.connection import Channel

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
-from kvmbox.devices.board import DeviceSpec, Irq, Medium
-from kvmbox.devices.board_extras import vnc_server
+from kvmbox.contract.device_spec import DeviceSpec, Irq, Medium
+from kvmbox.devices.rfb.board import vnc_server
 from kvmbox.devices.vga.dispi import VbeDispi
 from kvmbox.devices.vga.model import VgaText
 from tests.fuzz.scripts import SCRIPTS

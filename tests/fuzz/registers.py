@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.devices.board import Medium
-from kvmbox.devices.board_extras import DescriptorRings, virtio_blk
+from kvmbox.contract.device_spec import DescriptorRings, Medium
 from kvmbox.devices.virtio import mmio
+from kvmbox.devices.virtio.board import virtio_blk
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published.queue_access import QueueAccess
 from kvmbox.remote.published.queue_interrupts import CONFIG_CHANGE, USED_BUFFER

@@ -26,8 +26,8 @@ from kvmbox.contract.bulk_data import (
     Queue,
     Walk,
 )
+from kvmbox.contract.device_spec import Medium, Queues
 from kvmbox.contract.model import Effect
-from kvmbox.devices.board import Medium, Queues
 from kvmbox.devices.virtio import mmio
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published import queues

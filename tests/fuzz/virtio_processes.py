@@ -34,11 +34,11 @@ from kvmbox.contract.bulk_data import (
     Queue,
     Walk,
 )
+from kvmbox.contract.device_spec import Medium
 from kvmbox.contract.model import Effect, InputRoom, IrqLine, MemoryRead
-from kvmbox.devices.board import Medium
-from kvmbox.devices.board_extras import virtio_blk, virtio_net
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.blk import VirtioBlk
+from kvmbox.devices.virtio.board import virtio_blk, virtio_net
 from kvmbox.devices.virtio.net import VirtioNet
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer

@@ -30,9 +30,10 @@ from tests.support.waiting import PATIENCE_S
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs/writing-a-device.md").read_text(encoding="utf-8")
-MODEL: Final = "kvmbox/devices/alarm_timer.py"
+ROOM: Final = "kvmbox/devices/alarm"
 CATALOG: Final = "kvmbox/contract/catalog.py"
-BOARD: Final = "kvmbox/devices/board.py"
+BOARD: Final = "kvmbox/devices/pc_board.py"
+IMPORT: Final = "from kvmbox.devices.alarm import board as alarm\n"
 
 
 def section(title: str) -> str:
@@ -143,8 +144,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("package")
     shutil.copytree(ROOT / "kvmbox", top / "kvmbox", ignore=shutil.ignore_patterns("__pycache__"))
     (model,) = code("The model", "python")
-    (top / MODEL).write_text(model, encoding="utf-8")
-    entry, on_board = code("The catalogue and the board", "python")
+    (top / ROOM).mkdir()
+    (top / ROOM / "__init__.py").touch()
+    (top / ROOM / "model.py").write_text(model, encoding="utf-8")
+    entry, row, on_board = code("The catalogue and the board", "python")
+    (top / ROOM / "board.py").write_text(row, encoding="utf-8")
+    insert(top / BOARD, "from kvmbox.devices.debug import board as debug", IMPORT)
     insert(top / CATALOG, '    "shutdown_port": "debug.model:ShutdownPort",', entry)
     insert(top / BOARD, "    return board", on_board)
     return top
@@ -158,8 +163,12 @@ def workshop(package: Path, tmp_path: Path) -> Workshop:
 
 
 def test_device_is_a_model_a_line_of_the_catalogue_and_an_entry_of_the_board(package: Path) -> None:
-    assert differing(ROOT, package) == {MODEL, CATALOG, BOARD}
-    entry, _ = code("The catalogue and the board", "python")
+    assert differing(ROOT, package) == {
+        *(f"{ROOM}/{one}.py" for one in ("__init__", "board", "model")),
+        CATALOG,
+        BOARD,
+    }
+    entry, _, _ = code("The catalogue and the board", "python")
     assert entry.count("\n") == 1
     for path in (CATALOG, BOARD):  # nothing is taken from them, and their lines are in the same order
         lines = iter((package / path).read_text(encoding="utf-8").splitlines())

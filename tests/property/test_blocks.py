@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.catalog import build_model
+from kvmbox.contract.device_spec import DeviceSpec, Memory
 from kvmbox.contract.model import Effect, HostOutput, InputRoom, IrqLine, MemoryRead, MemoryWrite, Reset, Stop
-from kvmbox.devices.board import DeviceSpec, Memory
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping

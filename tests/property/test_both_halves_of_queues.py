@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices import board_extras
-from kvmbox.devices.board import Medium
+from kvmbox.contract.device_spec import Medium
+from kvmbox.devices.virtio import board as virtio_board
 from kvmbox.devices.virtio import mmio
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.bus.routing import Mapping
@@ -31,7 +31,7 @@ HEADER, DATA, STATUS = 0x8000, 0x9000, 0x8800
 def test_queue_is_where_the_guest_says_and_a_notification_is_one_request(
     half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = VirtioRig(board_extras.virtio_blk(0, Medium("disk", len(CONTENT))), BytesStore(CONTENT), half=half)
+    disk = VirtioRig(virtio_board.virtio_blk(0, Medium("disk", len(CONTENT))), BytesStore(CONTENT), half=half)
     loop = Rig(half)
     loop.ports.attach(Mapping(PORT, 0x200, disk.proxy, direct=disk.proxy))
 
@@ -60,7 +60,7 @@ def test_queue_is_where_the_guest_says_and_a_notification_is_one_request(
 def test_device_has_no_more_chains_than_it_may(half: Half) -> None:
     """The console keeps each chain for input. A guest offers 256, and notifies once."""
     memory = RealMemory(1 << 20)
-    rig = VirtioRig(board_extras.virtio_console(), half=half, memory=memory)
+    rig = VirtioRig(virtio_board.virtio_console(), half=half, memory=memory)
     driver = rig.start(size=256, queues=2)
     for number in range(256):
         driver.chain((0x10000 + 16 * number, 16, WRITE), first=number)

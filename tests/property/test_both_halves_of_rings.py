@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.contract.bulk_data import Chain, ChainRead, ChainServe, ChainTransfer, ChainUsed, ChainWrite, Walk
+from kvmbox.contract.device_spec import Medium, Queues
 from kvmbox.contract.model import Effect
-from kvmbox.devices import board_extras
-from kvmbox.devices.board import Medium, Queues
+from kvmbox.devices.virtio import board as virtio_board
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.blk import VirtioBlk
 from kvmbox.devices.virtio.net import F_MRG_RXBUF, SENT
@@ -176,7 +176,7 @@ def played(half: Half, seed: int, image: Path, look: Look) -> list[Any]:
     dice = random.Random(seed)
     store: DiskStore = open_disk(DiskRequest(str(image)), overlay_bytes=1 << 20)
     memory = RealMemory(BYTES)
-    spec = board_extras.virtio_blk(0, Medium("disk", len(CONTENT), writable=True))
+    spec = virtio_board.virtio_blk(0, Medium("disk", len(CONTENT), writable=True))
     rig = VirtioRig(spec, store, half=half, memory=memory)
     features = mmio.F_VERSION_1 | mmio.F_INDIRECT_DESC | mmio.F_EVENT_IDX * dice.randrange(2)
     driver = rig.start(size=32, features=features)
@@ -237,7 +237,7 @@ def exchanged(half: Half, seed: int) -> list[Any]:
     """What a guest with a network, and its wire, see of frames in both directions."""
     dice = random.Random(seed)
     wire, memory = Wire(), RealMemory(BYTES)
-    rig = VirtioRig(board_extras.virtio_net(0, bytes(6)), wire, half=half, memory=memory)
+    rig = VirtioRig(virtio_board.virtio_net(0, bytes(6)), wire, half=half, memory=memory)
     extra = dice.choice((0, F_MRG_RXBUF)) | dice.choice((0, mmio.F_EVENT_IDX))
     rig.start(size=16, features=mmio.F_VERSION_1 | mmio.F_INDIRECT_DESC | extra, queues=2)
     trace: list[Any] = []
@@ -294,7 +294,7 @@ def test_compiled_half_serves_a_read_without_python(image: Path, monkeypatch: py
     monkeypatch.setattr(Ring, "give_back", fail)
     store = open_disk(DiskRequest(str(image)), overlay_bytes=1 << 20)
     memory = RealMemory(BYTES)
-    rig = VirtioRig(board_extras.virtio_blk(0, Medium("disk", len(CONTENT))), store, half=half, memory=memory)
+    rig = VirtioRig(virtio_board.virtio_blk(0, Medium("disk", len(CONTENT))), store, half=half, memory=memory)
     driver = rig.start(size=8)
     memory.poke(0x8000, "IIQ", 0, 0, 3)
     driver.chain((0x8000, 16, 0), (0x9001, 100, WRITE), (0xA000, 412, WRITE), (0xB000, 1, WRITE))
@@ -331,7 +331,7 @@ def test_any_part_of_a_chain_is_filled_and_nothing_else(image: Path, number: int
         return models[0]
 
     server = partial(DeviceServer, build=build)
-    spec = board_extras.virtio_blk(0, Medium("disk", len(CONTENT)))
+    spec = virtio_board.virtio_blk(0, Medium("disk", len(CONTENT)))
     rig = VirtioRig(spec, store, half=built_halves()[number], memory=memory, link=DirectLink(server))
     driver = rig.start(size=4)
     for sizes in itertools.product(range(1, 4), repeat=3):
@@ -367,7 +367,7 @@ def test_part_beyond_a_chain_ends_the_process_and_moves_nothing(image: Path, num
         store = open_disk(DiskRequest(str(image)), overlay_bytes=1 << 20)
         memory = RealMemory(BYTES)
         server = partial(DeviceServer, build=build)
-        spec = board_extras.virtio_blk(0, Medium("disk", len(CONTENT)))
+        spec = virtio_board.virtio_blk(0, Medium("disk", len(CONTENT)))
         rig = VirtioRig(spec, store, half=built_halves()[number], memory=memory, link=DirectLink(server))
         driver = rig.start(size=4)
         driver.chain((0x8000, 3, WRITE), (0xB000, 1, WRITE))

@@ -14,10 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvmbox.base import layout
+from kvmbox.contract.device_spec import DeviceSpec, by_type
 from kvmbox.contract.model import NO_RISE
+from kvmbox.contract.names import SERIAL_PORTS
 from kvmbox.contract.stop_values import SHUTDOWN
-from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type
-from kvmbox.devices.board_extras import whole_board
+from kvmbox.devices.bios.board import BootDrive
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel.connection import Channel

@@ -12,7 +12,7 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.model import Effect
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 from kvmbox.contract.pci_function import Bar, Piece, PlacedFunction
-from kvmbox.devices.pci.board import PciBus
+from kvmbox.contract.pci_grants import PciBus
 from kvmbox.remote.bus.movable import MovingBus
 from kvmbox.remote.bus.pci_fabric import PciFabric
 from kvmbox.remote.bus.routing import Bus, Mapping

@@ -16,30 +16,14 @@ from hypothesis import strategies as st
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.catalog import MODELS
+from kvmbox.contract.device_spec import DeviceSpec, Input, LateWrites, Medium, Queues, Resource, Suspend
 from kvmbox.contract.model import Effect
-from kvmbox.devices.board import (
-    SERIAL_PORTS,
-    BoardOptions,
-    BootDrive,
-    DeviceSpec,
-    Input,
-    LateWrites,
-    Medium,
-    Queues,
-    Resource,
-    Suspend,
-)
-from kvmbox.devices.board_extras import (
-    BOOT_DISK,
-    disk_map,
-    place_virtio,
-    virtio_blk,
-    virtio_console,
-    virtio_net,
-    virtio_rng,
-    whole_board,
-)
+from kvmbox.contract.names import BOOT_DISK, SERIAL_PORTS
+from kvmbox.devices.bios.board import BootDrive
+from kvmbox.devices.pc_board import BoardOptions, whole_board
+from kvmbox.devices.qcow2.board import disk_map
 from kvmbox.devices.rtc.registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
+from kvmbox.devices.virtio.board import place_virtio, virtio_blk, virtio_console, virtio_net, virtio_rng
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer

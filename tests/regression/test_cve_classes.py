@@ -11,21 +11,17 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox.base import layout
+from kvmbox.contract.device_spec import Medium, by_type
 from kvmbox.contract.model import HostOutput, InputRoom
-from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type
-from kvmbox.devices.board_extras import (
-    IdeDrive,
-    disk_map,
-    ide_board,
-    virtio_blk,
-    virtio_console,
-    virtio_net,
-    virtio_rng,
-    whole_board,
-)
+from kvmbox.contract.names import SERIAL_PORTS
+from kvmbox.devices.bios.board import BootDrive
 from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.ide.board import IdeDrive, ide_board
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.devices.pci.board import with_pci
+from kvmbox.devices.qcow2.board import disk_map
 from kvmbox.devices.uart.registers import LSR_TEMT
+from kvmbox.devices.virtio.board import virtio_blk, virtio_console, virtio_net, virtio_rng
 from kvmbox.devices.virtio.pci_functions import on_pci
 from tests.support.pc import Pc, rising_edges
 from tests.support.work import footprint, lines_executed

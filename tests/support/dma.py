@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from kvmbox.devices.board import AddressRange, DeviceSpec, Irq, Memory, Resource
+from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Irq, Memory, Resource
 
 SOURCE: Final = Path(__file__).with_name("dma_probe.py").read_bytes()
 PORT: Final = 0x700

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.pci_function import PlacedFunction
+from kvmbox.contract.pci_grants import PciBus
 from kvmbox.devices.e1000.board import e1000_net
 from kvmbox.devices.e1000.model import CONTROLS, ENABLE, HEAD, LEN, RECEIVED, RINGS, SENT, TAIL
-from kvmbox.devices.pci.board import PciBus
 from kvmbox.parts.net.wires import Wire
 from kvmbox.remote.bus.movable import MovingBus
 from kvmbox.remote.bus.pci_fabric import PciFabric

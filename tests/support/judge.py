@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from kvmbox.devices.board import Resource
+from kvmbox.contract.device_spec import Resource
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants
 from kvmbox.remote.published.guest_memory import TransferAccess

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvmbox.base import layout
+from kvmbox.contract import device_spec
 from kvmbox.contract.bulk_data import (
     MOST_HEADER,
     Aperture,
@@ -30,6 +31,23 @@ from kvmbox.contract.bulk_data import (
     Window,
 )
 from kvmbox.contract.catalog import MODELS, model_class
+from kvmbox.contract.device_spec import (
+    BiosReport,
+    Content,
+    DescriptorRings,
+    DeviceSpec,
+    Input,
+    Irq,
+    Medium,
+    Memory,
+    Output,
+    Queues,
+    ReplacingIrq,
+    Resource,
+    StopClean,
+    StopPanic,
+    StopValue,
+)
 from kvmbox.contract.model import (
     BAD_ADDRESS,
     DONE,
@@ -56,26 +74,8 @@ from kvmbox.contract.model import (
     Transfer,
 )
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
-from kvmbox.devices import board
-from kvmbox.devices.board import (
-    BiosReport,
-    Content,
-    DeviceSpec,
-    Input,
-    Irq,
-    Medium,
-    Memory,
-    Output,
-    Queues,
-    ReplacingIrq,
-    Resource,
-    StopClean,
-    StopPanic,
-    StopValue,
-)
-from kvmbox.devices.board_extras import DescriptorRings
+from kvmbox.contract.pci_grants import Intx, PciBus, Vectors
 from kvmbox.devices.e1000.model import RECEIVED, is_context
-from kvmbox.devices.pci.board import Intx, PciBus, Vectors
 from kvmbox.devices.rfb.model import RfbServer
 from kvmbox.remote.channel import vga_window
 from kvmbox.remote.published.queue_notes import notified
@@ -289,7 +289,9 @@ class Rig:
             case "receive":
                 accepted = self.model.receive(self.now, step.data)
                 assert 0 <= accepted <= len(step.data)
-                takes_input = bool(self.device.granted(Input)) or bool(self.device.granted(board.Suspend))
+                takes_input = bool(self.device.granted(Input)) or bool(
+                    self.device.granted(device_spec.Suspend)
+                )
                 catches_up = self.device.model == "rtc_mc146818" and len(step.data) == 8
                 is_asked = self.device.model == "qcow2"
                 assert accepted == 0 or takes_input or catches_up or is_asked
@@ -431,7 +433,7 @@ class Rig:
                     assert self.device.granted(Input)
                     assert 0 < count <= (2048 if self.device.granted(Queues) else 16)
                 case Reset():
-                    assert self.device.granted(board.Reset)
+                    assert self.device.granted(device_spec.Reset)
                     assert is_write
                 case TakeLine(pin, taken):
                     granted = [one for one in self.device.grants if isinstance(one, Irq | ReplacingIrq)]
@@ -440,7 +442,7 @@ class Rig:
                     assert self.lines[pin] == 0, "a line changes hands while it is low"
                     self.taken[pin] = taken
                 case Suspend(wakes):
-                    assert self.device.granted(board.Suspend)
+                    assert self.device.granted(device_spec.Suspend)
                     assert is_write
                     assert wakes in (0, WAKE_BY_RTC)
                 case Stop():
@@ -455,7 +457,7 @@ class Rig:
                             "the VMM would refuse it"
                         )
                 case LateWrites(register, allowed):
-                    assert board.LateWrites(register) in self.device.grants
+                    assert device_spec.LateWrites(register) in self.device.grants
                     assert allowed in (0, 1, PULSES)
                 case MemoryRead(_, ranges):
                     (memory,) = self.device.granted(Memory)
@@ -517,7 +519,7 @@ class Rig:
                     assert resource < len(self.device.granted(Medium))
                     self.asked = tag
                 case Aperture():
-                    assert self.device.granted(board.Aperture)
+                    assert self.device.granted(device_spec.Aperture)
                     assert vga_window.allowed(effect)
                 case Decode(function, bar, address, _):
                     assert function in self.functions()
@@ -535,7 +537,7 @@ class Rig:
                     assert pin in (of_functions or range(1, self.device.granted(Vectors)[0].count + 1))
                     assert 0 <= address < 1 << 64
                 case FrameBuffer():
-                    assert self.device.granted(board.FrameBuffer)
+                    assert self.device.granted(device_spec.FrameBuffer)
                 case _:
                     raise AssertionError(f"nobody knows of {effect}")
 
@@ -669,7 +671,7 @@ def check_often(device: DeviceSpec, steps: Sequence[Step], extra: Sequence[int])
 
 def check_behind_late_writes(polled: Rig, quiet: Rig, step: Step, value: object, now: int) -> None:
     """The first read behind each late write gives `value`. A model that gets the last one alone is alike."""
-    (register,) = (grant.register for grant in polled.device.granted(board.LateWrites))
+    (register,) = (grant.register for grant in polled.device.granted(device_spec.LateWrites))
     for byte in b"abc":
         for rig in (polled, quiet):
             rig.model.write(now, register, 1, byte)

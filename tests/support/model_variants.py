@@ -6,11 +6,14 @@ import struct
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.devices import board_extras
-from kvmbox.devices.board import SERIAL_PORTS, AddressRange, BoardOptions, BootDrive, DeviceSpec, Irq, Medium
-from kvmbox.devices.board_extras import disk_map, whole_board
+from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Irq, Medium
+from kvmbox.contract.names import SERIAL_PORTS
+from kvmbox.devices.bios.board import BootDrive
 from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.devices.pci.board import with_pci
+from kvmbox.devices.qcow2.board import disk_map
+from kvmbox.devices.virtio import board as virtio_board
 from kvmbox.devices.virtio.pci_functions import on_pci
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from tests.support.ide_host import cd, disk
@@ -66,13 +69,13 @@ def variants() -> dict[str, DeviceSpec]:
             found.setdefault(name, device)
     found["ide"] = IDE
     disk = Medium("disk", 5000 * layout.SECTOR_SIZE, writable=True)
-    virtio = [board_extras.virtio_blk(0, disk, serial=b"1"), board_extras.virtio_rng()]
-    virtio += [board_extras.virtio_console(), board_extras.virtio_net(0, bytes(6))]
+    virtio = [virtio_board.virtio_blk(0, disk, serial=b"1"), virtio_board.virtio_rng()]
+    virtio += [virtio_board.virtio_console(), virtio_board.virtio_net(0, bytes(6))]
     found["qcow2"] = disk_map("disk")
     functions = [on_pci(device) for device in virtio]
     functions.append(e1000_net(0, bytes(6)))
     found |= {device.model: device for device in with_pci(functions)}
-    return found | {device.model: device for device in board_extras.place_virtio(virtio)}
+    return found | {device.model: device for device in virtio_board.place_virtio(virtio)}
 
 
 VARIANTS: Final = variants()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
+from kvmbox.contract import device_spec
 from kvmbox.contract.bulk_data import Aperture
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import NO_RISE, Effect
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.remote.bus.machine_buses import Buses
 from kvmbox.remote.channel.effect_calls import Application
 from kvmbox.remote.channel.grants import Rise
@@ -75,20 +75,20 @@ class NotingHost:
         self.sources = 0
         self.buses = Buses((), self.ram, self.irq_source)
 
-    def transfers(self, device: str, grant: board.Resource) -> Submit:
+    def transfers(self, device: str, grant: device_spec.Resource) -> Submit:
         def submit(*order: object) -> bool:
             self.log.append(("transfer", device, grant.name, *order))
             return True
 
         return submit
 
-    def medium(self, device: str, grant: board.Medium) -> MediumAccess:
+    def medium(self, device: str, grant: device_spec.Medium) -> MediumAccess:
         return MediumAccess(grant, NotingStore(self.log, device, grant.name), lambda *_errand: False)
 
     def window(self, register: int) -> DataWindow:
         return DataWindow(register)
 
-    def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
+    def queues(self, device: str, grant: device_spec.Queues) -> DeviceQueues:
         del device
         return queues_of(grant, self.ram, lambda _settle: False)
 
@@ -117,7 +117,7 @@ class NotingHost:
     def ask_for_reset(self) -> None:
         self.log.append(("reset",))
 
-    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+    def late_writes(self, device: DeviceSpec, grant: device_spec.LateWrites) -> Callable[[int], None]:
         return lambda *what: self.log.append(("late", device.name, grant.register, *what))
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kvmbox.base import layout
 from kvmbox.contract.catalog import build_model
 from kvmbox.contract.model import DeviceModel, Effect, IrqLine
-from kvmbox.devices.board import SERIAL_PORTS, BoardOptions
-from kvmbox.devices.board_extras import whole_board
+from kvmbox.contract.names import SERIAL_PORTS
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.remote.bus.routing import Bus, Mapping
 
 PORT_BITS = 16

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvmbox.devices.board import BoardOptions, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.devices.pit.input_clock import CLK_HZ
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.record import format as fmt

@@ -12,7 +12,7 @@ import mmap
 import sys
 from typing import Any, Final, cast
 
-from kvmbox.devices.board import Queues
+from kvmbox.contract.device_spec import Queues
 from kvmbox.wire import page_layout
 from kvmbox.wire.protocol import MAX_FRAME
 from tests.fuzz.frames import Liar

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, cast
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec
-from kvmbox.devices.board_extras import place_virtio
+from kvmbox.contract import device_spec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.devices.virtio import mmio
+from kvmbox.devices.virtio.board import place_virtio
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.bus.pci_fabric import PciFabric
 from kvmbox.remote.bus.proxy import DeviceProxy
@@ -44,11 +44,11 @@ class RigHost(NotingHost):
         self.errands: deque[Errand] = deque()
         self._store = store
 
-    def medium(self, device: str, grant: board.Medium) -> MediumAccess:
+    def medium(self, device: str, grant: device_spec.Medium) -> MediumAccess:
         del device
         return MediumAccess(grant, cast(Any, self._store), self._submit)
 
-    def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
+    def queues(self, device: str, grant: device_spec.Queues) -> DeviceQueues:
         del device
         return queues_of(
             grant, self.ram, lambda settle: self._submit(0, lambda: 0, settle), self._half.queues

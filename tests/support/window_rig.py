@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 
-from kvmbox.devices.board import AddressRange, DeviceSpec, Irq, Medium
+from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Irq, Medium
 from kvmbox.host.disk.transfers import BytesStore, Settle
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.bus.proxy import DeviceProxy

@@ -17,22 +17,17 @@ import pytest
 from kvmbox.base import layout, outcome
 from kvmbox.base.errors import StartError, UsageError
 from kvmbox.cli import main
+from kvmbox.contract.device_spec import DeviceSpec, Medium, by_type
+from kvmbox.contract.names import SERIAL_PORTS
 from kvmbox.contract.pci_function import PCI
-from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type
-from kvmbox.devices.board_extras import (
-    IdeDrive,
-    disk_map,
-    ide_board,
-    place_virtio,
-    virtio_blk,
-    virtio_console,
-    virtio_net,
-    virtio_rng,
-    vnc_server,
-    whole_board,
-)
+from kvmbox.devices.bios.board import BootDrive
 from kvmbox.devices.e1000.board import e1000_net
+from kvmbox.devices.ide.board import IdeDrive, ide_board
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.devices.pci.board import with_pci
+from kvmbox.devices.qcow2.board import disk_map
+from kvmbox.devices.rfb.board import vnc_server
+from kvmbox.devices.virtio.board import place_virtio, virtio_blk, virtio_console, virtio_net, virtio_rng
 from kvmbox.jail import layers
 from kvmbox.wire import effect_kinds, effects, protocol
 from kvmbox.wire import page_layout as page
@@ -41,7 +36,9 @@ from tools.generate_folders import GENERATED
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    page for top in (".", "docs", "docs/adr", "docs/devices", "guests") for page in (ROOT / top).glob("*.md")
+    page
+    for top in (".", "docs", "docs/adr", "docs/devices", "docs/internals", "guests")
+    for page in (ROOT / top).glob("*.md")
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND_LINE = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ from typing import Final
 
 import click
 
-from kvmbox.devices import board
-from kvmbox.devices.board import BoardOptions, DeviceSpec, by_type
-from kvmbox.devices.board_extras import whole_board
+from kvmbox.contract.device_spec import DeviceSpec, by_type
+from kvmbox.contract.names import SERIAL_PORTS
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.parts.inject import fault_table
 
 VALUES: Final = (
@@ -38,9 +38,7 @@ MODIFIERS: Final = (
 
 def every_device() -> list[DeviceSpec]:
     """All devices that a PC can have without an image's doing, and one disk, one CD and one network."""
-    devices = whole_board(
-        BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True)
-    )
+    devices = whole_board(BoardOptions(serial_ports=SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True))
     return [
         *devices,
         fault_table.disk_target("disk0"),

@@ -13,8 +13,8 @@ Everything else is as if there were nothing: reads give ones, writes are dropped
 from __future__ import annotations
 
 from kvmbox.contract.model import Stop
+from kvmbox.contract.port_model import PortModel
 from kvmbox.contract.stop_values import BOCHS, POWER_OFF  # noqa: F401 - BOCHS: the docstring's example
-from kvmbox.devices.debug.model import PortModel
 
 
 class PowerOffPorts(PortModel):

@@ -8,8 +8,8 @@ tells its user that a crash kernel takes over.
 from __future__ import annotations
 
 from kvmbox.contract.model import Stop
+from kvmbox.contract.port_model import PortModel
 from kvmbox.contract.stop_values import CRASH_LOADED, PANIC_SHUTDOWN, PANICKED
-from kvmbox.devices.debug.model import PortModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

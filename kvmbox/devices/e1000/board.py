@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import struct
 
+from kvmbox.contract.device_spec import DescriptorRings, DeviceSpec, Input, Medium, Output
 from kvmbox.contract.pci_function import MSI, Bar, PciFunction, Piece
-from kvmbox.devices.board import DeviceSpec, Input, Medium, Output
-from kvmbox.devices.board_extras import DescriptorRings
+from kvmbox.contract.pci_grants import Intx
 from kvmbox.devices.e1000.model import IOADDR, MOST_CHAINS, REGISTERS_SIZE
-from kvmbox.devices.pci.board import Intx
 
 _IDS = (0x8086, 0x100E, 0x1AF4, 0x1100)
 _PORTS = 64

@@ -22,7 +22,7 @@ from struct import Struct, error
 
 from kvmbox.contract.bulk_data import QUIET_START, RISES, Window
 from kvmbox.contract.model import NANOSECONDS, IrqLine, SnapshotError, steady_for
-from kvmbox.devices.debug.model import PortModel
+from kvmbox.contract.port_model import PortModel
 from kvmbox.devices.ide.cd_drive import DEVICE_RESET, CdDrive
 from kvmbox.devices.ide.drive import IDLE, RESETTING, Drive
 from kvmbox.devices.ide.hard_disk import Disk

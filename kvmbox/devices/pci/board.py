@@ -12,8 +12,10 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
+from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Reset
+from kvmbox.contract.names import VGA
 from kvmbox.contract.pci_function import MSI, MSIX, PCI, Bar, PciFunction, PlacedFunction
-from kvmbox.devices.board import VGA, AddressRange, DeviceSpec, PciGrant, Reset
+from kvmbox.contract.pci_grants import PciBus
 from kvmbox.devices.pci.model import (
     BUS_MASTER,
     IO_SPACE,
@@ -54,24 +56,6 @@ _WRITABLE: Final = {
 Capability = tuple[int, int, bytes]
 
 
-class Intx(PciGrant):
-    """The model's next output pin is the INTx pin of its PCI function."""
-
-
-class Vectors(PciGrant):
-    """The model's next `count` output pins are messages of its PCI function (MSI-X)."""
-
-    count: int
-
-
-class PciBus(PciGrant):
-    """The device has the configuration spaces of `functions`: it says where their registers decode and how
-    they interrupt.
-    """
-
-    functions: tuple[PlacedFunction, ...]
-
-
 def with_pci(board: Sequence[DeviceSpec]) -> list[DeviceSpec]:
     """The board with a PCI bus, on which the devices are that have a `pci_function`.
 
@@ -101,23 +85,6 @@ def with_pci(board: Sequence[DeviceSpec]) -> list[DeviceSpec]:
         on_demand=True,
     )
     return [*(device for device in board if device.model != "reset_control"), bridge]
-
-
-def bus_of(board: Sequence[DeviceSpec]) -> PciBus:
-    """The bus of a board that has one."""
-    return next(bus for device in board for bus in device.granted(PciBus))
-
-
-def interrupts_of(board: Sequence[DeviceSpec]) -> tuple[tuple[int, int], ...]:
-    """(device number, interrupt line as the firmware routes it) of each function that has an INTx pin, of a
-    board with a bus.
-    """
-    pins = {device.name for device in board if device.granted(Intx)}
-    return tuple(
-        (one.number >> 3, layout.PIRQ_LINES[one.pirq])
-        for one in bus_of(board).functions
-        if one.device in pins
-    )
 
 
 def _slots(devices: Sequence[DeviceSpec]) -> Iterator[int]:

@@ -8,7 +8,7 @@ and answers as a PC without PCI does to what is not its own.
 from __future__ import annotations
 
 from kvmbox.contract.model import Reset, SnapshotError
-from kvmbox.devices.debug.model import PortModel
+from kvmbox.contract.port_model import PortModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

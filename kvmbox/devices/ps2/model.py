@@ -41,7 +41,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.contract.model import NANOSECONDS, InputRoom, IrqLine, Reset, SnapshotError, steady_for
-from kvmbox.devices.debug.model import PortModel, check_snapshot
+from kvmbox.contract.port_model import PortModel, check_snapshot
 from kvmbox.devices.ps2 import keyboard, mouse
 from kvmbox.devices.ps2.keyboard import BREAK, RELEASED, TRANSLATED, Ps2Keyboard
 from kvmbox.devices.ps2.mouse import EVENT, EVENT_MARK, Ps2Mouse

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from kvmbox.base.layout import TESTDEV_IRQ_COUNT, TESTDEV_MEMORY_SIZE
 from kvmbox.contract.model import IrqLine, TimelessModel
-from kvmbox.devices.debug.model import check_snapshot
+from kvmbox.contract.port_model import check_snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-This module has the registers, the interrupts, the modem lines and the host side; uart_receiver.py and
-uart_transmitter.py are the two halves, which know neither; uart_registers.py has all names and the timing.
+This module has the registers, the interrupts, the modem lines and the host side; receiver.py and
+transmitter.py are the two halves, which know neither; registers.py has all names and the timing.
 
 *Transmitter.* A byte written to THR is cut to the word length and goes out. By default it has gone out
 when the write returns: LSR shows THRE and TEMT always, and the THRE interrupt falls with the write and
@@ -299,7 +299,7 @@ class Uart16550A(ModelBase):
         self._master_reset()
 
     def snapshot(self) -> bytes:
-        """See DeviceModel and uart_snapshot."""
+        """See DeviceModel and `snapshot`."""
         receiver, transmitter = self._receiver, self._transmitter
         flags = (
             (snap.PACED if self._paced else 0)

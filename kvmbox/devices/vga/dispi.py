@@ -20,7 +20,7 @@ from struct import Struct
 
 from kvmbox.contract.bulk_data import FrameBuffer
 from kvmbox.contract.model import SnapshotError, TimelessModel
-from kvmbox.devices.debug.model import check_snapshot
+from kvmbox.contract.port_model import check_snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

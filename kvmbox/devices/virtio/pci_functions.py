@@ -12,9 +12,9 @@ from typing import Final
 
 from kvmbox.base.layout import KIB, PAGE_SIZE
 from kvmbox.base.stand_ins import Value
+from kvmbox.contract.device_spec import DeviceSpec, Grant, Queues
 from kvmbox.contract.pci_function import MSIX, Bar, PciFunction, Piece
-from kvmbox.devices.board import DeviceSpec, Grant, Queues
-from kvmbox.devices.pci.board import Intx, Vectors
+from kvmbox.contract.pci_grants import Intx, Vectors
 from kvmbox.devices.virtio import registers
 from kvmbox.devices.virtio.msix_table import ENTRY
 
@@ -48,7 +48,7 @@ _PBA_OFFSET: Final = 2 * KIB
 
 
 def on_pci(device: DeviceSpec) -> DeviceSpec:
-    """A virtio device as `board_extras` has them, as a function."""
+    """A virtio device as `board` has them, as a function."""
     kind = _KINDS[device.model]
     (queues,) = device.granted(Queues)
     vectors = queues.count + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.devices.board import KEYBOARD
+from kvmbox.contract.names import KEYBOARD
 from kvmbox.host.console.escape_keys import EscapeParser
 from kvmbox.host.console.input_port import InputPort
 from kvmbox.host.console.serial_backends import KeyboardSpec

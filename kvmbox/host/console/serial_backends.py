@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import StartError, UsageError
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices.board import MMIO_UART, SERIAL_PORTS, VIRTIO_CONSOLE
+from kvmbox.contract.names import MMIO_UART, SERIAL_PORTS, VIRTIO_CONSOLE
 
 if TYPE_CHECKING:
     from kvmbox.host.console.captured_port import Capture

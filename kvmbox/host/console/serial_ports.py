@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
-from kvmbox.devices.board import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
+from kvmbox.contract.names import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
 from kvmbox.host.console.duplicate_output import MirroredOutput, PortLines
 from kvmbox.host.console.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.console.output_stream import OutputStream

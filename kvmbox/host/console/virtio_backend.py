@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.board import VIRTIO_CONSOLE
+from kvmbox.contract.names import VIRTIO_CONSOLE
 from kvmbox.host.console.serial_backends import SerialSpec
 
 if TYPE_CHECKING:

@@ -12,8 +12,13 @@ from functools import partial
 from struct import pack
 from typing import TYPE_CHECKING
 
-from kvmbox.devices.board import BootDrive, Medium, rtc
-from kvmbox.devices.board_extras import BOOT_DISK, IdeDrive, disk_map, ide_board, virtio_blk
+from kvmbox.contract.device_spec import Medium
+from kvmbox.contract.names import BOOT_DISK
+from kvmbox.devices.bios.board import BootDrive
+from kvmbox.devices.ide.board import IdeDrive, ide_board
+from kvmbox.devices.qcow2.board import disk_map
+from kvmbox.devices.rtc.board import rtc
+from kvmbox.devices.virtio.board import virtio_blk
 from kvmbox.firmware.builtin_bios import is_diskette, unit_sectors
 from kvmbox.firmware.platform import Further
 from kvmbox.host.disk.stores import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
@@ -25,7 +30,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.remote.channel.connection import Channel
     from kvmbox.run.part import Standing
     from kvmbox.run.result.run_result import Draft

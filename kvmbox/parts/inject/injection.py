@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract import device_spec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.disk.transfers import Store
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.device_faults import Count, DeviceFaults
@@ -196,7 +196,7 @@ class _FaultyHost:
     def rise_of(self, line: Callable[[int, int], None]) -> Rise | None:
         return line if isinstance(line, FaultyLine) else None
 
-    def late_writes(self, _device: DeviceSpec, _grant: board.LateWrites) -> Callable[[int], None]:
+    def late_writes(self, _device: DeviceSpec, _grant: device_spec.LateWrites) -> Callable[[int], None]:
         return lambda _allowed: None
 
     def _add(self, source: Callable[[int, int], None]) -> FaultyLine:

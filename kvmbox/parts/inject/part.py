@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvmbox.devices.board_extras import BOOT_DISK
+from kvmbox.contract.names import BOOT_DISK
 from kvmbox.parts.inject.fault_table import disk_target, net_target
 from kvmbox.parts.inject.injection import Injection, report
 from kvmbox.parts.inject.spec import check_count, parse

@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.fault_table import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of
 from kvmbox.run.options.values import guest_time

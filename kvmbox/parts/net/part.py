@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox import devices
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.board_extras import virtio_net
+from kvmbox.devices.virtio.board import virtio_net
 from kvmbox.host.files.atomic_file import TemporaryFile
 from kvmbox.parts.net.net_option import DESCRIPTOR, UNIX, VIRTIO
 from kvmbox.parts.net.pcap import Capture
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmbox.base.outcome import Outcome
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.host.time.guest_clock import GuestClock
     from kvmbox.parts.net.net_option import NetRequest
     from kvmbox.remote.channel.connection import Channel

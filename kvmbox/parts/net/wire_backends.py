@@ -92,7 +92,7 @@ class Listening(Wire):
         self._drop()
         if self._listener.fileno() >= 0:
             self._listener.close()
-            with suppress(OSError):  # a confined VMM may not remove it: see `destination.TemporaryFile`
+            with suppress(OSError):  # a confined VMM may not remove it: see `atomic_file.TemporaryFile`
                 os.unlink(self._path)
 
 

@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 
 from kvmbox.base.errors import RecordingError
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices.board import AddressRange, DeviceSpec, Irq, by_type
+from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.wire import protocol
 from kvmbox.wire.access_blocks import BLOCKS, Block
 from kvmbox.wire.protocol import HEADER, Parts

@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Final
 
 from kvmbox.base.errors import KvmboxError, StartError, UsageError
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.console.serial_backends import open_for_writing, reason
 from kvmbox.host.files.replacement_file import PRIVATE
 from kvmbox.host.process.threads import start_thread

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.devices.board import Output, StopPanic, StopValue
+from kvmbox.contract.device_spec import Output, StopPanic, StopValue
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.parts.restart.standby import StandbyProcesses
 from kvmbox.remote.process.crash_policy import Forget, LossPolicy, ProcessControl, Say, Survival
@@ -15,7 +15,7 @@ from kvmbox.run.options.choices import DEFAULT_RESTART_BUDGET
 from kvmbox.run.part import Opening, Part
 
 if TYPE_CHECKING:
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.remote.process.device_pool import DevicePool
     from kvmbox.run.result.run_result import Draft
 

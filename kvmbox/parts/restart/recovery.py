@@ -39,7 +39,7 @@ from typing import Final, Protocol
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.parts.restart.replay_batches import Batch, batches
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.deadlines import REPLY_SLICES, printable

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, SandboxError
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.parts.restart.recovery import SAMPLE, Recovery, Restart
 from kvmbox.remote.channel.implementations import journal_kind
 from kvmbox.remote.process.crash_policy import LossPolicy, ProcessControl, Survival

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError, ProtocolError
 from kvmbox.base.outcome import DEVICE_FAILED
-from kvmbox.devices.board import BIOS_TEXT, VBE, VGA
+from kvmbox.contract.names import BIOS_TEXT, VBE, VGA
 from kvmbox.run.display.text_memory import UNUSED, place_of
 from kvmbox.run.options.choices import ScreenChoice
 

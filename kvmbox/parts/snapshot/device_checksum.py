@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 
-from kvmbox.devices.board import Content, DeviceSpec
+from kvmbox.contract.device_spec import Content, DeviceSpec
 
 
 def checksum_of(device: DeviceSpec) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from kvmbox.contract.model import SnapshotError
-from kvmbox.devices.board import VBE
+from kvmbox.contract.names import VBE
 from kvmbox.devices.vga.dispi import VbeDispi
 from kvmbox.host.frame_buffer import frame_buffer, show_window
 from kvmbox.parts.snapshot.description import VIDEO, device_section

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.outcome import CLEAN, Outcome
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.files.atomic_file import Destination
 from kvmbox.parts.snapshot.capture import Taker
 from kvmbox.parts.snapshot.snapshots import PortWatch, Request, Snapshots

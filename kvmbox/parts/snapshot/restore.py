@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kvmbox.base.memory import GuestMemory
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.host.console.duplicate_output import PortLines
     from kvmbox.host.console.serial_ports import Console
     from kvmbox.kvm.system import Kvm

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmbox.devices.board_extras import virtio_console, virtio_rng
+from kvmbox.devices.virtio.board import virtio_console, virtio_rng
 from kvmbox.host.disk.entropy import ENTROPY, EntropyStore
 from kvmbox.run.part import Opening, Part
 
 if TYPE_CHECKING:
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.host.console.serial_backends import SerialSpec
 
 

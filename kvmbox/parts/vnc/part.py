@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvmbox import devices
-from kvmbox.devices.board_extras import VNC, vnc_server
+from kvmbox.contract.names import VNC
 from kvmbox.devices.ps2.keyboard import RELEASED
 from kvmbox.devices.rfb import model as rfb
+from kvmbox.devices.rfb.board import vnc_server
 from kvmbox.host.console import mouse_events
 from kvmbox.host.files.atomic_file import TemporaryFile
 from kvmbox.host.sockets.client_link import Link

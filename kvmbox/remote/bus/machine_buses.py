@@ -9,7 +9,7 @@ from kvmbox.remote.bus.routing import Bus, BusDevice, DirectDevice, Mapping
 
 if TYPE_CHECKING:
     from kvmbox.base.memory import GuestMemory
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.remote.bus.pci_fabric import PciFabric
 
 PORT_BITS: Final = 16
@@ -30,7 +30,7 @@ class Buses:
         self.ports, self.mmio = Bus(PORT_BITS), Bus(ADDRESS_BITS)
         self.fabric: PciFabric | None = None
         if any(device.model == "pci_host" for device in board):
-            from kvmbox.devices.pci.board import bus_of
+            from kvmbox.contract.pci_grants import bus_of
             from kvmbox.remote.bus.movable import MovingBus
             from kvmbox.remote.bus.pci_fabric import PciFabric
 

@@ -35,14 +35,14 @@ from typing import TYPE_CHECKING, Final
 import kvmbox.wire.pci_effect_table  # noqa: F401 - adds the effects that some models have
 from kvmbox.base import layout
 from kvmbox.contract.pci_effects import INTX_OFF, MSIX_MASKED, MSIX_ON, Control, Decode, Message, Route
-from kvmbox.devices.pci.board import Intx, PciBus, Vectors
+from kvmbox.contract.pci_grants import Intx, PciBus, Vectors
 from kvmbox.remote.bus.routing import Mapping
 
 if TYPE_CHECKING:
     from kvmbox.base.memory import GuestMemory
+    from kvmbox.contract.device_spec import PciGrant
     from kvmbox.contract.model import Effect
     from kvmbox.contract.pci_function import Bar, Piece, PlacedFunction
-    from kvmbox.devices.board import PciGrant
     from kvmbox.remote.bus.movable import MovingBus
     from kvmbox.remote.bus.routing import BusDevice, DirectDevice
     from kvmbox.remote.channel.effect_calls import Application

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.remote.bus.routing import FastPath
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.deadlines import REPLY_SLICES
@@ -213,7 +213,7 @@ class WideProxy:
     """The same device for accesses of `size` bytes, each of which is a byte access of its own.
 
     All of them are one request (`wire.access_blocks`). As they are counted one by one, this is not the device
-    itself to the run loop, and carries no posted index write along (`coalescing`).
+    itself to the run loop, and carries no posted index write along (`run.vcpu.coalesced_ring`).
     """
 
     __slots__ = ("_device", "_read", "_size", "_write", "channel")

@@ -1,4 +1,4 @@
-"""What a device answers whose pin runs from power-on, while nobody uses it: `board.FreeRunning`. Pure.
+"""What a device answers whose pin runs from power-on, while nobody uses it: `FreeRunning`. Pure.
 
 Until the guest uses the device, the behaviour of such a pin is a function of the times of RESET and ADVANCE,
 and of what firmware writes. So no process is needed for it. The effects are those of the model, to the bit.
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import NANOSECONDS, Effect, IrqLine, RisesAt
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 

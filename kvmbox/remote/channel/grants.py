@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol, assert_never
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
-from kvmbox.contract import stop_values
+from kvmbox.contract import device_spec, stop_values
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import (
     ContentRead,
     Effect,
@@ -30,8 +31,6 @@ from kvmbox.contract.model import (
     TakeLine,
     Transfer,
 )
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.remote.channel.effect_calls import Application
 from kvmbox.remote.published.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
 from kvmbox.wire import protocol
@@ -137,7 +136,7 @@ class Host(Protocol):
         """What takes reports of the built-in BIOS, and what hears of the write that asked for a stop."""
         ...
 
-    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+    def late_writes(self, device: DeviceSpec, grant: device_spec.LateWrites) -> Callable[[int], None]:
         """What hears whether writes to a register may be late: see `model.LateWrites`; never waits long."""
         ...
 
@@ -146,11 +145,11 @@ class Host(Protocol):
         """Guest memory."""
         ...
 
-    def transfers(self, device: str, grant: board.Resource) -> Submit:
+    def transfers(self, device: str, grant: device_spec.Resource) -> Submit:
         """What takes transfers of a device's resource; never blocks."""
         ...
 
-    def medium(self, device: str, grant: board.Medium) -> MediumAccess:
+    def medium(self, device: str, grant: device_spec.Medium) -> MediumAccess:
         """What reads and writes a device's medium."""
         ...
 
@@ -158,7 +157,7 @@ class Host(Protocol):
         """A window at that register of a device."""
         ...
 
-    def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
+    def queues(self, device: str, grant: device_spec.Queues) -> DeviceQueues:
         """The virtqueues of a device."""
         ...
 
@@ -194,7 +193,7 @@ class Grants(Value):
     input_room: Callable[[int], None] | None = None
     reset: Callable[[], None] | None = None
     stop: Callable[[int, int, int], None] | None = None
-    stop_when: Sequence[board.WrittenByte] = ()
+    stop_when: Sequence[device_spec.WrittenByte] = ()
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
     resources: Sequence[Access] = ()
@@ -279,7 +278,7 @@ def leaves_room(device: DeviceSpec) -> bool:
     last one then share a frame with those before it, and with what was read. Writes to guest memory may need
     it all.
     """
-    return all(grant.max_bytes <= MAX_STRING for grant in device.granted(board.Memory))
+    return all(grant.max_bytes <= MAX_STRING for grant in device.granted(device_spec.Memory))
 
 
 def bind(device: DeviceSpec, host: Host) -> Grants:
@@ -291,51 +290,51 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
-            case board.Irq(gsi):
+            case device_spec.Irq(gsi):
                 lines.append(host.irq_source(gsi))
-            case board.ReplacingIrq(gsi):
+            case device_spec.ReplacingIrq(gsi):
                 line, takers[len(lines)] = host.replacing_irq_source(gsi)
                 lines.append(line)
-            case board.Output(stream):
+            case device_spec.Output(stream):
                 bound["output"] = host.output(stream)
-            case board.Input(stream):
+            case device_spec.Input(stream):
                 bound["input_room"] = host.input_room(stream)
-            case board.Reset():
+            case device_spec.Reset():
                 bound["reset"] = host.ask_for_reset
-            case board.StopValue():
+            case device_spec.StopValue():
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
-            case board.StopClean(when):
+            case device_spec.StopClean(when):
                 bound["stop_when"] = when
                 bound["stop"] = lambda *_write: host.stop(None)
-            case board.Suspend():
+            case device_spec.Suspend():
                 bound["suspend"] = partial(host.suspend, device.name)
-            case board.StopPanic():
+            case device_spec.StopPanic():
                 bound["stop"] = lambda _offset, _size, value: _pvpanic(host, value)
-            case board.BiosReport():
+            case device_spec.BiosReport():
                 bound["output"], bound["stop"] = host.bios_reports()
-            case board.LateWrites(register):
+            case device_spec.LateWrites(register):
                 late[register] = host.late_writes(device, grant)
-            case board.Memory():
+            case device_spec.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")
                 bound["memory"] = MemoryAccess(grant, host.ram)
-            case board.Resource():
+            case device_spec.Resource():
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
-            case board.Content():
+            case device_spec.Content():
                 resources.append(ContentAccess(grant, host.ram))
-            case board.Medium():
+            case device_spec.Medium():
                 resources.append(host.medium(device.name, grant))
-            case board.Queues():
+            case device_spec.Queues():
                 pass
-            case board.PciGrant():
+            case device_spec.PciGrant():
                 bound["further"] = host.buses.pci.bind(device.name, grant, lines)
-            case board.Aperture():
+            case device_spec.Aperture():
                 bound["further"] = host.aperture
-            case board.FrameBuffer():
+            case device_spec.FrameBuffer():
                 bound["further"] = partial(_frame_buffer, host.ram)
             case _:
                 assert_never(grant)
-    if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):
+    if any(isinstance(grant, device_spec.Medium | device_spec.Queues) for grant in device.grants):
         from kvmbox.remote.published.bulk_grants import media_of
 
         bound["media"] = media_of(device, resources, lines, host.window, host.queues)

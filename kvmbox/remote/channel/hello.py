@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.wire import protocol
 

@@ -1,4 +1,4 @@
-"""The choice between the pure and the compiled hot path, for channels and transports: see `choice`."""
+"""The choice between the pure and the compiled hot path, for channels and transports: `base.compiled`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import NO_DEADLINE, WORDS
 
 if TYPE_CHECKING:
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.remote.channel.connection import Channel
     from kvmbox.remote.channel.free_running import FreeRunningPin
     from kvmbox.remote.process.late_starts import ProcessStarts

@@ -13,7 +13,7 @@ from kvmbox.remote.channel.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.remote.process.spawner_client import DeviceProcess
 
 Say = Callable[[str], None]

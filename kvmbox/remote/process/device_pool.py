@@ -24,7 +24,7 @@ from typing import Literal, get_args
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices.board import DeviceSpec, by_type
+from kvmbox.contract.device_spec import DeviceSpec, by_type
 from kvmbox.host.time.starvation import Starvation
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT

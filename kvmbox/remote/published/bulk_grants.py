@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import kvmbox.wire.bulk_effect_table  # noqa: F401 - adds the effects that some models have
 from kvmbox.base.stand_ins import Value
+from kvmbox.contract import device_spec
 from kvmbox.contract.bulk_data import RISES, Flush, Window
-from kvmbox.devices import board
 from kvmbox.remote.published.guest_memory import ContentAccess, TransferAccess
 
 if TYPE_CHECKING:
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.contract.model import Effect
-    from kvmbox.devices.board import DeviceSpec
     from kvmbox.remote.channel.effect_calls import Application
     from kvmbox.remote.published.data_window import DataWindow
     from kvmbox.remote.published.medium import MediumAccess
@@ -65,15 +65,15 @@ def media_of(
     resources: Sequence[TransferAccess | ContentAccess | MediumAccess],
     lines: Sequence[Callable[[int, int], None]],
     window: Callable[[int], DataWindow],
-    queues: Callable[[str, board.Queues], DeviceQueues],
+    queues: Callable[[str, device_spec.Queues], DeviceQueues],
 ) -> Media:
     """The media of a device. `lines` are its interrupt lines by pin. `window` and
     `queues` are those of `grants.Host`. ValueError if the device names more than one register as window.
     """
-    registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
+    registers = {one.window for one in device.granted(device_spec.Medium) if one.window is not None}
     if len(registers) > 1:
         raise ValueError(f"device {device.name} has more than one window")
-    granted = device.granted(board.Queues)
+    granted = device.granted(device_spec.Queues)
     owned = queues(device.name, granted[-1]) if granted else None
     if owned is not None:
         owned.interrupts.lines = lines

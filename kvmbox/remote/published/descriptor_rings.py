@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.bulk_data import ChainServe, ChainUsed, Connect, Walk
+from kvmbox.contract.device_spec import Queues
 from kvmbox.contract.model import Effect
-from kvmbox.devices.board import Queues
 from kvmbox.devices.e1000.model import DESCRIPTOR_SIZE, RECEIVED, is_context
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application

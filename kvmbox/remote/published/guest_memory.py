@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
+from kvmbox.contract.device_spec import Content, Memory, Resource
 from kvmbox.contract.model import BAD_ADDRESS, BUSY, DONE
-from kvmbox.devices.board import Content, Memory, Resource
 from kvmbox.remote.channel.effect_calls import CanWait, FollowUp
 from kvmbox.wire import protocol
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from kvmbox.contract.device_spec import Medium
 from kvmbox.contract.model import BUSY, DONE
-from kvmbox.devices.board import Medium
 from kvmbox.host.disk.transfers import Settle, Store, status_of
 from kvmbox.remote.channel.effect_calls import FollowUp
 from kvmbox.wire import protocol

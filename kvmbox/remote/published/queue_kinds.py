@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 
 from kvmbox.base.compiled import kind
 from kvmbox.base.memory import GuestMemory
-from kvmbox.devices.board import Queues
-from kvmbox.devices.board_extras import DescriptorRings
+from kvmbox.contract.device_spec import DescriptorRings, Queues
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.published.queue_access import QueueAccess

@@ -57,8 +57,8 @@ from kvmbox.contract.bulk_data import (
     Queue,
     Walk,
 )
+from kvmbox.contract.device_spec import Queues
 from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, BUSY, DONE, Effect
-from kvmbox.devices.board import Queues
 from kvmbox.host.disk.transfers import Settle, status_of
 from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.published.guest_memory import answer

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from kvmbox.base.compiled import kind
-from kvmbox.devices.board import DeviceSpec, by_type
+from kvmbox.contract.device_spec import DeviceSpec, by_type
 from kvmbox.jail.server import DeviceServer, error_answer, error_frame
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from kvmbox.devices.board import VBE
+from kvmbox.contract.names import VBE
 from kvmbox.devices.vga import dispi
 from kvmbox.remote.channel.deadlines import REPLY_SLICES
 from kvmbox.run.display.text_memory import place_of

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.devices.board import VBE, VGA
+from kvmbox.contract.names import VBE, VGA
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.process.device_pool import DevicePool
 

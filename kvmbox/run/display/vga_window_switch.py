@@ -23,7 +23,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ProtocolError
 from kvmbox.base.memory import WINDOW_SLOT
 from kvmbox.contract.model import DONE, SnapshotError
-from kvmbox.devices.board import VGA
+from kvmbox.contract.names import VGA
 from kvmbox.devices.vga.model import VgaText
 from kvmbox.remote.channel.model_state import take_state
 from kvmbox.remote.channel.vga_window import allowed, count_of, pieces

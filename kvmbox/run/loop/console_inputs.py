@@ -7,7 +7,8 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
-from kvmbox.devices.board import KEYBOARD, DeviceSpec, Input
+from kvmbox.contract.device_spec import DeviceSpec, Input
+from kvmbox.contract.names import KEYBOARD
 from kvmbox.host.console.input_port import OFFER_SIZE, InputPort
 from kvmbox.host.console.serial_ports import Console
 from kvmbox.remote.process.device_pool import DevicePool

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.devices.board import Input, Output
+from kvmbox.contract.device_spec import Input, Output
 from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.channel.watchdog import Watchdog
 from kvmbox.run.loop.check_interval import Pace

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
+from kvmbox.contract.device_spec import DeviceSpec, Medium, Resource, StopValue
+from kvmbox.devices.bios.board import BootDrive
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def board_of(
     )
     board = pc_board(options)
     if config.testdev or bios:
-        from kvmbox.devices.board_extras import pc_extras
+        from kvmbox.devices.pc_board import pc_extras
 
         board += pc_extras(options)
     board += config.devices

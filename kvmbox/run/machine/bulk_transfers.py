@@ -17,7 +17,7 @@ from kvmbox.remote.published.guest_memory import settled
 
 if TYPE_CHECKING:
     from kvmbox.base.memory import GuestMemory
-    from kvmbox.devices.board import Medium, Queues, Resource
+    from kvmbox.contract.device_spec import Medium, Queues, Resource
     from kvmbox.host.disk.transfers import Settle, Store, TransferThread
     from kvmbox.remote.process.device_pool import DevicePool
     from kvmbox.remote.published.guest_memory import Submit

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmbox.base.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
-from kvmbox.devices import board
+from kvmbox.contract import device_spec
 from kvmbox.run.machine.loop_implementations import window_kind
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kvmbox.base.judge import Judge
     from kvmbox.base.memory import GuestMemory
-    from kvmbox.devices.board import DeviceSpec, Medium, Queues, Resource
+    from kvmbox.contract.device_spec import DeviceSpec, Medium, Queues, Resource
     from kvmbox.host.console.serial_ports import Console
     from kvmbox.host.disk.transfers import Store, TransferThread
     from kvmbox.host.interrupt_lines import InterruptRouter
@@ -116,7 +116,7 @@ class RunHost:
         """One that the chosen loop can look into."""
         return window_kind()(register)
 
-    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+    def late_writes(self, device: DeviceSpec, grant: device_spec.LateWrites) -> Callable[[int], None]:
         """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
         port = device.port_of(grant.register)
         if port is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract import device_spec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import BusDevice
@@ -149,13 +149,13 @@ class Devices:
                 self._buses.attach(device, shim, None)
                 return
         self._buses.attach(device, proxy, proxy)
-        if exact and device.granted(board.Output):
+        if exact and device.granted(device_spec.Output):
             return
         for port in device.coalesced:
             mapping = self.ports.find(port)
             assert mapping is not None
             self.coalesced[port] = (proxy, mapping.register(port))
-        for grant in device.granted(board.LateWrites):
+        for grant in device.granted(device_spec.LateWrites):
             late = device.port_of(grant.register)
             if late is not None:
                 self.late_ports[late] = (proxy, grant.register)

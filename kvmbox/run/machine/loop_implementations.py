@@ -1,4 +1,4 @@
-"""The choice between the pure and the compiled hot path, for what belongs to a machine: see `choice`."""
+"""The choice between the pure and the compiled hot path, for what belongs to a machine: `base.compiled`."""
 
 from __future__ import annotations
 

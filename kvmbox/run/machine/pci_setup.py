@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.pci.board import interrupts_of, with_pci
+from kvmbox.contract.pci_grants import interrupts_of
+from kvmbox.devices.pci.board import with_pci
 from kvmbox.devices.virtio.pci_functions import on_pci
 from kvmbox.kvm import uapi
 from kvmbox.kvm.msi import signal_msi
 
 if TYPE_CHECKING:
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.kvm.vm import Vm
     from kvmbox.remote.bus.pci_fabric import PciFabric
     from kvmbox.run.options.choices import PciChoice

@@ -11,7 +11,7 @@ from kvmbox.boot.boot_files import HostFiles
 
 if TYPE_CHECKING:
     from kvmbox.boot.plan import BootPlan
-    from kvmbox.devices.board import DeviceSpec
+    from kvmbox.contract.device_spec import DeviceSpec
     from kvmbox.host.console.serial_ports import Console
     from kvmbox.run.machine.device_set import Devices
     from kvmbox.run.machine.guest_vm import SavedState

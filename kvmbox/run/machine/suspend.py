@@ -23,8 +23,8 @@ from kvmbox.base.outcome import GUEST_CRASHED, Outcome
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode.entry_registers import waking_state
+from kvmbox.contract.device_spec import Irq
 from kvmbox.contract.model import WAKE_BY_RTC
-from kvmbox.devices.board import Irq
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:

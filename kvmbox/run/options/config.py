@@ -14,7 +14,7 @@ from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot.choose import AUTO
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.console.serial_backends import KeyboardSpec, SerialSpec
 from kvmbox.jail import layers
 from kvmbox.remote.process.device_pool import Design, Sandbox, Seccomp

@@ -25,9 +25,8 @@ from kvmbox.contract.bulk_data import (
     Walk,
     Window,
 )
+from kvmbox.contract.device_spec import DeviceSpec, Medium, Queues
 from kvmbox.contract.model import BAD_ADDRESS, DONE, Effect, MemoryRead, MemoryWrite, Transfer
-from kvmbox.devices.board import BoardOptions, DeviceSpec, Medium, Queues, pc_board
-from kvmbox.devices.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
 from kvmbox.devices.virtio import mmio
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.channel.grants import Grants, Host, bind
@@ -35,6 +34,7 @@ from kvmbox.remote.channel.vga_window import allowed, count_of, pieces
 from kvmbox.remote.published.data_window import CLOSED, DataWindow
 from kvmbox.remote.published.medium import MediumAccess
 from kvmbox.remote.published.queue_kinds import queues_of
+from kvmbox.tools.audit.disk_targets import ide_disks, vga_devices, virtio_disks
 from kvmbox.tools.audit.forgery import Forgery, Said
 from kvmbox.tools.audit.net_forgeries import NotingPort, frame_effects, net_devices
 from kvmbox.tools.audit.pci_forgeries import (
@@ -156,19 +156,16 @@ FORGERIES: Final = {
 def devices_of(device_type: str) -> list[DeviceSpec]:
     """The devices of the process, as a run has them."""
     if device_type == IDE:
-        drives = [IdeDrive("disk0", SIZE // SECTOR, writable=True), IdeDrive("disk1", SIZE // SECTOR)]
-        return ide_board([*drives, None, None])
+        return ide_disks(SIZE)
     if device_type == PCI:
         return [pci_device()]
     if device_type == E1000:
         return [e1000_device()]
     if device_type == VGA_TYPE:
-        board = pc_board(BoardOptions((), 0, layout.MIB))
-        return [device for device in board if device.device_type == VGA_TYPE]
+        return vga_devices(VGA_TYPE)
     if device_type == NET:
         return list(net_devices())
-    media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
-    return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
+    return virtio_disks(SIZE)
 
 
 class Victim:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kvmbox.contract.bulk_data import ChainTransfer
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import Effect, MemoryRead, MemoryWrite
-from kvmbox.devices.board import DeviceSpec
-from kvmbox.devices.board_extras import place_virtio, virtio_net
+from kvmbox.devices.virtio.board import place_virtio, virtio_net
 from kvmbox.parts.net.port import PLACE_SHIFT, Port
 from kvmbox.parts.net.wires import Wire
 

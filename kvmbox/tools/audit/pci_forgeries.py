@@ -11,13 +11,13 @@ from typing import Final
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.bulk_data import ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Medium
 from kvmbox.contract.model import Effect, MemoryRead
 from kvmbox.contract.pci_effects import Decode, Message, Route
-from kvmbox.devices.board import AddressRange, DeviceSpec, Medium
-from kvmbox.devices.board_extras import virtio_blk
 from kvmbox.devices.e1000 import model as e1000
 from kvmbox.devices.e1000.board import e1000_net
 from kvmbox.devices.pci.board import FIRST_SLOT, with_pci
+from kvmbox.devices.virtio.board import virtio_blk
 from kvmbox.devices.virtio.pci_functions import on_pci
 from kvmbox.remote.bus.machine_buses import Buses
 

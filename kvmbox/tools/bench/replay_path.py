@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from kvmbox.base.compiled import compiled
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.proxy import DeviceProxy
 from kvmbox.remote.bus.routing import Bus, Mapping

@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kvmbox.base.compiled import compiled, is_compiled
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.board import BoardOptions, DeviceSpec, Irq, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.host.process.cpu_placement import place
 from kvmbox.remote.channel.grants import Grants
 from kvmbox.remote.process.device_pool import Design, DevicePool
@@ -33,6 +33,9 @@ from kvmbox.tools.bench.replay_tables import tables
 from kvmbox.tools.bench.result_tables import Table
 from kvmbox.tools.bench.statistics import median
 
+if TYPE_CHECKING:
+    from kvmbox.contract.device_spec import DeviceSpec
+
 TIMES: Final = 20_000
 """How often each access is replayed in a round."""
 
@@ -46,7 +49,7 @@ def _ignore(*_arguments: object) -> None:
 def _grants(device: DeviceSpec, output: Callable[[bytes], None], source: Any, late: Any) -> Grants:
     return Grants(
         device.name,
-        irq_lines=[source(irq.gsi) for irq in device.granted(Irq)],
+        irq_lines=[source(gsi) for gsi in device.irqs],
         output=output,
         input_room=_ignore,
         late_writes={0: late},

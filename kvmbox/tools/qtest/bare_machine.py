@@ -17,8 +17,8 @@ from functools import partial
 
 from kvmbox.base.errors import ProtocolError
 from kvmbox.base.memory import GuestMemory
+from kvmbox.contract.device_spec import Aperture, DeviceSpec, Medium, Queues, Resource
 from kvmbox.contract.model import DONE
-from kvmbox.devices.board import Aperture, DeviceSpec, Medium, Queues, Resource
 from kvmbox.host.disk.transfers import BytesStore, Errand, Order, Settle, Store, perform
 from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.remote.bus.machine_buses import Buses

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.channel.watchdog import Watchdog
 from kvmbox.remote.process.device_pool import DevicePool

@@ -13,8 +13,8 @@ from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.stand_ins import Value
-from kvmbox.devices.board import MMIO_UART, BoardOptions
-from kvmbox.devices.board_extras import whole_board
+from kvmbox.contract.names import MMIO_UART
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.host.files.descriptor_limit import allow_enough
 from kvmbox.remote.channel.deadlines import printable
 from kvmbox.tools.qtest import qtest_protocol

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import Effect
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.remote.channel.deadlines import printable
 from kvmbox.wire import protocol

@@ -17,7 +17,7 @@ from kvmbox.sandbox.vmm import readable_directories
 
 PRELOADED: Final = (
     "base64",
-    "kvmbox.devices.board_extras",
+    "kvmbox.devices.virtio.board",
     "kvmbox.boot.elf.way",
     "kvmbox.boot.rom.way",
     "kvmbox.boot.linux.way",

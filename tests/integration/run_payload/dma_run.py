@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from kvmbox.base.errors import KvmboxError
-from kvmbox.devices.board import DeviceSpec, Irq
+from kvmbox.contract.device_spec import DeviceSpec, Irq
 from kvmbox.host.disk.transfers import BytesStore, FileStore
 from kvmbox.run.api.machine import Machine
 from kvmbox.run.frontend import ProcessOwner

@@ -17,7 +17,8 @@ from typing import Any
 def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
     """Ask each device process so many times."""
     sys.path.append(directory)
-    from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, pc_board
+    from kvmbox.contract.names import SERIAL_PORTS
+    from kvmbox.devices.pc_board import BoardOptions, pc_board
     from kvmbox.remote.channel.grants import bind
     from kvmbox.remote.process.device_pool import Design, DevicePool
 
@@ -81,7 +82,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
 
 def soak(channel: Any, devices: Any, requests: int, clock: list[int]) -> None:
     """`requests` requests to one process, the same in every run."""
-    from kvmbox.devices.board import Input
+    from kvmbox.contract.device_spec import Input
     from kvmbox.wire import protocol
     from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
 

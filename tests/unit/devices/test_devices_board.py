@@ -8,11 +8,8 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.contract.catalog import MODELS, USUAL, build_model
-from kvmbox.devices.board import (
-    MMIO_UART,
-    SERIAL_PORTS,
+from kvmbox.contract.device_spec import (
     AddressRange,
-    BoardOptions,
     Content,
     DeviceSpec,
     Input,
@@ -26,9 +23,9 @@ from kvmbox.devices.board import (
     StopValue,
     Suspend,
     by_type,
-    pc_board,
 )
-from kvmbox.devices.board_extras import whole_board
+from kvmbox.contract.names import MMIO_UART, SERIAL_PORTS
+from kvmbox.devices.pc_board import BoardOptions, pc_board, whole_board
 from kvmbox.firmware.fw_cfg import FwCfgItem
 
 

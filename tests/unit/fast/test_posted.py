@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.contract.bulk_data import QUIET_START, TO_GUEST, Window
-from kvmbox.devices.board import Medium
+from kvmbox.contract.device_spec import Medium
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.parts.restart.recovery import AllOnes
 from kvmbox.remote.channel.grants import Grants

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from kvmbox.base import layout
+from kvmbox.contract.device_spec import AddressRange, DeviceSpec
 from kvmbox.contract.model import Reset
 from kvmbox.devices.acpi import model as acpi_pm
-from kvmbox.devices.board import AddressRange, BoardOptions, DeviceSpec, pc_board
 from kvmbox.devices.hpet import model as hpet
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.devices.pci import reset_control
 from kvmbox.firmware import acpi
 from tests.support.firmware_memory import ALL_SERIAL_PORTS, firmware_memory

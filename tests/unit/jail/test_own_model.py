@@ -9,7 +9,7 @@ from kvmbox.wire import protocol
 from kvmbox.wire.protocol import SOURCE, FrameError, Request
 
 SOURCE_TEXT = b"""
-from kvmbox.devices.debug.model import PortModel
+from kvmbox.contract.port_model import PortModel
 
 class Constant(PortModel):
     def __init__(self, *, value):

@@ -15,7 +15,7 @@ from kvmbox.base import layout
 from kvmbox.cli.error_hints import advice
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run.command import command
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.console.serial_backends import SerialSpec
 from kvmbox.jail import layers
 from kvmbox.parts.inject.spec import parse

@@ -21,7 +21,7 @@ from kvmbox.base.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
-from kvmbox.devices.board import VGA
+from kvmbox.contract.names import VGA
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
 from kvmbox.run.part_loader import load, load_any
 from kvmbox.run.parts import ORDER, Parts

@@ -199,7 +199,7 @@ def test_fifo_that_somebody_writes_to_is_passed_over(directory: Path) -> None:
 def test_table_of_no_command_is_an_error(directory: Path) -> None:
     write(directory / "kvmbox.toml", "[rnu]\ntimeout = 5")
     with pytest.raises(UsageError, match="no command 'rnu'"):
-        main.cli.get_command(click.Context(main.cli), "run")
+        main.cli.get_command(click.Context(main.cli, **main.cli.context_settings), "run")
 
 
 def test_unreadable_file_is_an_error_with_a_way_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_unreadable_file_is_an_error_with_a_way_out(directory: Path, monkeypatch
 
 def test_command_line_wins_and_the_rest_counts_as_given(directory: Path) -> None:
     write(directory / "kvmbox.toml", "[run]\ncpus = 2\nmemory = '2M'")
-    context = click.Context(main.cli)
+    context = click.Context(main.cli, **main.cli.context_settings)
     command = main.cli.get_command(context, "run")
     assert command is not None
     inner = command.make_context("run", ["hello32", "--cpus", "3"], parent=context)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 import pytest
@@ -13,11 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.base.errors import UsageError
+from kvmbox.cli import main
 from kvmbox.cli.config import option_defaults
 from kvmbox.cli.run import command, quick_parser
 from kvmbox.cli.run.execute import Line
 from kvmbox.run.options.definition import FLAG, Option
 from kvmbox.run.options.option_table import OPTIONS
+
+# click keeps the help option that a command gets from its first group.
+GROUP: Final = click.Context(main.cli, **main.cli.context_settings)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +33,7 @@ def _no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
 def by_click(words: list[str]) -> Line | None:
     """What click reads, or None for what it refuses."""
     try:
-        with command.command.make_context("run", list(words)) as context:
+        with command.command.make_context("run", list(words), parent=GROUP) as context:
             return command.line_of(context)
     except (click.ClickException, click.exceptions.Exit, UsageError):
         return None

@@ -9,12 +9,15 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
+from kvmbox.contract.device_spec import DeviceSpec, Irq, Medium, Queues
 from kvmbox.contract.pci_effects import Control
 from kvmbox.contract.pci_function import PCI, Bar, PciFunction, Piece
-from kvmbox.devices.board import BoardOptions, DeviceSpec, Irq, Medium, Queues, pc_board
-from kvmbox.devices.board_extras import IdeDrive, ide_board, virtio_blk, virtio_console, virtio_rng
-from kvmbox.devices.pci.board import Intx, PciBus, Vectors, bus_of, interrupts_of, with_pci
+from kvmbox.contract.pci_grants import Intx, PciBus, Vectors, bus_of, interrupts_of
+from kvmbox.devices.ide.board import IdeDrive, ide_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
+from kvmbox.devices.pci.board import with_pci
 from kvmbox.devices.pci.model import PciHost
+from kvmbox.devices.virtio.board import virtio_blk, virtio_console, virtio_rng
 from kvmbox.devices.virtio.pci_functions import on_pci
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.contract.model import SnapshotError
-from kvmbox.devices.board import MOUSE_EVENT_SIZE
+from kvmbox.contract.names import MOUSE_EVENT_SIZE
 from kvmbox.devices.ps2.mouse import (
     BACK,
     EVENT,

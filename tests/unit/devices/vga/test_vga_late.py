@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from kvmbox.base import layout
 from kvmbox.contract.catalog import build_model
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import DeviceModel
-from kvmbox.devices.board import BoardOptions, DeviceSpec, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 
 BOARD = pc_board(BoardOptions((), 0, layout.MIB))
 (SPEC,) = (device for device in BOARD if device.name == "VGA")

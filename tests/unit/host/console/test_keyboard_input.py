@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.devices.board import KEYBOARD
+from kvmbox.contract.names import KEYBOARD
 from kvmbox.host.console.keyboard_input import KeyboardPort
 from kvmbox.host.console.mouse_events import acted, sequences
 from kvmbox.host.console.sent_input import Typed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.base.errors import StartError, UsageError
-from kvmbox.devices.board import VIRTIO_CONSOLE
+from kvmbox.contract.names import VIRTIO_CONSOLE
 from kvmbox.host.console.pseudo_terminal import open_pty
 from kvmbox.host.console.serial_backends import (
     DEBUGCON,

@@ -12,7 +12,7 @@ import pytest
 from kvmbox.base.errors import ExpectError
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
-from kvmbox.devices.board import BIOS_TEXT, KEYBOARD
+from kvmbox.contract.names import BIOS_TEXT, KEYBOARD
 from kvmbox.host.console import serial_ports as module
 from kvmbox.host.console.captured_port import Capture
 from kvmbox.host.console.duplicate_output import PATIENCE_TICKS

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.host.time.deadline_timer import Timerfd
 from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.jail.server import DeviceServer

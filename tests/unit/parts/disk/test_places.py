@@ -9,8 +9,8 @@ import pytest
 
 from kvmbox.base.errors import UsageError
 from kvmbox.boot.image import GuestImage
-from kvmbox.devices.board import Medium
-from kvmbox.devices.board_extras import IdeDrive, ide_board
+from kvmbox.contract.device_spec import Medium
+from kvmbox.devices.ide.board import IdeDrive, ide_board
 from kvmbox.host.disk.stores import DiskRequest
 from kvmbox.parts.disk.boot_image import PaddedStore, image_disk
 from kvmbox.parts.disk.disk_option import cd, disk

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import UsageError
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import IrqLine, LateWrites
-from kvmbox.devices.board import BoardOptions, DeviceSpec, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.device_faults import Count
 from kvmbox.parts.inject.injection import Injection, report

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.base.errors import UsageError
-from kvmbox.devices.board import BoardOptions, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.fault_table import FAULTS, disk_target, faults_of, net_target
 from kvmbox.parts.inject.spec import MOST_CHARACTERS, MOST_SPECS, check_count, parse, select

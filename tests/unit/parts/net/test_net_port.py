@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import StartError
-from kvmbox.devices.board_extras import virtio_net
 from kvmbox.devices.virtio import mmio
+from kvmbox.devices.virtio.board import virtio_net
 from kvmbox.devices.virtio.net import RECEIVED, SENT
 from kvmbox.parts.net.pcap import Capture
 from kvmbox.parts.net.port import MOST_OFFERED, MOST_WAITING, Port

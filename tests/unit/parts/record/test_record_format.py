@@ -7,8 +7,8 @@ import json
 import pytest
 
 from kvmbox.base.errors import RecordingError
-from kvmbox.devices.board import SERIAL_PORTS, BoardOptions
-from kvmbox.devices.board_extras import whole_board
+from kvmbox.contract.names import SERIAL_PORTS
+from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import End, EndReason, RequestCheck
 from kvmbox.wire import protocol

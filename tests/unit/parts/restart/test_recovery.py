@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset, SnapshotError, Stop
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.jail import server as server_module
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart import recovery

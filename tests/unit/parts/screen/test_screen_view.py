@@ -7,7 +7,7 @@ from typing import Any
 
 from kvmbox.base import layout
 from kvmbox.base.judge import Judge
-from kvmbox.devices.board import VBE, VGA
+from kvmbox.contract.names import VBE, VGA
 from kvmbox.parts.screen.kitty import Kitty
 from kvmbox.parts.screen.live_text import LiveText
 from kvmbox.parts.screen.mode import MODE_3

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import NO_RISE, IrqLine, RisesAt
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel.grants import Grants

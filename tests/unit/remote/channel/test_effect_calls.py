@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.contract.device_spec import Resource
 from kvmbox.contract.model import Effect, InputRoom, IrqLine, Transfer
-from kvmbox.devices.board import Resource
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS, Application, FollowUp
 from kvmbox.remote.channel.grants import Grants

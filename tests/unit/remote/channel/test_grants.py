@@ -8,7 +8,9 @@ from typing import Final
 import pytest
 
 from kvmbox.base import layout
+from kvmbox.contract import device_spec
 from kvmbox.contract.bulk_data import Aperture, Flush, FrameBuffer, Queue, Window
+from kvmbox.contract.device_spec import DeviceSpec, Grant
 from kvmbox.contract.model import (
     ContentRead,
     Effect,
@@ -24,8 +26,6 @@ from kvmbox.contract.model import (
     TakeLine,
     Transfer,
 )
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec, Grant
 from kvmbox.remote.channel.grants import Rise, bind
 from kvmbox.wire import protocol
 from kvmbox.wire.bulk_effect_table import TABLE as MEDIA
@@ -56,36 +56,36 @@ class Host(NotingHost):
 
 
 CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
-    "ReplacingIrq": (board.ReplacingIrq(8), TakeLine(0, 1), ("take", 8, 1)),
-    "Irq": (board.Irq(9), IrqLine(0, 1, 2), ("irq", 9, 1, 2)),
-    "Output": (board.Output("COM2"), HostOutput(b"x"), ("output", "COM2", b"x")),
-    "Input": (board.Input("COM2"), InputRoom(7), ("room", "COM2", 7)),
-    "Reset": (board.Reset(), Reset(), ("reset",)),
-    "StopValue": (board.StopValue(), Stop(), ("stop", 0x1234)),
-    "Memory": (board.Memory(), MemoryWrite(1 << 40, b"nobody's", 9), ()),
+    "ReplacingIrq": (device_spec.ReplacingIrq(8), TakeLine(0, 1), ("take", 8, 1)),
+    "Irq": (device_spec.Irq(9), IrqLine(0, 1, 2), ("irq", 9, 1, 2)),
+    "Output": (device_spec.Output("COM2"), HostOutput(b"x"), ("output", "COM2", b"x")),
+    "Input": (device_spec.Input("COM2"), InputRoom(7), ("room", "COM2", 7)),
+    "Reset": (device_spec.Reset(), Reset(), ("reset",)),
+    "StopValue": (device_spec.StopValue(), Stop(), ("stop", 0x1234)),
+    "Memory": (device_spec.Memory(), MemoryWrite(1 << 40, b"nobody's", 9), ()),
     # The first resource: content may be asked for all that a resource may.
-    "Content": (board.Content((b"abc",)), ContentRead(9, 0, 1, 4), ()),
+    "Content": (device_spec.Content((b"abc",)), ContentRead(9, 0, 1, 4), ()),
     "Resource": (
-        board.Resource("disk", 512),
+        device_spec.Resource("disk", 512),
         Transfer(9, 0, 7, [], 1),
         ("transfer", "X", "disk", 9, 7, [], True),
     ),
     "Medium": (
-        board.Medium("disk", 512, window=0),
+        device_spec.Medium("disk", 512, window=0),
         Window(9, 0, 0, 512, 1),
         ("read", "X", "disk", 0, 512),
     ),
-    "BiosReport": (board.BiosReport(), Stop(), ("stop of the BIOS", 3, 2, 0x1234)),
+    "BiosReport": (device_spec.BiosReport(), Stop(), ("stop of the BIOS", 3, 2, 0x1234)),
     "Aperture": (
-        board.Aperture(),
+        device_spec.Aperture(),
         Aperture(0, layout.VGA_MEMORY, 64),
         ("aperture", 1, Aperture(0, layout.VGA_MEMORY, 64)),
     ),
-    "FrameBuffer": (board.FrameBuffer(), FrameBuffer(3, 1, 9), ()),
-    "LateWrites": (board.LateWrites(3), LateWrites(3, 1), ("late", "X", 3, 1)),
-    "StopClean": (board.StopClean(), Stop(), ("stop", None)),
-    "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),
-    "StopPanic": (board.StopPanic(), Stop(), ("stop", None)),  # 0x1234 has bit 2 alone of the three
+    "FrameBuffer": (device_spec.FrameBuffer(), FrameBuffer(3, 1, 9), ()),
+    "LateWrites": (device_spec.LateWrites(3), LateWrites(3, 1), ("late", "X", 3, 1)),
+    "StopClean": (device_spec.StopClean(), Stop(), ("stop", None)),
+    "Suspend": (device_spec.Suspend(), Suspend(1), ("suspend", "X", 1)),
+    "StopPanic": (device_spec.StopPanic(), Stop(), ("stop", None)),  # 0x1234 has bit 2 alone of the three
 }
 """By the name of the grant: an effect that it allows, and what the host is asked for."""
 
@@ -99,7 +99,7 @@ def test_every_grant_that_the_table_names_is_one_of_the_board_and_is_tried_here(
     of_pci = {"Intx", "Vectors"}  # see test_pci.py
     assert named - {"Queues"} - of_pci == set(CASES)
     for name, (grant, effect, _) in CASES.items():
-        assert type(grant) is getattr(board, name)
+        assert type(grant) is getattr(device_spec, name)
         assert type(effect) in [kind.make for kind in TABLE if name in kind.grants]
 
 
@@ -140,7 +140,7 @@ def test_few_effects_need_a_write() -> None:
 
 def test_pins_are_the_irq_grants_in_their_order() -> None:
     host = Host()
-    grants = bind(device(board.Irq(1), board.Output("COM1"), board.Irq(12)), host)
+    grants = bind(device(device_spec.Irq(1), device_spec.Output("COM1"), device_spec.Irq(12)), host)
     for pin in (1, 0):
         application = grants.check(0, IrqLine(pin, 1), WRITE)
         assert application is not None
@@ -152,7 +152,7 @@ def test_pins_are_the_irq_grants_in_their_order() -> None:
 
 def test_announcement_is_for_a_granted_pin_and_is_heard_by_the_host_of_its_source() -> None:
     host = Host()
-    grants = bind(device(board.Irq(4), board.Reset(), board.ReplacingIrq(9)), host)
+    grants = bind(device(device_spec.Irq(4), device_spec.Reset(), device_spec.ReplacingIrq(9)), host)
     for pin, asked in ((0, []), (1, [("rise", 2, 77)])):
         application = grants.check(1, RisesAt(pin, 77), WRITE)
         assert application is not None
@@ -160,13 +160,17 @@ def test_announcement_is_for_a_granted_pin_and_is_heard_by_the_host_of_its_sourc
         apply(*arguments)
         assert host.log == asked
     assert grants.check(1, RisesAt(2, 77), WRITE) is None
-    assert bind(device(board.Reset()), host).check(1, RisesAt(0, 77), WRITE) is None
+    assert bind(device(device_spec.Reset()), host).check(1, RisesAt(0, 77), WRITE) is None
 
 
 def test_line_is_taken_by_the_pin_that_may_and_by_no_other() -> None:
     host = Host()
-    grants = bind(device(board.Irq(1), board.ReplacingIrq(0), board.ReplacingIrq(8)), host)
-    assert device(board.Irq(1), board.ReplacingIrq(0), board.ReplacingIrq(8)).irqs == (1, 0, 8)
+    grants = bind(device(device_spec.Irq(1), device_spec.ReplacingIrq(0), device_spec.ReplacingIrq(8)), host)
+    assert device(device_spec.Irq(1), device_spec.ReplacingIrq(0), device_spec.ReplacingIrq(8)).irqs == (
+        1,
+        0,
+        8,
+    )
     assert grants.check(0, TakeLine(0, 1), WRITE) is None  # the pin of an Irq drives its line, and no more
     assert grants.check(0, TakeLine(3, 1), WRITE) is None
     for effect in (TakeLine(2, 1), IrqLine(2, 1), TakeLine(2, 0)):
@@ -194,14 +198,14 @@ def test_pvpanic_does_what_the_guest_wrote_and_not_what_its_process_says(
 ) -> None:
     host = Host()
     sent = Request(protocol.WRITE, 1, 1, value=events).encode()
-    application = bind(device(board.StopPanic()), host).check(1, Stop(), sent)
+    application = bind(device(device_spec.StopPanic()), host).check(1, Stop(), sent)
     assert application is not None
     apply, arguments, _ = application
     apply(*arguments)
     assert host.log == asked
 
 
-OFF: Final = board.StopClean((board.WrittenByte(4, 0x20, 0x3C), board.WrittenByte(0, 0x34)))
+OFF: Final = device_spec.StopClean((device_spec.WrittenByte(4, 0x20, 0x3C), device_spec.WrittenByte(0, 0x34)))
 
 
 @pytest.mark.parametrize(
@@ -226,8 +230,8 @@ def test_clean_stop_is_granted_after_the_writes_of_the_grant_alone(
     assert (application is not None) == stops
 
 
-DISK: Final = board.Medium("disk", 4096, writable=True, window=0, max_bytes=1024)
-CD: Final = board.Medium("cd", 2048, window=0)
+DISK: Final = device_spec.Medium("disk", 4096, writable=True, window=0, max_bytes=1024)
+CD: Final = device_spec.Medium("cd", 2048, window=0)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +255,12 @@ CD: Final = board.Medium("cd", 2048, window=0)
     ],
 )
 def test_window_is_within_a_medium_that_counts_among_the_resources(effect: Effect, allowed: bool) -> None:
-    grants = bind(device(board.Content((b"abc",)), DISK, CD), Host())
+    grants = bind(device(device_spec.Content((b"abc",)), DISK, CD), Host())
     assert (grants.check(1, effect, WRITE) is not None) is allowed
 
 
 def test_medium_without_a_register_has_no_window() -> None:
-    grants = bind(device(board.Medium("disk", 4096)), Host())
+    grants = bind(device(device_spec.Medium("disk", 4096)), Host())
     assert grants.media is not None
     assert grants.media.window is None
     assert grants.check(1, Window(1, 0, 0, 512, 1), WRITE) is None
@@ -265,4 +269,4 @@ def test_medium_without_a_register_has_no_window() -> None:
 
 def test_device_has_one_window() -> None:
     with pytest.raises(ValueError, match="device X has more than one window"):
-        bind(device(DISK, board.Medium("cd", 2048, window=4)), Host())
+        bind(device(DISK, device_spec.Medium("cd", 2048, window=4)), Host())

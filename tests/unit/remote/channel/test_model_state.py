@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants

@@ -10,7 +10,8 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, SandboxError
-from kvmbox.devices.board import BoardOptions, DeviceSpec, pc_board
+from kvmbox.contract.device_spec import DeviceSpec
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.jail.server import DeviceServer
 from kvmbox.parts.restart.recovery import AllOnes, Recovery, Restart
 from kvmbox.remote.channel.connection import Channel

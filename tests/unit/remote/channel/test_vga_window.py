@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.base import layout
+from kvmbox.contract import device_spec
 from kvmbox.contract.bulk_data import Aperture
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import MemoryRead
-from kvmbox.devices import board
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
 from kvmbox.remote.channel.grants import bind
 from kvmbox.remote.channel.vga_window import MOST_MOVED, allowed, count_of, pieces
@@ -50,7 +50,7 @@ def test_effect_beyond_the_window_is_refused(is_plain: int, address: int, size: 
 
 
 def test_device_with_the_window_may_have_no_other_memory() -> None:
-    device = DeviceSpec("VGA", "vga", "vga_text", grants=(board.Aperture(),))
+    device = DeviceSpec("VGA", "vga", "vga_text", grants=(device_spec.Aperture(),))
     asked = Request(protocol.WRITE, 1, 4).encode()
     grants = bind(device, NotingHost())
     assert grants.check(0, Aperture(0, FIRST, 64), asked) is not None

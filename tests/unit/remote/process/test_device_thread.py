@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.devices.debug.model import PostPort
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants

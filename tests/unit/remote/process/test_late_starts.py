@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from kvmbox.base.errors import SandboxError
-from kvmbox.devices.board import DeviceSpec
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.remote.process.device_pool import (
     PER_DEVICE,
     PROCESS,

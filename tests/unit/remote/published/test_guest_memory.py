@@ -9,6 +9,7 @@ import pytest
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
+from kvmbox.contract.device_spec import Content, DeviceSpec, LateWrites, Medium, Memory, Queues, Resource
 from kvmbox.contract.model import (
     BAD_ADDRESS,
     BUSY,
@@ -19,7 +20,6 @@ from kvmbox.contract.model import (
     MemoryWrite,
     Transfer,
 )
-from kvmbox.devices.board import Content, DeviceSpec, LateWrites, Medium, Memory, Queues, Resource
 from kvmbox.remote.bus.machine_buses import Buses
 from kvmbox.remote.channel.effect_calls import FollowUp
 from kvmbox.remote.channel.grants import Grants, bind

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.board import Medium
-from kvmbox.devices.board_extras import IdeDrive, ide_board
+from kvmbox.contract.device_spec import Medium
 from kvmbox.devices.ide import registers as reg
+from kvmbox.devices.ide.board import IdeDrive, ide_board
 from kvmbox.devices.ide.cd_drive import DEVICE_RESET, PACKET
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.bus.proxy import DeviceProxy

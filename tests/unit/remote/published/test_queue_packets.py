@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 
 from kvmbox.contract.bulk_data import Connect, Walk
+from kvmbox.contract.device_spec import Medium
 from kvmbox.contract.model import Effect
-from kvmbox.devices import board_extras
-from kvmbox.devices.board import Medium
+from kvmbox.devices.virtio import board as virtio_board
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.net import F_MRG_RXBUF, MOST_FRAME, RECEIVED, SENT
 from kvmbox.host.disk.transfers import BytesStore
@@ -50,7 +50,7 @@ class Net(VirtioRig):
     def __init__(self, half: Half, features: int = 0, *, is_recorded: bool = False) -> None:
         self.wire = Wire()
         memory = None if is_recorded else RealMemory(1 << 20)
-        super().__init__(board_extras.virtio_net(0, bytes(6)), self.wire, half=half, memory=memory)
+        super().__init__(virtio_board.virtio_net(0, bytes(6)), self.wire, half=half, memory=memory)
         self.start(queues=2, features=mmio.F_VERSION_1 | features)
 
     def give(self, *sizes: int, first: int = 0) -> None:
@@ -278,7 +278,7 @@ def test_what_no_model_would_connect_is_not_granted(net: Net, effect: Effect) ->
 
 
 def test_disk_is_not_connected() -> None:
-    disk = VirtioRig(board_extras.virtio_blk(0, Medium("disk", 512, writable=True)), BytesStore(bytes(512)))
+    disk = VirtioRig(virtio_board.virtio_blk(0, Medium("disk", 512, writable=True)), BytesStore(bytes(512)))
 
     assert disk.grants.check(0, Connect(0, 0, 0, 16, 0, 1), WRITE_SENT) is None
 

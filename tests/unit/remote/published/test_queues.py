@@ -22,9 +22,9 @@ from kvmbox.contract.bulk_data import (
     Queue,
     Walk,
 )
+from kvmbox.contract.device_spec import Medium
 from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, DONE, Effect, IrqLine
-from kvmbox.devices import board_extras
-from kvmbox.devices.board import Medium
+from kvmbox.devices.virtio import board as virtio_board
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.blk import VirtioBlk
 from kvmbox.host.disk.transfers import BytesStore
@@ -68,7 +68,7 @@ class Disk(VirtioRig):
 
     def __init__(self, *, features: int = mmio.F_VERSION_1, size: int = 64) -> None:
         self.store = Store()
-        super().__init__(board_extras.virtio_blk(0, Medium("disk", len(CONTENT), writable=True)), self.store)
+        super().__init__(virtio_board.virtio_blk(0, Medium("disk", len(CONTENT), writable=True)), self.store)
         self.start(size=size, features=features)
 
     @property
@@ -438,7 +438,7 @@ def test_read_of_a_chain_fits_in_a_frame(disk: Disk) -> None:
 
 
 def test_read_only_medium_is_not_written_to() -> None:
-    rig = VirtioRig(board_extras.virtio_rng(), BytesStore(bytes(4096)))
+    rig = VirtioRig(virtio_board.virtio_rng(), BytesStore(bytes(4096)))
     driver = rig.start()
     driver.chain((DATA, 8, 0), (DATA + 8, 8, WRITE))
     driver.offer(0)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.contract import bulk_data
-from kvmbox.devices.board import Queues
+from kvmbox.contract.device_spec import Queues
 from kvmbox.remote.published.ring import MAX_TABLE, Parts, Ring, RingError
 from tests.support.halves import Half, built_halves
 from tests.support.small_rings import BUFFER, TABLE, walk_all

@@ -8,8 +8,8 @@ import pytest
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.pci_function import PlacedFunction
-from kvmbox.devices.board_extras import virtio_rng
-from kvmbox.devices.pci.board import Intx, PciBus
+from kvmbox.contract.pci_grants import Intx, PciBus
+from kvmbox.devices.virtio.board import virtio_rng
 from kvmbox.devices.virtio.pci_functions import on_pci
 from kvmbox.devices.virtio.registers import COMMON, ISR, LEGACY, NOTIFY
 from kvmbox.remote.bus.movable import MovingBus

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import DeviceProcessError, ProtocolError
+from kvmbox.contract.device_spec import DeviceSpec, Resource
 from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset, Stop, Transfer
-from kvmbox.devices.board import BoardOptions, DeviceSpec, Resource, pc_board
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
 from kvmbox.remote.channel.grants import Grants

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kvmbox.base import layout
-from kvmbox.devices.board import VBE, VGA
+from kvmbox.contract.names import VBE, VGA
 from kvmbox.run.display.text_memory import is_unused
 
 BLANK_BY_THE_BIOS = b" \x07" * (layout.TEXT_SCREEN_SIZE // 2)

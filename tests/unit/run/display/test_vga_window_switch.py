@@ -12,7 +12,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import KvmError
 from kvmbox.base.memory import WINDOW_SLOT
 from kvmbox.contract import bulk_data
-from kvmbox.devices.board import VGA
+from kvmbox.contract.names import VGA
 from kvmbox.devices.vga.model import VgaText
 from kvmbox.run.display import vga_window_switch
 from kvmbox.run.display.vga_window_switch import Aperture

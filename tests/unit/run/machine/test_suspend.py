@@ -15,7 +15,8 @@ from kvmbox.base.outcome import GUEST_CRASHED, Outcome
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode.entry_registers import waking_state
 from kvmbox.contract.model import WAKE_BY_RTC
-from kvmbox.devices.board import SERIAL_PORTS, BoardOptions, pc_board
+from kvmbox.contract.names import SERIAL_PORTS
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.run.machine.device_set import Devices
 from kvmbox.run.machine.suspend import (

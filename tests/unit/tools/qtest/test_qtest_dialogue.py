@@ -10,7 +10,8 @@ import pytest
 from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.devices.board import MMIO_UART, BoardOptions, pc_board
+from kvmbox.contract.names import MMIO_UART
+from kvmbox.devices.pc_board import BoardOptions, pc_board
 from kvmbox.devices.rtc.model import RtcMc146818
 from kvmbox.remote.transport.direct import direct_channels
 from kvmbox.tools.qtest import client_session as dialogue_module

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from kvmbox.base.errors import RecordingError
+from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import HostOutput
-from kvmbox.devices.board import DeviceSpec
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.fresh_models import InProcess
 from kvmbox.tools.replay.replayer import Difference, ReplayResult, replay

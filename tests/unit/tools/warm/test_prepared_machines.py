@@ -13,7 +13,8 @@ from kvmbox.base.errors import DeviceProcessError
 from kvmbox.boot.boot_files import HostFiles
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode.entry_registers import waking_state
-from kvmbox.devices.board import DeviceSpec, rtc
+from kvmbox.contract.device_spec import DeviceSpec
+from kvmbox.devices.rtc.board import rtc
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.grants import Grants
 from kvmbox.remote.channel.hello import greet
