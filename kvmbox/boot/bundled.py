@@ -17,8 +17,8 @@ class BundledGuest(Value):
     """One guest. `options` are those that it is meant to be run with."""
 
     name: str
-    proves: str
     path: str
+    proves: str
     options: tuple[str, ...]
 
 
@@ -70,6 +70,6 @@ def catalogue() -> list[BundledGuest]:
         if path is not None and entry["guest"] not in guests:
             needs = f" (needs {entry['needs']})" if "needs" in entry else ""
             guests[entry["guest"]] = BundledGuest(
-                entry["guest"], entry["proves"] + needs, path, tuple(entry.get("options", ()))
+                entry["guest"], path, entry["proves"] + needs, tuple(entry.get("options", ()))
             )
     return list(guests.values())

@@ -50,9 +50,9 @@ _GDT_LIMIT: Final = 8 * (len(_GDT) + 1) - 1
 _BOOT_CS: Final = 0x10
 _BOOT_DS: Final = 0x18
 _LINUX_CODE32: Final = Segment(0, FLAT_LIMIT, _BOOT_CS, TYPE_CODE, present=1, db=1, s=1, g=1)
-_LINUX_DATA32: Final = Segment(0, FLAT_LIMIT, _BOOT_DS, TYPE_DATA, present=1, db=1, s=1, g=1)
+_LINUX_DATA: Final = Segment(0, FLAT_LIMIT, _BOOT_DS, TYPE_DATA, present=1, db=1, s=1, g=1)
 _LINUX_CODE64: Final = Segment(0, FLAT_LIMIT, _BOOT_CS, TYPE_CODE, present=1, s=1, l=1, g=1)
-_LINUX_DATA64: Final = _LINUX_DATA32
+_LINUX_CODE: Final = {32: _LINUX_CODE32, 64: _LINUX_CODE64}
 _LINUX_GDT_LIMIT: Final = _BOOT_DS + 7
 
 
@@ -128,8 +128,7 @@ def pvh_state(area: BootArea, entry: int, start_info: int) -> CpuState:
 
 def linux_gdt(area: BootArea, bits: int) -> tuple[int, bytes]:
     """The GDT for a Linux entry, as a write: __BOOT_CS is 0x10 and __BOOT_DS 0x18, both flat."""
-    code, data = (_LINUX_CODE64, _LINUX_DATA64) if bits == 64 else (_LINUX_CODE32, _LINUX_DATA32)
-    return area.gdt, struct.pack("<4Q", 0, 0, descriptor(code), descriptor(data))
+    return area.gdt, struct.pack("<4Q", 0, 0, descriptor(_LINUX_CODE[bits]), descriptor(_LINUX_DATA))
 
 
 def linux_state(area: BootArea, bits: int, entry: int, boot_params: int) -> CpuState:
@@ -137,20 +136,14 @@ def linux_state(area: BootArea, bits: int, entry: int, boot_params: int) -> CpuS
 
     The 64-bit one has the page tables of `page_tables`. Neither needs a stack; there is one all the same.
     """
-    code, data = (_LINUX_CODE64, _LINUX_DATA64) if bits == 64 else (_LINUX_CODE32, _LINUX_DATA32)
-    long_mode = bits == 64
-    return CpuState(
-        cs=code,
-        data=data,
-        ss=data,
+    state = long_mode_state(area, entry) if bits == 64 else protected_mode_state(area, entry)
+    return state.replaced(
+        cs=_LINUX_CODE[bits],
+        data=_LINUX_DATA,
+        ss=_LINUX_DATA,
         gdt=DescriptorTable(area.gdt, _LINUX_GDT_LIMIT),
-        cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | (CR0_PG if long_mode else 0),
-        cr3=area.pml4 if long_mode else 0,
-        cr4=CR4_PAE if long_mode else 0,
-        efer=EFER_LME | EFER_LMA if long_mode else 0,
+        cr4=state.cr4 & CR4_PAE,
         rsi=boot_params,
-        rsp=area.stack_top,
-        rip=entry,
     )
 
 
@@ -161,19 +154,15 @@ def long_mode_state(
 
     RSP is a multiple of 16, as the psABI wants it at a program's first instruction (not at a function's).
     """
-    return CpuState(
+    state = protected_mode_state(area, entry, eax=rax, ebx=rbx)
+    return state.replaced(
         cs=_CODE64,
         data=_DATA64,
         ss=_DATA64,
-        gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
-        cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG,
+        cr0=state.cr0 | CR0_PG,
         cr3=area.pml4,
         cr4=CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT,
         efer=EFER_LME | EFER_LMA,
-        rax=rax,
-        rbx=rbx,
         rdi=rdi,
         rsi=rsi,
-        rsp=area.stack_top,
-        rip=entry,
     )

@@ -45,15 +45,9 @@ class WayResult(Value):
         found: dict[str, Any] = {"name": self.name, "kind": self.kind, "possible": self.plan is not None}
         if self.plan is None:
             return found | {"reason": self.reason, "hint": self.hint}
-        segments = [
-            {
-                "offset": one.offset,
-                "file_size": one.file_size,
-                "address": one.address,
-                "memory_size": one.memory_size,
-            }
-            for one in self.plan.segments
-        ]
+        segments = [one.as_dict() for one in self.plan.segments]
+        for one in segments:
+            del one["index"]
         video = self.plan.video and self.plan.video.as_dict()
         found |= {"format": self.plan.format, "entry": self.plan.entry, "segments": segments}
         found |= {"frame_buffer": video}

@@ -57,21 +57,10 @@ def load_image(
     platform = platform or Platform(memory.size)
     way = choose(image, options.boot, bios=options.bios).way
     tables = firmware_tables(platform) if options.firmware_tables else NO_TABLES
-    context = BootContext(
-        memory,
-        platform,
-        tables.rsdp,
-        _command_line(image, way.name, options.command_line, platform),
-        options.modules,
-        options.initrd,
-        options.load_address,
-        options.entry,
-        options.segments,
-        tables.writes,
-        options.bios,
-        options.bios_rom,
-        options.further,
-    )
+    given = options.as_dict()
+    del given["boot"], given["firmware_tables"]
+    given["command_line"] = _command_line(image, way.name, options.command_line, platform)
+    context = BootContext(memory, platform, tables.rsdp, firmware=tables.writes, **given)
     plan = way.plan(image, context)
     firmware = tables.writes if plan.has_firmware else ()
     check_firmware(image, plan.segments, firmware)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kvmbox.base import layout
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot.cpu_state import CpuState
 from kvmbox.boot.image import GuestImage, Module
@@ -64,6 +65,12 @@ class BootContext(Value):
     bios: str | None = None
     bios_rom: bytes = b""
     further: Further = NO_DRIVES
+
+    @property
+    def basic_memory(self) -> tuple[int, int]:
+        """Conventional memory, and memory from 1 MiB on below the hole for devices, in KiB."""
+        end = self.memory.regions[0].end
+        return min(end, layout.EBDA) // layout.KIB, max(end - layout.HIGH_MEMORY_START, 0) // layout.KIB
 
     @property
     def all_modules(self) -> tuple[Module, ...]:

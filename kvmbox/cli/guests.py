@@ -7,7 +7,7 @@ import click
 from kvmbox.base.errors import StartError
 from kvmbox.boot import bundled
 from kvmbox.cli.click_options import JSON, takes
-from kvmbox.cli.json_files import for_people, open_output, write_data
+from kvmbox.cli.json_files import show
 from kvmbox.run.options.definition import FLAG, Option
 
 
@@ -19,14 +19,9 @@ def command(paths: bool, json_path: str | None) -> int:
     if not found:
         raise StartError(f"no guest is built in {bundled.DIRECTORY}", hint="in a source tree: make guests")
     width = max(len(guest.name) for guest in found)
-    json_file = open_output(json_path)
-    with for_people(json_path):
-        for guest in found:
-            options = f"  [{' '.join(guest.options)}]" if guest.options else ""
-            click.echo(f"{guest.name:<{width}}  {guest.path if paths else guest.proves + options}")
-    data = [
-        {"name": one.name, "path": str(one.path), "proves": one.proves, "options": list(one.options)}
-        for one in found
-    ]
-    write_data(json_path, json_file, {"guests": data})
+    lines = []
+    for guest in found:
+        options = f"  [{' '.join(guest.options)}]" if guest.options else ""
+        lines.append(f"{guest.name:<{width}}  {guest.path if paths else guest.proves + options}")
+    show("\n".join(lines), {"guests": [one.as_dict() for one in found]}, json_path)
     return 0

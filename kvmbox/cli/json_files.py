@@ -71,3 +71,13 @@ def write_data(path: str | None, file: TextIO | None, data: dict[str, Any]) -> N
 
         text = json.dumps({"schema": SCHEMA, "kvmbox": __version__, **data}, indent=2)
         write_output(path, file, f"{text}\n")
+
+
+def show(text: str, data: dict[str, Any], json_path: str | None) -> None:
+    """Print what a command has found, and write the file of --json."""
+    import click  # which `kvmbox run` does not load
+
+    json_file = open_output(json_path)
+    with for_people(json_path):
+        click.echo(text)
+    write_data(json_path, json_file, data)

@@ -9,7 +9,7 @@ import click
 
 from kvmbox.base.errors import UsageError
 from kvmbox.cli.click_options import IPC, JSON, SECCOMP, takes, transport
-from kvmbox.cli.json_files import for_people, open_output, write_data
+from kvmbox.cli.json_files import show
 from kvmbox.run.options.definition import Option
 
 if TYPE_CHECKING:
@@ -79,22 +79,15 @@ def command(
         if form not in ("text", "json"):
             raise UsageError(f"--simulate has no answer in --format {form}", hint="take text or json")
         answer, text = _simulate(chosen, simulate, arguments)
-        _show(json.dumps(answer, indent=2) if form == "json" else text, answer, json_path)
+        show(json.dumps(answer, indent=2) if form == "json" else text, answer, json_path)
         return 0
     if arguments:
         raise UsageError(
             f"there is no process '{arguments[0]}'",
             hint=f"known: {', '.join(one.process for one in everybody)}",
         )
-    _show(_pages(chosen, form), {"processes": _data(chosen)}, json_path)
+    show(_pages(chosen, form), {"processes": _data(chosen)}, json_path)
     return 0
-
-
-def _show(text: str, data: dict[str, Any], json_path: str | None) -> None:
-    json_file = open_output(json_path)
-    with for_people(json_path):
-        click.echo(text)
-    write_data(json_path, json_file, data)
 
 
 def device_types() -> dict[str, str]:

@@ -6,7 +6,7 @@ import click
 
 from kvmbox.base.errors import StartError
 from kvmbox.cli.click_options import JSON, takes
-from kvmbox.cli.json_files import STDOUT, for_people, open_output, write_data
+from kvmbox.cli.json_files import STDOUT, show
 from kvmbox.host.files.file_conflicts import refuse_shared
 from kvmbox.run.options.definition import Option
 
@@ -34,10 +34,7 @@ def command(file: str, top: int, json_path: str | None) -> int:
     if json_path not in (None, STDOUT):
         refuse_shared([("--json", json_path)], [("the profile", file)])
     profile = formats.read(_content(file), file)
-    json_file = open_output(json_path)
-    with for_people(json_path):
-        click.echo(table(profile, top))
-    write_data(json_path, json_file, as_data(profile))
+    show(table(profile, top), as_data(profile), json_path)
     return 0
 
 

@@ -57,11 +57,8 @@ class DebugInfo:
 
     def place(self, address: int) -> Place | None:
         """The symbol of `address` and the offset in it, or None."""
-        for known in self._all:
-            found = known.symbols.at(address)
-            if found is not None:
-                return found
-        return None
+        places = (known.symbols.at(address) for known in self._all)
+        return next((place for place in places if place is not None), None)
 
     @property
     def entry(self) -> str | None:
@@ -72,11 +69,8 @@ class DebugInfo:
 
     def line(self, address: int) -> Line | None:
         """The source line of the instruction at `address`, or None."""
-        for known in self._all:
-            found = known.lines.at(address) if known.lines is not None else None
-            if found is not None:
-                return found
-        return None
+        lines = (known.lines.at(address) for known in self._all if known.lines is not None)
+        return next((line for line in lines if line is not None), None)
 
     def source(self, address: int) -> str:
         """The text of the source line of the instruction at `address`, or an empty text."""

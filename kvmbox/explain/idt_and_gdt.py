@@ -174,11 +174,8 @@ def _stack_problem(cpu: Cpu, gate: bytes) -> str:
         if found is None or task.limit < 11:
             return "the TSS has no stack for privilege level 0"
         stack, where = found, "ESP0 of the TSS"
-    below = stack - (8 if cpu.long_mode else 4)
-    if cpu.long_mode:
-        below &= (1 << 64) - 1
-    else:
-        below &= 0xFFFF_FFFF
+    word = 8 if cpu.long_mode else 4
+    below = stack - word & (1 << 8 * word) - 1
     if not cpu.read(below, 1):
         return f"{where} at {stack:#x} is not mapped: {_why(cpu, below)}"
     return ""

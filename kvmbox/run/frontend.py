@@ -95,7 +95,7 @@ class Caller:
         raise UsageError("--gdb - is for the command line: a program has no pipe to a debugger")
 
     def committer(self, files: Sequence[TemporaryFile]) -> tuple[Callable[[int], None], Callable[[], None]]:
-        """What gives the file of a number its name, and what ends that. Raises StartError."""
+        """What gives the file of a number its name, and what ends that, idempotent. Raises StartError."""
         return (lambda number: files[number].commit()), (lambda: None)
 
     @property

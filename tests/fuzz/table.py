@@ -174,7 +174,7 @@ TABLE: Final[dict[str, Row]] = {
             "boot/pvh/*.py",
             *(
                 f"boot/linux/{one}.py"
-                for one in ("setup_header", "boot_params", "real_mode_setup", "video", "way")
+                for one in ("setup_header", "boot_params", "real_mode_setup", "video_mode", "way")
             ),
         ),
     ),
@@ -186,7 +186,7 @@ TABLE: Final[dict[str, Row]] = {
     "disk-overlay": Row("files", ("host/disk/overlay.py",)),
     "compressed": Row("files", ("boot/compressed.py",)),
     "snapshot-text": Row(
-        "files", tuple(f"parts/snapshot/{one}.py" for one in ("description", "fields", "layout"))
+        "files", tuple(f"parts/snapshot/{one}.py" for one in ("description", "strict_json", "file_layout"))
     ),
     "snapshot-cpu": Row(
         "files", ("parts/snapshot/vcpu_state.py:*code", "parts/snapshot/vcpu_state.py:_kinds")
@@ -201,7 +201,7 @@ TABLE: Final[dict[str, Row]] = {
     "recordings": Row("files", ("tools/replay/reader.py", "parts/record/format.py")),
     "symbols": Row("files", ("explain/symbols.py",)),
     "suites": Row(
-        "texts", tuple(f"tools/smoke/suite/{one}.py" for one in ("suite_file", "fields", "toml_lines"))
+        "texts", tuple(f"tools/smoke/suite/{one}.py" for one in ("suite_file", "suite_keys", "toml_lines"))
     ),
     "unittests-cfg": Row("texts", ("tools/smoke/suite/unittests_cfg.py",)),
     "gdb": Row("texts", ("parts/gdb/packets.py", "parts/gdb/gdb_session.py")),

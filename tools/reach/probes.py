@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox.tools.audit.attacks.processes import PTRACE_SEIZE, SIGUSR1
-from kvmbox.tools.audit.attacks.syscalls import AT_FDCWD, NUMBERS, O_CREAT, O_RDWR, O_WRONLY
+from kvmbox.tools.audit.attacks.syscalls import AT_FDCWD, NUMBERS
 from kvmbox.tools.audit.audit_setup import Scene
 from tools.reach.tracee import Tracee
 
@@ -43,14 +43,15 @@ def read_file(tracee: Tracee, scene: Scene) -> bool:
 
 def write_file(tracee: Tracee, scene: Scene) -> bool:
     """A new file."""
-    descriptor = _made(tracee, "openat", AT_FDCWD, str(scene.planted).encode(), O_WRONLY | O_CREAT, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT
+    descriptor = _made(tracee, "openat", AT_FDCWD, str(scene.planted).encode(), flags, 0o600)
     _made(tracee, "write", descriptor, scene.secret.encode(), SECRET_SIZE)
     return scene.planted_file()
 
 
 def open_kvm(tracee: Tracee, _scene: Scene) -> bool:
     """Another virtual machine."""
-    return _made(tracee, "openat", AT_FDCWD, b"/dev/kvm", O_RDWR) >= 0
+    return _made(tracee, "openat", AT_FDCWD, b"/dev/kvm", os.O_RDWR) >= 0
 
 
 def connect_tcp(tracee: Tracee, scene: Scene) -> bool:

@@ -28,7 +28,7 @@ FLOPPY_1440: Final = "1.44 MB diskette"
 FLOPPY_2880: Final = "2.88 MB diskette"
 HARD_DISK: Final = "hard disk"
 
-_KINDS: Final = (NO_EMULATION, FLOPPY_1200, FLOPPY_1440, FLOPPY_2880, HARD_DISK)
+MEDIA: Final = (NO_EMULATION, FLOPPY_1200, FLOPPY_1440, FLOPPY_2880, HARD_DISK)
 _IMAGE_SIZES: Final = {FLOPPY_1200: 2400, FLOPPY_1440: 2880, FLOPPY_2880: 5760}  # sectors of 512 bytes
 
 _FIRST_DESCRIPTOR: Final = 16
@@ -47,7 +47,7 @@ _SECTION: Final = struct.Struct("<BBH28s")  # header, platform, entries, identif
 _KEY: Final = b"\x55\xaa"
 _VALID: Final = 0x01
 _BOOTABLE: Final = 0x88
-_MEDIA: Final = 0x0F
+_MEDIA_BITS: Final = 0x0F
 _MORE_SECTIONS: Final = 0x90
 _LAST_SECTION: Final = 0x91
 _X86: Final = 0x00
@@ -135,9 +135,9 @@ def _default_entry(catalog: bytes, size: int) -> BootEntry:
     indicator, media, segment, _, sectors, lba = _ENTRY.unpack_from(catalog, _ENTRY_SIZE)
     if indicator != _BOOTABLE:
         raise _NoBoot("the default entry of its boot catalog is not bootable")
-    if media & _MEDIA >= len(_KINDS):
-        raise _NoBoot(f"its boot catalog asks for media type {media & _MEDIA}, which does not exist")
-    kind = _KINDS[media & _MEDIA]
+    if media & _MEDIA_BITS >= len(MEDIA):
+        raise _NoBoot(f"its boot catalog asks for media type {media & _MEDIA_BITS}, which does not exist")
+    kind = MEDIA[media & _MEDIA_BITS]
     segment = segment or _DEFAULT_SEGMENT
     if not sectors:
         raise _NoBoot("its boot catalog loads no sector")

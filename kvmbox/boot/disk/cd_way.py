@@ -13,17 +13,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
 from kvmbox.boot.bios.way import refuse_options
 from kvmbox.boot.disk.boot_marks import BOOT_SIGNATURE, disk_mark, is_cd
-from kvmbox.boot.disk.cd_image import (
-    CD_SECTOR,
-    FLOPPY_1200,
-    FLOPPY_1440,
-    FLOPPY_2880,
-    HARD_DISK,
-    NO_EMULATION,
-    BootEntry,
-    Iso,
-    read_iso,
-)
+from kvmbox.boot.disk.cd_image import CD_SECTOR, HARD_DISK, MEDIA, BootEntry, Iso, read_iso
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import NO_BIOS, BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.real_mode.entry_registers import reset_state
@@ -31,7 +21,6 @@ from kvmbox.firmware.builtin_bios import NO_DRIVE, CdBoot, Geometry, cd_drives, 
 from kvmbox.firmware.memory_map import memory_map
 
 _KIND: Final = "a CD image"
-_MEDIA: Final = (NO_EMULATION, FLOPPY_1200, FLOPPY_1440, FLOPPY_2880, HARD_DISK)  # as the catalog counts
 _PARTITION_END: Final = 446 + 5  # in an MBR: head, sector and cylinder where the first partition ends
 
 
@@ -63,7 +52,7 @@ class Cd:
         if not context.bios_rom:  # nothing will run: see BootContext
             return BootPlan(self.name, state, start)
         geometry = _geometry(image, entry) if entry.kind == HARD_DISK else NO_DRIVE
-        boot = CdBoot(_MEDIA.index(entry.kind), entry.segment, entry.sectors, entry.lba, geometry)
+        boot = CdBoot(MEDIA.index(entry.kind), entry.segment, entry.sectors, entry.lba, geometry)
         shown = cd_drives(image.size, boot, context.further)
         rom = rom_with(context.bios_rom, memory_map(context.memory.size), shown)
         return BootPlan(self.name, state, start, writes=((layout.BIOS_ROM, rom),))

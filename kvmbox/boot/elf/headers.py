@@ -30,9 +30,9 @@ PT_LOAD: Final = 1
 PT_INTERP: Final = 3
 PT_NOTE: Final = 4
 
-# e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize, e_phnum,
+# e_type, e_machine, (e_version,) e_entry, e_phoff, e_shoff, (e_flags, e_ehsize,) e_phentsize, e_phnum,
 # e_shentsize, e_shnum, e_shstrndx
-_FILE_HEADER: Final = {32: struct.Struct("<HHIIIIIHHHHHH"), 64: struct.Struct("<HHIQQQIHHHHHH")}
+_FILE_HEADER: Final = {32: struct.Struct("<HH4xIII6xHHHHH"), 64: struct.Struct("<HH4xQQQ6xHHHHH")}
 # 32: p_type, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_flags, p_align
 # 64: p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
 _PROGRAM_HEADER: Final = {32: struct.Struct("<IIIIIIII"), 64: struct.Struct("<IIQQQQQQ")}
@@ -44,15 +44,15 @@ PROGRAM_HEADER_SIZE: Final = {bits: layout.size for bits, layout in _PROGRAM_HEA
 
 
 class FileHeader(Value):
-    """What of the file header counts for loading. `offset`s and sizes are bytes of the file."""
+    """What of the file header counts for loading, in its order. `offset`s and sizes are bytes of the file."""
 
     type: int
     machine: int
     entry: int
     program_offset: int
+    section_offset: int
     program_size: int
     program_count: int
-    section_offset: int
     section_size: int
     section_count: int
 
@@ -71,21 +71,12 @@ class ProgramHeader(Value):
 
 def file_header(data: bytes, bits: int) -> FileHeader:
     """The file header of class `bits` at the start of `data`, which holds all of it."""
-    (
-        file_type, machine, _version, entry, program_offset, section_offset, _flags, _size,
-        program_size, program_count, section_size, section_count, _names,
-    ) = _FILE_HEADER[bits].unpack_from(data, IDENTITY_SIZE)  # fmt: skip
-    return FileHeader(
-        file_type,
-        machine,
-        entry,
-        program_offset,
-        program_size,
-        program_count,
-        section_offset,
-        section_size,
-        section_count,
-    )
+    return FileHeader(*_FILE_HEADER[bits].unpack_from(data, IDENTITY_SIZE)[:-1])
+
+
+def section_of_names(data: bytes, bits: int) -> int:
+    """Which section has the names of sections, says the file header."""
+    return int(_FILE_HEADER[bits].unpack_from(data, IDENTITY_SIZE)[-1])
 
 
 def program_header(data: bytes, bits: int, index: int, position: int) -> ProgramHeader:

@@ -13,16 +13,7 @@ from itertools import chain, islice
 from typing import Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.boot.elf.headers import (
-    ELF_MAGIC,
-    FILE_HEADER_SIZE,
-    IDENTITY_SIZE,
-    PROGRAM_HEADER_SIZE,
-    PT_NOTE,
-    ProgramHeader,
-    file_header,
-    program_header,
-)
+from kvmbox.boot.elf import headers as elf
 
 MAX_NOTES: Final = 1024
 MAX_DESCRIPTOR: Final = 64
@@ -55,24 +46,26 @@ def find_note(data: bytes, name: bytes, note_type: int | None = None) -> Note | 
     return None
 
 
-def _note_segments(data: bytes) -> Iterator[ProgramHeader]:
-    bits = _CLASS_BITS.get(data[4]) if len(data) > IDENTITY_SIZE and data.startswith(ELF_MAGIC) else None
-    if bits is None or data[5] != _LITTLE_ENDIAN or len(data) < FILE_HEADER_SIZE[bits]:
+def _note_segments(data: bytes) -> Iterator[elf.ProgramHeader]:
+    bits = (
+        _CLASS_BITS.get(data[4]) if len(data) > elf.IDENTITY_SIZE and data.startswith(elf.ELF_MAGIC) else None
+    )
+    if bits is None or data[5] != _LITTLE_ENDIAN or len(data) < elf.FILE_HEADER_SIZE[bits]:
         return
-    header = file_header(data, bits)
-    size = PROGRAM_HEADER_SIZE[bits]
+    header = elf.file_header(data, bits)
+    size = elf.PROGRAM_HEADER_SIZE[bits]
     if header.program_size != size:
         return
     for index in range(min(header.program_count, _MAX_HEADERS)):
         position = header.program_offset + index * size
         if position + size > len(data):
             return
-        found = program_header(data, bits, index, position)
-        if found.type == PT_NOTE:
+        found = elf.program_header(data, bits, index, position)
+        if found.type == elf.PT_NOTE:
             yield found
 
 
-def _notes(data: bytes, header: ProgramHeader, align: int) -> Iterator[Note]:
+def _notes(data: bytes, header: elf.ProgramHeader, align: int) -> Iterator[Note]:
     # Positions count from the start of the segment, whose alignment in the file is not to be relied on.
     segment = memoryview(data)[header.offset : header.offset + header.file_size]
     position = 0

@@ -12,23 +12,17 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.stand_ins import Value
-from kvmbox.boot.elf.headers import IDENTITY_SIZE, file_header
+from kvmbox.boot.elf.headers import file_header, section_of_names
 from kvmbox.boot.image import GuestImage
 
 MAX_SECTIONS: Final = 4096
 
 _SHT_NULL: Final = 0
 _SHT_NOBITS: Final = 8
-# Of a section header (gABI, "Section Header"), by class: its size; type, address, offset, size, alignment.
-_SIZE: Final = {32: 40, 64: 64}
-_TYPE: Final = struct.Struct("<I")
-_TYPE_AT: Final = 4
-_WORD: Final = {32: struct.Struct("<I"), 64: struct.Struct("<Q")}
+# Of a section header (gABI, "Section Header"), by class: type, address, offset, size, alignment.
+_ENTRY: Final = {32: struct.Struct("<4xI4xIII8xI4x"), 64: struct.Struct("<4xI8xQQQ8xQ8x")}
+_WORD: Final = {32: "<I", 64: "<Q"}
 _ADDRESS_AT: Final = {32: 12, 64: 16}
-_OFFSET_AT: Final = {32: 16, 64: 24}
-_LENGTH_AT: Final = {32: 20, 64: 32}
-_ALIGNMENT_AT: Final = {32: 32, 64: 48}
-_NAMES_AT: Final = {32: 34, 64: 46}  # e_shstrndx, in the file header behind the identification
 
 
 class ElfSections(Value):
@@ -53,7 +47,7 @@ def plan_sections(image: GuestImage, bits: int, start: int, limit: int) -> ElfSe
     """
     data = image.data
     header = file_header(data, bits)
-    count, size = header.section_count, _SIZE[bits]
+    count, size = header.section_count, _ENTRY[bits].size
     if not 0 < count <= MAX_SECTIONS or header.section_size != size:
         return None
     if not header.section_offset or header.section_offset + count * size > len(data):
@@ -64,25 +58,20 @@ def plan_sections(image: GuestImage, bits: int, start: int, limit: int) -> ElfSe
     writes = []
     # Sections do not overlap in a file that a linker wrote, so together they are smaller than it.
     left = len(data)
-    word = _WORD[bits]
     for place in range(0, len(table), size):
-        (kind,) = _TYPE.unpack_from(table, place + _TYPE_AT)
-        (where,) = word.unpack_from(table, place + _ADDRESS_AT[bits])
-        (offset,) = word.unpack_from(table, place + _OFFSET_AT[bits])
-        (length,) = word.unpack_from(table, place + _LENGTH_AT[bits])
-        (alignment,) = word.unpack_from(table, place + _ALIGNMENT_AT[bits])
+        kind, where, offset, length, alignment = _ENTRY[bits].unpack_from(table, place)
         if kind in (_SHT_NULL, _SHT_NOBITS) or where or not length or offset + length > len(data):
             continue
         position = aligned(position, min(max(alignment, 1), layout.PAGE_SIZE))
         left -= length
         if left < 0 or position + length > limit:
             return None
-        word.pack_into(table, place + _ADDRESS_AT[bits], position)
+        struct.pack_into(_WORD[bits], table, place + _ADDRESS_AT[bits], position)
         writes.append((position, data[offset : offset + length]))
         position += length
     if position > limit:
         return None
-    (names,) = struct.unpack_from("<H", data, IDENTITY_SIZE + _NAMES_AT[bits])
+    names = section_of_names(data, bits)
     writes.append((address, bytes(table)))
     return ElfSections(count, size, address, names, bytes(table), tuple(writes), position)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.base import layout
 from kvmbox.boot.linux.setup_header import HEADER_START, MAGIC
 from kvmbox.boot.linux.video_mode import put_screen
 from kvmbox.boot.plan import BootContext
@@ -69,7 +68,7 @@ def boot_params(
     else:
         taken = header[: _HEADER_END - HEADER_START]
         page[HEADER_START : HEADER_START + len(taken)] = taken
-    high = max(context.memory.regions[0].end - layout.HIGH_MEMORY_START, 0) // layout.KIB
+    _, high = context.basic_memory
     struct.pack_into("<H", page, _EXT_MEM_K, min(high, 0xFFFF))
     struct.pack_into("<I", page, _ALT_MEM_K, high)
     page[_VIDEO_MODE] = _TEXT_MODE

@@ -6,25 +6,20 @@ a boot loader fills in (Linux, Documentation/arch/x86/boot.rst, "Details of Head
 
 from __future__ import annotations
 
-import struct
-from typing import Final
-
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
 from kvmbox.boot.image import GuestImage, Module, printable
-from kvmbox.boot.linux.setup_header import command_line_max, initrd_max, is_linux, setup_and_kernel, too_old
+from kvmbox.boot.linux.setup_header import (
+    command_line_max,
+    filled_in,
+    initrd_max,
+    is_linux,
+    setup_and_kernel,
+    too_old,
+)
 from kvmbox.boot.modules import encoded
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.fw_cfg_linux import LINUX_COMMAND_LINE, LINUX_KERNEL, LINUX_SETUP, linux_items
-
-_TYPE_OF_LOADER: Final = 0x210
-_LOAD_FLAGS: Final = 0x211
-_RAMDISK: Final = 0x218  # ramdisk_image and ramdisk_size
-_HEAP_END: Final = 0x224
-_COMMAND_LINE: Final = 0x228
-_UNDEFINED_LOADER: Final = 0xFF
-_CAN_USE_HEAP: Final = 0x80
-_HEAP_SPARE: Final = 0x200  # heap_end_ptr counts from the setup code, less 0x200
 
 
 def kernel_for_firmware(
@@ -52,12 +47,13 @@ def kernel_for_firmware(
             raise UsageError(
                 f"--initrd '{printable(initrd.name)}' does not fit into memory behind the kernel"
             )
-    setup = bytearray(image.data[:offset])
-    setup[_TYPE_OF_LOADER] = _UNDEFINED_LOADER
-    setup[_LOAD_FLAGS] |= _CAN_USE_HEAP
-    struct.pack_into("<II", setup, _RAMDISK, initrd_address, len(initrd_data))
-    struct.pack_into("<H", setup, _HEAP_END, LINUX_COMMAND_LINE - LINUX_SETUP - _HEAP_SPARE)
-    struct.pack_into("<I", setup, _COMMAND_LINE, LINUX_COMMAND_LINE)
+    setup = filled_in(
+        image.data[:offset],
+        heap_end=LINUX_COMMAND_LINE - LINUX_SETUP,
+        command_line=LINUX_COMMAND_LINE,
+        initrd=initrd_address,
+        initrd_size=len(initrd_data),
+    )
     return linux_items(
         bytes(setup), bytes(image.data[offset : offset + size]), line, initrd_data, initrd_address
     )

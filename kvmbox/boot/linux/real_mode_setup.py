@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.boot.image import GuestImage
-from kvmbox.boot.linux.setup_header import setup_and_kernel
+from kvmbox.boot.linux.setup_header import filled_in, setup_and_kernel
 from kvmbox.boot.linux.video_mode import vid_mode
 from kvmbox.boot.plan import NO_BIOS, BootContext, BootPlan
 from kvmbox.boot.real_mode.entry_registers import reset_state
@@ -27,15 +27,7 @@ COMMAND_LINE_MAX: Final = 0x10000 - _HEAP_END - 1
 _COMMAND_LINE: Final = _SETUP + _HEAP_END
 _ENTRY: Final = Entry(cs=(_SETUP >> 4) + 0x20, ip=0, ss=_SETUP >> 4, sp=_HEAP_END, data=_SETUP >> 4)
 
-# Offsets of fields that a loader fills in.
-_VID_MODE: Final = 0x1FA
-_TYPE_OF_LOADER: Final = 0x210
-_LOAD_FLAGS: Final = 0x211
-_RAMDISK: Final = 0x218  # address and size
-_HEAP_END_PTR: Final = 0x224  # from the entry, 0x200 behind the start of the segment
-_CMD_LINE_PTR: Final = 0x228
-_NO_ASSIGNED_LOADER: Final = 0xFF
-_CAN_USE_HEAP: Final = 0x80
+_VID_MODE: Final = 0x1FA  # the offset of a field that a loader may fill in
 
 
 def kernel_segment(image: GuestImage, context: BootContext) -> LoadSegment:
@@ -63,13 +55,14 @@ def plan_setup(
     initrd: tuple[int, int] | None,
 ) -> BootPlan:
     """The start in real mode. `command_line` has at most COMMAND_LINE_MAX bytes; `initrd` is (start, end)."""
-    setup = bytearray(image.data[: segment.offset])
-    setup[_TYPE_OF_LOADER] = _NO_ASSIGNED_LOADER
-    setup[_LOAD_FLAGS] |= _CAN_USE_HEAP
     start, end = initrd or (0, 0)
-    struct.pack_into("<II", setup, _RAMDISK, start, end - start)
-    struct.pack_into("<H", setup, _HEAP_END_PTR, _HEAP_END - 0x200)
-    struct.pack_into("<I", setup, _CMD_LINE_PTR, _COMMAND_LINE)
+    setup = filled_in(
+        image.data[: segment.offset],
+        heap_end=_HEAP_END,
+        command_line=_COMMAND_LINE,
+        initrd=start,
+        initrd_size=end - start,
+    )
     wanted = vid_mode(context.command_line or "")
     if wanted is not None:
         struct.pack_into("<H", setup, _VID_MODE, wanted)

@@ -47,6 +47,15 @@ _VERSION_XLOADFLAGS: Final = 0x20C
 _MAX_ALIGNMENT: Final = layout.GIB
 _AGAIN: Final = "build or copy it again"
 
+# The offsets of fields that a loader fills in, and what goes into them.
+_TYPE_OF_LOADER: Final = 0x210
+_RAMDISK: Final = 0x218  # ramdisk_image and ramdisk_size
+_HEAP_END: Final = 0x224
+_COMMAND_LINE: Final = 0x228
+_NO_ASSIGNED_LOADER: Final = 0xFF
+_CAN_USE_HEAP: Final = 0x80
+_HEAP_SPARE: Final = 0x200  # heap_end_ptr counts from the setup code's entry, 0x200 behind its start
+
 
 class LinuxKernel(Value):
     """A kernel image. `header` is what goes into the boot parameters at HEADER_START.
@@ -117,6 +126,17 @@ def setup_and_kernel(image: GuestImage) -> tuple[int, int]:
     sectors = image.data[_SETUP_SECTORS[0]] or _OLD_SETUP_SECTORS
     offset = (sectors + 1) * _SECTOR
     return offset, _kernel_size(image, offset)
+
+
+def filled_in(setup: bytes, *, heap_end: int, command_line: int, initrd: int, initrd_size: int) -> bytearray:
+    """Setup code with what a loader tells it. `heap_end` is in its segment; the other places are physical."""
+    made = bytearray(setup)
+    made[_TYPE_OF_LOADER] = _NO_ASSIGNED_LOADER
+    made[_LOAD_FLAGS[0]] |= _CAN_USE_HEAP
+    struct.pack_into("<II", made, _RAMDISK, initrd, initrd_size)
+    struct.pack_into("<H", made, _HEAP_END, heap_end - _HEAP_SPARE)
+    struct.pack_into("<I", made, _COMMAND_LINE, command_line)
+    return made
 
 
 def parse_linux(image: GuestImage) -> LinuxKernel:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import GuestImage
+from kvmbox.boot.multiboot.places import find, placed
 from kvmbox.boot.segments import LoadSegment
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _ADDRESSES: Final = struct.Struct("<IIIII")  # header, load, load_end, bss_end, 
 _VIDEO: Final = struct.Struct("<IIII")  # mode_type, width, height, depth
 _VIDEO_AT: Final = 32  # from the header on, whether or not there are address fields
 _LINEAR: Final = 0  # a mode_type; the other one is text
-_MAGIC_BYTES: Final = MAGIC.to_bytes(4, "little")
 
 
 class MultibootHeader(Value):
@@ -46,14 +46,8 @@ class MultibootHeader(Value):
 
 def find_header(data: bytes) -> MultibootHeader | None:
     """The first valid Multiboot 1 header of an image, or None."""
-    position = data.find(_MAGIC_BYTES, 0, SEARCH_SIZE)
-    while position >= 0:
-        if position % 4 == 0 and position + _HEADER.size <= min(len(data), SEARCH_SIZE):
-            magic, flags, checksum = _HEADER.unpack_from(data, position)
-            if (magic + flags + checksum) & 0xFFFF_FFFF == 0:
-                return MultibootHeader(position, flags)
-        position = data.find(_MAGIC_BYTES, position + 1, SEARCH_SIZE)
-    return None
+    offset = find(data, MAGIC, 3, align=4, within=SEARCH_SIZE)
+    return None if offset is None else MultibootHeader(offset, _HEADER.unpack_from(data, offset)[1])
 
 
 def check_demands(image: GuestImage, header: MultibootHeader) -> None:
@@ -81,16 +75,13 @@ def wanted_mode(image: GuestImage, header: MultibootHeader) -> VideoMode | None:
 
 
 def address_override(image: GuestImage, header: MultibootHeader) -> tuple[LoadSegment, int]:
-    """What the header's address fields (flag 16) ask for: the one segment, and the physical entry.
-
-    A `load_end_addr` of 0 means to the end of the file, a `bss_end_addr` of 0 that there is no bss.
-    """
+    """What the header's address fields (flag 16) ask for: the one segment, and the physical entry."""
     fields = header.offset + _HEADER.size
     if fields + _ADDRESSES.size > len(image.data):
         raise image.error(
             "it is cut short: the file ends within its Multiboot header", hint="build or copy it again"
         )
-    header_address, load, load_end, bss_end, entry = _ADDRESSES.unpack_from(image.data, fields)
+    *addresses, entry = _ADDRESSES.unpack_from(image.data, fields)
 
     def absurd(why: str) -> Exception:
         return image.error(
@@ -98,24 +89,7 @@ def address_override(image: GuestImage, header: MultibootHeader) -> tuple[LoadSe
             hint="check header_addr, load_addr, load_end_addr, bss_end_addr and entry_addr",
         )
 
-    if load > header_address:
-        raise absurd(f"load_addr {load:#x} is above header_addr {header_address:#x}")
-    offset = header.offset - (header_address - load)
-    if offset < 0:
-        raise absurd(f"load_addr {load:#x} is {-offset} bytes before the start of the file")
-    available = len(image.data) - offset
-    if load_end and load_end <= load:
-        raise absurd(f"load_end_addr {load_end:#x} is not above load_addr {load:#x}")
-    file_size = load_end - load if load_end else available
-    if file_size > available:
-        raise image.error(
-            f"it is cut short: its Multiboot header loads {file_size} bytes from offset {offset},"
-            f" and the file has {len(image.data)}",
-            hint="build or copy it again",
-        )
-    if bss_end and bss_end < load + file_size:
-        raise absurd(f"bss_end_addr {bss_end:#x} is below the end of the data, {load + file_size:#x}")
-    memory_size = bss_end - load if bss_end else file_size
-    if not load <= entry < load + memory_size:
-        raise absurd(f"entry_addr {entry:#x} is outside of {load:#x}..{load + memory_size:#x}")
-    return LoadSegment(0, offset, file_size, load, memory_size), entry
+    segment = placed(image, "Multiboot", header.offset, tuple(addresses), absurd)
+    if not segment.address <= entry < segment.end:
+        raise absurd(f"entry_addr {entry:#x} is outside of {segment.address:#x}..{segment.end:#x}")
+    return segment, entry

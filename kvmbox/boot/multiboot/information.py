@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base import layout
 from kvmbox.boot.boot_area import BootArea, InfoWriter
 from kvmbox.boot.elf.sections import ElfSections
 from kvmbox.boot.image import GuestImage
@@ -70,7 +69,6 @@ def information(
         for module, (start, end) in zip(context.all_modules, module_ranges, strict=True)
     )
     writer.put(list_address, module_list)
-    low_end = context.memory.regions[0].end
     flags = INFO_MEMORY | INFO_COMMAND_LINE | INFO_MEMORY_MAP | INFO_DRIVES | INFO_LOADER_NAME
     symbols = (0, 0, 0, 0)
     if sections is not None:
@@ -79,8 +77,7 @@ def information(
     asked, fields = (0, b"") if screen is None else screen(writer)
     info = _INFO.pack(
         flags | asked | (INFO_MODULES if module_ranges else 0),
-        min(low_end, layout.EBDA) // layout.KIB,
-        max(low_end - layout.HIGH_MEMORY_START, 0) // layout.KIB,
+        *context.basic_memory,
         0,
         line,
         len(module_ranges),

@@ -10,11 +10,14 @@ over.
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import ImageError
 from kvmbox.base.stand_ins import Value
 from kvmbox.boot.image import GuestImage
+from kvmbox.boot.multiboot.places import find, placed
+from kvmbox.boot.segments import LoadSegment
 
 if TYPE_CHECKING:
     from kvmbox.firmware.video_modes import VideoMode
@@ -26,7 +29,6 @@ SEARCH_SIZE: Final = 32768
 _HEADER: Final = struct.Struct("<IIII")  # magic, architecture, header_length, checksum
 _TAG: Final = struct.Struct("<HHI")  # type, flags, size
 _ALIGN: Final = 8
-_MAGIC_BYTES: Final = MAGIC.to_bytes(4, "little")
 _OPTIONAL: Final = 1  # flags, bit 0
 _ARCHITECTURES: Final = {0: "i386", 4: "MIPS"}
 _I386: Final = 0
@@ -52,18 +54,6 @@ _EGA_TEXT: Final = 1 << 1
 NO_HEADER: Final = f"there is no Multiboot 2 header in its first {SEARCH_SIZE} bytes"
 
 
-class AddressTag(Value):
-    """Where the image goes, whatever its file format: all fields but `offset` are as in the tag.
-
-    `offset` is where in the file `load` is.
-    """
-
-    offset: int
-    load: int
-    load_end: int
-    bss_end: int
-
-
 class RelocatableTag(Value):
     """Bounds for the load address: the image lies within [minimum, maximum]. `preference` is 0, 1 or 2."""
 
@@ -76,12 +66,13 @@ class RelocatableTag(Value):
 class Multiboot2Header(Value):
     """What the tags of a header ask for. `efi` has the types of tags for EFI firmware.
 
+    `addresses` says where the image goes, whatever its file format.
     `mode` is the linear mode for a kernel that wants one. Without it, `ega_text` says whether the kernel
     takes text.
     """
 
     offset: int
-    addresses: AddressTag | None
+    addresses: LoadSegment | None
     entry: int | None
     relocatable: RelocatableTag | None
     ega_text: bool
@@ -91,14 +82,7 @@ class Multiboot2Header(Value):
 
 def find_multiboot2(data: bytes) -> int | None:
     """The offset of the first header with a right checksum, or None."""
-    position = data.find(_MAGIC_BYTES, 0, SEARCH_SIZE)
-    while position >= 0:
-        if position % _ALIGN == 0 and position + _HEADER.size <= min(len(data), SEARCH_SIZE):
-            words = _HEADER.unpack_from(data, position)
-            if sum(words) & 0xFFFF_FFFF == 0:
-                return position
-        position = data.find(_MAGIC_BYTES, position + 1, SEARCH_SIZE)
-    return None
+    return find(data, MAGIC, 4, align=_ALIGN, within=SEARCH_SIZE)
 
 
 def parse_header(image: GuestImage) -> Multiboot2Header:
@@ -178,32 +162,16 @@ def _words(image: GuestImage, tag: _Tag, count: int, what: str) -> tuple[int, ..
     return struct.unpack_from(f"<{count}I", image.data, tag.position)
 
 
-def _address_tag(image: GuestImage, offset: int, tag: _Tag | None) -> AddressTag | None:
+def _address_tag(image: GuestImage, offset: int, tag: _Tag | None) -> LoadSegment | None:
     if tag is None:
         return None
-    header_address, load, load_end, bss_end = _words(image, tag, 4, "address")
+    header_address, load, *ends = _words(image, tag, 4, "address")
+    absurd = partial(_absurd, image)
     if load == 0xFFFF_FFFF:  # from the beginning of the file
         load = header_address - offset
         if load < 0:
-            raise _absurd(image, f"header_addr {header_address:#x} is below the header's offset {offset:#x}")
-    if load > header_address:
-        raise _absurd(image, f"load_addr {load:#x} is above header_addr {header_address:#x}")
-    start = offset - (header_address - load)
-    if start < 0:
-        raise _absurd(image, f"load_addr {load:#x} is {-start} bytes before the start of the file")
-    available = len(image.data) - start
-    if load_end and load_end <= load:
-        raise _absurd(image, f"load_end_addr {load_end:#x} is not above load_addr {load:#x}")
-    load_end = load_end or load + available
-    if load_end - load > available:
-        raise image.error(
-            f"it is cut short: its Multiboot 2 header loads {load_end - load} bytes from offset {start},"
-            f" and the file has {len(image.data)}",
-            hint="build or copy it again",
-        )
-    if bss_end and bss_end < load_end:
-        raise _absurd(image, f"bss_end_addr {bss_end:#x} is below the end of the data, {load_end:#x}")
-    return AddressTag(start, load, load_end, bss_end or load_end)
+            raise absurd(f"header_addr {header_address:#x} is below the header's offset {offset:#x}")
+    return placed(image, "Multiboot 2", offset, (header_address, load, *ends), absurd)
 
 
 def _entry_tag(image: GuestImage, tag: _Tag | None) -> int | None:

@@ -64,7 +64,6 @@ def information(
     The command line is what was given, without the image's name in front, as GRUB 2 passes it; a module's
     string is its name and its arguments. UsageError if a string cannot be passed on, or all is too long.
     """
-    low_end = context.memory.regions[0].end
     tags = [
         _tag(_COMMAND_LINE, encoded(context.command_line or "", "the command line") + b"\0"),
         _tag(_LOADER_NAME, LOADER_NAME + b"\0"),
@@ -72,14 +71,7 @@ def information(
             _tag(_MODULE, struct.pack("<II", start, end) + module_string(module) + b"\0")
             for module, (start, end) in zip(context.all_modules, module_ranges, strict=True)
         ),
-        _tag(
-            _BASIC_MEMORY,
-            struct.pack(
-                "<II",
-                min(low_end, layout.EBDA) // layout.KIB,
-                max(low_end - layout.HIGH_MEMORY_START, 0) // layout.KIB,
-            ),
-        ),
+        _tag(_BASIC_MEMORY, struct.pack("<II", *context.basic_memory)),
         _memory_map(context),
     ]
     if mode is not None:

@@ -120,9 +120,7 @@ def _linked(image: GuestImage, header: Multiboot2Header) -> _Loaded:
     if found is not None:
         if header.entry is None:
             raise _without_entry(image, header, "an address tag and no entry address tag")
-        size = found.load_end - found.load
-        segments = (LoadSegment(0, found.offset, size, found.load, found.bss_end - found.load),)
-        return _checked(image, segments, header.entry, 0)
+        return _checked(image, (found,), header.entry, 0)
     if not image.data.startswith(ELF_MAGIC):
         raise image.error(_UNLOADABLE.reason, hint=_UNLOADABLE.hint)
     elf = parse_elf(image, by_protocol=True, needs_entry=header.entry is None)
@@ -173,10 +171,7 @@ def _relocate(image: GuestImage, header: Multiboot2Header, linked: _Loaded, cont
         )
     shift = _choice(tag, linked.base, lowest, highest) - linked.base
     return _Loaded(
-        tuple(
-            LoadSegment(one.index, one.offset, one.file_size, one.address + shift, one.memory_size)
-            for one in linked.segments
-        ),
+        tuple(one.replaced(address=one.address + shift) for one in linked.segments),
         linked.entry + shift,
         linked.elf_bits,
     )

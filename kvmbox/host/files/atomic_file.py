@@ -123,12 +123,14 @@ class Committer:
             raise OSError(code, os.strerror(code) if code else "the process that renames it is gone")
 
     def close(self) -> None:
-        """End it: what has not got its name is removed."""
+        """End it: what has not got its name is removed. Idempotent."""
+        pidfd, self._pidfd = self._pidfd, -1
         self._socket.close()
-        if self._comes(self._pidfd):
+        if pidfd >= 0 and self._comes(pidfd):
             with suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
-        os.close(self._pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
 
     def _comes(self, descriptor: int) -> bool:
         """Whether an answer or the end comes in time. What was late once is not waited for again."""

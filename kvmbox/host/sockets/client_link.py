@@ -132,11 +132,9 @@ class Link:
             return ""
         finally:
             self._update()
-        return (
-            None
-            if len(self._unsent) <= MOST_UNSENT
-            else f"the client of {self._option} does not read its answers"
-        )
+        if len(self._unsent) > MOST_UNSENT:
+            return f"the client of {self._option} does not read its answers"
+        return None
 
     def _flush(self) -> None:
         with suppress(BlockingIOError):

@@ -38,10 +38,11 @@ PHYSICAL: Final = 1 << 62
 No linear address of a guest can be there, because it would not be canonical.
 """
 
-_HEADER_64: Final = Struct("<4s5B7x2HIQQQI6H")
-_HEADER_32: Final = Struct("<4s5B7x2HIIIII6H")
-_SEGMENT_64: Final = Struct("<IIQQQQQQ")
-_SEGMENT_32: Final = Struct("<8I")
+_FORMS: Final = {
+    False: (Struct("<4s5B7x2HIIIII6H"), Struct("<8I")),
+    True: (Struct("<4s5B7x2HIQQQI6H"), Struct("<IIQQQQQQ")),
+}
+"""The ELF header and a program header, by whether the file is one of 64 bits."""
 _PAGE: Final = 4096
 
 # struct elf_prstatus: signal at 12, pid at 32 or 24, registers at 112 or 72, size 336 or 144.
@@ -101,7 +102,7 @@ def _padded(data: bytes) -> bytes:
 
 def notes_of(one: CoreCpu, *, wide: bool) -> bytes:
     """The notes of a CPU. `wide` says that the file is one of 64 bits."""
-    found = note(b"CORE\0", NT_PRSTATUS, _status_64(one) if wide else _status_32(one))
+    found = note(b"CORE\0", NT_PRSTATUS, _status(one, wide=wide))
     if len(one.xsave) < _FXSAVE:
         return found
     found += note(b"CORE\0", NT_FPREGSET, one.xsave[:_FXSAVE]) if wide else b""
@@ -114,40 +115,24 @@ def notes_of(one: CoreCpu, *, wide: bool) -> bytes:
     return found
 
 
-def _status_64(one: CoreCpu) -> bytes:
+def _status(one: CoreCpu, *, wide: bool) -> bytes:
     regs, sregs = one.cpu.regs, one.cpu.sregs
-    mask = (1 << 64 if one.cpu.bits == 64 else 1 << 32) - 1
-    return _PRSTATUS_64.pack(
-        one.signal,
-        one.cpu.number + 1,  # 0 is no thread to gdb
-        *(int(getattr(regs, name)) & mask for name in _NAMES_64.split()),
-        (1 << 64) - 1,  # orig_rax: it is not in a system call
-        one.cpu.pc,
+    most = (1 << 64 if wide else 1 << 32) - 1
+    mask = most if one.cpu.bits == 64 else (1 << 32) - 1
+    general = [int(getattr(regs, name)) & mask for name in (_NAMES_64 if wide else _NAMES_32).split()]
+    segments = [getattr(sregs, name).selector for name in ("ds", "es", "fs", "gs")]
+    frame = (
+        most,  # orig_rax: it is not in a system call
+        one.cpu.pc & most,
         sregs.cs.selector,
         regs.rflags & mask,
-        one.cpu.sp,
-        sregs.ss.selector,
-        sregs.fs.base,
-        sregs.gs.base,
-        *(getattr(sregs, name).selector for name in ("ds", "es", "fs", "gs")),
-    )
-
-
-def _status_32(one: CoreCpu) -> bytes:
-    regs, sregs = one.cpu.regs, one.cpu.sregs
-    mask = (1 << 32) - 1
-    return _PRSTATUS_32.pack(
-        one.signal,
-        one.cpu.number + 1,
-        *(int(getattr(regs, name)) & mask for name in _NAMES_32.split()),
-        *(getattr(sregs, name).selector for name in ("ds", "es", "fs", "gs")),
-        mask,  # orig_eax
-        one.cpu.pc & mask,
-        sregs.cs.selector,
-        regs.rflags & mask,
-        one.cpu.sp & mask,
+        one.cpu.sp & most,
         sregs.ss.selector,
     )
+    begin = one.signal, one.cpu.number + 1  # 0 is no thread to gdb
+    if wide:
+        return _PRSTATUS_64.pack(*begin, *general, *frame, sregs.fs.base, sregs.gs.base, *segments)
+    return _PRSTATUS_32.pack(*begin, *general, *segments, *frame)
 
 
 def vmcoreinfo_in(page: bytes | memoryview) -> bytes:
@@ -173,14 +158,13 @@ def vmcoreinfo_note(content: bytes) -> bytes:
 
 def header_size(count: int, *, wide: bool) -> int:
     """The bytes of the ELF header and `count` program headers."""
-    if wide:
-        return _HEADER_64.size + count * _SEGMENT_64.size
-    return _HEADER_32.size + count * _SEGMENT_32.size
+    header, segment = _FORMS[wide]
+    return header.size + count * segment.size
 
 
 def headers(ranges: Sequence[Range], notes: tuple[int, int], *, wide: bool) -> bytes:
     """The ELF header, the program header of the notes, which are (place, size), and those of `ranges`."""
-    header, segment = (_HEADER_64, _SEGMENT_64) if wide else (_HEADER_32, _SEGMENT_32)
+    header, segment = _FORMS[wide]
     count = len(ranges) + 1
     found = [
         header.pack(
@@ -204,7 +188,8 @@ def headers(ranges: Sequence[Range], notes: tuple[int, int], *, wide: bool) -> b
 
 def _program_header(kind: int, flags: int, values: Iterable[int], *, wide: bool) -> bytes:
     """`values` are offset, linear and physical address, size in the file and in memory, and alignment."""
+    _, segment = _FORMS[wide]
     if wide:
-        return _SEGMENT_64.pack(kind, flags, *values)
+        return segment.pack(kind, flags, *values)
     *others, alignment = values
-    return _SEGMENT_32.pack(kind, *others, flags, alignment)
+    return segment.pack(kind, *others, flags, alignment)

@@ -16,19 +16,7 @@ from struct import Struct
 from typing import Final
 
 from kvmbox.base.stand_ins import Value
-from kvmbox.explain.paging import (
-    CR0_PG,
-    PRESENT,
-    USER,
-    WRITABLE,
-    Format,
-    is_refused,
-    maps_page,
-    next_table,
-    page_address,
-    rights_behind,
-    top_table,
-)
+from kvmbox.explain import paging
 from kvmbox.explain.stopped_cpu import Cpu
 
 MOST_TABLES: Final = 8192
@@ -80,7 +68,7 @@ class PageMap(Value):
 def page_map(cpu: Cpu, backings: Sequence[Backing]) -> PageMap:
     """What the page tables of `cpu` map. Without paging, or if they map nothing: physical memory."""
     complete = True
-    if cpu.sregs.cr0 & CR0_PG:
+    if cpu.sregs.cr0 & paging.CR0_PG:
         walker = _Walker(cpu, backings)
         walker.walk()
         complete = walker.complete
@@ -91,7 +79,7 @@ def page_map(cpu: Cpu, backings: Sequence[Backing]) -> PageMap:
     )
 
 
-_ALL: Final = PRESENT | WRITABLE | USER
+_ALL: Final = paging.PRESENT | paging.WRITABLE | paging.USER
 
 
 def _joined(ranges: list[Range]) -> tuple[Range, ...]:
@@ -116,7 +104,7 @@ class _Walker:
         self.complete = True
         self._cpu = cpu
         self._backings = backings
-        self._form, self._top = top_table(cpu.sregs.cr3, cpu.sregs.cr4, cpu.sregs.efer)
+        self._form, self._top = paging.top_table(cpu.sregs.cr3, cpu.sregs.cr4, cpu.sregs.efer)
         self._tables_left = MOST_TABLES
         self._entries_left = MOST_ENTRIES
 
@@ -140,7 +128,7 @@ class _Walker:
         entries = self._entries(address, len(order), form)
         for index in order:
             entry = entries[index] if index < len(entries) else 0
-            if not entry & PRESENT or is_refused(entry, form, self._cpu.sregs.efer):
+            if not entry & paging.PRESENT or paging.is_refused(entry, form, self._cpu.sregs.efer):
                 continue
             self._entries_left -= 1
             if self._entries_left < 0 or len(self.found) >= MOST_RANGES:
@@ -150,14 +138,14 @@ class _Walker:
             at = linear | index << shift
             if level == 0 and shift >= _FORTY_EIGHT and index >> form.index_bits - 1:
                 at |= (1 << 64) - (1 << shift + form.index_bits)
-            own = rights_behind(rights, entry, name, form)
-            if maps_page(entry, name, form, self._cpu.sregs.cr4):
-                self._page(at, page_address(entry, at, shift, form), 1 << shift, own)
+            own = paging.rights_behind(rights, entry, name, form)
+            if paging.maps_page(entry, name, form, self._cpu.sregs.cr4):
+                self._page(at, paging.page_address(entry, at, shift, form), 1 << shift, own)
             else:
                 count = 1 << form.index_bits
-                self._table(level + 1, next_table(entry, form), at, own, range(count))
+                self._table(level + 1, paging.next_table(entry, form), at, own, range(count))
 
-    def _entries(self, address: int, count: int, form: Format) -> tuple[int, ...]:
+    def _entries(self, address: int, count: int, form: paging.Format) -> tuple[int, ...]:
         raw = self._cpu.read_physical(address, count * form.entry_size)
         if not any(raw):
             return ()

@@ -115,8 +115,7 @@ class CoreFile(Part, Visitor):
 
     def close(self) -> None:
         """See `Part`: remove what is not finished, and close the file. Idempotent."""
-        end, self._end = self._end, lambda: None
-        end()
+        self._end()
         if self._destination is not None:
             if not self._written:
                 self._destination.abandon()

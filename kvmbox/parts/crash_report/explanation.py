@@ -74,10 +74,7 @@ class Explanation(Value):
                 {"address": hex(one.address), "code": one.code.hex(" "), "text": one.text}
                 for one in self.instructions
             ],
-            "backtrace": [
-                {"address": hex(one.address), "name": one.name, "line": one.line, "source": one.source}
-                for one in self.frames
-            ],
+            "backtrace": [one.as_dict() | {"address": hex(one.address)} for one in self.frames],
             "stack": [
                 {"address": hex(one.address), "value": hex(one.value), "name": one.name} for one in self.stack
             ],

@@ -100,7 +100,7 @@ class Disks(Part):
         self._requests = [*disks, *cdroms]
         self._overlay = disk_overlay
         self._drives: list[Drive] = []
-        self._opening: Opening | None = None
+        self._opening: Opening
 
     def equip(self, opening: Opening) -> None:
         """See `Part`. The image, if it is a disk, is the first one of its kind."""
@@ -149,7 +149,6 @@ class Disks(Part):
     def ended(self, outcome: Outcome | None) -> Finding | None:
         """See `Part`."""
         del outcome
-        assert self._opening is not None
         for drive in self._drives:
             if drive.store.changed:
                 self._opening.say(drive.store.summary())

@@ -40,7 +40,7 @@ from kvmbox.kvm.guest_debug import (
     KVM_GUESTDBG_USE_SW_BP,
     set_guest_debug,
 )
-from kvmbox.parts.gdb.breakpoints import HARDWARE, NAMES, SOFTWARE, Breakpoints, Point
+from kvmbox.parts.gdb.breakpoints import HARDWARE, NAMES, SOFTWARE, Breakpoints, Memory, Point
 from kvmbox.parts.gdb.gdb_session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
@@ -74,6 +74,7 @@ class Debugger(Visitor):
         self,
         link: Link,
         kvm: Kvm,
+        memory: Memory,
         symbols: Sequence[SymbolFile],
         cpus: int,
         decision: Decision,
@@ -83,9 +84,8 @@ class Debugger(Visitor):
         monitor: Monitor,
         say: Callable[[str], None],
     ) -> None:
-        """`symbols` has the image, which decides how wide registers are, if it is an ELF file. While
-        `timeless` lasts, guest time stands still. `reset` resets the guest. `monitor` has the
-        words of `monitor` commands.
+        """`symbols` has the image, which decides how wide registers are, if it is an ELF file. `timeless`
+        lets guest time stand still while it lasts, and `reset` resets the guest. `monitor` knows its words.
         """
         self._cpus = cpus
         self._link = link
@@ -102,7 +102,7 @@ class Debugger(Visitor):
         self._layout: Layout | None = None
         self._guest: GuestVm | None = None
         self._threads: Sequence[VcpuThread] = ()
-        self._points: Breakpoints | None = None
+        self._points = Breakpoints(memory)
         self._stops: dict[int, Stop] = {}
         """The stops of which no client has been notified, by CPU: entered by their threads."""
         self._asked: int | None = None
@@ -136,8 +136,6 @@ class Debugger(Visitor):
     def boot_begins(self, boot: Boot) -> None:
         """See `Visitor`."""
         self._guest, self._threads = boot.guest, boot.vcpus
-        if self._points is None:
-            self._points = Breakpoints(boot.guest.memory)
         if not self.wants:
             self._points.plant()
             self._control()
@@ -148,8 +146,7 @@ class Debugger(Visitor):
             self._asked = SIGTRAP  # and stands in the next boot, too
         self._guest, self._but, self._end_reported = None, (None, None), False
         self._end_standing()
-        if self._points is not None:
-            self._points.lift()
+        self._points.lift()
         if self._session is not None:
             self._session.begun_again()
         self._stops.clear()
@@ -164,14 +161,12 @@ class Debugger(Visitor):
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """See `Visitor`: nobody finds the client's breakpoints in memory."""
-        points = self._points
-        if points is not None:
-            points.lift()
+        self._points.lift()
         try:
             yield
         finally:
-            if points is not None and not self._time.stands and self._guest is not None:
-                points.plant(but=self._but[0])
+            if not self._time.stands and self._guest is not None:
+                self._points.plant(but=self._but[0])
 
     # --- The vCPU threads ---------------------------------------------------------------------------------
 
@@ -220,14 +215,13 @@ class Debugger(Visitor):
         return isinstance(found, exits.InternalErrorExit) and self._is_planted(number)
 
     def _is_planted(self, number: int) -> bool:
-        points = self._points
-        if points is None or not points.any_planted:
+        if not self._points.any_planted:
             return False
         cpu = self._cpu(number)
-        return points.is_planted(cpu.walk(cpu.pc).physical)
+        return self._points.is_planted(cpu.walk(cpu.pc).physical)
 
     def _debug_stop(self, number: int, dr6: int) -> Stop:
-        point = None if self._points is None else self._points.hit_by(dr6)
+        point = self._points.hit_by(dr6)
         if point is None or (dr6 & DR6_SINGLE_STEP and point.kind <= HARDWARE):
             return Stop(number, SIGTRAP)
         return Stop(number, SIGTRAP, NAMES[point.kind], point.address)
@@ -305,7 +299,6 @@ class Debugger(Visitor):
 
     def _wanted_control(self, number: int) -> tuple[int, tuple[int, ...], int]:
         """What KVM_SET_GUEST_DEBUG is to be told of a CPU."""
-        assert self._points is not None
         assert self._guest is not None
         control, (addresses, dr7) = 0, self._points.debug_registers(but=self._but[1])
         if self._points.any_planted and not self._guest.is_pvm:
@@ -391,9 +384,8 @@ class Debugger(Visitor):
         self._leaves = self._waits = False
         self._asked, self._but = None, (None, None)
         self._stops.clear()
-        if self._points is not None:
-            self._points.lift()
-            self._points.clear()
+        self._points.lift()
+        self._points.clear()
         if self._session is not None:  # the next client has come meanwhile
             self._asked = SIGTRAP
         if self._time.stands:
@@ -486,7 +478,6 @@ class Debugger(Visitor):
 
     def add_point(self, cpu: int, point: Point) -> None:
         """See Target."""
-        assert self._points is not None
         assert self._guest is not None
         if not self._can_debug:
             raise RefusedError("this host's KVM cannot debug guests")
@@ -515,7 +506,6 @@ class Debugger(Visitor):
 
     def remove_point(self, point: Point) -> None:
         """See Target."""
-        assert self._points is not None
         self._points.remove(point)
 
     def resume(self, running: Iterable[int], step: int | None) -> None:

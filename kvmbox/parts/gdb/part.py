@@ -41,6 +41,7 @@ class Gdb(Part):
         self._debugger = Debugger(
             self._link,
             machine.kvm,
+            machine.memory,
             machine.source.symbols,
             machine.config.cpus,
             machine.judge,
@@ -61,8 +62,7 @@ class Gdb(Part):
         """Close everything, and remove the name of the socket."""
         if self._link is not None:
             self._link.close()
-        end, self._end = self._end, lambda: None
-        end()
+        self._end()
 
 
 PART = Gdb

@@ -156,11 +156,11 @@ class Injection:
     def _deadline_changed(self, process: str, deadline: int, now: int) -> None:
         # Under the lock of the channel of `process`, as what follows.
         self._deadlines[process] = deadline
-        self._announce(process, min(deadline, self._first_rise(process)), now)
+        self._report_deadline(process, now)
 
-    def _report_deadline(self, process: str) -> None:
+    def _report_deadline(self, process: str, now: int = 0) -> None:
         deadline = self._deadlines.get(process, NO_DEADLINE)
-        self._announce(process, min(deadline, self._first_rise(process)), 0)
+        self._announce(process, min(deadline, self._first_rise(process)), now)
 
     def _first_rise(self, process: str) -> int:
         """When the first delayed interrupt of a process is due, or NO_DEADLINE."""

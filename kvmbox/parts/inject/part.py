@@ -25,7 +25,7 @@ class Inject(Part):
         """Raises UsageError."""
         check_count(inject)
         self._specs = inject
-        self._injection: Injection | None = None
+        self._injection: Injection
         self._say: Callable[[str], None] = lambda _line: None
 
     def open(self, opening: Opening) -> None:
@@ -43,12 +43,10 @@ class Inject(Part):
 
     def add(self, text: str) -> None:
         """A further fault, of a device that has another one already. Raises UsageError."""
-        assert self._injection is not None
         self._injection.add(parse(text))
 
     def report(self, draft: Draft) -> None:
         """See `Part`."""
-        assert self._injection is not None
         counts = self._injection.counts
         draft.facts["injected"] = [count.as_dict() for count in counts]
         for line in report(counts):

@@ -51,7 +51,7 @@ class TerminalMonitor(Part, Visitor):
     def __init__(self) -> None:
         self._editor = LineEditor()
         self._lines: deque[str] = deque()
-        self._monitor: Monitor | None = None
+        self._monitor: Monitor
         self._out = next((number for number in (2, 1, 0) if os.isatty(number)), 2)
         self._is_open = False
         self._pauses = False
@@ -71,7 +71,6 @@ class TerminalMonitor(Part, Visitor):
 
     @property
     def _machine(self) -> Standing:
-        assert self._monitor is not None
         return self._monitor.machine
 
     @property
@@ -150,7 +149,6 @@ class TerminalMonitor(Part, Visitor):
                 self._show(PROMPT)
 
     def _answer(self, words: list[str]) -> str:
-        assert self._monitor is not None
         word = OWN_WORDS.get(words[0])
         if word is not None:
             if len(words) - 1 > word.most:
@@ -171,7 +169,6 @@ class TerminalMonitor(Part, Visitor):
         """Let all CPUs stand until `go_on`."""
         if self._has_gdb:
             raise MonitorError("with --gdb, gdb stops the guest and lets it go on")
-        assert self._monitor is not None
         self._time_stands()
         self._pauses = True
         return self._monitor.place()
@@ -186,7 +183,6 @@ class TerminalMonitor(Part, Visitor):
 
     def step(self, count: str = "1") -> str:
         """Let the present CPU execute instructions."""
-        assert self._monitor is not None
         if not self._pauses:
             return self.pause()
         kvm, boot = self._machine.kvm, self._monitor.boot
@@ -200,7 +196,6 @@ class TerminalMonitor(Part, Visitor):
         return ""
 
     def _begin_step(self) -> None:
-        assert self._monitor is not None
         cpu = self._monitor.cpu
         known = max(0, self._machine.kvm.check_extension(KVM_CAP_SET_GUEST_DEBUG2))
         control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ & known
@@ -211,7 +206,6 @@ class TerminalMonitor(Part, Visitor):
 
     def _end_step(self) -> None:
         """The CPU has executed an instruction; or it is halted, and something else has been typed."""
-        assert self._monitor is not None
         assert self._stepping is not None
         thread = self._monitor.boot.vcpus[self._stepping]
         set_guest_debug(thread.vcpu, 0)

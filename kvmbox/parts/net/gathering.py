@@ -10,29 +10,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.devices.e1000.model import (
-    LONGEST_FRAME,
-    LOOPED,
-    MORE,
-    MOST_SENT,
-    OFFER,
-    OFFLOAD,
-    PLACE_BITS,
-    TAG_PLACE,
-    TAG_SIZE,
-    UNTAGGED,
-)
+from kvmbox.devices.e1000 import model as e1000
 from kvmbox.parts.net.offload import finished
 from kvmbox.parts.net.port import MOST_WAITING, Port
 
 _ADDRESS: Final = 6
+_TAG: Final = slice(e1000.TAG_PLACE, e1000.TAG_PLACE + e1000.TAG_SIZE)
 
 
 class GatheringPort(Port):
     """See the module."""
 
-    offer_size = OFFER.size
-    longest = LONGEST_FRAME
+    offer_size = e1000.OFFER.size
+    longest = e1000.LONGEST_FRAME
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -45,20 +35,20 @@ class GatheringPort(Port):
 
     def write(self, offset: int, data: bytes) -> None:
         """The guest sends a piece of a frame. Never raises."""
-        place = offset & PLACE_BITS
+        place = offset & e1000.PLACE_BITS
         if not place:
             self._frame.clear()
-        is_next = place == len(self._frame) and place + len(data) <= MOST_SENT
+        is_next = place == len(self._frame) and place + len(data) <= e1000.MOST_SENT
         if is_next:
             self._frame += data
-        if offset & MORE:
+        if offset & e1000.MORE:
             return
         frame, wish, self._wish = bytes(self._frame), self._wish, b""
         self._frame.clear()
         found = [frame] if is_next else []
         if wish and is_next:
-            found = finished(frame, wish) if len(wish) == OFFLOAD.size else []
-        is_looped = len(wish) == OFFLOAD.size and wish[0] & LOOPED
+            found = finished(frame, wish) if len(wish) == e1000.OFFLOAD.size else []
+        is_looped = len(wish) == e1000.OFFLOAD.size and wish[0] & e1000.LOOPED
         for one in found:
             if is_looped:
                 self._come_back(one)
@@ -75,10 +65,10 @@ class GatheringPort(Port):
 
     def part(self, frame: bytes, place: int, size: int) -> bytes:
         """See Port: maybe of a frame without its tag."""
-        if place & UNTAGGED:
-            frame, place = frame[:TAG_PLACE] + frame[TAG_PLACE + TAG_SIZE :], place & ~UNTAGGED
+        if place & e1000.UNTAGGED:
+            frame, place = frame[: _TAG.start] + frame[_TAG.stop :], place & ~e1000.UNTAGGED
         return super().part(frame, place, size)
 
     def offer(self, frame: bytes) -> bytes:
         """See Port."""
-        return OFFER.pack(len(frame), frame[:_ADDRESS], frame[TAG_PLACE : TAG_PLACE + TAG_SIZE])
+        return e1000.OFFER.pack(len(frame), frame[:_ADDRESS], frame[_TAG])

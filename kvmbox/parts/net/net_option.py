@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.stand_ins import Value
+from kvmbox.run.options.disk_value import joined, split
 
 NONE: Final = "none"
 LOOP: Final = "loop"
@@ -90,7 +91,7 @@ def net(value: Any) -> NetRequest:
         return value
     if not isinstance(value, str):
         raise UsageError(f"--net: {value!r} is neither text nor a NetRequest")
-    backend, *words = _split(value)
+    backend, *words = split(value)
     kind, colon, target = backend.partition(":")
     if kind not in (*_ALONE, *_WITH_TARGET) or bool(colon) != (kind in _WITH_TARGET):
         raise _wrong(value, f"'{backend}' is no backend", f"known: {', '.join(_BACKENDS)}")
@@ -126,16 +127,11 @@ def forwarded(requests: Sequence[NetRequest], port: int, protocol: str) -> int:
 def with_paths(text: str, place: Callable[[str], str]) -> str:
     """The same value with other paths: what `place` makes of each. Any other text stays as wrong as it is."""
     parts = []
-    for number, word in enumerate(_split(text)):
+    for number, word in enumerate(split(text)):
         key = next((one for one in ("pcap=", "pcap:", "socket:unix:") if word.startswith(one)), "")
         is_path = key and (number > 0) == key.endswith("=") and len(word) > len(key)
         parts.append(f"{key}{place(word[len(key) :])}" if is_path else word)
-    return ",".join(part.replace(",", ",,") for part in parts)
-
-
-def _split(text: str) -> list[str]:
-    """The parts between single commas. Two commas are one of a part."""
-    return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
+    return joined(parts)
 
 
 def _meaning(whole: str, kind: str, word: str, key: str, text: str | None) -> Any:

@@ -11,16 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.devices.e1000.model import (
-    IS_IPV4,
-    IS_TCP,
-    OFFLOAD,
-    SEGMENTS,
-    SUM_IP,
-    SUM_TCP,
-    TAG_PLACE,
-    TAG_SIZE,
-)
+from kvmbox.devices.e1000 import model as e1000
 
 MOST_SEGMENTS: Final = 128
 _TOTAL, _NUMBER, _PAYLOAD6, _HEADER6 = 2, 4, 4, 40  # of an IP header: total length, identification; IPv6
@@ -30,10 +21,10 @@ _LAST_ONLY: Final = 0x09  # FIN and PSH
 
 def finished(frame: bytes, wish: bytes) -> list[bytes]:
     """The frames to send: with checksums, and in segments if they are wanted. None if there are too many."""
-    flags, *sums, header, most, tag = OFFLOAD.unpack(wish)
+    flags, *sums, header, most, tag = e1000.OFFLOAD.unpack(wish)
     ip, tcp = (sums[0], sums[1], sums[2]), (sums[3], sums[4], sums[5])
     made = [bytearray(frame)]
-    if flags & SEGMENTS:
+    if flags & e1000.SEGMENTS:
         payload = frame[header:]
         if not most or len(payload) > most * MOST_SEGMENTS:
             return []
@@ -44,7 +35,7 @@ def finished(frame: bytes, wish: bytes) -> list[bytes]:
     for one in made:
         _sum(one, flags, ip, tcp)
         if tag:
-            one[TAG_PLACE:TAG_PLACE] = tag.to_bytes(TAG_SIZE, "big")
+            one[e1000.TAG_PLACE : e1000.TAG_PLACE] = tag.to_bytes(e1000.TAG_SIZE, "big")
     return list(map(bytes, made))
 
 
@@ -53,13 +44,13 @@ def _segment(
 ) -> bytearray:
     """The segment whose payload begins at `place`, but for its checksums."""
     made = bytearray(header + payload[place : place + most])
-    if flags & IS_IPV4:
+    if flags & e1000.IS_IPV4:
         _put(made, ip + _TOTAL, len(made) - ip)
         _put(made, ip + _NUMBER, _get(made, ip + _NUMBER) + place // most)
     else:
         _put(made, ip + _PAYLOAD6, len(made) - ip - _HEADER6)
     start, field, _ = tcp
-    if flags & IS_TCP:
+    if flags & e1000.IS_TCP:
         _put(made, start + _SEQUENCE, _get(made, start + _SEQUENCE, 4) + place, 4)
         if place + most < len(payload):
             _put(made, start + _FLAGS, _get(made, start + _FLAGS, 1) & ~_LAST_ONLY, 1)
@@ -72,7 +63,7 @@ def _segment(
 
 def _sum(frame: bytearray, flags: int, *sums: tuple[int, int, int]) -> None:
     """Put in the checksums that are wanted: from a byte on, at a place, up to a last byte (0: to the end)."""
-    for wanted, (start, place, last) in zip((SUM_IP, SUM_TCP), sums, strict=True):
+    for wanted, (start, place, last) in zip((e1000.SUM_IP, e1000.SUM_TCP), sums, strict=True):
         if flags & wanted:
             part = bytes(frame[start : last + 1 if last else len(frame)])
             total = int.from_bytes(part + b"\0" * (len(part) % 2), "big") % 0xFFFF

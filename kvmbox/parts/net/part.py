@@ -157,8 +157,7 @@ class Net(Part):
         """See `Part`."""
         for port in self._ports:
             port.close()
-        end, self._end = self._end, lambda: None
-        end()
+        self._end()
 
 
 def _device(number: int, request: NetRequest) -> DeviceSpec:

@@ -110,40 +110,32 @@ def channels_of(board: Sequence[DeviceSpec], *, per_device: bool = False) -> tup
 
 def encode_header(channels: Sequence[ChannelHeader], inject: Sequence[str] = ()) -> bytes:
     """Preamble and header. `inject` are the faults of `kvmbox run --inject`."""
-    text = json.dumps(
-        ({"inject": list(inject)} if inject else {})
-        | {
-            "channels": [
-                {
-                    "type": channel.device_type,
-                    "devices": [
-                        {
-                            "name": device.name,
-                            "model": device.model,
-                            "ports": [[r.first, r.count, r.offset] for r in device.ports],
-                            "mmio": [[r.first, r.count, r.offset] for r in device.mmio],
-                            "irqs": list(device.irqs),
-                        }
-                        for device in channel.devices
-                    ],
-                }
-                for channel in channels
-            ]
-        },
-        separators=(",", ":"),
-    ).encode("ascii")
+    described = [
+        {"type": channel.device_type, "devices": [_device(one) for one in channel.devices]}
+        for channel in channels
+    ]
+    data = ({"inject": list(inject)} if inject else {}) | {"channels": described}
+    text = json.dumps(data, separators=(",", ":")).encode("ascii")
     return PREAMBLE.pack(MAGIC, VERSION, 0, len(text)) + text
+
+
+def _device(device: DeviceSpec) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "model": device.model,
+        "ports": [[r.first, r.count, r.offset] for r in device.ports],
+        "mmio": [[r.first, r.count, r.offset] for r in device.mmio],
+        "irqs": list(device.irqs),
+    }
 
 
 def header_length(preamble: bytes) -> int:
     """How many bytes of header follow the preamble. Raises RecordingError."""
-    if len(preamble) < PREAMBLE.size:
-        if not MAGIC.startswith(preamble[: len(MAGIC)]) or not preamble:
-            raise RecordingError("it is no recording", hint="'kvmbox run --record FILE' makes one")
-        raise RecordingError("it is cut within its first bytes: nothing of it is usable")
-    magic, version, zero, length = PREAMBLE.unpack_from(preamble)
-    if magic != MAGIC:
+    if not MAGIC.startswith(preamble[: len(MAGIC)]) or not preamble:
         raise RecordingError("it is no recording", hint="'kvmbox run --record FILE' makes one")
+    if len(preamble) < PREAMBLE.size:
+        raise RecordingError("it is cut within its first bytes: nothing of it is usable")
+    _, version, zero, length = PREAMBLE.unpack_from(preamble)
     if version != VERSION or zero:
         raise RecordingError(
             f"it has format version {version}, this kvmbox reads version {VERSION}",

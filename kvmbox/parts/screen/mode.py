@@ -44,17 +44,21 @@ class TextMode(Value):
     colors: tuple[Color, ...]
 
 
+def lines_of(crtc: bytes | bytearray) -> int:
+    """How many lines a frame has. Bits 8 and 9 of the last one are bits 1 and 6 of the overflow register."""
+    overflow = crtc[registers.OVERFLOW]
+    last = crtc[registers.VERTICAL_DISPLAY_END] | (overflow & 1 << 1) << 7 | (overflow & 1 << 6) << 3
+    return last + 1
+
+
 def mode_of(vga: VgaText) -> TextMode:
     """What the registers of a VGA say."""
     crtc = vga.crtc
     columns = min(crtc[registers.HORIZONTAL_DISPLAY_END] + 1, MOST_COLUMNS)
     height = (crtc[registers.MAXIMUM_SCAN_LINE] & 0x1F) + 1
-    overflow = crtc[registers.OVERFLOW]
-    # Bits 8 and 9 of the last line are bits 1 and 6 of the overflow register.
-    last_line = crtc[registers.VERTICAL_DISPLAY_END] | (overflow & 1 << 1) << 7 | (overflow & 1 << 6) << 3
     return TextMode(
         columns=columns,
-        rows=min(max(1, (last_line + 1) // height), MOST_ROWS),
+        rows=min(max(1, lines_of(crtc) // height), MOST_ROWS),
         pitch=crtc[registers.OFFSET] * 2 or columns,
         start=vga.start % CELLS,
         cursor=None if crtc[registers.CURSOR_START] & registers.CURSOR_OFF else vga.cursor % CELLS,

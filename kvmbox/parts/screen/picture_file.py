@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import zlib  # noqa: F401 - see above
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvmbox.base.errors import StartError, UsageError
@@ -27,7 +26,6 @@ class PictureFile:
         self._path = path
         self._say = opening.say
         self._written = False
-        self._end: Callable[[], None] = lambda: None
         self._destination = Destination(path, "--picture", StartError)
         self._rename, self._end = opening.caller.committer([self._destination])
         opening.prepare_pictures()
@@ -52,8 +50,7 @@ class PictureFile:
 
     def close(self) -> None:
         """Remove what is not finished, and close the file. Idempotent."""
-        end, self._end = self._end, lambda: None
-        end()
+        self._end()
         if not self._written:
             self._destination.abandon()
         self._destination.close()

@@ -22,6 +22,7 @@ from typing import Final
 
 from kvmbox.devices.vga import model as vga
 from kvmbox.devices.vga.model import VgaText
+from kvmbox.parts.screen.mode import lines_of
 from kvmbox.parts.screen.picture import Picture
 
 _UNDERLINE: Final = 0x14  # of the CRT controller
@@ -74,15 +75,10 @@ class _Drawing:
         )
         self._is_wide = bool(device.sequencer[vga.CLOCKING] & _HALF_CLOCK) and not self._has_256
         self._colors = self._translations(device.palette)
+        self._height = lines_of(self._crtc)
         width = self._columns * _DOTS * (2 if self._is_wide else 1)
         rgb = b"".join(self._lines()) if device.is_shown else bytes(3 * width * self._height)
         self.picture = Picture(width, self._height, rgb)
-
-    @property
-    def _height(self) -> int:
-        overflow = self._crtc[vga.OVERFLOW]
-        last = self._crtc[vga.VERTICAL_DISPLAY_END] | (overflow & 1 << 1) << 7 | (overflow & 1 << 6) << 3
-        return last + 1
 
     def _lines(self) -> list[bytes]:
         """The lines of the picture: what is below the line of comparison begins at address 0."""

@@ -53,6 +53,11 @@ if TYPE_CHECKING:
 _CR4_VMXE: Final = 1 << 13  # Intel SDM volume 3, 2.5
 _EFER_SVME: Final = 1 << 12  # AMD APM volume 2, 3.1.7
 
+# What `BootFacts` and `BoardFacts` have as `RunConfig` and its parts do.
+_BOOT: Final = ("guest", "append", "initrd", "boot", "bios", "load_address", "entry", "segments")
+_BOARD: Final = ("cpus", "cpu", "rtc_base", "debug_exit_port", "uart_pace", "testdev")
+_BOARD_OF_PARTS: Final = ("disk_overlay", "rng", "pci")
+
 
 class Taker:
     """Takes snapshots of one machine."""
@@ -141,17 +146,10 @@ class Taker:
             host,
             self._boot_facts(guest.boot.format),
             BoardFacts(
-                config.cpus,
-                config.cpu,
-                tuple(config.serial),
-                config.rtc_base,
-                config.debug_exit_port,
-                config.uart_pace,
-                config.testdev,
-                config.of_part("disk_overlay"),
-                config.of_part("rng"),
-                config.of_part("pci"),
-                tuple(map(str, config.of_part("nets"))),
+                serial=tuple(config.serial),
+                nets=tuple(map(str, config.of_part("nets"))),
+                **{name: getattr(config, name) for name in _BOARD},
+                **{name: config.of_part(name) for name in _BOARD_OF_PARTS},
             ),
             Times(now, clock, time.time_ns(), counter, reset_at),
             tuple(facts),
@@ -201,19 +199,12 @@ class Taker:
     def _boot_facts(self, boot_format: str) -> BootFacts:
         config = self._config
         return BootFacts(
-            boot_format,
-            config.guest,
-            config.append,
-            tuple((module.path, module.arguments) for module in config.modules),
-            config.initrd,
-            config.boot,
-            config.bios,
-            config.load_address,
-            config.entry,
-            config.segments,
-            config.firmware_tables,
-            tuple((file.name, file.path) for file in config.fw_cfg),
-            tuple(self._files.kept),
+            format=boot_format,
+            modules=tuple((module.path, module.arguments) for module in config.modules),
+            fw_cfg=tuple((file.name, file.path) for file in config.fw_cfg),
+            firmware_tables=config.firmware_tables,
+            files=tuple(self._files.kept),
+            **{name: getattr(config, name) for name in _BOOT},
         )
 
 

@@ -15,7 +15,7 @@ from kvmbox.contract.pci_function import PCI
 from kvmbox.kvm.cpuid.leaves import Leaf
 from kvmbox.parts.snapshot import file_layout
 from kvmbox.parts.snapshot.file_layout import Header, Section, check_section, damaged
-from kvmbox.parts.snapshot.strict_json import MAX_64, Fields, parse
+from kvmbox.parts.snapshot.strict_json import MAX_TEXT, Fields, Read, maybe, parse, texts, up_to, within
 
 MAX_CPUS: Final = 32
 MAX_LEAVES: Final = 256
@@ -42,6 +42,10 @@ _NO_FILES: Final = ("builtin", "none")
 
 _MAX_32: Final = (1 << 32) - 1
 _MAX_TIME: Final = (1 << 62) - 1
+_TIME: Final = within(0, _MAX_TIME)
+_CRC: Final = within(0, _MAX_32)
+_SHORT: Final = up_to(64)
+_LONG: Final = 1 << 16
 
 RUNS: Final = "memory"
 """The section with the runs of blocks of memory that are not zero."""
@@ -51,43 +55,30 @@ VIDEO: Final = "frame buffer"
 """The section with the frame buffer, if the guest has one, without the zeros at its end."""
 
 
-def cpu_section(index: int) -> str:
-    """The section with the state of a vCPU."""
-    return f"cpu {index}"
+cpu_section: Final = "cpu {}".format
+"""The section with the state of a vCPU."""
 
+device_section: Final = "device {}".format
+"""The section with the snapshot of a device's model."""
 
-def device_section(name: str) -> str:
-    """The section with the snapshot of a device's model."""
-    return f"device {name}"
+file_section: Final = "file {}".format
+"""The section with the bytes of a file of the boot."""
 
+disk_section: Final = "disk {}".format
+"""The section with what the guest has written to a disk, as its overlay has it."""
 
-def file_section(index: int) -> str:
-    """The section with the bytes of a file of the boot."""
-    return f"file {index}"
-
-
-def disk_section(name: str) -> str:
-    """The section with what the guest has written to a disk, as its overlay has it."""
-    return f"disk {name}"
-
-
-def queues_section(device: str) -> str:
-    """The section with what the VMM knows of a device's virtqueues: see `remote.published.queues`."""
-    return f"queues {device}"
-
+queues_section: Final = "queues {}".format
+"""The section with what the VMM knows of a device's virtqueues: see `remote.published.queues`."""
 
 PCI_SECTION: Final = "pci"
 """The section with what the VMM knows of the PCI bus: see `remote.bus.pci_fabric`."""
 
 
-def window_section(device: str) -> str:
-    """The section with the bytes of a device's window to a disk."""
-    return f"window {device}"
+window_section: Final = "window {}".format
+"""The section with the bytes of a device's window to a disk."""
 
-
-def rom_section(index: int) -> str:
-    """The section with the bytes of a ROM."""
-    return f"rom {index}"
+rom_section: Final = "rom {}".format
+"""The section with the bytes of a ROM."""
 
 
 class HostFacts(Value):
@@ -239,37 +230,30 @@ class Description(Value):
 
 def encode(description: Description, sections: Mapping[str, Section]) -> bytes:
     """The description as JSON, with the table of sections."""
-    data = description.as_dict()
-    data["host"] = description.host.as_dict() | {
-        "leaves": [
-            [leaf.function, leaf.index, int(leaf.indexed), leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
-            for leaf in description.host.leaves
-        ]
-    }
-    data["boot"] = description.boot.as_dict() | {
+    data = _plain(description)
+    data["host"]["leaves"] = [list(map(int, leaf.as_dict().values())) for leaf in description.host.leaves]
+    data["boot"] |= {
         "modules": [{"path": path, "arguments": text} for path, text in description.boot.modules],
         "fw_cfg": [{"name": name, "path": path} for name, path in description.boot.fw_cfg],
     }
-    data["board"] = description.board.as_dict()
-    data["times"] = description.times.as_dict()
-    data["devices"] = [device.as_dict() for device in description.devices]
-    data["lines"] = [line.as_dict() for line in description.lines]
     data["late_forbidden"] = [[port] for port in description.late_forbidden]
     data["roms"] = [[address] for address in description.roms]
-    data["pics"] = [{"state": state.hex()} for state in description.pics]
-    data["mirrors"] = [{"ports": [_port_text(port) for port in ports]} for ports in description.mirrors]
-    data["disks"] = [disk.as_dict() for disk in description.disks]
-    data["windows"] = [window.as_dict() for window in description.windows]
-    data["queues"] = list(description.queues)
+    data["pics"] = [{"state": state} for state in data["pics"]]
+    for ports in data["mirrors"]:
+        for port in ports:
+            port["history"] = [{"line": line} for line in port["history"]]
+    data["mirrors"] = [{"ports": ports} for ports in data["mirrors"]]
     data["sections"] = [section.as_dict() | {"name": name} for name, section in sections.items()]
     return json.dumps(data, separators=(",", ":")).encode("ascii")
 
 
-def _port_text(port: PortText) -> dict[str, Any]:
-    return port.as_dict() | {
-        "text": port.text.hex(),
-        "history": [{"line": line.hex()} for line in port.history],
-    }
+def _plain(value: Any) -> Any:
+    """The same of objects, lists and texts."""
+    if isinstance(value, Value):
+        return {name: _plain(one) for name, one in value.as_dict().items()}
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def decode(text: bytes, header: Header) -> tuple[Description, dict[str, Section]]:
@@ -303,104 +287,81 @@ def _description(fields: Fields) -> Description:
 
 
 def _host(fields: Fields) -> HostFacts:
-    return HostFacts(
-        fields.flag("pvm"),
-        fields.integer("tsc_khz", 0, _MAX_32),
-        fields.integer("xsave_size", 4096, 1 << 20),
-        fields.flag("sregs2"),
-        tuple(
+    return fields.value(
+        HostFacts,
+        tsc_khz=within(0, _MAX_32),
+        xsave_size=within(4096, 1 << 20),
+        leaves=lambda fields, name: tuple(
             Leaf(function, index, bool(indexed), *registers)
-            for function, index, indexed, *registers in fields.rows("leaves", MAX_LEAVES, 7, _MAX_32)
+            for function, index, indexed, *registers in fields.rows(name, MAX_LEAVES, 7, _MAX_32)
         ),
     )
 
 
+def _pairs(first: str, second: str, most: int) -> Read:
+    """Reads a list of objects of two texts, of which `second` has at most `most` characters."""
+    return lambda fields, name: fields.objects(
+        name, MAX_FILES, lambda one: (one.text(first), one.text(second, most))
+    )
+
+
 def _boot(fields: Fields) -> BootFacts:
-    entry = fields.optional("entry", lambda name: fields.numbers(name, 2, 0xFFFF))
-    return BootFacts(
-        fields.text("format", 64),
-        fields.text("guest"),
-        fields.text("append", 1 << 16),
-        fields.objects("modules", MAX_FILES, lambda one: (one.text("path"), one.text("arguments", 1 << 16))),
-        fields.optional("initrd", fields.text),
-        fields.text("boot", 64),
-        fields.optional("bios", fields.text),
-        fields.optional("load_address", fields.integer),
-        None if entry is None else (entry[0], entry[1]),
-        fields.optional("segments", fields.text),
-        fields.text("firmware_tables", 64),
-        fields.objects("fw_cfg", MAX_FILES, lambda one: (one.text("name"), one.text("path"))),
-        fields.texts("files", 3 * MAX_FILES),
+    return fields.value(
+        BootFacts,
+        format=_SHORT,
+        append=up_to(_LONG),
+        modules=_pairs("path", "arguments", _LONG),
+        boot=_SHORT,
+        entry=maybe(lambda fields, name: fields.numbers(name, 2, 0xFFFF)),
+        firmware_tables=_SHORT,
+        fw_cfg=_pairs("name", "path", MAX_TEXT),
+        files=texts(3 * MAX_FILES),
     )
 
 
 def _board(fields: Fields) -> BoardFacts:
-    return BoardFacts(
-        fields.integer("cpus", 1, MAX_CPUS),
-        fields.text("cpu"),
-        fields.texts("serial", 16),
-        fields.integer("rtc_base", -_MAX_TIME, _MAX_TIME),
-        fields.optional("debug_exit_port", lambda name: fields.integer(name, 0, 0xFFFF)),
-        fields.flag("uart_pace"),
-        fields.flag("testdev"),
-        fields.integer("disk_overlay", 1),
-        fields.flag("rng"),
-        fields.text("pci"),
-        fields.texts("nets", 16),
+    return fields.value(
+        BoardFacts,
+        cpus=within(1, MAX_CPUS),
+        serial=texts(16),
+        rtc_base=within(-_MAX_TIME, _MAX_TIME),
+        debug_exit_port=maybe(within(0, 0xFFFF)),
+        disk_overlay=within(1),
+        nets=texts(16),
     )
 
 
 def _times(fields: Fields) -> Times:
-    found = Times(
-        fields.integer("guest", 0, _MAX_TIME),
-        fields.integer("kvm_clock", 0, _MAX_TIME),
-        fields.integer("taken", 0, _MAX_TIME),
-        fields.integer("counter"),
-        fields.optional("reset_at", lambda name: fields.integer(name, 0, _MAX_TIME)),
-    )
+    times = dict.fromkeys(("guest", "kvm_clock", "taken"), _TIME)
+    found = fields.value(Times, **times, reset_at=maybe(_TIME))
     if found.reset_at is not None and found.reset_at > found.guest:
         raise damaged("a reset in the future")
     return found
 
 
 def _device(fields: Fields) -> DeviceFacts:
-    return DeviceFacts(
-        fields.text("name", 64), fields.integer("checksum", 0, _MAX_32), fields.flag("started")
-    )
+    return fields.value(DeviceFacts, name=_SHORT, checksum=_CRC)
 
 
 def _disk(fields: Fields) -> DiskFacts:
-    return DiskFacts(
-        fields.text("name", 64),
-        fields.text("path"),
-        fields.text("mode", 64),
-        fields.text("format", 64),
-        fields.text("on", 64),
-        fields.text("serial", 64),
-        fields.text("backing"),
-        fields.flag("is_cd"),
-        fields.flag("boots"),
-        fields.integer("size"),
-        fields.text("checksum", 64),
-    )
+    short = ("name", "mode", "format", "on", "serial", "checksum")
+    return fields.value(DiskFacts, **dict.fromkeys(short, _SHORT))
 
 
 def _window(fields: Fields) -> WindowFacts:
-    return WindowFacts(
-        fields.text("device", 64),
-        fields.integer("resource", 0, 255),
-        fields.integer("tag", 0, _MAX_32),
-        fields.integer("offset"),
-        fields.integer("size", 1, MAX_WINDOW),
-        fields.integer("use", 1, 2),
-        fields.integer("position", 0, MAX_WINDOW),
+    return fields.value(
+        WindowFacts,
+        device=_SHORT,
+        resource=within(0, 255),
+        tag=within(0, _MAX_32),
+        size=within(1, MAX_WINDOW),
+        use=within(1, 2),
+        position=within(0, MAX_WINDOW),
     )
 
 
 def _line(fields: Fields) -> LineFacts:
-    return LineFacts(
-        fields.integer("gsi", 0, 255), fields.integer("asserted"), fields.integer("heard", -1, MAX_64)
-    )
+    return fields.value(LineFacts, gsi=within(0, 255), heard=within(-1))
 
 
 def _port(fields: Fields) -> PortText:
@@ -415,9 +376,7 @@ def _port(fields: Fields) -> PortText:
 
 
 def _section(fields: Fields) -> tuple[str, Section]:
-    return fields.text("name", 128), Section(
-        fields.integer("offset"), fields.integer("size"), fields.integer("checksum", 0, _MAX_32)
-    )
+    return fields.text("name", 128), fields.value(Section, checksum=_CRC)
 
 
 def _sections(items: Iterable[tuple[str, Section]], header: Header) -> dict[str, Section]:

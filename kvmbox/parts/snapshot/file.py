@@ -16,16 +16,6 @@ from kvmbox.host.disk.transfers import FileStore
 from kvmbox.host.files.sparse_memory import BLOCK, put
 from kvmbox.parts.snapshot import file_layout, ram
 from kvmbox.parts.snapshot.description import RUNS, Description, decode, encode
-from kvmbox.parts.snapshot.file_layout import (
-    CHECKSUM_SIZE,
-    HEADER_SIZE,
-    RUN,
-    Header,
-    Section,
-    damaged,
-    decode_header,
-    decode_runs,
-)
 from kvmbox.parts.snapshot.frame_buffer_section import give_video, take_video
 
 
@@ -43,18 +33,18 @@ def write_snapshot(
     put(descriptor, PAGE_SIZE - 1, b"\0")
     runs = ram.write(memory, lambda place, data: put(descriptor, place, data))
     place = PAGE_SIZE + memory.size
-    table: dict[str, Section] = {}
-    blobs = {RUNS: b"".join(RUN.pack(run.first, run.count, run.checksum) for run in runs)}
+    table: dict[str, file_layout.Section] = {}
+    blobs = {RUNS: b"".join(file_layout.RUN.pack(run.first, run.count, run.checksum) for run in runs)}
     blobs |= take_video(memory) | dict(sections)
     for name, data in blobs.items():
         put(descriptor, place, data)
-        table[name] = Section(place, len(data), binascii.crc32(data))
+        table[name] = file_layout.Section(place, len(data), binascii.crc32(data))
         place += len(data)
     text = encode(description, table)
     if len(text) > file_layout.MAX_DESCRIPTION:
         raise OSError(0, f"its description would have {len(text)} bytes")
     put(descriptor, place, text)
-    header = Header(place + len(text), memory.size, place, len(text), binascii.crc32(text))
+    header = file_layout.Header(place + len(text), memory.size, place, len(text), binascii.crc32(text))
     put(descriptor, 0, header.encode(binascii.crc32(header.fields())))
     return sum(run.count for run in runs) * BLOCK
 
@@ -78,12 +68,13 @@ class SnapshotFile:
     def _open(self) -> None:
         with self._named():
             self.descriptor = open_regular_file(self.path)
-            data = self._read(0, HEADER_SIZE)
+            data = self._read(0, file_layout.HEADER_SIZE)
             size = os.fstat(self.descriptor).st_size
-            self.header = decode_header(data, size, binascii.crc32(data[: HEADER_SIZE - CHECKSUM_SIZE]))
+            checksum = binascii.crc32(data[: file_layout.HEADER_SIZE - file_layout.CHECKSUM_SIZE])
+            self.header = file_layout.decode_header(data, size, checksum)
             text = self._read(self.header.description_at, self.header.description_size)
             if binascii.crc32(text) != self.header.description_checksum:
-                raise damaged("the checksum of its description is wrong")
+                raise file_layout.damaged("the checksum of its description is wrong")
             self.description, self._sections = decode(text, self.header)
 
     @property
@@ -97,7 +88,7 @@ class SnapshotFile:
         with self._named():
             data = self._read(section.offset, section.size)
             if binascii.crc32(data) != section.checksum:
-                raise damaged(f"the checksum of section '{name}' is wrong")
+                raise file_layout.damaged(f"the checksum of section '{name}' is wrong")
             return data
 
     def memory(self) -> GuestMemory:
@@ -106,7 +97,7 @@ class SnapshotFile:
         memory = GuestMemory(self.header.memory_size)
         try:
             with self._named():
-                ram.read(memory, decode_runs(runs, memory.size), self.descriptor)
+                ram.read(memory, file_layout.decode_runs(runs, memory.size), self.descriptor)
                 give_video(self.sections, self.section, memory)
         except BaseException:
             memory.close()

@@ -57,16 +57,7 @@ class Header(Value):
 
     def fields(self) -> bytes:
         """The bytes that the header's own checksum covers."""
-        return _FIELDS.pack(
-            MAGIC,
-            VERSION,
-            0,
-            self.file_size,
-            self.memory_size,
-            self.description_at,
-            self.description_size,
-            self.description_checksum,
-        )
+        return _FIELDS.pack(MAGIC, VERSION, 0, *self.as_dict().values())
 
 
 class Section(Value):
@@ -86,7 +77,8 @@ def decode_header(data: bytes, size: int, checksum: int) -> Header:
         raise SnapshotFileError("it is no snapshot of kvmbox", hint="kvmbox run --snapshot-when makes one")
     if len(data) < HEADER_SIZE:
         raise damaged(f"a header of {len(data)} bytes")
-    _, version, zero, file_size, memory_size, place, length, wanted = _FIELDS.unpack_from(data)
+    _, version, zero, *fields = _FIELDS.unpack_from(data)
+    header = Header(*fields)
     if version != VERSION:
         raise SnapshotFileError(
             f"it has version {version}, and this kvmbox reads version {VERSION}",
@@ -94,12 +86,12 @@ def decode_header(data: bytes, size: int, checksum: int) -> Header:
         )
     if zero or _CHECKSUM.unpack_from(data, _FIELDS.size)[0] != checksum:
         raise damaged("the checksum of the header is wrong")
-    if file_size != size:
-        raise damaged(f"{size} bytes, and it says that it has {file_size}")
-    header = Header(file_size, memory_size, place, length, wanted)
-    if memory_size % PAGE_SIZE or not 0 < memory_size <= MAX_MEMORY:
-        raise damaged(f"{memory_size} bytes of guest memory")
-    if length > MAX_DESCRIPTION or not PAGE_SIZE + memory_size <= place <= file_size - length:
+    if header.file_size != size:
+        raise damaged(f"{size} bytes, and it says that it has {header.file_size}")
+    if header.memory_size % PAGE_SIZE or not 0 < header.memory_size <= MAX_MEMORY:
+        raise damaged(f"{header.memory_size} bytes of guest memory")
+    place, length = header.description_at, header.description_size
+    if length > MAX_DESCRIPTION or not PAGE_SIZE + header.memory_size <= place <= size - length:
         raise damaged("the description is not where it can be")
     return header
 

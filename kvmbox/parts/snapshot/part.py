@@ -36,27 +36,21 @@ class TakesSnapshots(Part):
         self._destinations: list[Destination] = []
         self._requests: list[Request] = []
         self._comes: list[Callable[[], None]] = []
-        self._rename: Callable[[int], None] | None = None
-        self._end: Callable[[], None] | None = None
-        self._take: Callable[[Request], Callable[[], None]] | None = None
-        self._judge: Judge | None = None
+        self._end: Callable[[], None] = lambda: None
+        self._take: Callable[[Request], Callable[[], None]]
+        self._judge: Judge
 
     def open(self, opening: Opening) -> None:
         """See `Part`. Raises UsageError for a port of a device, SnapshotFileError for a file."""
         _refuse_ports_of_devices(self._conditions, opening.board)
         # The vCPU is to stand at the instruction that has printed a text.
         opening.exact |= any(condition.text is not None for condition in self._conditions)
-        for number, condition in enumerate(self._conditions):
-            destination = Destination(condition.path)
-            self._destinations.append(destination)
-            commit = partial(self._commit, number)
-            request = Request(condition.path, destination.descriptor, commit, opening.judge.end_work)
+        for condition in self._conditions:
+            self._destinations.append(Destination(condition.path))
+        rename, self._end = opening.caller.committer(self._destinations)
+        for number, file in enumerate(self._destinations):
+            request = Request(file.path, file.descriptor, partial(rename, number), opening.judge.end_work)
             self._requests.append(request)
-        self._rename, self._end = opening.caller.committer(self._destinations)
-
-    def _commit(self, number: int) -> None:
-        assert self._rename is not None
-        self._rename(number)
 
     def attach(self, machine: Standing) -> None:
         """See `Part`: take the snapshots that are wanted from now on."""
@@ -93,7 +87,6 @@ class TakesSnapshots(Part):
         """Take a snapshot for a program, of a machine that stands still. Returns what is to be called when
         the guest goes on. Raises DeviceProcessError.
         """
-        assert self._take is not None
         return self._take(request)
 
     def take_next(self) -> str:
@@ -110,7 +103,6 @@ class TakesSnapshots(Part):
     def _want(self, request: Request) -> Outcome | None:
         """Its condition holds. With --snapshot-stop the last one of them decides. By the judge."""
         if not request.begun:
-            assert self._judge is not None
             self._judge.begin_work()
             self._snapshots.want(request)
         if self._stops and all(one.begun for one in self._requests):
@@ -129,9 +121,7 @@ class TakesSnapshots(Part):
 
     def close(self) -> None:
         """See `Part`: remove what was not finished, and close the files."""
-        if self._end is not None:
-            self._end()
-            self._end = None
+        self._end()
         for destination in self._destinations:
             destination.abandon()
             destination.close()

@@ -150,14 +150,12 @@ class SnapshotOrigin(Origin):
             state = vcpu_state.decode(data, xsave_size=host.xsave_size, sregs2=host.sregs2)
             vcpu_state.apply(vcpu, state)
         self._check_counter(guest)
-        if len(self.description.pics) != len(uapi.KVM_IRQCHIPS):
+        size, pics = ctypes.sizeof(uapi.kvm_irqchip), self.description.pics
+        controllers = [uapi.kvm_irqchip.from_buffer_copy(data.ljust(size)) for data in pics]
+        found = [(one.chip_id, len(data)) for one, data in zip(controllers, pics, strict=True)]
+        if found != [(chip, size) for chip in uapi.KVM_IRQCHIPS]:
             raise self.file.refuse("it is damaged: its interrupt controllers")
-        for chip, data in zip(uapi.KVM_IRQCHIPS, self.description.pics, strict=True):
-            if len(data) != ctypes.sizeof(uapi.kvm_irqchip):
-                raise self.file.refuse("it is damaged: its interrupt controllers")
-            controller = uapi.kvm_irqchip.from_buffer_copy(data)
-            if controller.chip_id != chip:
-                raise self.file.refuse("it is damaged: its interrupt controllers")
+        for controller in controllers:
             vm.set_irqchip(controller)
         vm.set_clock(self.description.times.kvm_clock)
 

@@ -21,30 +21,14 @@ OF_THE_SNAPSHOT: Final = names(IMAGE)
 def options_of(description: Description, memory_size: int) -> tuple[str, dict[str, Any]]:
     """The image of the machine in a snapshot, and the options of the machine."""
     board, boot = description.board, description.boot
-    return boot.guest, {
-        "memory": memory_size,
-        "cpus": board.cpus,
-        "cpu": board.cpu,
-        "append": boot.append,
+    own = boot.as_dict() | board.as_dict() | {"memory": memory_size, "debug_exit": board.debug_exit_port}
+    for name in ("guest", "format", "files", "debug_exit_port"):
+        del own[name]
+    return boot.guest, own | {
         "modules": [ModuleSpec(path, arguments) for path, arguments in boot.modules],
-        "initrd": boot.initrd,
-        "boot": boot.boot,
-        "bios": boot.bios,
-        "load_address": boot.load_address,
-        "entry": boot.entry,
-        "segments": boot.segments,
-        "firmware_tables": boot.firmware_tables,
         "fw_cfg": [FirmwareFile(name, path) for name, path in boot.fw_cfg],
         "disks": requests_of(description.disks, are_cds=False),
         "cdroms": requests_of(description.disks, are_cds=True),
-        "disk_overlay": board.disk_overlay,
-        "rng": board.rng,
-        "pci": board.pci,
-        "nets": board.nets,
-        "testdev": board.testdev,
-        "uart_pace": board.uart_pace,
-        "rtc_base": board.rtc_base,
-        "debug_exit": board.debug_exit_port,
         "serial": dict.fromkeys(board.serial, "null"),
     }
 

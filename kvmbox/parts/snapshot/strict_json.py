@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
 
 from kvmbox.base.errors import SnapshotFileError
+from kvmbox.base.stand_ins import Value
 from kvmbox.parts.snapshot.file_layout import damaged
 
 MAX_TEXT: Final = 4096
 MAX_64: Final = (1 << 64) - 1
 
 _Item = TypeVar("_Item")
+_Value = TypeVar("_Value", bound=Value)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -120,6 +122,13 @@ class Fields:
         """What `read` makes of an object."""
         return Fields(self._take(name, lambda _: True), f"'{name}'").all(read)
 
+    def value(self, kind: type[_Value], **others: Read) -> _Value:
+        """A value of fields of the same names, each of the type that its class says. `others` read those that
+        are neither text, number nor flag, and those with other bounds.
+        """
+        types: dict[str, str] = kind.__annotations__
+        return kind(*((others.get(name) or _READERS[type_])(self, name) for name, type_ in types.items()))
+
     def numbers(self, name: str, count: int, high: int = MAX_64) -> tuple[int, ...]:
         """A list of exactly `count` whole numbers up to `high`."""
         return tuple(self._take(name, lambda value: _is_row(value, count, high)))
@@ -138,3 +147,35 @@ class Fields:
         if self._left:
             raise self._refuse(min(self._left))
         return found
+
+
+Read = Callable[[Fields, str], Any]
+"""Reads a field of a name."""
+
+_READERS: Final[dict[str, Read]] = {
+    "bool": Fields.flag,
+    "int": Fields.integer,
+    "int | None": lambda fields, name: fields.optional(name, fields.integer),
+    "str": Fields.text,
+    "str | None": lambda fields, name: fields.optional(name, fields.text),
+}
+
+
+def within(low: int, high: int = MAX_64) -> Read:
+    """Reads a whole number from `low` to `high`."""
+    return lambda fields, name: fields.integer(name, low, high)
+
+
+def up_to(most: int) -> Read:
+    """Reads a text of at most `most` characters."""
+    return lambda fields, name: fields.text(name, most)
+
+
+def texts(most: int) -> Read:
+    """Reads a list of at most `most` texts."""
+    return lambda fields, name: fields.texts(name, most)
+
+
+def maybe(read: Read) -> Read:
+    """Reads what `read` does, or null."""
+    return lambda fields, name: fields.optional(name, lambda name: read(fields, name))

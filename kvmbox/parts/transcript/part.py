@@ -17,7 +17,7 @@ class Transcript(Part):
     def __init__(self, *, transcript: bool) -> None:
         """`transcript` is why the part is here."""
         del transcript
-        self._console: Console | None = None
+        self._console: Console
 
     def attach(self, machine: Standing) -> None:
         """See `Part`."""
@@ -25,7 +25,6 @@ class Transcript(Part):
 
     def report(self, draft: Draft) -> None:
         """See `Part`."""
-        assert self._console is not None
         draft.facts["console"] = {port: kept.excerpt for port, kept in self._console.recent.items()}
 
 

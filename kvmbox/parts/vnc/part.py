@@ -61,7 +61,7 @@ class Vnc(Part, Visitor):
         self._endpoint = vnc
         self._link: Link | None = None
         self._end: Callable[[], None] = lambda: None
-        self._machine: Standing | None = None
+        self._machine: Standing
         self._size = (1, 1)  # as the client knows it
         self._shown: Frame | None = None
         self._can_resize = False
@@ -94,8 +94,7 @@ class Vnc(Part, Visitor):
         """See `Part`."""
         if self._link is not None:
             self._link.close()
-        end, self._end = self._end, lambda: None
-        end()
+        self._end()
 
     # --- The client ---------------------------------------------------------------------------------------
 
@@ -146,7 +145,6 @@ class Vnc(Part, Visitor):
             self._say(why)
 
     def _say(self, line: str) -> None:
-        assert self._machine is not None
         self._machine.say(line)
 
     @staticmethod
@@ -155,7 +153,6 @@ class Vnc(Part, Visitor):
 
     def _ask(self, kind: int, content: bytes) -> None:
         """Tell the process. Raises DeviceProcessError."""
-        assert self._machine is not None
         pool = self._machine.devices.pool
         member, index = next((name, index) for name, index, device in pool.places() if device.name == VNC)
         data = bytes((kind,)) + content
@@ -191,7 +188,6 @@ class Vnc(Part, Visitor):
 
     @property
     def _keyboard(self) -> KeyboardSpec:
-        assert self._machine is not None
         keyboard = self._machine.config.keyboard
         assert keyboard is not None
         return keyboard
@@ -234,7 +230,6 @@ class Vnc(Part, Visitor):
 
     def _look(self) -> Frame:
         """What is on the screen. Raises DeviceProcessError."""
-        assert self._machine is not None
         picture = self._machine.part("screen").picture()
         return picture.width, picture.height, picture.rgb
 

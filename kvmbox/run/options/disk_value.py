@@ -5,9 +5,9 @@ A comma in a file name is doubled, as QEMU wants it. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.host.disk.stores import OVERLAY, QCOW2, RAW, READ_ONLY, VHD, WRITE, DiskRequest
 
@@ -26,10 +26,10 @@ def parse(text: str) -> DiskRequest:
     """The disk that `text` asks for. ValueError, in one line."""
     if "\0" in text:
         raise ValueError(f"{text!r} has a NUL, which no file name has")
-    path, *words = _split(text)
+    path, *words = split(text)
     if not path:
         raise ValueError(f"'{text}' names no file: FILE comes first, and words follow it, such as FILE,write")
-    given: dict[str, str] = {}
+    given: dict[str, Any] = {}
     for word in words:
         key, value = _meaning(word)
         if key in given:
@@ -37,14 +37,7 @@ def parse(text: str) -> DiskRequest:
         given[key] = value
     if "backing" in given and given.get("format", QCOW2) != QCOW2:
         raise ValueError(f"'{text}': only a qcow2 image has a backing file")
-    return DiskRequest(
-        path,
-        given.get("mode", OVERLAY),
-        given.get("format", ""),
-        given.get("on", "ide"),
-        given.get("serial", ""),
-        given.get("backing", ""),
-    )
+    return DiskRequest(path=path, **given)
 
 
 def parse_cd(text: str) -> DiskRequest:
@@ -58,17 +51,22 @@ def with_paths(text: str, place: Callable[[str], str]) -> str:
     """The same value with other paths: what `place` makes of each. Any other text stays as wrong as it is."""
     if "\0" in text:
         return text
-    path, *words = _split(text)
+    path, *words = split(text)
     parts = [place(path) if path else ""]
     for word in words:
         key, _, value = word.partition("=")
         parts.append(f"{key}={place(value)}" if key == "backing" and value else word)
-    return ",".join(part.replace(",", ",,") for part in parts)
+    return joined(parts)
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """The parts between single commas. Two commas are one of a part."""
     return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
+
+
+def joined(parts: Iterable[str]) -> str:
+    """The text that `split` makes these parts of."""
+    return ",".join(part.replace(",", ",,") for part in parts)
 
 
 def _meaning(word: str) -> tuple[str, str]:

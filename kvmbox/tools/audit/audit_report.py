@@ -9,16 +9,12 @@ from typing import Any, Final
 
 from kvmbox import __version__
 from kvmbox.jail import layers
-from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
-from kvmbox.tools.audit.attack_result import Ended, ProbeVerdict, Result
+from kvmbox.remote.process.device_pool import SECCOMP_MODES
+from kvmbox.tools.audit.attack_result import BAD, Ended, ProbeVerdict, Result
 from kvmbox.tools.audit.run_audit import Finding, ProbeReport, Report
 
 SCHEMA_VERSION: Final = 1
-MODE_NAMES: Final = {
-    SECCOMP_MODE_FILTER: "filter",
-    SECCOMP_MODE_STRICT: "strict",
-    SECCOMP_MODE_DISABLED: "off",
-}
+MODE_NAMES: Final = {mode: name for name, mode in SECCOMP_MODES.items()}
 
 NOT_HIDDEN: Final = "seccomp filter does not hide time, strict does"
 CHANNEL: Final = "the VMM's channel"
@@ -72,7 +68,7 @@ def matrix_table(report: Report) -> tuple[Row, list[Row]]:
     'X' where the layer alone stops the probe, '.' where it does not, '?' where it was not tried, '-' where
     the probe does not succeed without any layer either.
     """
-    columns = [layer for layer in layers.NAMES if layer & report.layers & ~report.kept]
+    columns = report.removable(report.layers)
     headings = ("probe", *(str(number) for number, _ in enumerate(columns, 1)), "without seccomp: stopped by")
     rows: list[Row] = []
     for one in report.probes:
@@ -85,7 +81,7 @@ def matrix_table(report: Report) -> tuple[Row, list[Row]]:
 
 def matrix_legend(report: Report) -> list[str]:
     """The layers by the numbers that head the columns, and what cannot be left out."""
-    columns = [layer for layer in layers.NAMES if layer & report.layers & ~report.kept]
+    columns = report.removable(report.layers)
     lines = []
     for number, layer in enumerate(columns, 1):
         beside = report.beside.get(layer, 0)
@@ -127,11 +123,11 @@ def removals(report: Report) -> list[str]:
         ]
         if not found:
             continue
-        opened = [one.probe.name for one, finding in found if finding.verdict in OPENED]
+        opened = [one.probe.name for one, finding in found if finding.verdict in BAD]
         instead = Counter(
             stopper(finding) or "several together"
             for one, finding in found
-            if finding.verdict not in OPENED
+            if finding.verdict not in BAD
             and finding.stopped_by != next(iter(one.findings.values())).stopped_by
         )
         parts = [f"opens {', '.join(opened)}" if opened else "opens nothing"]
@@ -141,9 +137,6 @@ def removals(report: Report) -> list[str]:
         with_it = f" (and with it {', '.join(layers.names(gone))})" if gone else ""
         lines.append(f"without {name}{with_it}: {'; '.join(parts)}")
     return lines
-
-
-OPENED: Final = frozenset({ProbeVerdict.ESCAPED, ProbeVerdict.UNCLEAR})
 
 
 def summary(report: Report) -> str:

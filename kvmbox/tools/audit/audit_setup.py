@@ -73,10 +73,8 @@ class Scene:
             self._udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             self._udp.bind(("127.0.0.1", 0))
             self._vsock_port = self._free_vsock_port()
-            self._abstract = stack.enter_context(
-                self._unix_listener("\0kvmbox-audit-" + secrets.token_hex(8))
-            )
-            self._path = stack.enter_context(self._unix_listener(str(self.directory / "socket")))
+            self._abstract = self._unix_listener(stack, "\0kvmbox-audit-" + secrets.token_hex(8))
+            self._path = self._unix_listener(stack, str(self.directory / "socket"))
         except OSError as error:
             raise SandboxError(f"cannot open the sockets that audit aims at: {error.strerror}") from error
         for one in (self._tcp, self._udp, self._abstract, self._path):
@@ -85,14 +83,10 @@ class Scene:
         self._address, self._descriptor = (int(word) for word in where.split())
 
     @staticmethod
-    def _unix_listener(name: str) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.bind(name)
-            listener.listen()
-        except OSError:
-            listener.close()
-            raise
+    def _unix_listener(stack: contextlib.ExitStack, name: str) -> socket.socket:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.bind(name)
+        listener.listen()
         return listener
 
     @staticmethod

@@ -13,9 +13,10 @@ Said = tuple[int, Effect]
 
 class Forgery(Value):
     """What a process of `device_type` answers: the effects of one reply after the other. The last effect is
-    the one that it may not have.
+    the one that it may not have. `tries` says in the report what the process is after.
     """
 
+    tries: str
     device_type: str
     replies: tuple[tuple[Said, ...], ...]
 

@@ -16,17 +16,28 @@ FRAME_SIZE: Final = 60
 """Of the only frame that is offered."""
 
 
-def frame_effects(handle: int, readable: int, writable: int, secret: int) -> Mapping[str, Effect]:
-    """By the names of their probes. A chain has these lengths; memory at `secret` is not published."""
+def frame_effects(handle: int, readable: int, writable: int, secret: int) -> Mapping[str, tuple[str, Effect]]:
+    """By the names of their probes, with what each tries.
+
+    A chain has these lengths; memory at `secret` is not published.
+    """
+    # fmt: off
     return {
-        "frame-memory-read": MemoryRead(1, [(secret, 64)]),
-        "frame-memory-write": MemoryWrite(secret, b"taken over", 0),
-        "frame-sent-beyond": ChainTransfer(handle, 0, 0, 0, 2 * readable, 0),
-        "frame-put-beyond": ChainTransfer(handle, 0, 0, writable - 1, FRAME_SIZE, 1),
-        "frame-other-wire": ChainTransfer(handle, 1, 0, 0, readable, 0),
-        "frame-not-offered": ChainTransfer(handle, 0, 1 << PLACE_SHIFT, 0, FRAME_SIZE, 1),
-        "frame-longer": ChainTransfer(handle, 0, 0, 0, FRAME_SIZE + 1, 1),
+        "frame-memory-read": ("read guest memory, as a network interface", MemoryRead(1, [(secret, 64)])),
+        "frame-memory-write": ("write guest memory, as a network interface",
+            MemoryWrite(secret, b"taken over", 0)),
+        "frame-sent-beyond": ("send guest memory behind a buffer as a frame",
+            ChainTransfer(handle, 0, 0, 0, 2 * readable, 0)),
+        "frame-put-beyond": ("put a frame behind a buffer",
+            ChainTransfer(handle, 0, 0, writable - 1, FRAME_SIZE, 1)),
+        "frame-void": ("send a buffer that it has given back", ChainTransfer(handle, 0, 0, 0, readable, 0)),
+        "frame-other-wire": ("send a buffer on a wire of somebody else's",
+            ChainTransfer(handle, 1, 0, 0, readable, 0)),
+        "frame-not-offered": ("put a frame into a buffer that it is not offered",
+            ChainTransfer(handle, 0, 1 << PLACE_SHIFT, 0, FRAME_SIZE, 1)),
+        "frame-longer": ("read behind the end of a frame", ChainTransfer(handle, 0, 0, 0, FRAME_SIZE + 1, 1)),
     }
+    # fmt: on
 
 
 def net_devices() -> Sequence[DeviceSpec]:

@@ -34,16 +34,19 @@ def _placed(address: int) -> Decode:
     return Decode(_FUNCTION, _BAR, address & -_BAR_SIZE, 1)
 
 
-OF_PCI: Final[Mapping[str, Effect]] = {
-    "bar-over-memory": _placed(PROTECTED[0]),
-    "bar-over-apic": _placed(PROTECTED[1]),
-    "bar-over-device": _placed(PROTECTED[2]),
-    "bar-not-granted": Decode(_FUNCTION, 3, layout.PCI_MEMORY, 1),
-    "pirq-over-timer": Route(0, layout.PIT_IRQ, 1),
-    "message-forged": Message(0, layout.LOCAL_APIC_BASE, 0x41, 1),
+# The formatter would give each cell a line of its own.
+# fmt: off
+OF_PCI: Final[Mapping[str, tuple[str, Effect]]] = {
+    "bar-over-memory": ("put the registers of a PCI function over guest memory", _placed(PROTECTED[0])),
+    "bar-over-apic": ("put the registers of a PCI function over the local APIC", _placed(PROTECTED[1])),
+    "bar-over-device": ("put the registers of a PCI function over another device", _placed(PROTECTED[2])),
+    "bar-not-granted": ("place registers that the function does not have",
+        Decode(_FUNCTION, 3, layout.PCI_MEMORY, 1)),
+    "pirq-over-timer": ("route a PCI interrupt to that of the timer", Route(0, layout.PIT_IRQ, 1)),
+    "message-forged": ("have a message sent to a local APIC", Message(0, layout.LOCAL_APIC_BASE, 0x41, 1)),
 }
-"""By the names of their probes."""
-
+# fmt: on
+"""By the names of their probes, with what each tries."""
 
 RING: Final = 8 * e1000.DESCRIPTOR_SIZE
 """Bytes of each ring, which is as small as one can be."""
@@ -53,15 +56,22 @@ _PUBLISH: Final = tuple(
 _SENDS, _RECEIVES = 1, 2
 """The handles that the VMM gives: what was due last is walked first."""
 
-OF_E1000: Final[Mapping[str, Sequence[Sequence[Effect]]]] = {
-    "descriptor-memory-read": ((MemoryRead(1, [(PROTECTED[0], 64)]),),),
-    "descriptor-forged": (_PUBLISH, (), (ChainWrite(77, 0, b"taken over"),)),
-    "descriptor-read-only": (_PUBLISH, (), (ChainWrite(_SENDS, 0, b"taken over"),)),
-    "descriptor-write-beyond": (_PUBLISH, (), (ChainWrite(_RECEIVES, 255, b"taken over"),)),
-    "descriptor-send-beyond": (_PUBLISH, (), (ChainTransfer(_SENDS, 0, 0, 0, 65, 0),)),
-    "descriptor-longer": (_PUBLISH, (), (ChainUsed(_RECEIVES, 257 | e1000.DD),)),
+# fmt: off
+OF_E1000: Final[Mapping[str, tuple[str, Sequence[Sequence[Effect]]]]] = {
+    "descriptor-memory-read": ("read guest memory, as an e1000", ((MemoryRead(1, [(PROTECTED[0], 64)]),),)),
+    "descriptor-forged": ("write to a buffer by a handle that it made up, as an e1000",
+        (_PUBLISH, (), (ChainWrite(77, 0, b"taken over"),))),
+    "descriptor-read-only": ("write to a buffer that the guest wants sent",
+        (_PUBLISH, (), (ChainWrite(_SENDS, 0, b"taken over"),))),
+    "descriptor-write-beyond": ("write guest memory behind a buffer to receive to",
+        (_PUBLISH, (), (ChainWrite(_RECEIVES, 255, b"taken over"),))),
+    "descriptor-send-beyond": ("send guest memory behind a buffer",
+        (_PUBLISH, (), (ChainTransfer(_SENDS, 0, 0, 0, 65, 0),))),
+    "descriptor-longer": ("tell the guest that more was received than its buffer has",
+        (_PUBLISH, (), (ChainUsed(_RECEIVES, 257 | e1000.DD),))),
 }
-"""By the names of their probes: the effects of one reply after the other."""
+# fmt: on
+"""By the names of their probes, with what each tries: the effects of one reply after the other."""
 
 
 def e1000_device() -> DeviceSpec:

@@ -142,6 +142,10 @@ class Report:
             return 0
         return ESCAPED_STATUS if any(report.verdict in BAD for report in self.probes) else 0
 
+    def removable(self, in_force: int) -> list[int]:
+        """The layers of the mask `in_force` that can be left out."""
+        return [layer for layer in layers.NAMES if layer & in_force & ~self.kept]
+
     def count(self, verdict: ProbeVerdict) -> int:
         """How many probes have this verdict."""
         return sum(report.verdict is verdict for report in self.probes)
@@ -224,7 +228,7 @@ class _Audit:
                 applicable = [probe for probe in everything if self._applies(probe, main, device_type)]
                 results[device_type], self._report.layers = self._session(main, device_type, applicable)
         unattributed = self._unattributed(results.values(), main)
-        self._run_alone(self._report.layers, everything if self._options.matrix else unattributed)
+        self._run_alone(everything if self._options.matrix else unattributed)
         for device_type, by_name in results.items():
             findings = self._find_all(by_name, main, self._report.layers)
             for name, finding in findings.items():
@@ -271,13 +275,11 @@ class _Audit:
         }
         return [one.probe for one in self._report.probes if one.probe.name in names]
 
-    def _run_alone(self, in_force: int, probes: Sequence[Probe]) -> None:
+    def _run_alone(self, probes: Sequence[Probe]) -> None:
         probes = [probe for probe in probes if probe.open_reason is None]
         if not probes:
             return
-        for layer in layers.NAMES:
-            if not layer & in_force or layer & self._report.kept:
-                continue
+        for layer in self._report.removable(self._report.layers):
             for beside in (_BELOW[layer], _BELOW[layer] | layers.USER_NS):
                 without = EVERY_LAYER & ~(layer | layers.NO_NEW_PRIVS | beside)
                 conditions = Conditions(self._options.seccomp, without, self._options.ipc, careless=True)
@@ -293,9 +295,7 @@ class _Audit:
                     break
 
     def _run_removed(self, main: Conditions, device_type: str) -> None:
-        for layer in layers.NAMES:
-            if not layer & self._report.layers or layer & self._report.kept:
-                continue
+        for layer in self._report.removable(self._report.layers):
             conditions = Conditions(main.seccomp, main.without | layer, main.ipc)
             applicable = [
                 one.probe
@@ -346,9 +346,7 @@ class _Audit:
         if key in self._less:
             return self._less[key]
         found = dict.fromkeys(key[1], 0)
-        for layer in layers.NAMES:
-            if not layer & in_force or layer & self._report.kept:
-                continue
+        for layer in self._report.removable(in_force):
             less = conditions.replaced(without=conditions.without | layer)
             try:
                 changed, _ = self._session(less, self._options.types[0], probes)

@@ -56,6 +56,14 @@ def _measured(results: Results, names: Iterable[str], rows: Iterable[Row]) -> li
     return [name for name in names if name in found]
 
 
+def _table(title: str, heads: Iterable[str], lines: Iterable[tuple[str, ...]]) -> Table | None:
+    return Table(title, tuple(heads), found, remarks=False) if (found := tuple(lines)) else None
+
+
+def _with_qemu(results: Results, rows: Iterable[Row]) -> list[str]:
+    return _measured(results, (*measuring_plan.MAIN, measuring_plan.QEMU), rows)
+
+
 def _answers(
     results: Results, names: Iterable[str], title: str, accesses: Mapping[str, str] = measuring_plan.PRIMARY
 ) -> Table | None:
@@ -70,11 +78,9 @@ def _answers(
             assert value is not None
             ratios = (_marked(ratio(results, row.name, name, row.name, base)) for name in columns)
             lines.append((accesses[row.name], number(value.median, row.unit), *ratios))
-    if not lines:
-        return None
     what = "QEMU's time" if base == measuring_plan.QEMU else "the time without isolation"
     heads = ("access", f"{_short(base)}, time", *map(_short, columns))
-    return Table(f"{title}, as multiples of {what}", heads, tuple(lines), remarks=False)
+    return _table(f"{title}, as multiples of {what}", heads, lines)
 
 
 def answer_table(results: Results) -> Table | None:
@@ -90,7 +96,7 @@ def added_table(results: Results) -> Table | None:
     rows = _rows(
         results, titles := {ROW: "a write that the model has to see at once", **measuring_plan.PRIMARY}
     )
-    columns = _measured(results, (*measuring_plan.MAIN, measuring_plan.QEMU), rows)
+    columns = _with_qemu(results, rows)
     lines = []
     for row in rows:
         floor = results.series(row.name, measuring_plan.FLOOR)
@@ -98,10 +104,7 @@ def added_table(results: Results) -> Table | None:
         if any(found):
             texts = ("—" if not one else f"{median(one) / 1000:.2f}" for one in found)
             lines.append((titles[row.name], *texts))
-    if not lines:
-        return None
-    heads = ("access, µs", *map(_short, columns))
-    return Table("added to a bare exit", heads, tuple(lines), remarks=False)
+    return _table("added to a bare exit", ("access, µs", *map(_short, columns)), lines)
 
 
 def pure_table(results: Results) -> Table | None:
@@ -117,8 +120,9 @@ def io_table(results: Results) -> Table | None:
 
 def busy_table(results: Results) -> Table | None:
     """What company costs: ratios to QEMU with the same company, and to oneself alone."""
+    qemu = measuring_plan.QEMU
     rows = [row for row in results.rows if row.job == "crowd"]
-    columns = _measured(results, (*measuring_plan.MAIN, measuring_plan.QEMU), rows)
+    columns = _with_qemu(results, rows)
     if len(rows) < 2 or not columns:
         return None
     lines = []
@@ -126,16 +130,12 @@ def busy_table(results: Results) -> Table | None:
         texts = []
         for name in columns:
             alone = _marked(ratio(results, row.name, name, row.reference or row.name, name))
-            peer = (
-                ""
-                if name == measuring_plan.QEMU
-                else _marked(ratio(results, row.name, name, row.name, measuring_plan.QEMU))
-            )
+            peer = "" if name == qemu else _marked(ratio(results, row.name, name, row.name, qemu))
             texts.append(f"{peer} ({alone})".strip())
         lines.append((row.title.removeprefix("IN from LSR, "), *texts))
     heads = ("read of the line status register", *map(_short, columns))
     title = "a busy host: as multiples of QEMU in the same company (and of oneself alone)"
-    return Table(title, heads, tuple(lines), remarks=False)
+    return _table(title, heads, lines)
 
 
 def resource_table(results: Results) -> Table | None:
@@ -146,7 +146,7 @@ def resource_table(results: Results) -> Table | None:
         if row.job not in ("accesses", "native", "crowd", *measuring_plan.IO_JOBS)
         and not row.name.startswith(measuring_plan.START_PREFIX)
     ]
-    columns = _measured(results, (*measuring_plan.MAIN, measuring_plan.QEMU), rows)
+    columns = _with_qemu(results, rows)
     lines = []
     for row in rows:
         medians = _medians(results, row)
@@ -154,9 +154,7 @@ def resource_table(results: Results) -> Table | None:
         if any(values):
             texts = ("—" if one is None else number(one.median, row.unit) for one in values)
             lines.append((row.title, *texts))
-    if not lines:
-        return None
-    return Table("starts and memory", ("what", *map(_short, columns)), tuple(lines), remarks=False)
+    return _table("starts and memory", ("what", *map(_short, columns)), lines)
 
 
 def choice_table(results: Results) -> Table | None:
@@ -176,8 +174,7 @@ def choice_table(results: Results) -> Table | None:
         ratios = [ratio(results, ROW, one(ipc), ROW, other(ipc)) for ipc in measuring_plan.IPCS]
         if any(ratios):
             lines.append((what, *map(_marked, ratios)))
-    heads = ("choice", *measuring_plan.IPCS)
-    return Table("what each choice costs", heads, tuple(lines), remarks=False) if lines else None
+    return _table("what each choice costs", ("choice", *measuring_plan.IPCS), lines)
 
 
 def overview_table(results: Results) -> Table | None:
@@ -197,7 +194,7 @@ def overview_table(results: Results) -> Table | None:
     if len(shown) < 2 or len(lines) < 2:
         return None
     heads = ("row", *(_short(one.name) for one in shown))
-    return Table("all rows: medians, and their ratio to none", heads, tuple(lines), remarks=False)
+    return _table("all rows: medians, and their ratio to none", heads, lines)
 
 
 def _overview_cell(one: Cell) -> str:

@@ -28,11 +28,8 @@ def find() -> str:
 
 def version() -> str:
     """What QEMU says it is, or an empty text."""
-    path = shutil.which(PROGRAM)
-    if path is None:
-        return ""
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    with suppress(StartError, OSError, subprocess.SubprocessError):
+        done = subprocess.run([find(), "--version"], capture_output=True, text=True, timeout=10, check=False)
         return done.stdout.partition("\n")[0].strip()
     return ""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from kvmbox.base.errors import StartError, UsageError
@@ -123,13 +124,14 @@ def _lines(value: object, depth: int) -> str:
 # --- Reading -----------------------------------------------------------------------------------------------
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item", Row, Configuration)
 
 
 class _Wrong(Exception):
     """What is wrong with a file, and where."""
 
 
-def _is(value: object, kind: type[_T], where: str) -> _T:
+def _is(kind: type[_T], value: object, where: str) -> _T:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _Wrong(f"{where} is not {_WORDS[kind]}")
     return value
@@ -145,54 +147,45 @@ _WORDS: Final = {
 
 
 def _text(value: object, where: str) -> str:
-    text = _is(value, str, where)
+    text = _is(str, value, where)
     if len(text) > MAX_TEXT or not all(character.isprintable() for character in text):
         raise _Wrong(f"{where} is no text of up to {MAX_TEXT} printable characters")
     return text
 
 
-def _one_of(value: object, choices: Sequence[str], where: str) -> Any:
+def _one_of(choices: Sequence[str], value: object, where: str) -> Any:
     text = _text(value, where)
     if text not in choices:
         raise _Wrong(f"{where} is none of {', '.join(choices)}")
     return text
 
 
-def _count(value: object, limit: int, where: str) -> int:
-    number = _is(value, int, where)
+def _count(limit: int, value: object, where: str) -> int:
+    number = _is(int, value, where)
     if not 0 <= number <= limit:
         raise _Wrong(f"{where} is not between 0 and {limit}")
     return number
 
 
-def _row(data: object, where: str) -> Row:
-    entry = _is(data, dict, where)
-    reference = entry.get("reference")
-    return Row(
-        _text(entry.get("name"), f"{where}.name"),
-        _one_of(entry.get("unit"), get_args(Unit), f"{where}.unit"),
-        _one_of(entry.get("job"), get_args(Job), f"{where}.job"),
-        _text(entry.get("title"), f"{where}.title"),
-        _text(entry.get("word", ""), f"{where}.word"),
-        _count(entry.get("count", 0), 1 << 32, f"{where}.count"),
-        _text(entry.get("value", "mean"), f"{where}.value"),
-        None if reference is None else _text(reference, f"{where}.reference"),
-    )
+_READERS: Final[dict[str, Callable[[object, str], Any]]] = {
+    "unit": partial(_one_of, get_args(Unit)),
+    "job": partial(_one_of, get_args(Job)),
+    "kind": partial(_one_of, ("kvmbox", "floor", "qemu")),
+    "count": partial(_count, 1 << 32),
+    "pure": partial(_is, bool),
+}
+"""What reads a field of a row or of a configuration; the others are texts."""
 
 
-def _configuration(data: object, where: str) -> Configuration:
-    entry = _is(data, dict, where)
-    sandbox, seccomp, ipc = (
-        _text(entry.get(key, ""), f"{where}.{key}") for key in ("sandbox", "seccomp", "ipc")
-    )
-    return Configuration(
-        _text(entry.get("name"), f"{where}.name"),
-        _one_of(entry.get("kind", "kvmbox"), ("kvmbox", "floor", "qemu"), f"{where}.kind"),
-        sandbox,
-        seccomp,
-        ipc,
-        _is(entry.get("pure", False), bool, f"{where}.pure"),
-    )
+def _item(kind: type[_Item], data: object, where: str) -> _Item:
+    """A row or a configuration. Where a field may be missing, it is what its class says."""
+    entry = _is(dict, data, where)
+    values: dict[str, Any] = {}
+    for one in fields(kind):
+        value = values[one.name] = entry.get(one.name, None if one.default is MISSING else one.default)
+        if value is not None or one.default is not None:
+            values[one.name] = _READERS.get(one.name, _text)(value, f"{where}.{one.name}")
+    return kind(**values)
 
 
 def _sample(value: object, where: str) -> float | None:
@@ -208,7 +201,7 @@ def _sample(value: object, where: str) -> float | None:
 
 
 def _named(data: object, where: str, names: set[str]) -> dict[str, Any]:
-    entry = _is(data, dict, where)
+    entry = _is(dict, data, where)
     for name in entry:
         if name not in names:
             raise _Wrong(f"{where} has a key that is not declared: {name[:40]!r}")
@@ -216,31 +209,31 @@ def _named(data: object, where: str, names: set[str]) -> dict[str, Any]:
 
 
 def _check(data: object) -> Results:
-    entry = _is(data, dict, "the file")
+    entry = _is(dict, data, "the file")
     if entry.get("schema") != SCHEMA:
         raise _Wrong(f"its schema is not '{SCHEMA}'")
-    lists = {key: _is(entry.get(key), list, key) for key in ("rows", "configurations")}
+    lists = {key: _is(list, entry.get(key), key) for key in ("rows", "configurations")}
     if any(len(items) > MAX_NAMES for items in lists.values()):
         raise _Wrong(f"it has more than {MAX_NAMES} rows or configurations")
-    rows = [_row(item, f"rows[{i}]") for i, item in enumerate(lists["rows"])]
+    rows = [_item(Row, item, f"rows[{i}]") for i, item in enumerate(lists["rows"])]
     configurations = [
-        _configuration(item, f"configurations[{i}]") for i, item in enumerate(lists["configurations"])
+        _item(Configuration, item, f"configurations[{i}]") for i, item in enumerate(lists["configurations"])
     ]
     row_names, names = {row.name for row in rows}, {one.name for one in configurations}
     if len(row_names) != len(rows) or len(names) != len(configurations):
         raise _Wrong("two rows or two configurations have the same name")
     facts: dict[str, str | int] = {}
-    for key, value in _is(entry.get("facts"), dict, "facts").items():
+    for key, value in _is(dict, entry.get("facts"), "facts").items():
         facts[_text(key, "facts")] = (
-            _count(value, 1 << 63, f"facts.{key}") if isinstance(value, int) else _text(value, f"facts.{key}")
+            _count(1 << 63, value, f"facts.{key}") if isinstance(value, int) else _text(value, f"facts.{key}")
         )
     results = Results(rows, configurations, facts)
-    results.rounds = _count(entry.get("rounds"), MAX_ROUNDS, "rounds")
-    results.finished = _is(entry.get("finished"), bool, "finished")
+    results.rounds = _count(MAX_ROUNDS, entry.get("rounds"), "rounds")
+    results.finished = _is(bool, entry.get("finished"), "finished")
     for row, cells in _named(entry.get("samples"), "samples", row_names).items():
         for name, series in _named(cells, f"samples.{row}", names).items():
             where = f"samples.{row}.{name}"
-            items = _is(series, list, where)
+            items = _is(list, series, where)
             if len(items) > MAX_ROUNDS:
                 raise _Wrong(f"{where} is longer than {MAX_ROUNDS}")
             results.samples.setdefault(row, {})[name] = [_sample(item, where) for item in items]

@@ -72,14 +72,14 @@ class Estimate(Value):
         return self.low <= other.high and other.low <= self.high
 
 
-def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """(low, high, coverage) of the median of `values`, which are in no order; see the module."""
     ordered = sorted(values)
     count = len(ordered)
     if not ordered:
         raise ValueError("no interval of nothing")
     k = 1
-    while 2 * (k + 1) <= count and coverage(count, k + 1) >= confidence:
+    while 2 * (k + 1) <= count and coverage(count, k + 1) >= CONFIDENCE:
         k += 1
     return ordered[k - 1], ordered[count - k], coverage(count, k)
 
@@ -95,10 +95,10 @@ def drifted(values: Sequence[float]) -> bool:
     return abs(median(after) - median(before)) > DRIFT * abs(median(values))
 
 
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def estimate(values: Sequence[float]) -> Estimate:
     """The median of `values`, in the order of time, its interval, and whether it is noisy."""
     middle = median(values)
-    low, high, covered = interval(values, confidence)
+    low, high, covered = interval(values)
     noise = []
     if high - low > NOISY_WIDTH * abs(middle):
         noise.append("wide")

@@ -132,20 +132,13 @@ def confinements(
 
 def _device_calls(seccomp: str, ipc: str) -> tuple[Policy | None, Action, int]:
     """Policy, action for the rest, and mask of layers of a device process."""
-    every = 0
-    for bit in layers.NAMES:
-        every |= bit
+    every = sum(layers.NAMES)
     if seccomp == "off":
         return None, Action.ALLOW, every & ~layers.SECCOMP
     if seccomp == "strict":
         return STRICT_POLICY, Action.KILL, every
-    policy = device_policy(ipc)
+    policy = DEVICE_POLICY_PIPES if TRANSPORTS[ipc].uses_pipes else DEVICE_POLICY
     return policy, policy.default, every
-
-
-def device_policy(ipc: str) -> Policy:
-    """The filter's policy of device processes that talk over `ipc`."""
-    return DEVICE_POLICY_PIPES if TRANSPORTS[ipc].uses_pipes else DEVICE_POLICY
 
 
 def device_limits() -> tuple[tuple[str, int], ...]:

@@ -166,12 +166,8 @@ def results_as_text(call: str, results: Sequence[tuple[Confinement, CallResult]]
             lines += _wrapped(rule, "    rule: ")
         lines += _wrapped(result.why, "    why:  ")
         if result.action is not Action.ALLOW:
-            lines += _wrapped(_consequence(result, seccomp), "    then: ")
+            lines += _wrapped(FOREIGN[seccomp] if result.fatal else REST[result.action], "    then: ")
     return "\n".join(lines)
-
-
-def _consequence(result: CallResult, seccomp: str) -> str:
-    return FOREIGN[seccomp] if result.fatal else REST[result.action]
 
 
 def _calls_of_the_start() -> str:

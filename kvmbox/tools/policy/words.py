@@ -6,9 +6,11 @@ The names of arguments are those of the manual pages. A value is spelled as a pr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Final
 
+from kvmbox.jail import namespaces
 from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import INT, WORD, Condition
 from kvmbox.sandbox.seccomp import OWN_PID, SPAWNER_PIDFD
@@ -66,25 +68,15 @@ _PLACEHOLDERS: Final = {OWN_PID: "own-pid", SPAWNER_PIDFD: "spawner"}
 """What a filter has in place of these is known when it is installed: `seccomp.bound_to`."""
 
 _OPEN: Final = {
-    "O_WRONLY": 0o1,
-    "O_RDWR": 0o2,
-    "O_CREAT": 0o100,
-    "O_TRUNC": 0o1000,
-    "O_APPEND": 0o2000,
-    "O_TMPFILE": 0o20000000,
+    **{name: getattr(os, name) for name in ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND")},
+    "O_TMPFILE": 0o20000000,  # without O_DIRECTORY, which belongs to it
 }
 _CLONE: Final = {
     "CLONE_VM": 0x100,
     "CLONE_FILES": 0x400,
     "CLONE_THREAD": 0x1_0000,
     "CLONE_NEWTIME": 0x80,
-    "CLONE_NEWNS": 0x2_0000,
-    "CLONE_NEWCGROUP": 0x200_0000,
-    "CLONE_NEWUTS": 0x400_0000,
-    "CLONE_NEWIPC": 0x800_0000,
-    "CLONE_NEWUSER": 0x1000_0000,
-    "CLONE_NEWPID": 0x2000_0000,
-    "CLONE_NEWNET": 0x4000_0000,
+    **{name: bit for name, bit in vars(namespaces).items() if name.startswith("CLONE_NEW")},
 }
 _PROTECTIONS: Final = {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4}
 _MAPPINGS: Final = {"MAP_SHARED": 1, "MAP_PRIVATE": 2, "MAP_FIXED": 0x10, "MAP_ANONYMOUS": 0x20}
@@ -197,7 +189,6 @@ def _parse_word(word: str) -> int:
 
 def _constant_of_module(word: str) -> int | None:
     import mmap
-    import os
     import signal
     import socket
 

@@ -89,10 +89,9 @@ class BareMachine:
 
     def grants(self) -> dict[str, Grants]:
         """What the devices may do, by name."""
-        host = QtestHost(
-            *(self._router, self._ask_for_reset, self._memory, self._transfers, self._medium, self._queues),
-            *(self._buses, self._window),
-        )
+        router = self._router
+        granted = self._transfers, self._medium, self._queues, self._buses, self._window.check
+        host = QtestHost(router.source, router.replacing_source, self._ask_for_reset, self._memory, *granted)
         return {device.name: bind(device, host) for device in self._board}
 
     def clock(self) -> int:

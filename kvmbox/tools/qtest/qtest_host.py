@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base import layout
 from kvmbox.base.memory import WINDOW_SLOT, GuestMemory
+from kvmbox.base.stand_ins import Value
 from kvmbox.contract.device_spec import DeviceSpec, LateWrites, Medium, Queues, Resource
 from kvmbox.host.frame_buffer import show_window
-from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.remote.channel.vga_window import allowed, count_of, pieces
 from kvmbox.remote.published.data_window import DataWindow
 
@@ -56,32 +56,21 @@ OF_PCI = (layout.FRAME_BUFFER + layout.FRAME_BUFFER_SIZE, layout.PCI_MEMORY_END,
 """Where registers of PCI functions may be, if there are some: see `BareMachine`."""
 
 
-class QtestHost:
+class QtestHost(Value):
     """What qtest does for devices: nobody takes output or sends input, and no run is there to be stopped.
 
     See `remote.channel.grants.Host`.
     """
 
-    def __init__(
-        self,
-        router: InterruptRouter,
-        ask_for_reset: Callable[[], None],
-        ram: GuestMemory,
-        transfers: Callable[[str, Resource], Submit],
-        medium: Callable[[str, Medium], MediumAccess],
-        queues: Callable[[str, Queues], DeviceQueues],
-        buses: Buses,
-        window: VgaWindow,
-    ) -> None:
-        self.irq_source = router.source
-        self.replacing_irq_source = router.replacing_source
-        self.ask_for_reset = ask_for_reset
-        self.ram = ram
-        self.transfers = transfers
-        self.medium = medium
-        self.queues = queues
-        self.buses = buses
-        self.aperture = window.check
+    irq_source: Callable[[int], Callable[[int, int], None]]
+    replacing_irq_source: Callable[[int], tuple[Callable[[int, int], None], Callable[[int], None]]]
+    ask_for_reset: Callable[[], None]
+    ram: GuestMemory
+    transfers: Callable[[str, Resource], Submit]
+    medium: Callable[[str, Medium], MediumAccess]
+    queues: Callable[[str, Queues], DeviceQueues]
+    buses: Buses
+    aperture: Callable[[int, Effect], Application | None]
 
     def window(self, register: int) -> DataWindow:
         """There is no loop that could look into it."""

@@ -44,14 +44,18 @@ class RequestError(ValueError):
         self.kind = kind
 
 
-class PortRead(Value):
+class Request(Value):
+    """What a client asks for."""
+
+
+class PortRead(Request):
     """`inb`, `inw`, `inl`."""
 
     port: int
     size: int
 
 
-class PortWrite(Value):
+class PortWrite(Request):
     """`outb`, `outw`, `outl`."""
 
     port: int
@@ -59,14 +63,14 @@ class PortWrite(Value):
     value: int
 
 
-class MemoryRead(Value):
+class MemoryRead(Request):
     """`readb` … `readq`: one access of `size` bytes."""
 
     address: int
     size: int
 
 
-class MemoryWrite(Value):
+class MemoryWrite(Request):
     """`writeb` … `writeq`: one access of `size` bytes."""
 
     address: int
@@ -74,7 +78,7 @@ class MemoryWrite(Value):
     value: int
 
 
-class BlockRead(Value):
+class BlockRead(Request):
     """`read`, or with `base64` `b64read`."""
 
     address: int
@@ -82,14 +86,14 @@ class BlockRead(Value):
     base64: bool
 
 
-class BlockWrite(Value):
+class BlockWrite(Request):
     """`write`, `b64write`."""
 
     address: int
     data: bytes
 
 
-class Memset(Value):
+class Memset(Request):
     """`memset`."""
 
     address: int
@@ -97,39 +101,25 @@ class Memset(Value):
     value: int
 
 
-class ClockStep(Value):
+class ClockStep(Request):
     """`clock_step`: by `amount` ns, or to the next deadline if None."""
 
     amount: int | None
 
 
-class ClockSet(Value):
+class ClockSet(Request):
     """`clock_set`: to `time` ns."""
 
     time: int
 
 
-class InterceptIrqs(Value):
+class InterceptIrqs(Request):
     """`irq_intercept_in PATH`: this board has one set of lines, so the path chooses nothing."""
 
 
-class Endianness(Value):
+class Endianness(Request):
     """`endianness`."""
 
-
-Request = (
-    PortRead
-    | PortWrite
-    | MemoryRead
-    | MemoryWrite
-    | BlockRead
-    | BlockWrite
-    | Memset
-    | ClockStep
-    | ClockSet
-    | InterceptIrqs
-    | Endianness
-)
 
 Words = list[bytes]
 
@@ -215,10 +205,6 @@ def _read(words: Words) -> Request:
     return BlockRead(address, size, base64=False)
 
 
-def _b64read(words: Words) -> Request:
-    return BlockRead(number(words[1]), _block_size(words[2]), base64=True)
-
-
 def _write(words: Words) -> Request:
     address, size, text = number(words[1]), _block_size(words[2]), words[3]
     if len(text) < 3:
@@ -245,18 +231,6 @@ def _b64write(words: Words) -> Request:
     return BlockWrite(address, data[:size])
 
 
-def _memset(words: Words) -> Request:
-    return Memset(number(words[1]), number(words[2]), number(words[3]) & 0xFF)
-
-
-def _clock_step(words: Words) -> Request:
-    return ClockStep(time(words[1]) if len(words) > 1 else None)
-
-
-def _clock_set(words: Words) -> Request:
-    return ClockSet(time(words[1]))
-
-
 def _irq_intercept_in(words: Words) -> Request:
     words[1]  # the path must be there, whatever it is
     return InterceptIrqs()
@@ -268,12 +242,12 @@ _PARSERS: Final[dict[bytes, Callable[[Words], Request]]] = {
     **{b"read" + letter: _memory_read(size) for letter, size in MEMORY_SIZES.items()},
     **{b"write" + letter: _memory_write(size) for letter, size in MEMORY_SIZES.items()},
     b"read": _read,
-    b"b64read": _b64read,
+    b"b64read": lambda words: BlockRead(number(words[1]), _block_size(words[2]), base64=True),
     b"write": _write,
     b"b64write": _b64write,
-    b"memset": _memset,
-    b"clock_step": _clock_step,
-    b"clock_set": _clock_set,
+    b"memset": lambda words: Memset(number(words[1]), number(words[2]), number(words[3]) & 0xFF),
+    b"clock_step": lambda words: ClockStep(time(words[1]) if len(words) > 1 else None),
+    b"clock_set": lambda words: ClockSet(time(words[1])),
     b"irq_intercept_in": _irq_intercept_in,
     b"endianness": lambda _words: Endianness(),
 }

@@ -74,14 +74,8 @@ def place_of(device: DeviceSpec, offset: int) -> str:
     """A register for a person: "port 0x3fd (LSR)"."""
     found = addresses_of(device, offset)
     place = " or ".join(f"{space} {number:#x}" for space, number in found) or f"offset {offset:#x}"
-    name = register_name(device, offset)
-    return place if name is None else f"{place} ({name})"
-
-
-def register_name(device: DeviceSpec, offset: int) -> str | None:
-    """The name of a register, where it has one."""
     names = REGISTER_NAMES.get(device.model, ())
-    return names[offset] if offset < len(names) else None
+    return f"{place} ({names[offset]})" if offset < len(names) else place
 
 
 def subject(channel: ChannelHeader, request: Request) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.jail import linux
+from kvmbox.jail import linux, namespaces
 from kvmbox.tools.audit.attacks import syscalls
 from kvmbox.tools.audit.payload_frames import Stopped
 
@@ -22,16 +22,10 @@ PERF_TYPE_SOFTWARE: Final = 1
 PERF_EXCLUDE_KERNEL_AND_HYPERVISOR: Final = 1 << 5 | 1 << 6
 UFFD_USER_MODE_ONLY: Final = 1
 KEY_SPEC_PROCESS_KEYRING: Final = -2
-MS_REC: Final = 0x4000
-MS_PRIVATE: Final = 1 << 18
 READ_IMPLIES_EXEC: Final = 0x0040_0000
 ASK_PERSONALITY: Final = 0xFFFF_FFFF
 UTSNAME_SIZE: Final = 390
 UTSNAME_FIELD: Final = 65
-IPC_CREAT: Final = 0o1000
-IPC_EXCL: Final = 0o2000
-IPC_PRIVATE: Final = 0
-IPC_RMID: Final = 0
 FD_NSFS_ROOT: Final = -10003
 DIAGNOSTIC_PORT: Final = 0x80
 SYSLOG_ACTION_READ_ALL: Final = 3
@@ -41,25 +35,22 @@ DEEP: Final = "../" * 40
 
 def io_uring(_given: dict[str, str]) -> None:
     """A ring that makes system calls where no filter sees them."""
-    parameters = syscalls.space(IO_URING_PARAMS)
     # SAFETY: a structure of the size that the kernel reads and writes; so in all that follow.
-    syscalls.attempt("io_uring_setup", 1, syscalls.address(parameters))
+    syscalls.attempt("io_uring_setup", 1, syscalls.space(IO_URING_PARAMS))
 
 
 def bpf(_given: dict[str, str]) -> None:
     """A BPF map of one element."""
     attributes = syscalls.filled(struct.pack("=4I", BPF_MAP_TYPE_ARRAY, 4, 4, 1).ljust(BPF_ATTRIBUTES, b"\0"))
-    syscalls.attempt("bpf", BPF_MAP_CREATE, syscalls.address(attributes), BPF_ATTRIBUTES)
+    syscalls.attempt("bpf", BPF_MAP_CREATE, attributes, BPF_ATTRIBUTES)
 
 
 def perf(_given: dict[str, str]) -> None:
     """A performance counter on oneself, in user mode only."""
-    attributes = syscalls.filled(
-        struct.pack(
-            "=IIQ3QQ", PERF_TYPE_SOFTWARE, PERF_ATTRIBUTES, 0, 0, 0, 0, PERF_EXCLUDE_KERNEL_AND_HYPERVISOR
-        ).ljust(PERF_ATTRIBUTES, b"\0")
-    )
-    syscalls.attempt("perf_event_open", syscalls.address(attributes), 0, -1, -1, 0)
+    excluded = PERF_EXCLUDE_KERNEL_AND_HYPERVISOR
+    attributes = struct.pack("=IIQ3QQ", PERF_TYPE_SOFTWARE, PERF_ATTRIBUTES, 0, 0, 0, 0, excluded)
+    structure = syscalls.filled(attributes.ljust(PERF_ATTRIBUTES, b"\0"))
+    syscalls.attempt("perf_event_open", structure, 0, -1, -1, 0)
 
 
 def userfault(_given: dict[str, str]) -> None:
@@ -70,22 +61,15 @@ def userfault(_given: dict[str, str]) -> None:
 def add_key(_given: dict[str, str]) -> None:
     """A key, in the keyring that dies with the process."""
     kind, name, value = syscalls.text("user"), syscalls.text("kvmbox-audit"), syscalls.filled(b"!")
-    syscalls.attempt(
-        "add_key",
-        syscalls.address(kind),
-        syscalls.address(name),
-        syscalls.address(value),
-        1,
-        KEY_SPEC_PROCESS_KEYRING,
-    )
+    syscalls.attempt("add_key", kind, name, value, 1, KEY_SPEC_PROCESS_KEYRING)
 
 
 def mount(given: dict[str, str]) -> None:
     """A file system, in a mount namespace of its own from which nothing gets out."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    root, where, kind = syscalls.text("/"), syscalls.text(given["directory"]), syscalls.text("tmpfs")
-    syscalls.attempt("mount", 0, syscalls.address(root), 0, MS_REC | MS_PRIVATE, 0)
-    syscalls.attempt("mount", syscalls.address(kind), syscalls.address(where), syscalls.address(kind), 0, 0)
+    syscalls.unshare(namespaces.CLONE_NEWNS)
+    where, kind = syscalls.text(given["directory"]), syscalls.text("tmpfs")
+    syscalls.attempt("mount", 0, syscalls.text("/"), 0, namespaces.MS_REC | namespaces.MS_PRIVATE, 0)
+    syscalls.attempt("mount", kind, where, kind, 0, 0)
 
 
 def namespace_by_handle(given: dict[str, str]) -> None:
@@ -101,28 +85,28 @@ def open_port(_given: dict[str, str]) -> None:
 def kernel_log(_given: dict[str, str]) -> bytes:
     """The kernel's messages."""
     messages = syscalls.space(LOG_SIZE)
-    length = syscalls.attempt("syslog", SYSLOG_ACTION_READ_ALL, syscalls.address(messages), LOG_SIZE)
+    length = syscalls.attempt("syslog", SYSLOG_ACTION_READ_ALL, messages, LOG_SIZE)
     return b"messages" if length else b""
 
 
 def new_namespace(_given: dict[str, str]) -> None:
     """A user namespace of one's own: every capability, inside."""
-    syscalls.attempt("unshare", syscalls.CLONE_NEWUSER)
+    syscalls.attempt("unshare", linux.CLONE_NEWUSER)
 
 
 def join_namespace(given: dict[str, str]) -> None:
     """The namespace of another process."""
-    syscalls.attempt("setns", syscalls.attempt("pidfd_open", int(given["pid"]), 0), syscalls.CLONE_NEWUTS)
+    syscalls.attempt("setns", syscalls.attempt("pidfd_open", int(given["pid"]), 0), namespaces.CLONE_NEWUTS)
 
 
 def escape_chroot(given: dict[str, str]) -> bytes:
     """The old way out of a root directory: a second one below, then up from outside of it, to a secret."""
-    below, up, here = syscalls.text(given["directory"]), syscalls.text(DEEP), syscalls.text(".")
-    if linux.raw_syscall(syscalls.NUMBERS["chroot"], syscalls.address(below)) < 0:
-        syscalls.attempt("unshare", syscalls.CLONE_NEWUSER)
-        syscalls.attempt("chroot", syscalls.address(below))
-    syscalls.attempt("chdir", syscalls.address(up))
-    syscalls.attempt("chroot", syscalls.address(here))
+    below = syscalls.text(given["directory"])
+    if syscalls.tried("chroot", below) < 0:
+        syscalls.attempt("unshare", linux.CLONE_NEWUSER)
+        syscalls.attempt("chroot", below)
+    syscalls.attempt("chdir", syscalls.text(DEEP))
+    syscalls.attempt("chroot", syscalls.text("."))
     return syscalls.read_some(syscalls.open_file(given["path"]), 256)
 
 
@@ -141,24 +125,13 @@ def read_implies_exec(_given: dict[str, str]) -> bytes:
 def host_name(_given: dict[str, str]) -> bytes:
     """The name of the host."""
     names = syscalls.space(UTSNAME_SIZE)
-    syscalls.attempt("uname", syscalls.address(names))
+    syscalls.attempt("uname", names)
     return names.raw[UTSNAME_FIELD : 2 * UTSNAME_FIELD].rstrip(b"\0")
 
 
 def rename_host(given: dict[str, str]) -> None:
     """Give the host the name that it has."""
-    name = syscalls.text(given["host"])
-    syscalls.attempt("sethostname", syscalls.address(name), len(given["host"].encode()))
-
-
-def shared_segment(given: dict[str, str]) -> bytes:
-    """System V shared memory, marked at once to go with the process."""
-    segment = syscalls.attempt(
-        "shmget", IPC_PRIVATE, int(given["segment_size"]), IPC_CREAT | IPC_EXCL | 0o666
-    )
-    syscalls.attempt("shmat", segment, 0, 0)
-    syscalls.attempt("shmctl", segment, IPC_RMID, 0)
-    return b"%d" % segment
+    syscalls.attempt("sethostname", syscalls.text(given["host"]), len(given["host"].encode()))
 
 
 def become_root(_given: dict[str, str]) -> bytes:
@@ -166,7 +139,7 @@ def become_root(_given: dict[str, str]) -> bytes:
     syscalls.attempt("setuid", 0)
     header = syscalls.filled(struct.pack("=Ii", linux.CAPABILITY_VERSION_3, 0))
     sets = syscalls.space(CAPABILITY_SETS)
-    syscalls.attempt("capget", syscalls.address(header), syscalls.address(sets))
+    syscalls.attempt("capget", header, sets)
     if not any(sets.raw):
         raise Stopped("capget", 0, b"user 0 without any capability")
     return b"capable"

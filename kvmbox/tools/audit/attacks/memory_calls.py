@@ -11,8 +11,7 @@ import ctypes
 import mmap
 import time
 
-from kvmbox.jail import linux
-from kvmbox.tools.audit.attacks.syscalls import NUMBERS, attempt
+from kvmbox.tools.audit.attacks.syscalls import attempt, tried
 from kvmbox.tools.audit.payload_frames import Stopped
 
 TYPE_CHECKING = False
@@ -20,13 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-PAGE: Final = 4096
-PROT_READ: Final = 1
-PROT_WRITE: Final = 2
-PROT_EXEC: Final = 4
-MAP_PRIVATE: Final = 0x02
-MAP_ANONYMOUS: Final = 0x20
-MAP_NORESERVE: Final = 0x4000
+DATA: Final = mmap.PROT_READ | mmap.PROT_WRITE
+PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 NOWHERE: Final = -1  # the descriptor of an anonymous mapping
 
 MIB: Final = 1 << 20
@@ -38,6 +32,7 @@ ENOEXEC: Final = 8
 
 IPC_PRIVATE: Final = 0
 IPC_CREAT: Final = 0o1000
+IPC_EXCL: Final = 0o2000
 IPC_RMID: Final = 0
 SHM_NORESERVE: Final = 0o10000
 
@@ -54,7 +49,7 @@ _Function = ctypes.CFUNCTYPE(ctypes.c_uint64)
 
 def _code_page() -> dict[bytes, Callable[[], int]] | None:
     try:
-        page = mmap.mmap(-1, PAGE, prot=PROT_READ | PROT_WRITE | PROT_EXEC)
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=DATA | mmap.PROT_EXEC)
     except OSError:
         return None
     functions: dict[bytes, Callable[[], int]] = {}
@@ -79,15 +74,13 @@ def _run(code: bytes) -> int:
     return CODE[code]()
 
 
-def _map(size: int, protection: int, flags: int = 0, evidence: bytes = b"") -> int:
-    return attempt(
-        "mmap", 0, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, NOWHERE, 0, evidence=evidence
-    )
+def _map(size: int, protection: int, evidence: bytes = b"") -> int:
+    return attempt("mmap", 0, size, protection, PRIVATE, NOWHERE, 0, evidence=evidence)
 
 
 def execute_mapping(_given: dict[str, str]) -> bytes:
     """Map memory that is writable and executable, and run what is written there."""
-    where = _map(PAGE, PROT_READ | PROT_WRITE | PROT_EXEC)
+    where = _map(mmap.PAGESIZE, DATA | mmap.PROT_EXEC)
     # SAFETY: a fresh mapping of a page; the code is six bytes and touches nothing.
     ctypes.memmove(where, RETURN_ANSWER, len(RETURN_ANSWER))
     return b"%d" % _Function(where)()
@@ -95,10 +88,10 @@ def execute_mapping(_given: dict[str, str]) -> bytes:
 
 def execute_data(_given: dict[str, str]) -> bytes:
     """Make data executable by mprotect, and run it."""
-    where = _map(PAGE, PROT_READ | PROT_WRITE)
+    where = _map(mmap.PAGESIZE, DATA)
     # SAFETY: as above.
     ctypes.memmove(where, RETURN_ANSWER, len(RETURN_ANSWER))
-    attempt("mprotect", where, PAGE, PROT_READ | PROT_EXEC)
+    attempt("mprotect", where, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC)
     return b"%d" % _Function(where)()
 
 
@@ -106,7 +99,7 @@ def exhaust_memory(_given: dict[str, str]) -> bytes:
     """Take memory, in the way that the policy allows, until there is none or MOST is had."""
     had = 0
     while had < MOST:
-        where = _map(PIECE, PROT_READ | PROT_WRITE, evidence=b"%d of %d MiB" % (had // MIB, MOST // MIB))
+        where = _map(PIECE, DATA, evidence=b"%d of %d MiB" % (had // MIB, MOST // MIB))
         # SAFETY: the first byte of a fresh mapping.
         ctypes.memset(where, 1, 1)
         had += PIECE
@@ -130,7 +123,15 @@ def shared_segments(_given: dict[str, str]) -> bytes:
         return b"%d MiB" % (len(segments) * PIECE // MIB)
     finally:
         for segment in segments:
-            linux.raw_syscall(NUMBERS["shmctl"], segment, IPC_RMID, 0)
+            tried("shmctl", segment, IPC_RMID, 0)
+
+
+def shared_segment(given: dict[str, str]) -> bytes:
+    """System V shared memory, marked at once to go with the process."""
+    segment = attempt("shmget", IPC_PRIVATE, int(given["segment_size"]), IPC_CREAT | IPC_EXCL | 0o666)
+    attempt("shmat", segment, 0, 0)
+    attempt("shmctl", segment, IPC_RMID, 0)
+    return b"%d" % segment
 
 
 def foreign_call(_given: dict[str, str]) -> bytes:

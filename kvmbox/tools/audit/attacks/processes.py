@@ -7,6 +7,7 @@ killed and reaped before the attack answers.
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 
 from kvmbox.jail import linux, lsm
@@ -21,7 +22,6 @@ BOMB: Final = 64
 CHILD_STATUS: Final = 42
 EXECUTED_STATUS: Final = 77
 CLONE_ARGS_SIZE: Final = 64  # the first version of struct clone_args
-SIGCHLD: Final = 17
 SIGUSR1: Final = 10
 SI_QUEUE: Final = -1
 SIGINFO_SIZE: Final = 128
@@ -44,15 +44,15 @@ WALL: Final = 0x4000_0000
 
 def _leave(status: int) -> NoReturn:
     while True:
-        linux.raw_syscall(syscalls.NUMBERS["exit_group"], status)
+        syscalls.tried("exit_group", status)
 
 
-def _child_came(pid: int, evidence: bytes = b"child") -> bytes:
+def _child_came(pid: int) -> bytes:
     status = syscalls.space(4)
     # SAFETY: the kernel writes an int into four bytes.
-    syscalls.attempt("wait4", pid, syscalls.address(status), WALL, 0)
+    syscalls.attempt("wait4", pid, status, WALL, 0)
     came = int.from_bytes(status.raw, "little") == CHILD_STATUS << 8
-    return evidence if came else b""
+    return b"child" if came else b""
 
 
 def fork(_given: dict[str, str]) -> bytes:
@@ -67,8 +67,8 @@ def fork(_given: dict[str, str]) -> bytes:
 
 def clone3(_given: dict[str, str]) -> bytes:
     """A child by clone3(2), whose flags no filter can see."""
-    arguments = syscalls.filled(struct.pack("=8Q", 0, 0, 0, 0, SIGCHLD, 0, 0, 0))
-    pid = syscalls.attempt("clone3", syscalls.address(arguments), CLONE_ARGS_SIZE)
+    arguments = syscalls.filled(struct.pack("=8Q", 0, 0, 0, 0, linux.SIGCHLD, 0, 0, 0))
+    pid = syscalls.attempt("clone3", arguments, CLONE_ARGS_SIZE)
     if pid == 0:
         _leave(CHILD_STATUS)
     return _child_came(pid)
@@ -81,7 +81,7 @@ def execute(_given: dict[str, str]) -> None:
     vector = syscalls.filled(struct.pack("=4Q", *map(syscalls.address, (name, option, script)), 0))
     nothing = syscalls.space(8)
     # SAFETY: strings and vectors live in buffers that outlive the call, or the process.
-    syscalls.attempt("execve", syscalls.address(path), syscalls.address(vector), syscalls.address(nothing))
+    syscalls.attempt("execve", path, vector, nothing)
 
 
 def fork_bomb(_given: dict[str, str]) -> bytes:
@@ -96,14 +96,14 @@ def fork_bomb(_given: dict[str, str]) -> bytes:
             failed = stopped
             break
         if pid == 0:
-            linux.raw_syscall(syscalls.NUMBERS["prctl"], linux.PR_SET_PDEATHSIG, syscalls.SIGKILL)
-            linux.raw_syscall(syscalls.NUMBERS["nanosleep"], syscalls.address(pause), 0)
+            syscalls.tried("prctl", linux.PR_SET_PDEATHSIG, linux.SIGKILL)
+            syscalls.tried("nanosleep", pause, 0)
             _leave(0)
         children.append(pid)
     for pid in children:
-        linux.raw_syscall(syscalls.NUMBERS["kill"], pid, syscalls.SIGKILL)
+        syscalls.tried("kill", pid, linux.SIGKILL)
     for pid in children:
-        linux.raw_syscall(syscalls.NUMBERS["wait4"], pid, 0, WALL, 0)
+        syscalls.tried("wait4", pid, 0, WALL, 0)
     if failed is not None:
         raise Stopped(failed.call, failed.number, b"%d of %d" % (len(children), BOMB))
     return b"%d" % len(children)
@@ -126,7 +126,7 @@ def kill_in_group(given: dict[str, str]) -> None:
 
 def signal_by_directory(given: dict[str, str]) -> None:
     """A signal through the process's directory of /proc, which is as good as a pidfd."""
-    directory = syscalls.open_file(f"/proc/{given['pid']}", syscalls.O_DIRECTORY)
+    directory = syscalls.open_file(f"/proc/{given['pid']}", os.O_DIRECTORY)
     syscalls.attempt("pidfd_send_signal", directory, SIGUSR1, 0, 0)
 
 
@@ -134,7 +134,7 @@ def signal_by_owner(given: dict[str, str]) -> None:
     """Make another process the owner of a pipe, and have the kernel signal it when something comes."""
     ends = syscalls.space(8)
     # SAFETY: the kernel writes two descriptors into eight bytes.
-    syscalls.attempt("pipe2", syscalls.address(ends), 0)
+    syscalls.attempt("pipe2", ends, 0)
     reading, writing = struct.unpack("=2i", ends.raw)
     syscalls.attempt("fcntl", reading, F_SETOWN, int(given["pid"]))
     syscalls.attempt("fcntl", reading, F_SETSIG, SIGUSR1)
@@ -145,16 +145,15 @@ def signal_by_owner(given: dict[str, str]) -> None:
 
 def limit_sibling(given: dict[str, str]) -> None:
     """Limit the memory of another process to next to nothing: it will die of that, and be blamed."""
-    limits = syscalls.filled(struct.pack("=2Q", LIMITED, LIMITED))
-    # SAFETY: the kernel reads a struct rlimit64.
-    syscalls.attempt("prlimit64", int(given["pid"]), RLIMIT_AS, syscalls.address(limits), 0)
+    limits = syscalls.filled(struct.pack("=2Q", LIMITED, LIMITED))  # a struct rlimit64
+    syscalls.attempt("prlimit64", int(given["pid"]), RLIMIT_AS, limits, 0)
 
 
 def queue_signal(given: dict[str, str]) -> None:
     """rt_sigqueueinfo(2), a signal with a forged sender."""
     info = syscalls.filled(struct.pack("=3i4x2i", SIGUSR1, 0, SI_QUEUE, 1, 0).ljust(SIGINFO_SIZE, b"\0"))
     # SAFETY: the kernel reads a siginfo_t of its full size.
-    syscalls.attempt("rt_sigqueueinfo", int(given["pid"]), SIGUSR1, syscalls.address(info))
+    syscalls.attempt("rt_sigqueueinfo", int(given["pid"]), SIGUSR1, info)
 
 
 def signal_by_pidfd(given: dict[str, str]) -> None:
@@ -184,7 +183,7 @@ def trace(given: dict[str, str]) -> bytes:
     word = syscalls.space(8)
     for offset in range(0, SECRET_SIZE, 8):
         # SAFETY: the raw call writes the word that was read to the address in its fourth argument.
-        syscalls.attempt("ptrace", PTRACE_PEEKDATA, pid, where + offset, syscalls.address(word))
+        syscalls.attempt("ptrace", PTRACE_PEEKDATA, pid, where + offset, word)
         data += word.raw
     syscalls.attempt("ptrace", PTRACE_DETACH, pid, 0, 0)
     return data
@@ -196,9 +195,7 @@ def read_memory(given: dict[str, str]) -> bytes:
     local = syscalls.filled(struct.pack("=2Q", syscalls.address(here), SECRET_SIZE))
     remote = syscalls.filled(struct.pack("=2Q", int(given["address"]), SECRET_SIZE))
     # SAFETY: one iovec each; the local one is a buffer of just that size.
-    syscalls.attempt(
-        "process_vm_readv", int(given["pid"]), syscalls.address(local), 1, syscalls.address(remote), 1, 0
-    )
+    syscalls.attempt("process_vm_readv", int(given["pid"]), local, 1, remote, 1, 0)
     return here.raw
 
 
@@ -208,7 +205,7 @@ def steal_descriptor(given: dict[str, str]) -> bytes:
     stolen = syscalls.attempt("pidfd_getfd", process, int(given["descriptor"]), 0)
     buffer = syscalls.space(SECRET_SIZE)
     # SAFETY: the kernel writes at most as many bytes as the buffer has. The position stays as it is.
-    length = syscalls.attempt("pread64", stolen, syscalls.address(buffer), SECRET_SIZE, 0)
+    length = syscalls.attempt("pread64", stolen, buffer, SECRET_SIZE, 0)
     return buffer.raw[:length]
 
 

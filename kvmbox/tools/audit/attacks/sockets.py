@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.tools.audit.attacks.syscalls import address, attempt, filled
+from kvmbox.tools.audit.attacks.syscalls import attempt, filled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ def _unix_address(name: str) -> bytes:
     )
 
 
+def _listen(family: int, own: bytes) -> None:
+    socket = attempt("socket", family, SOCK_STREAM, 0)
+    attempt("bind", socket, filled(own), len(own))
+    attempt("listen", socket, 1)
+
+
+def _connect(family: int, target: bytes) -> None:
+    attempt("connect", attempt("socket", family, SOCK_STREAM, 0), filled(target), len(target))
+
+
 def make_socket(given: dict[str, str]) -> None:
     """A socket: TCP, Unix, to the kernel's routing tables, or between virtual machines and their host."""
     attempt("socket", int(given["family"]), int(given["kind"]), 0)
@@ -36,36 +46,27 @@ def make_socket(given: dict[str, str]) -> None:
 
 def listen_vsock(given: dict[str, str]) -> None:
     """Listen for the host, or for guests, on a port that is one for all network namespaces."""
-    own = filled(struct.pack("=HHII4x", AF_VSOCK, 0, int(given["vsock_port"]), ANY_CID))
-    socket = attempt("socket", AF_VSOCK, SOCK_STREAM, 0)
-    # SAFETY: the kernel reads a struct sockaddr_vm.
-    attempt("bind", socket, address(own), len(own))
-    attempt("listen", socket, 1)
+    # A struct sockaddr_vm.
+    _listen(AF_VSOCK, struct.pack("=HHII4x", AF_VSOCK, 0, int(given["vsock_port"]), ANY_CID))
 
 
 def connect_inet(given: dict[str, str]) -> None:
     """Connect to audit's listener on loopback."""
-    target = filled(_inet_address(int(given["tcp_port"])))
-    # SAFETY: the kernel reads an address of this length that outlives the call; so below.
-    attempt("connect", attempt("socket", AF_INET, SOCK_STREAM, 0), address(target), len(target))
+    _connect(AF_INET, _inet_address(int(given["tcp_port"])))
 
 
 def listen_inet(_given: dict[str, str]) -> None:
     """Listen on a port of loopback that the kernel chooses."""
-    own = filled(_inet_address(0))
-    socket = attempt("socket", AF_INET, SOCK_STREAM, 0)
-    attempt("bind", socket, address(own), len(own))
-    attempt("listen", socket, 1)
+    _listen(AF_INET, _inet_address(0))
 
 
 def send_datagram(given: dict[str, str]) -> None:
     """One UDP datagram to audit's socket on loopback."""
-    target, data = filled(_inet_address(int(given["udp_port"]))), filled(b"!")
+    target = filled(_inet_address(int(given["udp_port"])))
     socket = attempt("socket", AF_INET, SOCK_DGRAM, 0)
-    attempt("sendto", socket, address(data), 1, 0, address(target), len(target))
+    attempt("sendto", socket, filled(b"!"), 1, 0, target, len(target))
 
 
 def connect_unix(given: dict[str, str]) -> None:
     """Connect to audit's Unix socket, by path or by abstract name ('@…')."""
-    target = filled(_unix_address(given["path"]))
-    attempt("connect", attempt("socket", AF_UNIX, SOCK_STREAM, 0), address(target), len(target))
+    _connect(AF_UNIX, _unix_address(given["path"]))

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    Buffer = ctypes.Array[ctypes.c_char]
+
 # The formatter would give each cell a line of its own.
 # fmt: off
 NUMBERS: Final = {
@@ -28,80 +30,71 @@ NUMBERS: Final = {
 # fmt: on
 
 AT_FDCWD: Final = -100
-O_WRONLY: Final = 0o1
-O_RDWR: Final = 0o2
-O_CREAT: Final = 0o100
-O_EXCL: Final = 0o200
-O_DIRECTORY: Final = 0o200000
-SIGKILL: Final = 9
 EOPNOTSUPP: Final = 95
 
 
-def attempt(call: str, *arguments: int, evidence: bytes = b"") -> int:
-    """Make system call `call`; raises Stopped, with `evidence`, if it fails."""
-    result = linux.raw_syscall(NUMBERS[call], *arguments)
+def tried(call: str, *arguments: int | Buffer) -> int:
+    """What system call `call` returns: negative if it fails. A buffer stands for its address."""
+    # SAFETY: the caller gives buffers of the sizes that the call wants, which outlive it.
+    numbers = [one if isinstance(one, int) else address(one) for one in arguments]
+    return linux.raw_syscall(NUMBERS[call], *numbers)
+
+
+def attempt(call: str, *arguments: int | Buffer, evidence: bytes = b"") -> int:
+    """As `tried`; raises Stopped, with `evidence`, if it fails."""
+    result = tried(call, *arguments)
     if result < 0:
         raise Stopped(call, ctypes.get_errno(), evidence)
     return result
 
 
-def text(value: str) -> ctypes.Array[ctypes.c_char]:
-    """A C string; the caller keeps it as long as the kernel may read it."""
+def text(value: str) -> Buffer:
+    """A C string."""
     return ctypes.create_string_buffer(value.encode())
 
 
-def address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+def address(buffer: Buffer) -> int:
     """Where a buffer is."""
     return ctypes.addressof(buffer)
 
 
-def space(size: int) -> ctypes.Array[ctypes.c_char]:
+def space(size: int) -> Buffer:
     """A buffer of zeros for the kernel to write to, or a structure that is mostly zeros."""
     return ctypes.create_string_buffer(size)
 
 
-def filled(data: bytes) -> ctypes.Array[ctypes.c_char]:
+def filled(data: bytes) -> Buffer:
     """A buffer with just these bytes."""
     return ctypes.create_string_buffer(data, len(data))
 
 
 def open_file(path: str, flags: int = 0, mode: int = 0) -> int:
     """openat(2); raises Stopped."""
-    name = text(path)
-    # SAFETY: the kernel reads a C string that outlives the call.
-    return attempt("openat", AT_FDCWD, address(name), flags, mode)
+    return attempt("openat", AT_FDCWD, text(path), flags, mode)
 
 
 def open_handle(root: int, handle: str) -> int:
     """open_by_handle_at(2): what a file handle, in hexadecimal, stands for; raises Stopped."""
     if not handle:
         raise Stopped("name_to_handle_at", EOPNOTSUPP)
-    buffer = filled(bytes.fromhex(handle))
     # SAFETY: the kernel reads a struct file_handle, whose length is in it.
-    return attempt("open_by_handle_at", root, address(buffer), 0)
+    return attempt("open_by_handle_at", root, filled(bytes.fromhex(handle)), 0)
 
 
 def read_some(descriptor: int, size: int) -> bytes:
     """read(2); raises Stopped."""
     buffer = space(size)
     # SAFETY: the kernel writes at most `size` bytes into a buffer of that size.
-    length = attempt("read", descriptor, address(buffer), size)
+    length = attempt("read", descriptor, buffer, size)
     return buffer.raw[:length]
 
 
 def write_all(descriptor: int, data: bytes) -> int:
     """write(2), once; raises Stopped."""
-    buffer = filled(data)
-    # SAFETY: the kernel reads the buffer's bytes, which outlive the call.
-    return attempt("write", descriptor, address(buffer), len(data))
+    return attempt("write", descriptor, filled(data), len(data))
 
 
 def unshare(flags: int) -> None:
     """New namespaces, by way of an own user namespace where that is what it takes; raises Stopped."""
-    if linux.raw_syscall(NUMBERS["unshare"], flags) < 0:
-        attempt("unshare", flags | CLONE_NEWUSER)
-
-
-CLONE_NEWNS: Final = 0x0002_0000
-CLONE_NEWUTS: Final = 0x0400_0000
-CLONE_NEWUSER: Final = 0x1000_0000
+    if tried("unshare", flags) < 0:
+        attempt("unshare", flags | linux.CLONE_NEWUSER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import Final
@@ -29,15 +28,10 @@ def why_skipped(test: Test, *, hardware: Callable[[], bool] | None = None) -> st
 def _content(path: str) -> str | None:
     """The text of a small file without the line end, as a shell's $(cat FILE); None if it cannot be read."""
     try:
-        descriptor = open_regular_file(path)
+        with open(open_regular_file(path), "rb", buffering=0) as file:
+            return file.read(MOST_CHECKED).decode("utf-8", "replace").rstrip("\n")
     except OSError:
         return None
-    try:
-        return os.read(descriptor, MOST_CHECKED).decode("utf-8", "replace").rstrip("\n")
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
 
 
 @cache

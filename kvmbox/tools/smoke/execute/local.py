@@ -12,49 +12,32 @@ from kvmbox.tools.smoke.execute.run_executor import RunExecutor
 from kvmbox.tools.smoke.suite.test_case import Boot, Observation
 
 
-def _warm(slots: int) -> Executor:
-    from kvmbox.tools.smoke.execute.warm_executor import WarmExecutor
-
-    return WarmExecutor(slots)
-
-
 class LocalExecutor:
     """Boots on this machine, at most `slots` at a time. Each of two executors starts when it is needed."""
 
-    def __init__(
-        self,
-        slots: int,
-        *,
-        warm: Callable[[int], Executor] | None = _warm,
-        cold: Callable[[int], Executor] = RunExecutor,
-    ) -> None:
-        """`warm` makes the executor with warm workers (None: there is none), `cold` the other one."""
+    def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._make_warm = warm
-        self._make_cold = cold
-        self._warm: Executor | None = None
-        self._cold: Executor | None = None
+        self._executors: dict[Callable[[int], Executor], Executor] = {}
         self._stack = ExitStack()
         self._cancelled = False
 
     def submit(self, boot: Boot) -> Future[Observation]:
         """Begin a boot."""
-        from kvmbox.tools.smoke.execute.warm_executor import can_boot
+        from kvmbox.tools.smoke.execute.warm_executor import WarmExecutor, can_boot
 
-        if self._make_warm is not None and can_boot(boot):
-            if self._warm is None:
-                self._warm = self._start(self._make_warm)
-            return self._warm.submit(boot)
-        if self._cold is None:
-            self._cold = self._start(self._make_cold)
-        return self._cold.submit(boot)
+        kind: Callable[[int], Executor] = WarmExecutor if can_boot(boot) else RunExecutor
+        executor = self._executors.get(kind)
+        if executor is None:
+            executor = self._executors[kind] = self._stack.enter_context(kind(self.slots))
+            if self._cancelled:
+                executor.cancel()
+        return executor.submit(boot)
 
     def cancel(self) -> None:
         """End all boots now."""
         self._cancelled = True
-        for executor in (self._warm, self._cold):
-            if executor is not None:
-                executor.cancel()
+        for executor in tuple(self._executors.values()):
+            executor.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +45,3 @@ class LocalExecutor:
     def __exit__(self, *_exception: object) -> None:
         self.cancel()
         self._stack.close()
-
-    def _start(self, make: Callable[[int], Executor]) -> Executor:
-        executor = self._stack.enter_context(make(self.slots))
-        if self._cancelled:
-            executor.cancel()
-        return executor

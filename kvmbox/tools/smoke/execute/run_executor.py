@@ -38,10 +38,9 @@ END_S: Final = 5.0
 class RunExecutor:
     """Boots by `kvmbox run`."""
 
-    def __init__(self, slots: int, *, command: Sequence[str] | None = None) -> None:
-        """`command` is what starts `kvmbox`; by default this one, which ends with this process."""
+    def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._command = tuple(command or child_command())
+        self._command = tuple(child_command())  # this `kvmbox`, which ends with this process
         self._lock = threading.Lock()
         self._running: set[_Run] = set()
         self._threads: list[threading.Thread] = []

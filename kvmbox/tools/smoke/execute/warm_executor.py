@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Final, Protocol, Self
+from typing import Final, Self
 
 from kvmbox.tools.smoke.execute.executor import forward
 from kvmbox.tools.smoke.suite.command_line import is_for_run, machine_options
@@ -20,22 +19,12 @@ from kvmbox.tools.warm import WarmPool, WarmResult
 _NANOSECONDS: Final = 1e-9
 
 
-class Pool(Protocol):
-    """What of a `WarmPool` is used."""
-
-    def submit(
-        self, options: Mapping[str, Any], *, dialogue: list[tuple[str | bytes, bytes]] = ...
-    ) -> Future[WarmResult]: ...
-
-    def close(self, *, cancel: bool = False) -> None: ...
-
-
 class WarmExecutor:
     """Boots in a pool of `slots` workers."""
 
-    def __init__(self, slots: int, *, make_pool: Callable[[int], Pool] = WarmPool) -> None:
+    def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._pool = make_pool(slots)
+        self._pool = WarmPool(slots)
         self._closing: threading.Thread | None = None
 
     def submit(self, boot: Boot) -> Future[Observation]:

@@ -6,6 +6,7 @@ docs/smoke.md has the fields.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -23,13 +24,7 @@ class JsonLinesReporter(Reporter):
     def begin(self, plan: Plan) -> None:
         """The tests, in order."""
         self._line(
-            event="begin",
-            version=VERSION,
-            tests=[test.key for test in plan.tests],
-            repeat=plan.repeat,
-            slots=plan.slots,
-            shard=plan.shard,
-            deselected=plan.deselected,
+            event="begin", version=VERSION, **plan.as_dict() | {"tests": [test.key for test in plan.tests]}
         )
 
     def boot(self, test: Test) -> None:
@@ -88,12 +83,9 @@ def _result(result: TestResult) -> dict[str, Any]:
 
 
 def _end(summary: Summary) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    for result in summary.results:
-        counts[result.verdict.value] = counts.get(result.verdict.value, 0) + 1
     return {
         "status": summary.status,
-        "counts": counts,
+        "counts": Counter(result.verdict.value for result in summary.results),
         "boots": summary.boots,
         "seconds": round(summary.seconds, 4),
         "stopped": summary.stopped,

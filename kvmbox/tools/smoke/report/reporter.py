@@ -18,14 +18,9 @@ class Plan(Value):
     shard: str | None = None
     deselected: int = 0
 
-    @property
-    def several_suites(self) -> bool:
-        """Whether a test's name alone does not say which test it is."""
-        return len({test.suite for test in self.tests}) > 1
-
     def label(self, test: Test) -> str:
-        """What reports call a test."""
-        return test.key if self.several_suites else test.name
+        """What reports call a test: its name alone, where that says which test it is."""
+        return test.key if len({one.suite for one in self.tests}) > 1 else test.name
 
 
 class Reporter:

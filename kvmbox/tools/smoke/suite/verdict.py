@@ -136,7 +136,7 @@ def outranks(test: Test, verdict: Verdict, kept: Verdict | None) -> bool:
     return test.tolerate is not None and verdict is Verdict.ERROR and kept is not Verdict.ERROR
 
 
-def conclude(test: Test, attempts: Sequence[Attempt], files: tuple[str, ...] = ()) -> TestResult:
+def conclude(test: Test, attempts: Sequence[Attempt]) -> TestResult:
     """The verdict on a test of all its boots (one at least): flaky if some passed, and some did not."""
     others = [one for one in attempts if one.judgement.verdict is not Verdict.PASS]
     passed = len(attempts) - len(others)
@@ -164,5 +164,4 @@ def conclude(test: Test, attempts: Sequence[Attempt], files: tuple[str, ...] = (
         boots=len(attempts),
         passed=passed,
         seconds=sum(one.observation.seconds for one in attempts),
-        files=files,
     )

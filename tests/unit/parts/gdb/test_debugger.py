@@ -138,6 +138,7 @@ class Rig:
         self.debugger = Debugger(
             cast(Any, self.link),
             cast(Any, SimpleNamespace(check_extension=lambda number: capabilities[number])),
+            self.memory,
             [],
             2,
             self.decision,
