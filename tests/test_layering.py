@@ -158,7 +158,7 @@ def _words(name: str) -> set[str]:
 
 def test_core_names_modules_of_parts_in_few_places() -> None:
     core = {name for name in MODULES if floor_of(group_of(name) or "base") >= floor_of("run")}
-    assert {"kvmbox.run.run", "kvmbox.remote.process.device_pool", "kvmbox.base.stand_ins"} < core
+    assert {"kvmbox.run.run", "kvmbox.remote.process.device_pool", "kvmbox.base.light_typing"} < core
     modules = {name.removeprefix("kvmbox.parts.") for name in MODULES if name.startswith("kvmbox.parts.")}
     found = {name: {word.removeprefix("parts.") for word in _words(name)} & modules for name in core}
     named = {name: set(words) for name, words in RULES["named_by_the_core"].items()}

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Write the bundle of bytecode (`kvmbox/base/bytecode.py`) for the Python that runs this. `make` runs it.
 
-While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.base.stand_ins` reads. So the
-bundle has no annotations of functions, and no imports that only annotations need, those from the future among
-them. For the others from `typing` there are stand-ins. A plain run then loads neither `typing`
-nor `re`. There are no docstrings either, but in the commands, whose help they are. Of each place in the
-source there is the line, and not the column.
+While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.base.value_classes` reads. So
+the bundle has no annotations of functions, and no imports that only annotations need, those from the future
+among them. For the others from `typing` there are stand-ins. A plain run then loads neither `typing` nor
+`re`. There are no docstrings either, but in the commands, whose help they are. Of each place in the source
+there is the line, and not the column.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, Final
 
-from kvmbox.base import stand_ins
+from kvmbox.base import light_typing
 from kvmbox.base.bytecode import BUNDLE, HEAD_SIZE, PACKAGE
 
 TYPE_CHECKING = False
@@ -127,8 +127,8 @@ def stripped(text: str, *, docstrings: bool, taken: Collection[str] | None = ())
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module in ANNOTATING:
             node.names = [alias for alias in node.names if alias.name in used]
-            if node.module == "typing" and all(hasattr(stand_ins, alias.name) for alias in node.names):
-                node.module = stand_ins.__name__
+            if node.module == "typing" and all(hasattr(light_typing, alias.name) for alias in node.names):
+                node.module = light_typing.__name__
         elif isinstance(node, ast.ImportFrom):
             future = node.module == "__future__"
             node.names = [one for one in node.names if not future and (one.asname or one.name) not in unused]

@@ -18,7 +18,7 @@ from typing import Final
 from kvmbox.base import layout
 from kvmbox.base.errors import StartError
 from kvmbox.base.layout import ram_ranges
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 WINDOW_SLOT: Final = 1
 """Which of `GuestMemory.pieces` is the window of a VGA."""

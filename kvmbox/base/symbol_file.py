@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 
 class SymbolFile(Value):

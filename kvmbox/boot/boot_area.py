@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.image import GuestImage
 
 PAGE_DIRECTORIES: Final = 4

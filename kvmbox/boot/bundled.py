@@ -6,7 +6,7 @@ import os
 from typing import Any, Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 # Not pathlib: `kvmbox run` needs two paths of this module, and 2.5 ms for them would be much.
 DIRECTORY: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest_images")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.base.errors import ImageError, UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.plan import NO_BIOS, Refusal, Way
 from kvmbox.boot.ways import NAMES, way, ways

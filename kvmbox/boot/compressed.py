@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from kvmbox.base.errors import ImageError
 from kvmbox.base.layout import KIB, MIB
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage
 
 _STEP: Final = 4 * MIB

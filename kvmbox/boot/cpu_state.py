@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 CR0_PE: Final = 1 << 0
 CR0_MP: Final = 1 << 1

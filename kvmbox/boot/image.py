@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import ImageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 # Far above any kernel with debug information, far below what would hurt the host.
 MAX_FILE_SIZE: Final = 512 * layout.MIB

@@ -13,7 +13,7 @@ from kvmbox.base import layout
 from kvmbox.base.errors import ImageError, UsageError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.regular_file import open_regular_file
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.choose import AUTO, BOOT_SECTOR, choose
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.disk.contents import DiskContents, disk_contents, is_kernel

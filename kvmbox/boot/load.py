@@ -7,7 +7,7 @@ Loading depends on nothing but its arguments, so a reboot of the guest clears me
 from __future__ import annotations
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.plan import BootContext, BootPlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.cpu_state import CpuState
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.segments import LoadSegment

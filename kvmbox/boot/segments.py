@@ -14,7 +14,7 @@ from typing import Final
 from kvmbox.base import layout
 from kvmbox.base.errors import ImageError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.image import GuestImage
 
 _LINK_HINT: Final = "link the kernel at 1 MiB or above, e.g. ld -Ttext=0x100000 -z max-page-size=0x1000"

@@ -12,7 +12,7 @@ import os
 import sys
 
 from kvmbox.base import bytecode
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 from kvmbox.cli.standard_streams import open_standard_descriptors
 from kvmbox.host.process import early_signals
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from kvmbox.base.errors import HostOutputError, KvmboxError, StartError
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
 from kvmbox.cli.standard_streams import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.host.process import early_signals

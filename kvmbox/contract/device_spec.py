@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ configuration space, and `remote.bus.pci_fabric` what the guest makes of it.
 
 from __future__ import annotations
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

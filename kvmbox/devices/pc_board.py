@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.names import SERIAL_PORTS
 from kvmbox.devices.acpi import board as acpi

@@ -13,7 +13,7 @@ import sys
 from functools import cache
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm.ioctl import libc
 
 PAGE: Final = 4096

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm.exits import InternalErrorExit
 from kvmbox.kvm.uapi import KVM_INTERNAL_ERROR_EMULATION, kvm_regs, kvm_sregs
 

@@ -11,7 +11,7 @@ import threading
 from functools import cache
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain import capstone
 from kvmbox.explain.mapped_library import load
 

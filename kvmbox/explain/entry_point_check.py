@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.base.layout import BIOS_DATA_END
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.paging import NO_EXECUTE
 from kvmbox.explain.stopped_cpu import Cpu

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.stopped_cpu import Cpu
 
 NAMES: Final = {

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any, Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.demangled_names import printable
 
 MOST_ROWS: Final = 400_000

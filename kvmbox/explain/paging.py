@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 ReadPhysical = Callable[[int, int], bytes]
 """Gives the bytes at a guest-physical address; fewer than asked for, or none, where there is no RAM."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmbox.base.errors import KvmError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.frame_chain import return_addresses, words_at
 from kvmbox.explain.paging import ReadPhysical
 from kvmbox.explain.stopped_cpu import RFLAGS_IF, Cpu

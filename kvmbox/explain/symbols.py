@@ -18,7 +18,7 @@ from struct import Struct
 from typing import Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.demangled_names import readable
 
 MOST_SYMBOLS: Final = 1_000_000

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.idt_and_gdt import DOUBLE_FAULT, PAGE_FAULT, Delivery, delivery, descriptor, name_of
 from kvmbox.explain.paging import NO_EXECUTE, USER, WRITABLE, Walk, is_canonical
 from kvmbox.explain.stopped_cpu import PAGE, RFLAGS_IF, Cpu

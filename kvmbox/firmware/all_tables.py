@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.firmware.platform import Platform
 
 SHIPPED: Final = os.path.join(os.path.dirname(__file__), "tables.bin")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.firmware.memory_map import AVAILABLE, MemoryRange
 from kvmbox.firmware.platform import NO_DRIVES, Further
 

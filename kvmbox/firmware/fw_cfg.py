@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.firmware.memory_map import memory_map
 
 SIGNATURE: Final = 0x00

@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.layout import ram_ranges
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 # ACPI Specification 6.5, section 15.1: address range types.
 AVAILABLE: Final = 1

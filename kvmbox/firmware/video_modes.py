@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 
 class Field(Value):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Final, NamedTuple
 else:
-    from kvmbox.base.stand_ins import NamedTuple
+    from kvmbox.base.value_classes import NamedTuple
 
 # What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
 PROOF: Final = 0x4B56_4D42

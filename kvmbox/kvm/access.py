@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from stat import S_IMODE
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 _GROUP_ACCESS: Final = 0o060
 _OTHERS_ACCESS: Final = 0o006

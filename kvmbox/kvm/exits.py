@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final, TypeAlias, assert_never
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm import uapi
 
 EXIT_NAMES: Final[dict[int, str]] = {

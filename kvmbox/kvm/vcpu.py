@@ -42,7 +42,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from kvmbox.base.errors import KvmError
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 

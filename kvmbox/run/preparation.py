@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.remote.process import prestart
 from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.remote.transport.ipc_table import TRANSPORTS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.jail import notify
 from kvmbox.sandbox.seccomp import syscall_name
 

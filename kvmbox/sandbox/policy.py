@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from kvmbox.base.stand_ins import Enum, Value
+from kvmbox.base.light_typing import Enum
+from kvmbox.base.value_classes import Value
 from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
 
 if TYPE_CHECKING:
@@ -108,9 +109,8 @@ class Policy(Value):
     def simulate(self, number: int, arguments: tuple[int, ...] = (), *, arch: int = ARCH_X86_64) -> Action:
         """The action for system call `number` with up to six `arguments`, taken as 64-bit registers."""
         number &= INT
-        if arch != ARCH_X86_64:
-            return Action.KILL
-        if number >= X32_BIT and number != INT:  # -1 is what a tracer leaves to skip a call: no x32 number
+        # -1 is what a tracer leaves to skip a call: no x32 number
+        if arch != ARCH_X86_64 or X32_BIT <= number < INT:
             return Action.KILL
         registers = tuple(argument & WORD for argument in arguments) + (0,) * (6 - len(arguments))
         for rule in self.rules:

@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.boot_area import BootArea
 from kvmbox.boot.cpu_state import CpuState
 from kvmbox.boot.entry_state import gdt, long_mode_state, page_tables

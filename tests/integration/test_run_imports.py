@@ -12,7 +12,7 @@ from tests.support.runs import ENTRY
 
 COLD = (
     "click",  # what is odd on the command line
-    "dataclasses",  # values are `stand_ins.Value`
+    "dataclasses",  # values are `value_classes.Value`
     "json",  # --json
     "kvmbox.boot.unsupported_formats",  # names in refusals
     "kvmbox.boot.linux.setup_header",

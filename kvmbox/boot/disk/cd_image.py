@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox.base.layout import SECTOR_SIZE
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 Read = Callable[[int, int], bytes]
 """`size` bytes from `offset`, or less where the image ends: (offset, size) → bytes. May raise OSError."""

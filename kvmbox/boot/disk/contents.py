@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.disk.cd_image import Iso, Read, read_iso
 from kvmbox.boot.disk.file_systems import file_system
 from kvmbox.boot.disk.partitions import PartitionTable, read_partitions

@@ -11,7 +11,7 @@ from binascii import crc32
 from typing import Final
 
 from kvmbox.base.layout import SECTOR_SIZE
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.disk.cd_image import Read
 from kvmbox.boot.disk.file_systems import file_system
 

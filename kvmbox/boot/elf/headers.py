@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 ELF_MAGIC: Final = b"\x7fELF"
 IDENTITY_SIZE: Final = 16  # EI_NIDENT: what comes before the fields whose size depends on the class

@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.elf.headers import file_header, section_of_names
 from kvmbox.boot.image import GuestImage
 

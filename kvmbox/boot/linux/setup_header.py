@@ -12,7 +12,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import ImageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.image import GuestImage
 
 MAGIC: Final = b"HdrS"

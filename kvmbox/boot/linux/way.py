@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.boot_area import DEFAULT_INFO_SIZE, InfoWriter, place_area
 from kvmbox.boot.disk.boot_marks import is_cd
 from kvmbox.boot.elf.executable import check_reach, parse_elf

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.multiboot.shared_header import find, placed
 from kvmbox.boot.segments import LoadSegment

@@ -6,7 +6,7 @@ from typing import Final
 
 from kvmbox.base import layout
 from kvmbox.base.errors import ImageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.bios.services import bios_services
 from kvmbox.boot.boot_area import DEFAULT_INFO_SIZE, place_area
 from kvmbox.boot.disk.boot_marks import offer_of_header

@@ -21,7 +21,7 @@ import stat
 from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 VARIABLE: Final = "KVMBOX_CONFIG"
 NAME: Final = "kvmbox.toml"

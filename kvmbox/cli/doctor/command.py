@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from kvmbox.base.errors import KvmError, SandboxError, UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.cli.click_options import JSON, takes
 from kvmbox.cli.json_files import for_people, open_output, write_data
 from kvmbox.host.files import descriptor_limit

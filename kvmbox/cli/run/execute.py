@@ -8,7 +8,7 @@ import time
 
 from kvmbox.base import bytecode
 from kvmbox.base.errors import KvmboxError, UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import note, report, say
 from kvmbox.host.files.descriptor_limit import allow_enough

@@ -12,7 +12,7 @@ import click
 
 from kvmbox import __version__
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.cli.click_types import has_rich
 from kvmbox.cli.json_files import SCHEMA
 from kvmbox.cli.messages import say

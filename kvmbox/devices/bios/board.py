@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import AddressRange, BiosReport, DeviceSpec, Output, Resource
 from kvmbox.contract.names import BIOS_TEXT, BOOT_DISK
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Irq, Medium
 
 

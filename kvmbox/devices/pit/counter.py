@@ -53,7 +53,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.base.stand_ins import NamedTuple
+    from kvmbox.base.value_classes import NamedTuple
 
 # Control word and status byte (datasheet, "Control Word Format" and "Status Byte").
 CONTROL_BCD: Final = 0x01

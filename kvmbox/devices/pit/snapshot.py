@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.base.stand_ins import NamedTuple
+    from kvmbox.base.value_classes import NamedTuple
 
 VERSION: Final = 1
 MAX_TIME: Final = (1 << 63) - 1

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.base.stand_ins import NamedTuple
+    from kvmbox.base.value_classes import NamedTuple
 
 REGISTER_COUNT: Final = 8
 

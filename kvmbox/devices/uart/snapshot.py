@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NamedTuple
 else:
-    from kvmbox.base.stand_ins import NamedTuple
+    from kvmbox.base.value_classes import NamedTuple
 
 MAX_TIME: Final = (1 << 63) - 1
 

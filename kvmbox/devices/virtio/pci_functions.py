@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from kvmbox.base.layout import KIB, PAGE_SIZE
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import DeviceSpec, Grant, Queues
 from kvmbox.contract.pci_function import MSIX, Bar, PciFunction, Piece
 from kvmbox.contract.pci_grants import Intx, Vectors

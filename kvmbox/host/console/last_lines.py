@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 HEAD: Final = 1 << 13
 KEPT: Final = 1 << 15

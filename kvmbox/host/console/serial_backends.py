@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import StartError, UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.names import MMIO_UART, SERIAL_PORTS, VIRTIO_CONSOLE
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 import struct
 from typing import Final, Protocol
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.host.disk.image_file import DiskFile, cannot_use
 from kvmbox.host.disk.mapped_image import MappedFile
 from kvmbox.host.disk.overlay import Overlay

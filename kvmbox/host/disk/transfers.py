@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
 from kvmbox.host.process.threads import start_thread
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from kvmbox.base.layout import PAGE_SIZE
 from kvmbox.base.memory import GuestMemory, MemoryRegion
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 BLOCK: Final = 4 * PAGE_SIZE
 """Guest memory is written, left out, and described in units of so many bytes."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import sys
 
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

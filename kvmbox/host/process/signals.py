@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 from kvmbox.host.process import early_signals
 from kvmbox.host.process.early_signals import END_SIGNALS, IMPATIENCE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 PIPE: Final = "-"
 NOWAIT: Final = ",nowait"

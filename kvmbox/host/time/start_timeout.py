@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, Final, Self
 
 from kvmbox.base.errors import KvmboxError, StartTimeoutError
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 
 AGAIN_SECONDS: Final = 1.0
 """Python drops what is raised inside of a destructor: then the next alarm, so much later, ends the start."""

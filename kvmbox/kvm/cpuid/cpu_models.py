@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kvmbox.base.errors import KvmError, UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm.cpuid.dependencies import LEAF_OF, fit_xsave, missing, with_dependents
 from kvmbox.kvm.cpuid.features import FEATURES, REGISTERS, canonical, close_to, shown_in, where
 from kvmbox.kvm.cpuid.leaves import EAX, EBX, ECX, EDX, FIRST_HYPERVISOR, LAST_HYPERVISOR, Leaf

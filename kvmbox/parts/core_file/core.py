@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.paging import NO_EXECUTE, WRITABLE
 from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.parts.core_file.page_map import Range

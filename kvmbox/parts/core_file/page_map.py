@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain import paging
 from kvmbox.explain.stopped_cpu import Cpu
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.paging import NO_EXECUTE
 from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.explain.symbols import Place

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from kvmbox.base.errors import KvmError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
-from kvmbox.base.stand_ins import Value
 from kvmbox.base.symbol_file import SymbolFile
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm import uapi
 from kvmbox.kvm.registers import format_registers, is_reset
 from kvmbox.parts.crash_report.hang_profile import HangProfile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain import undelivered_exception
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.disassembly import Instruction, disassemble

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.gdb import packets
 from kvmbox.parts.gdb.breakpoints import NAMES, Point
 from kvmbox.parts.gdb.refused import RefusedError

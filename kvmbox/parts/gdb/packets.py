@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 PACKET_SIZE: Final = 0x4000
 """The longest packet, frame and escapes included: what PacketSize in qSupported promises."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.kvm.uapi import kvm_fpu, kvm_regs, kvm_sregs
 from kvmbox.parts.gdb.refused import RefusedError

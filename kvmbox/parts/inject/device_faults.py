@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.fault_table import VANISH
 from kvmbox.parts.inject.spec import Spec, Wanted

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.fault_table import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.run.options.disk_value import joined, split
 
 NONE: Final = "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 OTHER: Final = "[other]"
 HALTED: Final = "[halted]"

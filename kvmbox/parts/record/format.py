@@ -28,7 +28,7 @@ from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from kvmbox.base.errors import RecordingError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.wire import protocol
 from kvmbox.wire.access_blocks import BLOCKS, Block

@@ -38,7 +38,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.parts.restart.replay_batches import Batch, batches
 from kvmbox.remote.channel.connection import Channel

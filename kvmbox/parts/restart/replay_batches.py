@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterator, Sequence
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.remote.channel.journal import Entry
 from kvmbox.wire.protocol import MAX_PAYLOAD, WORDS
 

@@ -6,7 +6,7 @@ Registers and memory are the guest's, so every number is brought into a range th
 from __future__ import annotations
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.devices.vga import model as registers
 from kvmbox.devices.vga.model import VgaText
 

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Any, Final
 
 from kvmbox.base.errors import StartError, UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = Struct(">2I 5B")

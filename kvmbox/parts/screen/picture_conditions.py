@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.screen.picture import Picture
 
 HASH: Final = "sha256:"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.devices.vga.dispi import VbeDispi
 from kvmbox.devices.vga.model import VgaText
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.screen.picture import Picture
 
 USUAL_LINES: Final = 24

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from kvmbox.base import layout
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.screen.mode import CELLS, MODE_3, TextMode
 from kvmbox.parts.screen.picture import Picture
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.pci_function import PCI
 from kvmbox.kvm.cpuid.leaves import Leaf
 from kvmbox.parts.snapshot import file_layout

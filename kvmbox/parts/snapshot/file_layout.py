@@ -19,7 +19,7 @@ from typing import Final
 
 from kvmbox.base.errors import SnapshotFileError
 from kvmbox.base.layout import MAX_MEMORY, PAGE_SIZE
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.host.files.sparse_memory import BLOCK, Run
 
 MAGIC: Final = b"kvmbox\x1aS"

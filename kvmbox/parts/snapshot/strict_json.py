@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
 
 from kvmbox.base.errors import SnapshotFileError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.snapshot.file_layout import damaged
 
 MAX_TEXT: Final = 4096

@@ -30,7 +30,7 @@ from struct import Struct
 from typing import Any, Final
 
 from kvmbox.base.errors import KvmError, SnapshotFileError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.parts.snapshot.file_layout import damaged

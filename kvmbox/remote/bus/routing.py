@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from typing import NamedTuple, Protocol
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 
 class SteadyValues(Protocol):

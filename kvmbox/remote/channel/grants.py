@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, Protocol, assert_never
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract import device_spec, stop_values
 from kvmbox.contract.device_spec import DeviceSpec
 from kvmbox.contract.model import (

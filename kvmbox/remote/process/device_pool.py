@@ -23,7 +23,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import DeviceSpec, by_type
 from kvmbox.host.time.starvation import Starvation
 from kvmbox.jail import layers

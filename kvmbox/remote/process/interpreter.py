@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kvmbox.base import bytecode
 from kvmbox.base.errors import KvmboxError
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 from kvmbox.jail import descriptor_passing
 from kvmbox.jail.fixed_descriptors import CONTROL_FD
 

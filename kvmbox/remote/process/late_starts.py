@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.remote.transport.interface import Opens
 
 

@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 
 from kvmbox.base.compiled import is_compiled
 from kvmbox.base.errors import DeviceProcessError, SandboxError
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 from kvmbox.jail import descriptor_passing, layers, linux
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import kvmbox.wire.bulk_effect_table  # noqa: F401 - adds the effects that some models have
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract import device_spec
 from kvmbox.contract.bulk_data import RISES, Flush, Window
 from kvmbox.remote.published.guest_memory import ContentAccess, TransferAccess

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.bulk_data import QUIET_END, QUIET_START, RISES
 from kvmbox.contract.model import BEYOND_END, BUSY, DONE, MOVED
 from kvmbox.host.disk.transfers import status_of

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import Content, Memory, Resource
 from kvmbox.contract.model import BAD_ADDRESS, BUSY, DONE
 from kvmbox.remote.channel.effect_calls import CanWait, FollowUp

@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Final
 
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.bulk_data import MOST_HEADER, Connect
 from kvmbox.remote.published.medium import MediumAccess
 from kvmbox.remote.published.ring import Parts, Ring

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import KvmboxError, KvmError, StartError, UsageError
 from kvmbox.base.outcome import INTERRUPTED, Outcome
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.explain.paging import CR0_PG
 from kvmbox.explain.stopped_cpu import Cpu
 from kvmbox.kvm.guest_debug import inject_nmi

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS
 
 QUIET_SLICE_MS: Final = 200

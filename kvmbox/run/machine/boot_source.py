@@ -7,8 +7,8 @@ from functools import partial
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
 from kvmbox.base.symbol_file import SymbolFile
+from kvmbox.base.value_classes import Value
 from kvmbox.boot import bundled
 from kvmbox.boot.boot_files import HostFiles
 from kvmbox.boot.choose import AUTO, choose

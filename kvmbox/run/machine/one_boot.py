@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 if TYPE_CHECKING:
     from kvmbox.run.machine.guest_vm import GuestVm

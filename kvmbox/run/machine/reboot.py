@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kvmbox.base.errors import KvmboxError
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.outcome import Outcome
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.plan import BootPlan
 from kvmbox.kvm.system import Kvm
 from kvmbox.run.machine.boot_source import BootSource

@@ -20,7 +20,7 @@ from kvmbox.base import layout
 from kvmbox.base.judge import Judge
 from kvmbox.base.memory import GuestMemory
 from kvmbox.base.outcome import GUEST_CRASHED, Outcome
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.real_mode.entry_registers import waking_state
 from kvmbox.contract.device_spec import Irq

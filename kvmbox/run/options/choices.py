@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.choose import AUTO, WAY_NAMES
 from kvmbox.remote.process.device_pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES
 from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, IPC_OPTIONS

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot.choose import AUTO
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.contract.device_spec import DeviceSpec

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from kvmbox.base import layout
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 _One = TypeVar("_One")
 Several: TypeAlias = _One | Sequence[_One]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 if TYPE_CHECKING:
     from kvmbox.base.outcome import Outcome

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvmbox.base.compiled import describe
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.host.console.serial_ports import Console
 from kvmbox.jail import layers
 from kvmbox.remote.process.device_pool import DevicePool

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.base import layout
 from kvmbox.base.outcome import GUEST_CRASHED, Outcome
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.wakeups import may_start, may_wake_halted

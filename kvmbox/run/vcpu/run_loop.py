@@ -29,8 +29,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.base.errors import UnknownExitError
+from kvmbox.base.light_typing import Enum
 from kvmbox.base.outcome import Outcome
-from kvmbox.base.stand_ins import Enum
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.bus.routing import Bus

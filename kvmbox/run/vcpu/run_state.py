@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base.stand_ins import Enum
+from kvmbox.base.light_typing import Enum
 
 PAUSE: Final = 1  # bits of attention: stand still between two instructions, until `resume`
 LEAVE: Final = 2  # end the loop

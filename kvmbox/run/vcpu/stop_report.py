@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.base.errors import KvmError, UnknownExitError
 from kvmbox.base.outcome import GUEST_CRASHED, Outcome
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
 

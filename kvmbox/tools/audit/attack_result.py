@@ -8,7 +8,7 @@ import signal
 from collections.abc import Mapping
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_STRICT
 

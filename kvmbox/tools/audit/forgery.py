@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.model import Effect
 from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import encode_effects

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.audit.accounting import cpu_limited
 from kvmbox.tools.audit.attack_result import Ended, Result
 from kvmbox.tools.audit.attacks.memory_calls import ANSWER, MIB, MOST

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvmbox.base.errors import SandboxError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.transport.ipc_table import IPC_CHOICES

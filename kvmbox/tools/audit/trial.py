@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 from kvmbox.base.errors import DeviceProcessError, SandboxError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER
 from kvmbox.remote.process.spawner_client import ANY_LANDLOCK, SpawnerClient

@@ -6,7 +6,7 @@ median of those is what is shown: a round in which the whole machine was slow di
 
 from __future__ import annotations
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.bench.measuring_plan import FLOOR, NONE, QEMU, Configuration, Row
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate, estimate, ratios

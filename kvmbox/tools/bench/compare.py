@@ -8,7 +8,7 @@ counts if the two intervals have nothing in common. The interval of new ÷ old i
 
 from __future__ import annotations
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.bench import result_tables
 from kvmbox.tools.bench.analysis import Cell, cell
 from kvmbox.tools.bench.measuring_plan import Row

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from kvmbox.base.errors import StartError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot import bundled
 from kvmbox.devices.pit.input_clock import CLK_HZ
 from kvmbox.tools.bench import guest_output, peer, process_memory

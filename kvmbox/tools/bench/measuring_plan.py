@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from kvmbox.base.compiled import VARIABLE
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, IPC_CHOICES
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.bench.analysis import Cell, cells
 from kvmbox.tools.bench.measuring_plan import NONE, START_PREFIX, Configuration, Plan, Row, Unit
 from kvmbox.tools.bench.results import Results

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar, get_args
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.bench.measuring_plan import Configuration, Job, Plan, Row
 from kvmbox.tools.bench.results import Results
 

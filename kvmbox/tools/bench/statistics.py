@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from math import comb
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 
 CONFIDENCE: Final = 0.95
 NOISY_WIDTH: Final = 0.10

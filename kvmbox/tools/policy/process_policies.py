@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.jail import layers, setup_calls
 from kvmbox.jail import lock_up as jail
 from kvmbox.remote.transport.ipc_table import IPC_CHOICES, TRANSPORTS

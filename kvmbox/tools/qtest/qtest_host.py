@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox.base import layout
 from kvmbox.base.memory import WINDOW_SLOT, GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.device_spec import DeviceSpec, LateWrites, Medium, Queues, Resource
 from kvmbox.host.frame_buffer import show_window
 from kvmbox.remote.channel.vga_window import allowed, count_of, pieces

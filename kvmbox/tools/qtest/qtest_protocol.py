@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.remote.channel.deadlines import printable
 
 PORT_SIZES: Final = {b"b": 1, b"w": 2, b"l": 4}

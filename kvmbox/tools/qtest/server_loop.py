@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from kvmbox.base.errors import HostOutputError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.qtest import qtest_protocol
 from kvmbox.tools.qtest.outbox import Outbox
 from kvmbox.tools.qtest.sandbox import Sandbox

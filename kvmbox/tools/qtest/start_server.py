@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from kvmbox.base import layout
 from kvmbox.base.errors import DeviceProcessError
 from kvmbox.base.memory import GuestMemory
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.contract.names import MMIO_UART
 from kvmbox.devices.pc_board import BoardOptions, whole_board
 from kvmbox.host.files.descriptor_limit import allow_enough

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kvmbox.base.errors import RecordingError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.frames_as_text import reply_text, request_text, seconds, subject
 from kvmbox.tools.replay.fresh_models import Backend, is_error

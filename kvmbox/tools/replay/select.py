@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.run.options.values import guest_time
 from kvmbox.tools.replay.frames_as_text import WHOLE_PROCESS

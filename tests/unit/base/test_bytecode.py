@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from kvmbox.base.stand_ins import NamedTuple
+from kvmbox.base.value_classes import NamedTuple
 
 VALUE: Final = 1
 
@@ -62,7 +62,7 @@ def package(tmp_path: Path) -> Path:
         (made / name).mkdir(parents=True)
     for name in ("__init__.py", "base/__init__.py", "inner/__init__.py"):
         (made / name).touch()
-    for name in ("base/bytecode.py", "base/stand_ins.py"):
+    for name in ("base/bytecode.py", "base/light_typing.py", "base/value_classes.py"):
         (made / name).write_text((PACKAGE / name).read_text())
     (made / "inner/module.py").write_text(MODULE)
     (made / Path(bytecode.BUNDLE).name).write_bytes(bundle(made))

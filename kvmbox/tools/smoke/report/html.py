@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.host.console.last_lines import Excerpt, excerpt
 from kvmbox.run.result.run_result import Ending
 from kvmbox.tools.html.html_page import block, facts, page, text

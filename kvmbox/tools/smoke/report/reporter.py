@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.smoke.report.summary import Summary
 from kvmbox.tools.smoke.suite.test_case import Attempt, Test, TestResult
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kvmbox.base.outcome import CLEAN, INTERRUPTED, UNEXPECTED
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.smoke.suite.test_case import TestResult, Verdict
 
 PASSED: Final = CLEAN

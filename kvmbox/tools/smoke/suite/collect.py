@@ -10,7 +10,7 @@ from typing import Final
 
 from kvmbox.base.errors import UsageError
 from kvmbox.base.regular_file import open_regular_file, read_regular_file
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.boot import bundled
 from kvmbox.kvm.cpuid.cpu_models import parse_model
 from kvmbox.tools.smoke.suite.suite_file import parse_suite, suite_name

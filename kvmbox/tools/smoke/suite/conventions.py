@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox.base import outcome
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.smoke.report import guest_reports
 from kvmbox.tools.smoke.suite.test_case import Judgement, Observation, Pattern, Test, Verdict
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.tools.smoke.suite.test_case import Test
 
 MOST_SHARDS: Final = 10_000

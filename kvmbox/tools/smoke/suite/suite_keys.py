@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kvmbox.base.errors import UsageError
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.run.options.definition import FLAG, REPEATED, SUITE, Option
 from kvmbox.run.options.option_table import OPTIONS, names
 from kvmbox.tools.smoke.suite.conventions import CONVENTIONS

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from kvmbox.base.outcome import INTERRUPTED
-from kvmbox.base.stand_ins import Value
+from kvmbox.base.value_classes import Value
 from kvmbox.run.result.run_result import Ending
 
 DEFAULT_TIMEOUT_S: Final = 60.0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kvmbox.base.errors import SandboxError, StartTimeoutError
-from kvmbox.base.stand_ins import signal
+from kvmbox.base.light_typing import signal
 from kvmbox.host.time import start_timeout as module
 from kvmbox.host.time.start_timeout import StartDeadline, StartTimeout
 

@@ -15,8 +15,8 @@ from types import new_class
 import pytest
 
 import kvmbox
-from kvmbox.base import stand_ins
-from kvmbox.base.stand_ins import NamedTuple, Value
+from kvmbox.base import light_typing
+from kvmbox.base.value_classes import NamedTuple, Value
 
 
 class Point(NamedTuple):
@@ -63,12 +63,12 @@ def test_lean_named_tuple_behaves_like_that_of_typing() -> None:
                 one(*values, **named)
 
 
-STAND_INS: typing.Any = stand_ins
+LIGHT_TYPING: typing.Any = light_typing
 """What the type checker does not see."""
 
 
-@pytest.mark.parametrize("literal", [typing.Literal, STAND_INS.Literal])
-@pytest.mark.parametrize("ask", [typing.get_args, STAND_INS.get_args])
+@pytest.mark.parametrize("literal", [typing.Literal, LIGHT_TYPING.Literal])
+@pytest.mark.parametrize("ask", [typing.get_args, LIGHT_TYPING.get_args])
 def test_texts_of_a_literal_are_told_by_bundle_and_source_alike(literal: typing.Any, ask: typing.Any) -> None:
     assert ask(literal["a", "b"]) == ("a", "b")
     assert ask(literal["a"]) == ("a",)

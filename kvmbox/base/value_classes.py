@@ -1,76 +1,25 @@
-"""Stand-ins for what modules would import `typing` for, or have `dataclasses` make, where the cost shows.
+"""Light classes of values: named tuples, and what a frozen dataclass with slots is.
 
-In device processes: `typing` and `dataclasses` pull in re, inspect, ast and more: 16 ms of CPU time in a
-process that is started anew for each run, and pages that every device process would share for nothing.
-Modules that the spawner loads therefore guard `typing` with a local `TYPE_CHECKING = False`, which type
-checkers take for true, and take from here what they need while running.
-
-In the VMM: `dataclasses` writes and compiles source text for every class, 0.36 ms for a frozen one with
-slots, and `kvmbox run` has forty of them: a tenth of a short run (docs/adr/start.md). A subclass of `Value`
-looks and behaves the same, to type checkers too, and takes 7 µs to define.
-
-`Enum` and `signal` are for a plain run: `enum`, which `signal` imports, takes 1 ms.
-
-The bundle of bytecode (`kvmbox.base.bytecode`) takes from here what other modules import from `typing`.
+`dataclasses` writes and compiles source text for every class, 0.36 ms for a frozen one with slots, and
+`kvmbox run` has forty of them: a tenth of a short run (docs/adr/start.md). A subclass of `Value` looks and
+behaves the same, to type checkers too, and takes 7 µs to define. In device processes, `typing` and
+`dataclasses` would be pages that each of them has for nothing: `kvmbox.base.light_typing` says more.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as signal  # noqa: PLC0414 - for others to import from here
     from collections.abc import Callable, Iterable
-    from enum import Enum as Enum  # noqa: PLC0414 - as well
     from typing import Any, ClassVar, Self, dataclass_transform
 
     _tuplegetter: Any
 else:
-    import _signal as signal  # noqa: F401 - numbers where `signal` has enumerations, which take 1.5 ms
     from _collections import _tuplegetter
-
-    Any = Protocol = object
 
     def dataclass_transform(**_promises):
         """What type checkers know of; it does nothing."""
         return lambda made: made
-
-    def TypeVar(name, *_types, **_promises):
-        """Any type."""
-        return object
-
-    def assert_never(value):
-        """A bug: no case fits."""
-        raise AssertionError(value)
-
-    class Literal:
-        """A type that is one of several texts. `typing` knows what this makes: that may ask for them, too."""
-
-        def __class_getitem__(cls, texts):
-            return type(list[int])(tuple, texts)
-
-    def get_args(literal):
-        """The texts of a `Literal`, also of one of `typing`: of a module that is not from the bundle."""
-        return literal.__args__
-
-    class _EnumType(type):
-        """Makes of each value of a class body an instance with `name` and `value`."""
-
-        def __new__(cls, name, bases, namespace):
-            made = super().__new__(cls, name, bases, namespace)
-            made._members = []
-            for key, value in namespace.items():
-                if not key.startswith("_"):
-                    member = made()
-                    member.name, member.value = key, value
-                    setattr(made, key, member)
-                    made._members.append(member)
-            return made
-
-        def __iter__(cls):
-            return iter(cls._members)
-
-    class Enum(metaclass=_EnumType):
-        """Base of a class of named constants, compared by identity."""
 
 
 class _NamedTupleType(type):
@@ -82,12 +31,8 @@ class _NamedTupleType(type):
         fields = tuple(namespace.pop("__annotations__"))
         defaults = {field: namespace.pop(field) for field in fields if field in namespace}
         namespace |= {field: _tuplegetter(place, "") for place, field in enumerate(fields)}
-        namespace |= {
-            "__slots__": (),
-            "_fields": fields,
-            "_field_defaults": defaults,
-            "__match_args__": fields,
-        }
+        namespace |= {"__slots__": (), "_fields": fields, "_field_defaults": defaults}
+        namespace["__match_args__"] = fields
         return type(name, (_Fields,), namespace)
 
 
@@ -194,9 +139,7 @@ class Value(metaclass=_ValueType):
         raise AttributeError(f"{type(self).__name__} is immutable: '{name}' cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._values() == other._values()
+        return self._values() == other._values() if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
         return hash((type(self), self._values()))
