@@ -40,7 +40,7 @@ WORD: Final = 8
 PROT_WRITE: Final = 2  # <asm-generic/mman-common.h>
 
 
-class LateLibrary(ctypes.CDLL):
+class MappedLibrary(ctypes.CDLL):
     """The functions of a library, by their addresses."""
 
     def __init__(self, addresses: Mapping[str, int]) -> None:
@@ -52,13 +52,13 @@ class LateLibrary(ctypes.CDLL):
         return ctypes.CFUNCTYPE(ctypes.c_int)(self._addresses[str(name_or_ordinal)])
 
 
-def load(file: Mapped | None, names: Sequence[str]) -> LateLibrary:
+def load(file: Mapped | None, names: Sequence[str]) -> MappedLibrary:
     """The library with its functions `names`. Raises OSError."""
     try:
         if file is None:
             raise LookupError("not mapped")
         addresses = _load(file)
-        return LateLibrary({name: addresses[name.encode()] for name in names})
+        return MappedLibrary({name: addresses[name.encode()] for name in names})
     except (struct.error, LookupError) as error:
         raise OSError(f"libcapstone.so: {error}") from error
 

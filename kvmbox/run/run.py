@@ -22,7 +22,7 @@ from kvmbox.base.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
-from kvmbox.run.loop.output_drain import Settling
+from kvmbox.run.loop.output_drain import OutputDrain
 from kvmbox.run.machine.assembly import assemble
 from kvmbox.run.machine.guest_vm import GuestVm
 from kvmbox.run.machine.reboot import GuestFactory, boot_until_end
@@ -93,7 +93,9 @@ def run(
     return result
 
 
-def _stand(machine: Standing, prepared: Prepared, requests: Requests | None, timeline: Timeline) -> Settling:
+def _stand(
+    machine: Standing, prepared: Prepared, requests: Requests | None, timeline: Timeline
+) -> OutputDrain:
     """Give the machine its first state, and attach whoever wants to see it. The last one settles events."""
     prepared.origin.resume(machine.devices, machine.console)
     if prepared.origin.resumed_stage:
@@ -106,7 +108,7 @@ def _stand(machine: Standing, prepared: Prepared, requests: Requests | None, tim
     return _settling(machine)
 
 
-def _settling(machine: Standing) -> Settling:
+def _settling(machine: Standing) -> OutputDrain:
     """What the guest has written before an event is judged before it. Behind all triggers of the judge."""
     console, loop, config = machine.console, machine.loop, machine.config
     steps = [console.show_withheld, loop.standstill.slice]
@@ -119,7 +121,7 @@ def _settling(machine: Standing) -> Settling:
         console.wake_waiters()  # a vCPU thread that waits for room cannot stand still
         loop.standstill.call()
 
-    settling = loop.settling = Settling(machine.judge, steps)
+    settling = loop.settling = OutputDrain(machine.judge, steps)
     loop.standstill.admit(settling)
     machine.judge.connect(hold, paced=tuple(config.serial) if config.uart_pace else ())
     return settling
@@ -144,7 +146,7 @@ def _confine(machine: Standing, parts: Parts, caller: Caller, timeline: Timeline
     loop.start_router()
 
 
-def _go(guest: GuestVm, factory: GuestFactory, machine: Standing, settling: Settling) -> None:
+def _go(guest: GuestVm, factory: GuestFactory, machine: Standing, settling: OutputDrain) -> None:
     """Run the guest to its end. All failures of device processes are outcomes."""
     devices, loop = machine.devices, machine.loop
     try:

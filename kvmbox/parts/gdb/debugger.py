@@ -45,8 +45,8 @@ from kvmbox.parts.gdb.gdb_session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Sess
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
 from kvmbox.run.api.monitor_commands import WORDS, Monitor, MonitorError, usage
-from kvmbox.run.loop.paused_time import StoppedTime
-from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
+from kvmbox.run.loop.paused_time import PausedTime
+from kvmbox.run.loop.vcpu_pause import VcpuPause, Visitor
 from kvmbox.run.vcpu.run_loop import ExitAction
 from kvmbox.run.vcpu.run_state import VcpuControl
 
@@ -78,7 +78,7 @@ class Debugger(Visitor):
         symbols: Sequence[SymbolFile],
         cpus: int,
         decision: Decision,
-        standstill: Standstill,
+        standstill: VcpuPause,
         timeless: Callable[[], AbstractContextManager[Boot]],
         reset: Callable[[], None],
         monitor: Monitor,
@@ -111,7 +111,7 @@ class Debugger(Visitor):
         """Whether the client has gone, and its breakpoints have not."""
         self._waits = link.endpoint.waits
         """Whether the guest is to stand at its entry, until a client lets it go on."""
-        self._time = StoppedTime()
+        self._time = PausedTime()
         self._held: set[int] = set()
         self._but: tuple[int | None, int | None] = (None, None)
         """The guest-physical and the linear address of the instruction that is stepped over."""

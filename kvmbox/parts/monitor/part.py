@@ -28,7 +28,7 @@ from kvmbox.kvm.guest_debug import (
 )
 from kvmbox.parts.monitor.line_editor import PROMPT, LineEditor
 from kvmbox.run.api.monitor_commands import WORDS, Monitor, MonitorError, Word, number_of, usage
-from kvmbox.run.loop.paused_time import StoppedTime
+from kvmbox.run.loop.paused_time import PausedTime
 from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.part import Part, Standing
 from kvmbox.run.vcpu.run_loop import ExitAction
@@ -56,7 +56,7 @@ class TerminalMonitor(Part, Visitor):
         self._is_open = False
         self._pauses = False
         """Whether the CPUs stand until `continue`."""
-        self._time = StoppedTime()
+        self._time = PausedTime()
         self._stepping: int | None = None
         """The CPU that is stepped."""
         self._stepped = False

@@ -16,7 +16,7 @@ from kvmbox.base.outcome import Outcome
 from kvmbox.explain.sampler import ACCESSING, sample
 from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
-from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
+from kvmbox.run.loop.vcpu_pause import VcpuPause, Visitor
 from kvmbox.run.machine.one_boot import Boot
 from kvmbox.run.vcpu.handle import VcpuThread
 
@@ -32,7 +32,7 @@ class Profiler(Visitor):
 
     def __init__(
         self,
-        standstill: Standstill,
+        standstill: VcpuPause,
         rate: int,
         code: Sequence[range] = (),
         *,

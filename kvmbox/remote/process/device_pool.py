@@ -38,7 +38,7 @@ from kvmbox.remote.process import prestart
 from kvmbox.remote.process.crash_policy import LossPolicy, ProcessControl
 from kvmbox.remote.process.late_starts import ProcessStarts
 from kvmbox.remote.process.spawner_client import NS_PER_MS, READY_TIMEOUT_NS, DeviceProcess, SpawnerClient
-from kvmbox.remote.process.spin_permits import SpinGrants
+from kvmbox.remote.process.spin_permits import SpinPermits
 from kvmbox.remote.transport.interface import Link, Opens
 from kvmbox.remote.transport.ipc_table import make_link
 from kvmbox.wire import protocol
@@ -171,7 +171,7 @@ class DevicePool:
         self._unused: dict[str, NoProcess] = {}
         self.starts = ProcessStarts(self.start_member)
         """The processes that start when they are needed."""
-        self.spin: SpinGrants | None = None
+        self.spin: SpinPermits | None = None
         self.ready_by: int | None = None
         """When the start has failed if a process does not serve, in ns of the monotonic clock."""
         self.tap: Callable[[str], Callable[[bytes, bytes], None]] | None = None
@@ -197,7 +197,7 @@ class DevicePool:
         """
         if self.spawner is not None:
             if may_spin:
-                self.spin = SpinGrants(cpu, spare_cpus, pid_of=self.pid_of)
+                self.spin = SpinPermits(cpu, spare_cpus, pid_of=self.pid_of)
             spawn = self.spawner.spawn
             self._order = lambda name, link: spawn(name, link.device, bpf, cpu=cpu, require=require)
         for name, devices in by_type(board, per_device=self.design.sandbox == PER_DEVICE).items():

@@ -18,7 +18,7 @@ from kvmbox.remote.process.spawner_client import SpawnerClient
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.process.cpu_placement import Placement
-    from kvmbox.remote.process.spare_process import Reserve
+    from kvmbox.remote.process.spare_process import SpareProcess
 
 
 class Prestart:
@@ -27,7 +27,7 @@ class Prestart:
     def __init__(self, kind: type[SpawnerClient] = SpawnerClient) -> None:
         self.kind = kind
         self._waiting: list[SpawnerClient] = []
-        self._reserve: Reserve | None = None
+        self._reserve: SpareProcess | None = None
         self._is_placed = False
         """Whether a machine has the placement of the reserve, and closes it."""
 
@@ -46,12 +46,12 @@ class Prestart:
         fails, who wants it tells why.
         """
         from kvmbox.host.process.cpu_placement import place
-        from kvmbox.remote.process.spare_process import Reserve
+        from kvmbox.remote.process.spare_process import SpareProcess
 
         if self._waiting:
             placement = place("auto")
             try:
-                self._reserve = Reserve(self._waiting[-1], placement)
+                self._reserve = SpareProcess(self._waiting[-1], placement)
             except SandboxError:
                 placement.close()
 
@@ -68,7 +68,7 @@ class Prestart:
             return placement
         return place(choice, vcpus)
 
-    def take_reserve(self) -> Reserve | None:
+    def take_reserve(self) -> SpareProcess | None:
         """The device process that waits behind the spawner that was taken. The caller drops it."""
         reserve, self._reserve = self._reserve, None
         return reserve

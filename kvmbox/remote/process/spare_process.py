@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmbox.host.process.cpu_placement import Placement
 from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.remote.process.spin_permits import SpinGrants
+from kvmbox.remote.process.spin_permits import SpinPermits
 from kvmbox.remote.transport.interface import Link
 from kvmbox.remote.transport.ipc_table import DEFAULT_IPC, TRANSPORTS, ipc_of, make_link
 from kvmbox.sandbox.seccomp import device_filter
@@ -22,7 +22,7 @@ PLAIN: Final = "uart"
 """The device process that starts with every plain run."""
 
 
-class Reserve:
+class SpareProcess:
     """A process on a link of the default kind, which nobody has asked anything yet."""
 
     def __init__(self, spawner: SpawnerClient, placement: Placement) -> None:
@@ -40,7 +40,7 @@ class Reserve:
         self._waiting: tuple[DeviceProcess, Link] | None = process, link
 
     def take(
-        self, name: str, *, ipc: str, bpf: bytes, cpu: int | None, require: int, spin: SpinGrants | None
+        self, name: str, *, ipc: str, bpf: bytes, cpu: int | None, require: int, spin: SpinPermits | None
     ) -> tuple[DeviceProcess, Link] | None:
         """The process, if it is what these arguments would have ordered. `spin` grants its link the
         right to spin.

@@ -83,7 +83,7 @@ class Spinner(Protocol):
         ...
 
 
-class SpinGrants:
+class SpinPermits:
     """The right to spin on the spare CPUs. Thread-safe: at most one has it at any moment.
 
     Whoever calls has the lock of the spinner's channel. The lock in here comes after every such lock.

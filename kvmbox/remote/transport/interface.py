@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import ClassVar, Final, Protocol
 
 from kvmbox.base.value_classes import Value
-from kvmbox.remote.process.spin_permits import SpinGrants
+from kvmbox.remote.process.spin_permits import SpinPermits
 from kvmbox.wire.protocol import WORDS
 
 Words = tuple[int, int, int, int]
@@ -115,7 +115,7 @@ class Link(Value):
     vmm: tuple[int, ...]
     device: tuple[int, ...]
     page: mmap.mmap | None = None
-    spin: SpinGrants | None = None
+    spin: SpinPermits | None = None
 
     def open(self, device_type: str, waits: Waits) -> Transport:
         """See Opens: the transport takes over the VMM's end."""
@@ -145,5 +145,5 @@ class LinkedTransport(Transport, ABC):
 
     @classmethod
     @abstractmethod
-    def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
+    def connect(cls, made: list[int], spin: SpinPermits | None) -> Link:
         """A new link. Descriptors go into `made` as they are made, to be closed on failure. OSError."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from kvmbox.base.errors import SandboxError
 from kvmbox.remote.channel.implementations import chosen
-from kvmbox.remote.process.spin_permits import SpinGrants
+from kvmbox.remote.process.spin_permits import SpinPermits
 from kvmbox.remote.transport.interface import Link, LinkedTransport
 from kvmbox.remote.transport.shared_page import PageTransport
 from kvmbox.remote.transport.stream import PipeTransport, SocketTransport
@@ -48,7 +48,7 @@ def _page_is_allowed() -> bool:
     return limit == resource.RLIM_INFINITY or limit >= page_layout.SIZE
 
 
-def make_link(ipc: str, spin: SpinGrants | None = None) -> Link:
+def make_link(ipc: str, spin: SpinPermits | None = None) -> Link:
     """A new connection of a kind of `IPC_CHOICES`. `spin` grants the right to spin. Raises
     SandboxError.
     """

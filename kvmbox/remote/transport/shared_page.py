@@ -8,7 +8,7 @@ only a hint that there is a reply. Then the header is copied once, and the paylo
 checks and uses the copies. Later changes by the device process have no effect.
 
 Spinning occupies a CPU, which the device process needs for itself. So a process may spin only with a right
-from `SpinGrants`. Without this right, each request rings the doorbell, and the vCPU thread sleeps until the
+from `SpinPermits`. Without this right, each request rings the doorbell, and the vCPU thread sleeps until the
 reply rings back.
 
 The doorbell is a pipe, because a pipe wakes a process in 5 µs and a socket in 8 µs. Like a socket, and unlike
@@ -31,7 +31,7 @@ from struct import Struct
 from typing import Any, Final
 
 from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
-from kvmbox.remote.process.spin_permits import SpinGrants
+from kvmbox.remote.process.spin_permits import SpinPermits
 from kvmbox.remote.transport.interface import (
     EndedError,
     Link,
@@ -87,7 +87,7 @@ class PageTransport(LinkedTransport):
     )
 
     @classmethod
-    def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
+    def connect(cls, made: list[int], spin: SpinPermits | None) -> Link:
         """See LinkedTransport."""
         made += os.pipe2(os.O_CLOEXEC)
         made += os.pipe2(os.O_CLOEXEC)
@@ -141,7 +141,7 @@ class PageTransport(LinkedTransport):
 
     @property
     def answered(self) -> int:
-        """How many requests there have been, roughly: `SpinGrants` compares it with itself."""
+        """How many requests there have been, roughly: `SpinPermits` compares it with itself."""
         return self._seen >> 32
 
     def allow_spinning(self, allowed: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmbox.jail import descriptor_passing
 from kvmbox.jail.fixed_descriptors import CHANNEL_FD, REPLY_FD
-from kvmbox.remote.process.spin_permits import SpinGrants
+from kvmbox.remote.process.spin_permits import SpinPermits
 from kvmbox.remote.transport.interface import (
     NO_HEADER,
     EndedError,
@@ -139,7 +139,7 @@ class SocketTransport(StreamTransport):
     device_holds = f"a socket, descriptor {CHANNEL_FD}"
 
     @classmethod
-    def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
+    def connect(cls, made: list[int], spin: SpinPermits | None) -> Link:
         """See LinkedTransport."""
         made += descriptor_passing.socket_pair()
         return Link(cls, (made[0],), (made[1],))
@@ -162,7 +162,7 @@ class PipeTransport(StreamTransport):
     device_holds = f"two pipes: requests from descriptor {CHANNEL_FD}, replies to {REPLY_FD}"
 
     @classmethod
-    def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
+    def connect(cls, made: list[int], spin: SpinPermits | None) -> Link:
         """See LinkedTransport."""
         made += os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
         made += os.pipe2(os.O_CLOEXEC | os.O_DIRECT)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kvmbox.remote.channel.effect_calls import Application, FollowUp
     from kvmbox.run.loop.main_loop import MainLoop
     from kvmbox.run.loop.periodic_checks import Watch
-    from kvmbox.run.loop.vcpu_pause import Standstill
+    from kvmbox.run.loop.vcpu_pause import VcpuPause
     from kvmbox.run.machine.device_set import Devices
     from kvmbox.run.machine.one_boot import Boot
 
@@ -60,7 +60,7 @@ def window_of(loop: MainLoop, devices: Devices) -> Aperture:
 class Aperture(Visitor):
     """The window of one machine. `check` on any thread; the rest belongs to the main loop."""
 
-    def __init__(self, devices: Devices, standstill: Standstill, watch: Watch) -> None:
+    def __init__(self, devices: Devices, standstill: VcpuPause, watch: Watch) -> None:
         """`watch` knows the present boot, and delivers coalesced writes."""
         self._devices = devices
         self._standstill = standstill

@@ -69,7 +69,7 @@ class Chores(Value):
     probe: bool
 
 
-class Pace:
+class CheckInterval:
     """Decides when the checks of one boot are made. Belongs to the main thread."""
 
     def __init__(self) -> None:

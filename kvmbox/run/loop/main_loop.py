@@ -24,7 +24,7 @@ from kvmbox.remote.process.crash_policy import LossPolicy
 from kvmbox.run.loop.console_inputs import Inputs
 from kvmbox.run.loop.end_conditions import Ends
 from kvmbox.run.loop.periodic_checks import Watch
-from kvmbox.run.loop.vcpu_pause import Standstill
+from kvmbox.run.loop.vcpu_pause import VcpuPause
 from kvmbox.run.machine.loop_implementations import loop_kind
 from kvmbox.run.machine.one_boot import Boot
 from kvmbox.run.vcpu.exit_routes import ExitTotals
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kvmbox.kvm.vcpu import Vcpu
     from kvmbox.remote.process.device_pool import DevicePool
     from kvmbox.run.frontend import Caller
-    from kvmbox.run.loop.output_drain import Settling
+    from kvmbox.run.loop.output_drain import OutputDrain
     from kvmbox.run.machine.device_set import Devices
     from kvmbox.run.machine.guest_vm import GuestVm
     from kvmbox.run.options.config import RunConfig
@@ -85,7 +85,7 @@ class MainLoop:
         monotonic clock: --timeout counts from there. `summon` hears of the end before visitors do: it may
         admit one that is wanted for such ends only.
         """
-        self.standstill: Final = Standstill(wakeup.wake, summon)
+        self.standstill: Final = VcpuPause(wakeup.wake, summon)
         """The moments at which the machine stands still."""
         self.ends: Final = Ends(config, judge, caller, self._leave_all, started=started, say=say)
         """What ends a boot."""
@@ -93,7 +93,7 @@ class MainLoop:
         """The checks of each slice, once there are devices."""
         self.exit_filter: ExitFilter | None = None
         """What is asked about each rare exit of a vCPU, if anything is: also while the guest runs."""
-        self.settling: Settling | None = None
+        self.settling: OutputDrain | None = None
         """What settles an event that the judge holds."""
         self.confinement: Confinement | None = None
         """What the VMM has confined itself with, if it has."""

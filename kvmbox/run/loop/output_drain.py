@@ -9,7 +9,7 @@ from kvmbox.run.loop.vcpu_pause import Visitor
 from kvmbox.run.vcpu.run_state import VcpuControl
 
 
-class Settling(Visitor):
+class OutputDrain(Visitor):
     """Keeps the vCPUs standing still while an event is held, and settles it."""
 
     def __init__(self, judge: Judge, steps: Sequence[Callable[[], None]]) -> None:

@@ -50,7 +50,7 @@ def drain(devices: Devices, talkers: Collection[str], rearm: Callable[[], None])
                 channel.request(protocol.ADVANCE)
 
 
-class StoppedTime:
+class PausedTime:
     """Guest time of one machine, which somebody stops and lets go on. It counts for no time-out."""
 
     def __init__(self) -> None:

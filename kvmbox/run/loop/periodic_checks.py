@@ -18,7 +18,7 @@ from kvmbox.base.errors import DeviceProcessError
 from kvmbox.contract.device_spec import Input, Output
 from kvmbox.remote.channel.deadlines import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.channel.watchdog import Watchdog
-from kvmbox.run.loop.check_interval import Pace
+from kvmbox.run.loop.check_interval import CheckInterval
 from kvmbox.run.vcpu.exit_routes import port_exits
 from kvmbox.wire import protocol
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
     from kvmbox.host.console.serial_ports import Console
     from kvmbox.host.time.deadline_timer import DeadlineTimer
-    from kvmbox.run.loop.vcpu_pause import Standstill
+    from kvmbox.run.loop.vcpu_pause import VcpuPause
     from kvmbox.run.machine.device_set import Devices
     from kvmbox.run.machine.one_boot import Boot
     from kvmbox.run.vcpu.handle import VcpuThread
-    from kvmbox.run.vcpu.idle_slices import SoundSleep
+    from kvmbox.run.vcpu.idle_slices import IdleSlices
 
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
@@ -40,7 +40,7 @@ class Watch:
     """The checks of one run. Belongs to the main thread."""
 
     def __init__(
-        self, devices: Devices, console: Console, timers: DeadlineTimer, judge: Judge, standstill: Standstill
+        self, devices: Devices, console: Console, timers: DeadlineTimer, judge: Judge, standstill: VcpuPause
     ) -> None:
         self._devices = devices
         self._console = console
@@ -48,13 +48,13 @@ class Watch:
         self._judge = judge
         self._standstill = standstill
         self._watchdog = Watchdog(devices.pool.channels)
-        self._pace = Pace()
+        self._pace = CheckInterval()
         self._began = 0.0  # when the present slice did, in s of the monotonic clock
         self.boot: Boot | None = None
         """The present boot, while its vCPUs run."""
         self._looking = False  # whether the vCPUs have been asked to pause for a look
         self._halted = False  # whether all of them were, at the last look
-        self._sleep: SoundSleep | None = None  # then
+        self._sleep: IdleSlices | None = None  # then
         self._put_off: set[str] = set()
         """The processes whose deadline has come, and that nobody would hear if they were told."""
         self.talkers: Final = frozenset(
@@ -66,7 +66,7 @@ class Watch:
 
     def begin(self, boot: Boot | None) -> None:
         """A boot begins; None: guest time is to pass without one."""
-        self._pace, self.boot = Pace(), boot
+        self._pace, self.boot = CheckInterval(), boot
         self._put_off.clear()
         self._looking, self._halted, self._sleep = False, False, None
 
@@ -203,11 +203,11 @@ class Watch:
             if not too_late and not self._standstill.is_held:
                 guest = boot.guest
                 from kvmbox.run.vcpu.halt import examine_all
-                from kvmbox.run.vcpu.idle_slices import SoundSleep
+                from kvmbox.run.vcpu.idle_slices import IdleSlices
 
                 found = examine_all(boot.vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
                 self._halted = found.halted
-                self._sleep = SoundSleep(self._devices, boot) if found.halted else None
+                self._sleep = IdleSlices(self._devices, boot) if found.halted else None
                 if found.outcome is not None and not self._standstill.stops(found.outcome):
                     self._judge.ends(found.outcome)
         finally:

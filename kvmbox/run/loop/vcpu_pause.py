@@ -1,7 +1,7 @@
 """Moments at which all vCPUs of a machine stand still, each between two instructions, and who asked for them.
 
 A visitor is somebody who looks at a machine that stands still: whoever takes snapshots, for example. A
-visitor that wants to look says so on any thread, by `Standstill.call`: all vCPUs are asked to pause at once.
+visitor that wants to look says so on any thread, by `VcpuPause.call`: all vCPUs are asked to pause at once.
 The main loop calls `turn` once a turn. When all vCPUs have paused, `turn` lets each visitor that wants to do
 what it came for, and lets the vCPUs go on that no visitor holds.
 
@@ -85,7 +85,7 @@ class Visitor:
         return False
 
 
-class Standstill:
+class VcpuPause:
     """The visitors of one machine. `call` may be called by any thread; the rest belongs to the main loop."""
 
     def __init__(

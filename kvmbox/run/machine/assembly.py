@@ -11,7 +11,7 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.remote.bus.machine_buses import Buses
 from kvmbox.run.loop.main_loop import MainLoop
 from kvmbox.run.machine.console_setup import console_of
-from kvmbox.run.machine.device_services import RunHost
+from kvmbox.run.machine.device_services import DeviceServices
 from kvmbox.run.machine.device_set import Devices
 from kvmbox.run.machine.guest_vm import GuestVm
 from kvmbox.run.machine.loop_implementations import guest_clock, interrupt_router
@@ -84,7 +84,7 @@ def _devices(
     cleanup.callback(router.close)
     buses = Buses(opening.board, memory, router.source, console.note)
     late = LateWrites(exact=opening.exact)
-    host = RunHost(
+    host = DeviceServices(
         opening.judge,
         console,
         router,

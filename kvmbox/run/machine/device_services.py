@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kvmbox.run.vcpu.late_writes import LateWrites
 
 
-class RunHost:
+class DeviceServices:
     """What a run does for its devices: see `remote.channel.grants.Host`."""
 
     def __init__(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvmbox.remote.bus.machine_buses import Buses
     from kvmbox.remote.bus.pci_fabric import PciFabric
     from kvmbox.remote.channel.grants import Grants, Host
-    from kvmbox.run.machine.device_services import RunHost
+    from kvmbox.run.machine.device_services import DeviceServices
     from kvmbox.run.vcpu.late_writes import LateWrites
 
 
@@ -68,7 +68,7 @@ class Devices:
         clock: GuestClock,
         router: InterruptRouter,
         buses: Buses,
-        host: RunHost,
+        host: DeviceServices,
         *,
         late: LateWrites,
         deadline_changed: DeadlineChanged,

@@ -24,7 +24,7 @@ LVT_TIMER: Final = 0x320
 """Offset of the register in the local APIC's page."""
 
 
-class SoundSleep:
+class IdleSlices:
     """Of one boot whose vCPUs are paused, and were all halted. Raises KvmError."""
 
     def __init__(self, devices: Devices, boot: Boot) -> None:

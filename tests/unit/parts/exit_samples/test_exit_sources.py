@@ -18,7 +18,7 @@ from kvmbox.parts.exit_samples.part import (
     MOST_SOURCES,
     ExitSampler,
 )
-from kvmbox.run.loop.vcpu_pause import Standstill
+from kvmbox.run.loop.vcpu_pause import VcpuPause
 from kvmbox.run.vcpu.run_state import Access
 from tests.support.scripted_vcpu import FakeVcpu
 
@@ -71,7 +71,7 @@ class Rig:
     def __init__(self, cpus: int = 1) -> None:
         self.now = 100.0
         self.sampler = ExitSampler(now=lambda: self.now)
-        self.standstill = Standstill(lambda: None)
+        self.standstill = VcpuPause(lambda: None)
         self.standstill.admit(self.sampler)
         self.threads: list[Any] = []
         self.boot(cpus)

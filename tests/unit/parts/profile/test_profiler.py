@@ -17,7 +17,7 @@ from kvmbox.kvm import uapi
 from kvmbox.parts.profile.part import Profile
 from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler
 from kvmbox.parts.profile.samples import USER, with_top
-from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
+from kvmbox.run.loop.vcpu_pause import VcpuPause, Visitor
 from kvmbox.run.part import PERHAPS_FULL, Lost
 from tests.support.scripted_vcpu import FakeVcpu
 
@@ -59,7 +59,7 @@ class Machine:
     """These vCPUs, whose boot begins when all visitors are there."""
 
     def __init__(self, *threads: Thread) -> None:
-        self.standstill = Standstill(lambda: None)
+        self.standstill = VcpuPause(lambda: None)
         memory = SimpleNamespace(available=lambda _address, _size: b"")
         self.boot: Any = SimpleNamespace(vcpus=threads, guest=SimpleNamespace(memory=memory))
 

@@ -12,7 +12,7 @@ from kvmbox.base.errors import SandboxError
 from kvmbox.host.process import early_signals
 from kvmbox.host.process.cpu_placement import Placement
 from kvmbox.remote.process.prestart import Prestart
-from kvmbox.remote.process.spare_process import PLAIN, Reserve
+from kvmbox.remote.process.spare_process import PLAIN, SpareProcess
 from kvmbox.remote.process.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox.seccomp import device_filter
 
@@ -68,7 +68,7 @@ def placed(cpu: int | None = 0) -> Placement:
 
 def test_reserve_orders_the_process_of_a_plain_run() -> None:
     with closing(FakeSpawner()) as spawner:
-        reserve = Reserve(spawner, placed(1))
+        reserve = SpareProcess(spawner, placed(1))
 
         assert spawner.ordered == [(PLAIN, BPF, 1)]
         reserve.drop()
@@ -76,7 +76,7 @@ def test_reserve_orders_the_process_of_a_plain_run() -> None:
 
 def test_process_is_taken_once_and_then_stays() -> None:
     with closing(FakeSpawner()) as spawner:
-        reserve = Reserve(spawner, placed())
+        reserve = SpareProcess(spawner, placed())
 
         taken = reserve.take(PLAIN, ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
         again = reserve.take(PLAIN, ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
@@ -91,7 +91,7 @@ def test_process_is_taken_once_and_then_stays() -> None:
 
 def test_process_that_nobody_takes_is_dropped() -> None:
     with closing(FakeSpawner()) as spawner:
-        reserve = Reserve(spawner, placed())
+        reserve = SpareProcess(spawner, placed())
 
         assert reserve.take("debug", ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None) is None
         reserve.drop()
@@ -102,7 +102,7 @@ def test_process_that_nobody_takes_is_dropped() -> None:
 @pytest.mark.parametrize("other", [{"ipc": "pipe"}, {"bpf": b""}, {"cpu": 1}, {"cpu": None}, {"require": 1}])
 def test_process_that_would_have_been_ordered_otherwise_is_not_taken(other: dict[str, object]) -> None:
     with closing(FakeSpawner()) as spawner:
-        reserve = Reserve(spawner, placed())
+        reserve = SpareProcess(spawner, placed())
         wanted: dict[str, object] = {"ipc": reserve.ipc, "bpf": BPF, "cpu": 0, "require": 0, "spin": None}
 
         assert reserve.take(PLAIN, **{**wanted, **other}) is None  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def test_process_that_would_have_been_ordered_otherwise_is_not_taken(other: dict
 def test_reserve_that_fails_leaves_nothing_open() -> None:
     before = os.listdir("/proc/self/fd")
     with closing(FakeSpawner(most=0)) as spawner, pytest.raises(SandboxError):
-        Reserve(spawner, placed())
+        SpareProcess(spawner, placed())
 
     assert os.listdir("/proc/self/fd") == before
 

@@ -20,7 +20,7 @@ from kvmbox.remote.process.spin_permits import (
     SLEEPY,
     TRIES,
     TRY_AGAIN_NS,
-    SpinGrants,
+    SpinPermits,
 )
 from tests.support.racing import race
 
@@ -50,7 +50,7 @@ class Rig:
         self.now = 10**9
         self.refuses: type[OSError] | None = None
         self.uart, self.rtc = (FakeSpinner(name, self.log) for name in PIDS)
-        self.grants = SpinGrants(
+        self.grants = SpinPermits(
             home, spares, pid_of=PIDS.__getitem__, clock=lambda: self.now, set_affinity=self._set_affinity
         )
 
@@ -360,7 +360,9 @@ def test_threads_that_race_for_the_right_never_have_it_at_once() -> None:
         others_run()
         moving.release()
 
-    grants = SpinGrants(HOME, SPARES, pid_of=lambda _name: 1, clock=ticks.__next__, set_affinity=set_affinity)
+    grants = SpinPermits(
+        HOME, SPARES, pid_of=lambda _name: 1, clock=ticks.__next__, set_affinity=set_affinity
+    )
 
     def asks(name: str) -> Callable[[], None]:
         spinner = Racer(name, spinning, granted)

@@ -17,7 +17,7 @@ from kvmbox.base.errors import DeviceGoneError, DeviceProcessError, ProtocolErro
 from kvmbox.contract.model import Effect, HostOutput, IrqLine, Reset
 from kvmbox.remote.channel.deadlines import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.remote.channel.grants import Grants
-from kvmbox.remote.process.spin_permits import SpinGrants, Spinner
+from kvmbox.remote.process.spin_permits import Spinner, SpinPermits
 from kvmbox.remote.transport.interface import Link, Waits
 from kvmbox.remote.transport.memory_barrier import fence
 from kvmbox.remote.transport.shared_page import ASK_EVERY, MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, PageTransport
@@ -35,7 +35,7 @@ READ_OF_COM1: Final = request_word(protocol.READ, 0, 1)
 READ_REPLY: Final = protocol.READ | protocol.REPLY
 
 
-class FakeSpin(SpinGrants):
+class FakeSpin(SpinPermits):
     """Notes who asks for the right to spin, and who disappoints."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kvmbox.base.errors import DeviceProcessError, KvmboxError, SnapshotFileError
 from kvmbox.run.api.paused_calls import GUEST_ENDED, NoMachineError, Requests
-from kvmbox.run.loop.vcpu_pause import Standstill
+from kvmbox.run.loop.vcpu_pause import VcpuPause
 from kvmbox.run.part import Standing
 
 CLOCK: Any = None
@@ -39,7 +39,7 @@ class Rig:
     def __init__(self) -> None:
         self.requests = Requests()
         self.called = threading.Semaphore(0)
-        self.standstill = Standstill(self.called.release)
+        self.standstill = VcpuPause(self.called.release)
         self.cpu = Cpu()
         boot: Any = SimpleNamespace(vcpus=[self.cpu])
         self.standstill.begin(boot)

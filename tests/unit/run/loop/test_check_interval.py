@@ -15,7 +15,7 @@ from kvmbox.run.loop.check_interval import (
     MAX_PROBE_MS,
     PROBE_MS,
     QUIET_SLICE_MS,
-    Pace,
+    CheckInterval,
 )
 
 
@@ -23,7 +23,7 @@ class Boot:
     """A pace, and what the main loop sees: slice after slice, with the time counted along."""
 
     def __init__(self) -> None:
-        self.pace = Pace()
+        self.pace = CheckInterval()
         self.exits = 0
         self.announced = True
         self.halted = True

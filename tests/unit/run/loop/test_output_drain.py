@@ -7,8 +7,8 @@ from typing import Any
 
 from kvmbox.base.judge import Judge
 from kvmbox.base.outcome import CLEAN, GUEST_CRASHED, Outcome
-from kvmbox.run.loop.output_drain import Settling
-from kvmbox.run.loop.vcpu_pause import Standstill
+from kvmbox.run.loop.output_drain import OutputDrain
+from kvmbox.run.loop.vcpu_pause import VcpuPause
 from kvmbox.run.vcpu.run_state import VcpuControl
 
 
@@ -33,8 +33,8 @@ class Rig:
     def __init__(self) -> None:
         self.judge = Judge((b"ok",))
         self.looks = 0
-        self.settling = Settling(self.judge, (self.look,))
-        self.standstill = Standstill(lambda: None)
+        self.settling = OutputDrain(self.judge, (self.look,))
+        self.standstill = VcpuPause(lambda: None)
         self.standstill.admit(self.settling)
         self.vcpu = FakeVcpu()
         boot: Any = SimpleNamespace(vcpus=[self.vcpu])

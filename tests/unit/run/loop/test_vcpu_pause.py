@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kvmbox.host.time.guest_clock import GuestClock
-from kvmbox.run.loop.vcpu_pause import Standstill, Visitor
+from kvmbox.run.loop.vcpu_pause import VcpuPause, Visitor
 
 CLOCK = cast(GuestClock, None)
 """No visitor here asks for the time."""
@@ -62,7 +62,7 @@ class Guest(Visitor):
 class Rig:
     def __init__(self) -> None:
         self.woken = 0
-        self.standstill = Standstill(self.wake)
+        self.standstill = VcpuPause(self.wake)
         self.cpus = [FakeCpu(), FakeCpu()]
 
     def wake(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.kvm import uapi
-from kvmbox.run.vcpu.idle_slices import LVT_TIMER, SoundSleep
+from kvmbox.run.vcpu.idle_slices import LVT_TIMER, IdleSlices
 
 TIMER_LINE, CLOCK_LINE = 0, 8
 MASKED = 1 << 16
@@ -26,7 +26,7 @@ class Machine:
         guest = SimpleNamespace(vm=SimpleNamespace(are_masked=self._are_masked))
         devices: Any = SimpleNamespace(router=self.router, pci=pci)
         boot: Any = SimpleNamespace(guest=guest, vcpus=vcpus)
-        self.sleep = SoundSleep(devices, boot)
+        self.sleep = IdleSlices(devices, boot)
 
     @staticmethod
     def _lapic(entry: int) -> Any:
