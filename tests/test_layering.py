@@ -19,6 +19,7 @@ from typing import Final
 import pytest
 
 from kvmbox.contract.catalog import MODELS
+from kvmbox.contract.device_spec import DescriptorRings, Queues
 from kvmbox.remote.process.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 from kvmbox.run.parts import MONITOR, ORDER
 
@@ -34,6 +35,8 @@ RINGS: Final = (
     {"parts", "fast"},
     # The core of a run, and then what it stands on.
     {"run"},
+    # The VMM's side of chips; what else is of a chip is pure, and far below.
+    {"devices.vmm"},
     {"remote"},
     {"sandbox"},
     {"jail"},
@@ -159,9 +162,14 @@ def tree_of(name: str) -> ast.Module:
 
 
 def group_of(name: str) -> str:
-    """`kvmbox.remote.bus.proxy` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
+    """`kvmbox.remote.bus.proxy` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → "".
+
+    `kvmbox.devices.CHIP.vmm` → "devices.vmm".
+    """
     if name == "kvmbox.__main__":
         return "cli"  # another way to start it
+    if re.fullmatch(r"kvmbox\.devices\.\w+\.vmm", name):
+        return "devices.vmm"
     names = name.split(".")[1:3]
     return ".".join(names if names[:1] in (["parts"], ["tools"]) else names[:1])
 
@@ -231,7 +239,7 @@ def calls_of(name: str) -> Iterator[tuple[int, str]]:
 
 def ring_of(group: str) -> int:
     """The number of a group's ring, from the top."""
-    package = group.partition(".")[0]
+    package = group if group == "devices.vmm" else group.partition(".")[0]
     return next(number for number, ring in enumerate(RINGS) if package in ring)
 
 
@@ -259,8 +267,18 @@ def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
     }
 
 
+def test_what_every_device_shares_knows_no_chip() -> None:
+    shared = [name for name in MODULES if group_of(name) in ("remote", "jail", "wire", "contract")]
+    assert {
+        (name, other)
+        for name in shared
+        for other in imports_of(name, typing=True)
+        if other.startswith("kvmbox.devices")
+    } == set()
+
+
 def test_each_package_has_one_ring() -> None:
-    packages = {group_of(name).partition(".")[0] for name in MODULES} - {""}
+    packages = {group_of(name).partition(".")[0] for name in MODULES} - {""} | {"devices.vmm"}
     assert sorted(package for ring in RINGS for package in ring) == sorted(packages)
 
 
@@ -482,6 +500,7 @@ def _modules_named_in_text() -> set[str]:
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}
     named |= models()
+    named |= {f"kvmbox.devices.{grant.vmm}" for grant in (Queues, DescriptorRings)}
     return named & set(MODULES)
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract import bulk_data
 from kvmbox.contract.device_spec import Queues
+from kvmbox.devices.virtio.register_watch import NOTIFIES, NUMBERED
+from kvmbox.devices.virtio.vmm import VirtioRegisters, Virtqueues
 from kvmbox.fast.compiled_channel import CompiledChannel
 from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
 from kvmbox.remote.published import queue_interrupts, ring
-from kvmbox.remote.published.queue_access import QueueAccess
-from kvmbox.remote.published.queue_notes import NOTIFIES, NUMBERED
 from kvmbox.remote.published.queues import MOST_MOVED, DeviceQueues
 from kvmbox.remote.published.ring import Ring
 from kvmbox.wire import chains, effects
@@ -33,13 +33,13 @@ class CompiledVirtqueue(VirtqueueCore, Ring):
     """A ring that compiled code walks."""
 
 
-class CompiledQueues(QueuesCore, DeviceQueues):
+class CompiledQueues(QueuesCore, Virtqueues):
     """Queues in guest memory that compiled code reaches. In other memory they are Python's."""
 
     most_rounds = MAX_FOLLOW_UPS - 1
     most_moved = MOST_MOVED
-    send_from_python = DeviceQueues.send_from
-    put_into_python = DeviceQueues.put_into
+    send_from_python = Virtqueues.send_from
+    put_into_python = Virtqueues.put_into
 
     def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
         super().__init__(grant, ram, come_by)
@@ -54,10 +54,10 @@ class CompiledQueues(QueuesCore, DeviceQueues):
         return found
 
 
-class CompiledQueueAccess(QueueAccessCore, QueueAccess):
+class CompiledRegisters(QueueAccessCore, VirtioRegisters):
     """Accesses whose notifications are compiled."""
 
-    pure_access = QueueAccess.access
+    pure_access = VirtioRegisters.access
 
     def __init__(self, channel: Channel, index: int, queues: DeviceQueues, size: int) -> None:
         super().__init__(channel, index, queues, size)

@@ -653,7 +653,7 @@ cdef object WORDS_OF(const uint64_t *words):
 
 
 cdef class QueueAccessCore:
-    """The compiled half of `remote.published.queue_access.QueueAccess`."""
+    """The compiled half of `devices.virtio.vmm.VirtioRegisters`."""
 
     cdef ChannelCore core
     cdef QueuesCore rings
@@ -672,7 +672,7 @@ cdef class QueueAccessCore:
         self.first, self.end, self.step = places.start, places.stop, places.step
 
     def access(self, uint64_t word, uint64_t offset, uint64_t value, limit):
-        """See QueueAccess."""
+        """See VirtioRegisters."""
         cdef bint is_done
         cdef uint64_t index = value
         cdef bint is_notice = offset == self.register

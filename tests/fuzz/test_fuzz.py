@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import pytest
 
+from kvmbox.devices.e1000 import vmm as e1000_vmm
+from kvmbox.devices.e1000.vmm import DescriptorRing
 from kvmbox.devices.uart.model import Uart16550A
-from kvmbox.remote.published import descriptor_rings, queues
-from kvmbox.remote.published.descriptor_rings import DescriptorRing
+from kvmbox.remote.published import queues
 from kvmbox.remote.published.medium import MediumAccess
 from kvmbox.remote.published.ring import Parts, Ring
 from tests.fuzz import branches, descriptors, models, rings, run, vmm, windows
@@ -175,7 +176,7 @@ class Generous(DescriptorRing):
 def test_bug_planted_in_the_walker_of_descriptors_is_found(
     ring: type[DescriptorRing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptor_rings, "DescriptorRing", ring)
+    monkeypatch.setattr(e1000_vmm, "DescriptorRing", ring)
     with pytest.raises(Found):
         try_blindly(descriptors.TARGETS["descriptors"], INPUTS, SEED, LONG)
 

@@ -1,42 +1,50 @@
-"""The accesses to a device with virtqueues: those to the registers that the VMM notes, or answers for.
+"""The VMM's side of a device with virtqueues: what holds its queues, and the accesses to its registers.
 
-A write that may publish a queue is noted, and then made. A notification is a walk of the queue, if the device
-wants its chains: they come in place of the write. What an interrupt is for, and its acknowledgement, are the
-VMM's: InterruptStatus and InterruptACK over MMIO, and over PCI a register whose read acknowledges.
+A write that may publish a queue is noted (`register_watch`), and then made. A notification is a walk of the
+queue, if the device wants its chains: they come in place of the write. What an interrupt is for, and its
+acknowledgement, are the VMM's: InterruptStatus and InterruptACK over MMIO, and over PCI a register whose read
+acknowledges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from kvmbox.devices.virtio.registers import ISR
-from kvmbox.remote.channel.connection import Channel
-from kvmbox.remote.published.queue_notes import (
+from kvmbox.base.compiled import compiled as compiled_class
+from kvmbox.base.compiled import kind
+from kvmbox.base.memory import GuestMemory
+from kvmbox.contract.device_spec import Queues
+from kvmbox.devices.virtio.register_watch import (
     INTERRUPT_ACK,
     INTERRUPT_STATUS,
     LEGACY_ISR,
     NOTED,
     SERVED,
+    VirtqueueWatch,
     notified,
 )
+from kvmbox.devices.virtio.registers import ISR
+from kvmbox.host.disk.transfers import Settle
+from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.published.queues import DeviceQueues
+from kvmbox.remote.published.registers import Registers
 from kvmbox.wire import protocol
 
 
-class QueueAccess:
-    """The accesses of `size` bytes to device number `index` behind `channel`, which has these queues. By
-    vCPU threads.
-    """
+class Virtqueues(DeviceQueues):
+    """The virtqueues of one device."""
+
+    def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
+        super().__init__(grant, ram, come_by, VirtqueueWatch(grant.count, grant.initial_size))
+
+
+class VirtioRegisters(Registers):
+    """The accesses of one size, of a transport's registers."""
 
     def __init__(self, channel: Channel, index: int, queues: DeviceQueues, size: int) -> None:
-        self.channel = channel
-        self.index = index
-        self.noted: Container[int] = NOTED[size] | SERVED[size]
-        """The registers where `access` is more than that of the channel: `fast.vmm` looks at this."""
-        self.queues = queues
-        self.size = size
+        super().__init__(channel, index, queues, size, NOTED[size] | SERVED[size])
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         """As `Channel.access`. Raises DeviceProcessError."""
@@ -53,14 +61,6 @@ class QueueAccess:
             return self.channel.read_string(self.index, offset, self.size, count)
         found = [self._read(offset) or 0 for _ in range(count)]
         return b"".join([one.to_bytes(self.size, "little") for one in found])
-
-    def write_string(self, offset: int, data: bytes) -> None:
-        """See DirectDevice. Raises DeviceProcessError."""
-        size = self.size
-        values = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
-        made = [self._write(offset, value) for value in values]
-        if not all(made):
-            self.channel.write_string(self.index, offset, size, data)
 
     def _read(self, offset: int) -> int | None:
         """What a read gives, or None: that is the device's."""
@@ -97,9 +97,16 @@ class QueueAccess:
         self.channel.serve(under_lock)
         return bool(found)
 
-    def _do(self, act: Callable[[], object]) -> None:
-        def under_lock() -> Sequence[Any]:
-            act()
-            return ()
 
-        self.channel.serve(under_lock)
+def queues_of(
+    grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool], *, compiled: bool
+) -> Virtqueues:
+    """See `remote.published.registers.Side`."""
+    chosen: type[Virtqueues] = compiled_class("queues", "CompiledQueues") if compiled else Virtqueues
+    return chosen(grant, ram, come_by)
+
+
+def registers_of(channel: Channel, index: int, queues: DeviceQueues) -> dict[int, Registers]:
+    """See `remote.published.registers.Side`."""
+    chosen = kind(VirtioRegisters, "queues", "CompiledRegisters")
+    return {size: chosen(channel, index, queues, size) for size in NOTED}

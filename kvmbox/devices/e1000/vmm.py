@@ -1,21 +1,24 @@
-"""The rings of descriptors of an Intel 82540EM (`devices.e1000.model`): the VMM walks them as it walks
-virtqueues.
+"""The VMM's side of an Intel 82540EM: its rings of descriptors, and the accesses to its registers.
 
-All of `queues` holds here: handles, who is at fault, what waits. What is else:
+All of `remote.published.queues` holds here: handles, who is at fault, what waits. What is else:
 
-- A ring is one area of descriptors of 16 bytes (`descriptor_notes` has where). What is between its head and
+- A ring is one area of descriptors of 16 bytes (`register_watch` has where). What is between its head and
   its tail is the device's. Each descriptor is a chain: one buffer, or none. A buffer that is not RAM is none.
 - A ring is walked when the device says `Walk`, which it does when it sees the guest move the tail.
 - The head of a chain is what its descriptor says besides the address: the second half, and of a descriptor
   without a buffer both halves; nothing of one that receives, which has nothing to say.
 - What goes back has its second half written, the status last: of a descriptor that sends, nothing but the
   status. Its length is no more than its buffer has.
+
+A write that may publish a ring is noted and made at once, under the lock of the channel: nothing of the ring
+comes in between, so that the device and the VMM agree about its head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from struct import Struct
 from typing import Any, Final
 
@@ -23,23 +26,30 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.bulk_data import ChainServe, ChainUsed, Connect, Walk
 from kvmbox.contract.device_spec import Queues
 from kvmbox.contract.model import Effect
-from kvmbox.devices.e1000.model import DESCRIPTOR_SIZE, RECEIVED, is_context
+from kvmbox.devices.e1000.model import DESCRIPTOR_SIZE, IODATA, RECEIVED, is_context
+from kvmbox.devices.e1000.register_watch import NOTED, RingWatch
 from kvmbox.host.disk.transfers import Settle
-from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application
-from kvmbox.remote.published.descriptor_notes import RingNotes
+from kvmbox.remote.channel.connection import Channel
+from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.published.queues import DeviceQueues, Live, Media
+from kvmbox.remote.published.registers import Registers
 from kvmbox.remote.published.ring import Memory, Parts, Ring, RingError
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import request_word
 
 _DESCRIPTOR: Final = Struct("<QQ")
 _HALF: Final = 8
 _STATUS: Final = 4  # its place in the second half
 _LENGTH: Final = 0xFFFF
+_WORD: Final = 4
+SIZES: Final = (_WORD, 2 * _WORD)
+"""Of accesses to registers, in bytes."""
 
 
 class DescriptorRing(Ring):
     """Ring `index` of a device, of `size` entries from `base` on. `next_used` is its head."""
 
-    def __init__(self, memory: Memory, notes: RingNotes, index: int, size: int, base: int, head: int) -> None:
+    def __init__(self, memory: Memory, watch: RingWatch, index: int, size: int, base: int, head: int) -> None:
         """Raises RingError."""
         self.memory = memory
         self.size = size
@@ -47,7 +57,7 @@ class DescriptorRing(Ring):
         self.descriptors = base
         self.available = head
         self.next_available = self.next_used = head
-        self._notes = notes
+        self._watch = watch
         self._index = index
         if head >= size or not memory.has([(base, DESCRIPTOR_SIZE * size)]):
             raise RingError(f"a ring of {size} entries at {base:#x} that begins with {head}")
@@ -55,7 +65,7 @@ class DescriptorRing(Ring):
     def take(self, limit: int) -> list[Parts]:
         """See Ring. A tail beyond the ring sends nothing, and gives all descriptors but one to receive to."""
         found: list[Parts] = []
-        tail = self._notes.tail(self._index)
+        tail = self._watch.tail(self._index)
         if tail >= self.size and self._index == RECEIVED:
             tail = (self.next_used - 1) % self.size  # the head never comes there: many drivers say it so
         while tail < self.size and self.next_available != tail and len(found) < limit:
@@ -67,7 +77,7 @@ class DescriptorRing(Ring):
         entry = self.memory.read(self.descriptors + DESCRIPTOR_SIZE * number, DESCRIPTOR_SIZE)
         address, half = _DESCRIPTOR.unpack(entry)
         if self._index == RECEIVED:
-            return Parts(number, [], self._buffer(address, self._notes.buffer_size))
+            return Parts(number, [], self._buffer(address, self._watch.buffer_size))
         if is_context(half):
             return Parts(number, [], [], entry)
         return Parts(number, self._buffer(address, half & _LENGTH), [], entry[_HALF:])
@@ -86,7 +96,7 @@ class DescriptorRing(Ring):
         if written:
             self.memory.write(place + _STATUS, half[_STATUS : _STATUS + 1])
         self.next_used = (self.next_used + 1) % self.size
-        self._notes.moved(self._index, self.next_used)
+        self._watch.moved(self._index, self.next_used)
 
     def wants_interrupt(self, count: int = 1) -> bool:
         """See Ring: the device has its own interrupts."""
@@ -97,11 +107,10 @@ class DescriptorRing(Ring):
 class DescriptorQueues(DeviceQueues):
     """The two rings of one device. See the module."""
 
-    _notes: RingNotes
+    _watch: RingWatch
 
     def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
-        super().__init__(grant, ram, come_by)
-        self._notes = RingNotes()
+        super().__init__(grant, ram, come_by, RingWatch())
 
     def check(self, device: int, effect: Effect, media: Media) -> Application | None:
         """See DeviceQueues."""
@@ -130,7 +139,7 @@ class DescriptorQueues(DeviceQueues):
         base, head, _ = areas
         if size:
             with suppress(RingError):  # the device hears of it when it asks for descriptors
-                self._rings[index] = DescriptorRing(self._ram, self._notes, index, size, base, head)
+                self._rings[index] = DescriptorRing(self._ram, self._watch, index, size, base, head)
 
     def _restore(self, reader: Any, media: Media) -> None:
         super()._restore(reader, lambda _: None)  # no ring is connected
@@ -141,3 +150,53 @@ class DescriptorQueues(DeviceQueues):
     def head_of(self, parts: Parts) -> bytes:
         """See DeviceQueues."""
         return parts.said
+
+
+class E1000Registers(Registers):
+    """Accesses of 4 bytes, or of 8, which are two of these."""
+
+    queues: DescriptorQueues
+
+    def __init__(self, channel: Channel, index: int, queues: DeviceQueues, size: int) -> None:
+        super().__init__(channel, index, queues, size, NOTED if size == _WORD else range(IODATA))
+
+    def access(self, word: int, offset: int, value: int, limit: int) -> int:
+        """See Registers. Raises DeviceProcessError."""
+        kind = word & 0xFF
+        if self.size == _WORD:
+            return self._access(kind, offset, value)
+        low = self._access(kind, offset, value & 0xFFFF_FFFF)
+        return low | self._access(kind, offset + _WORD, value >> 32) << 32
+
+    def _access(self, kind: int, offset: int, value: int) -> int:
+        if kind != protocol.WRITE or offset not in NOTED or self.channel.failure is not None:
+            limit = 0 if kind == protocol.WRITE else 0xFFFF_FFFF
+            return self.channel.access(request_word(kind, self.index, _WORD), offset, value, limit)
+
+        def under_lock() -> list[Any]:
+            self.queues.note(offset, value)
+            return [FollowUp(kind, self.index, value, offset, size=_WORD)]
+
+        self.channel.serve(under_lock)
+        return 0
+
+    def _write(self, offset: int, value: int) -> bool:
+        """See Registers."""
+        for place in range(offset, offset + self.size, _WORD):
+            if place in NOTED:
+                self._do(partial(self.queues.note, place, value & 0xFFFF_FFFF))
+            value >>= 32
+        return False
+
+
+def queues_of(
+    grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool], *, compiled: bool
+) -> DescriptorQueues:
+    """See `remote.published.registers.Side`. There is one half."""
+    del compiled
+    return DescriptorQueues(grant, ram, come_by)
+
+
+def registers_of(channel: Channel, index: int, queues: DeviceQueues) -> dict[int, Registers]:
+    """See `remote.published.registers.Side`."""
+    return {size: E1000Registers(channel, index, queues, size) for size in SIZES}
