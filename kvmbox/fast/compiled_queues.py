@@ -10,26 +10,27 @@ from typing import Any
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract import bulk_data
 from kvmbox.contract.device_spec import Queues
+from kvmbox.contract.ring_shape import VIRTIO_SPLIT
 from kvmbox.devices.virtio.register_watch import NOTIFIES, NUMBERED
-from kvmbox.devices.virtio.vmm import VirtioRegisters, Virtqueues
+from kvmbox.devices.virtio.vmm import VirtioRegisters, Virtqueue, Virtqueues
 from kvmbox.fast.compiled_channel import CompiledChannel
 from kvmbox.fast.vmm import QueueAccessCore, QueuesCore, VirtqueueCore, learn_queues
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.effect_calls import MAX_FOLLOW_UPS
-from kvmbox.remote.published import queue_interrupts, ring
+from kvmbox.remote.published import queue_interrupts, walker
 from kvmbox.remote.published.queues import MOST_MOVED, DeviceQueues
-from kvmbox.remote.published.ring import Ring
+from kvmbox.remote.published.walker import PublishedRing
 from kvmbox.wire import chains, effects
 
-learn_queues(bulk_data, effects, ring, chains, queue_interrupts)
+learn_queues(bulk_data, effects, walker, VIRTIO_SPLIT, chains, queue_interrupts)
 
 
 _NOWHERE = (1 << 64) - 1
 """No register is there: accesses of this size notify nobody."""
 
 
-class CompiledVirtqueue(VirtqueueCore, Ring):
+class CompiledVirtqueue(VirtqueueCore, Virtqueue):
     """A ring that compiled code walks."""
 
 
@@ -46,11 +47,11 @@ class CompiledQueues(QueuesCore, Virtqueues):
         self._is_reached = isinstance(ram, GuestMemory)
         self.set_up(*((ram.regions, ram.video) if self._is_reached else (None, None)))
 
-    def new_ring(self, size: int, flags: int, *areas: int) -> Ring:
+    def new_ring(self, index: int, size: int, flags: int, *areas: int) -> PublishedRing:
         """See DeviceQueues."""
         if not self._is_reached:
-            return super().new_ring(size, flags, *areas)
-        found: Ring = self.ring_at(CompiledVirtqueue(self._ram, size, flags, *areas))
+            return super().new_ring(index, size, flags, *areas)
+        found: PublishedRing = self.ring_at(CompiledVirtqueue(self._ram, size, flags, *areas))
         return found
 
 

@@ -135,7 +135,8 @@ TABLE: Final[dict[str, Row]] = {
         "rings",
         (
             *(
-                "remote/published/ring.py",
+                "remote/published/walker.py",
+                "devices/virtio/vmm.py:Virtqueue*",
                 "remote/published/queues.py",
                 "remote/published/queue_walks.py",
                 "remote/published/queue_packets.py",
@@ -151,7 +152,7 @@ TABLE: Final[dict[str, Row]] = {
     "registers": Row(
         "registers",
         (
-            "devices/virtio/vmm.py",
+            "devices/virtio/vmm.py:VirtioRegisters*",
             "remote/published/queue_kinds.py",
             "remote/published/registers.py",
             "devices/virtio/register_watch.py:notified",

@@ -17,27 +17,25 @@ comes in between, so that the device and the VMM agree about its head.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from struct import Struct
 from typing import Any, Final
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.bulk_data import ChainServe, ChainUsed, Connect, Walk
 from kvmbox.contract.device_spec import Queues
 from kvmbox.contract.model import Effect
-from kvmbox.devices.e1000.model import DESCRIPTOR_SIZE, IODATA, RECEIVED, is_context
+from kvmbox.contract.ring_shape import E1000_RECEIVE, E1000_SEND
+from kvmbox.devices.e1000.model import IODATA, RECEIVED
 from kvmbox.devices.e1000.register_watch import NOTED, RingWatch
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.published.queues import DeviceQueues, Live, Media
 from kvmbox.remote.published.registers import Registers
-from kvmbox.remote.published.ring import Memory, Parts, Ring, RingError
+from kvmbox.remote.published.walker import Memory, Parts, PublishedRing, RingError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
 
-_DESCRIPTOR: Final = Struct("<QQ")
 _HALF: Final = 8
 _STATUS: Final = 4  # its place in the second half
 _LENGTH: Final = 0xFFFF
@@ -46,49 +44,35 @@ SIZES: Final = (_WORD, 2 * _WORD)
 """Of accesses to registers, in bytes."""
 
 
-class DescriptorRing(Ring):
+class DescriptorRing(PublishedRing):
     """Ring `index` of a device, of `size` entries from `base` on. `next_used` is its head."""
+
+    used = 0
 
     def __init__(self, memory: Memory, watch: RingWatch, index: int, size: int, base: int, head: int) -> None:
         """Raises RingError."""
-        self.memory = memory
-        self.size = size
-        self.flags = self.used = 0
-        self.descriptors = base
-        self.available = head
-        self.next_available = self.next_used = head
+        super().__init__(memory, E1000_RECEIVE if index == RECEIVED else E1000_SEND, size, 0, base)
+        self.available = self.next_available = self.next_used = head
         self._watch = watch
         self._index = index
-        if head >= size or not memory.has([(base, DESCRIPTOR_SIZE * size)]):
-            raise RingError(f"a ring of {size} entries at {base:#x} that begins with {head}")
+        if head >= size:
+            raise RingError(f"a ring of {size} entries that begins with {head}")
 
-    def take(self, limit: int) -> list[Parts]:
-        """See Ring. A tail beyond the ring sends nothing, and gives all descriptors but one to receive to."""
-        found: list[Parts] = []
+    def announced(self) -> int:
+        """See PublishedRing. A tail beyond the ring sends nothing, and gives all but one to receive to."""
         tail = self._watch.tail(self._index)
-        if tail >= self.size and self._index == RECEIVED:
-            tail = (self.next_used - 1) % self.size  # the head never comes there: many drivers say it so
-        while tail < self.size and self.next_available != tail and len(found) < limit:
-            found.append(self._described(self.next_available))
-            self.next_available = (self.next_available + 1) % self.size
-        return found
+        if tail < self.size:
+            return tail
+        # The head never comes to the one before it: many drivers say it so.
+        return self.next_used - 1 if self._index == RECEIVED else self.next_available
 
-    def _described(self, number: int) -> Parts:
-        entry = self.memory.read(self.descriptors + DESCRIPTOR_SIZE * number, DESCRIPTOR_SIZE)
-        address, half = _DESCRIPTOR.unpack(entry)
-        if self._index == RECEIVED:
-            return Parts(number, [], self._buffer(address, self._watch.buffer_size))
-        if is_context(half):
-            return Parts(number, [], [], entry)
-        return Parts(number, self._buffer(address, half & _LENGTH), [], entry[_HALF:])
-
-    def _buffer(self, address: int, size: int) -> list[tuple[int, int]]:
-        """The buffer, if there is one. (Where the address is 0, there is none.)"""
-        return [(address, size)] if size and address and self.memory.has([(address, size)]) else []
+    def buffer_size(self) -> int:
+        """See PublishedRing."""
+        return self._watch.buffer_size
 
     def give_back(self, head: int, written: int) -> None:
-        """See Ring: `written` is the new second half of descriptor `head`, or 0 to leave it as it is."""
-        place = self.descriptors + DESCRIPTOR_SIZE * head + _HALF
+        """See PublishedRing: `written` is the new second half of the descriptor, or 0 to leave it."""
+        place = self.descriptors + 2 * _HALF * head + _HALF
         half = written.to_bytes(_HALF, "little")
         if written and self._index == RECEIVED:
             self.memory.write(place, half[:_STATUS])
@@ -99,7 +83,7 @@ class DescriptorRing(Ring):
         self._watch.moved(self._index, self.next_used)
 
     def wants_interrupt(self, count: int = 1) -> bool:
-        """See Ring: the device has its own interrupts."""
+        """See PublishedRing: the device has its own interrupts."""
         del count
         return False
 
@@ -135,11 +119,10 @@ class DescriptorQueues(DeviceQueues):
         self.walks.notified(index)
         return [self.next_request]
 
-    def _open(self, index: int, flags: int, size: int, *areas: int) -> None:
+    def new_ring(self, index: int, size: int, flags: int, *areas: int) -> PublishedRing:
+        """See DeviceQueues."""
         base, head, _ = areas
-        if size:
-            with suppress(RingError):  # the device hears of it when it asks for descriptors
-                self._rings[index] = DescriptorRing(self._ram, self._watch, index, size, base, head)
+        return DescriptorRing(self._ram, self._watch, index, size, base, head)
 
     def _restore(self, reader: Any, media: Media) -> None:
         super()._restore(reader, lambda _: None)  # no ring is connected

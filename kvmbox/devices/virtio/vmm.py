@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from struct import Struct
+from typing import Any, Final
 
 from kvmbox.base.compiled import compiled as compiled_class
 from kvmbox.base.compiled import kind
 from kvmbox.base.memory import GuestMemory
+from kvmbox.contract.bulk_data import EVENT_INDEX
 from kvmbox.contract.device_spec import Queues
+from kvmbox.contract.ring_shape import VIRTIO_SPLIT
 from kvmbox.devices.virtio.register_watch import (
     INTERRUPT_ACK,
     INTERRUPT_STATUS,
@@ -30,7 +33,60 @@ from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.published.queues import DeviceQueues
 from kvmbox.remote.published.registers import Registers
+from kvmbox.remote.published.walker import Memory, PublishedRing
+from kvmbox.remote.transport.memory_barrier import fence
 from kvmbox.wire import protocol
+
+_USED: Final = Struct("<II")  # descriptor, bytes written: 2.7.8
+_NO_INTERRUPT: Final = 1  # of the available ring's flags: 2.7.7
+_NO_NOTIFY: Final = 1  # of the used ring's flags: 2.7.10
+_INDEX: Final = 2  # of both rings: behind the flags, before the entries
+_ENTRIES: Final = 4
+_WRAP: Final = 0xFFFF
+
+
+class Virtqueue(PublishedRing):
+    """A split virtqueue (VIRTIO 1.2, section 2.7)."""
+
+    def __init__(
+        self, memory: Memory, size: int, flags: int, descriptors: int, available: int, used: int
+    ) -> None:
+        """See PublishedRing. Raises RingError."""
+        self.available = available
+        self.used = used
+        super().__init__(memory, VIRTIO_SPLIT, size, flags, descriptors, available, used)
+
+    def announced(self) -> int:
+        """See PublishedRing."""
+        return self.memory.load16(self.available + _INDEX)
+
+    def give_back(self, head: int, written: int) -> None:
+        """Put a chain into the used ring: the device has written so many bytes."""
+        self.give_back_together([(head, written)])
+
+    def give_back_together(self, chains: Sequence[tuple[int, int]]) -> None:
+        """See PublishedRing."""
+        for index, chain in enumerate(chains, self.next_used):
+            place = self.used + _ENTRIES + _USED.size * (index % self.size)
+            self.memory.write(place, _USED.pack(*chain))
+        self.next_used = self.next_used + len(chains) & _WRAP
+        self.memory.store16(self.used + _INDEX, self.next_used)
+
+    def wants_interrupt(self, count: int = 1) -> bool:
+        """See PublishedRing."""
+        fence()  # their index is to be seen before the driver's wish is looked at
+        if self.flags & EVENT_INDEX:
+            event = self.memory.load16(self.available + _ENTRIES + 2 * self.size)
+            return self.next_used - 1 - event & _WRAP < count
+        return not self.memory.load16(self.available) & _NO_INTERRUPT
+
+    def wants_notice(self, on: bool) -> None:
+        """See PublishedRing."""
+        if not self.flags & EVENT_INDEX:
+            self.memory.store16(self.used, 0 if on else _NO_NOTIFY)
+        elif on:  # else the index that is there is one that has passed
+            self.memory.store16(self.used + _ENTRIES + _USED.size * self.size, self.next_available)
+        fence()
 
 
 class Virtqueues(DeviceQueues):
@@ -38,6 +94,11 @@ class Virtqueues(DeviceQueues):
 
     def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
         super().__init__(grant, ram, come_by, VirtqueueWatch(grant.count, grant.initial_size))
+
+    def new_ring(self, index: int, size: int, flags: int, *areas: int) -> PublishedRing:
+        """See DeviceQueues."""
+        del index
+        return Virtqueue(self._ram, size, flags, *areas)
 
 
 class VirtioRegisters(Registers):

@@ -2,7 +2,7 @@
 
 A model says with `Queue` that a queue is live or gone, and with `Walk` that it wants its chains
 (`queue_walks`). Where the queue is the VMM has from the guest's own writes (`Watch`): the size and the
-addresses in `Queue` count for nothing, but for size 0. The VMM walks the ring (`ring`), and sends handles,
+addresses in `Queue` count for nothing, but for size 0. The VMM walks the ring (`walker`), and sends handles,
 lengths and first bytes: CHAINS. The model says with effects on a handle what is to be moved. So a device
 process can reach only what the guest has published for this device. With `ChainServe` it says everything at
 once, and hears of the chain no more.
@@ -66,7 +66,7 @@ from kvmbox.remote.published.medium import MediumAccess, complete
 from kvmbox.remote.published.queue_interrupts import CONFIG_CHANGE, USED_BUFFER, QueueInterrupts
 from kvmbox.remote.published.queue_packets import CONNECTION, Connection, connection_of
 from kvmbox.remote.published.queue_walks import QueueWalks
-from kvmbox.remote.published.ring import Parts, Ring, RingError
+from kvmbox.remote.published.walker import Parts, PublishedRing, RingError
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import MAX_CHAINS, encode_chains
 from kvmbox.wire.protocol import MAX_PAYLOAD
@@ -178,7 +178,7 @@ class DeviceQueues:
         self.grant = grant
         self._ram = ram
         self._come_by = come_by
-        self._rings: list[Ring | None] = [None] * grant.count
+        self._rings: list[PublishedRing | None] = [None] * grant.count
         self._live: dict[int, Live] = {}
         self._last = 0
         self._watch = watch
@@ -272,11 +272,11 @@ class DeviceQueues:
     def _open(self, index: int, flags: int, size: int, *areas: int) -> None:
         if 0 < size <= self.grant.max_size:
             with suppress(RingError):  # the device hears of it when it asks for chains
-                self._rings[index] = self.new_ring(size, flags, *areas)
+                self._rings[index] = self.new_ring(index, size, flags, *areas)
 
-    def new_ring(self, size: int, flags: int, *areas: int) -> Ring:
-        """A ring in this memory. Raises RingError."""
-        return Ring(self._ram, size, flags, *areas)
+    def new_ring(self, index: int, size: int, flags: int, *areas: int) -> PublishedRing:
+        """Queue `index`, in this memory. Raises RingError."""
+        raise NotImplementedError
 
     def _stop(self, index: int) -> None:
         self._rings[index] = None
@@ -337,7 +337,7 @@ class DeviceQueues:
 
     # --- Packets ------------------------------------------------------------------------------------------
 
-    def _moves(self, index: int, ring: Ring, connection: Connection, most: int) -> bool:
+    def _moves(self, index: int, ring: PublishedRing, connection: Connection, most: int) -> bool:
         """Send packets, or say that there are chains for those that come. False: too many for one request.
 
         Raises RingError.
@@ -350,14 +350,14 @@ class DeviceQueues:
         self._moved += PACKET_MOVED * count
         return self._moved <= MOST_MOVED
 
-    def send_from(self, index: int, ring: Ring, connection: Connection, most: int) -> int:
+    def send_from(self, index: int, ring: PublishedRing, connection: Connection, most: int) -> int:
         """Send the packets of the next chains: how many there are, `most` at most. Raises RingError."""
         taken = ring.take(most)
         if taken:
             self.add_used(index, raises=connection.send(ring, self._ram, taken))
         return len(taken)
 
-    def put_into(self, index: int, ring: Ring, connection: Connection, packet: bytes) -> int | None:
+    def put_into(self, index: int, ring: PublishedRing, connection: Connection, packet: bytes) -> int | None:
         """Put a packet into the next chains: see `put`. Raises RingError."""
         count = connection.put(ring, self._ram, packet)
         if count:
@@ -689,9 +689,9 @@ class _Reader:
             raise ValueError("there is something behind its end")
 
 
-def _areas(ring: Ring) -> tuple[int, int, int]:
+def _areas(ring: PublishedRing) -> tuple[int, int, int]:
     return ring.descriptors, ring.available, ring.used
 
 
-def _indices(ring: Ring) -> tuple[int, int]:
+def _indices(ring: PublishedRing) -> tuple[int, int]:
     return ring.next_available, ring.next_used
