@@ -17,6 +17,7 @@ from typing import Final
 import pytest
 
 from kvmbox.contract.catalog import MODELS
+from kvmbox.contract.device_spec import DescriptorRings, Queues
 from kvmbox.remote.process.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 from kvmbox.run.parts import MONITOR, ORDER
 from tools import layers
@@ -127,6 +128,12 @@ def test_launcher_names_no_other_folder_of_the_tree_but_its_own() -> None:
 def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
     found = {name: sorted({group_of(other) for other in used}) for name, used in COMPILED.items()}
     assert found == RULES["compiled"]
+
+
+def test_what_every_device_shares_knows_no_chip() -> None:
+    shared = [name for name in MODULES if group_of(name) in ("remote", "jail", "wire", "contract")]
+    found = {(name, other) for name in shared for other in imports_of(name, typing=True)}
+    assert {pair for pair in found if pair[1].startswith("kvmbox.devices")} == set()
 
 
 def test_each_package_has_one_floor() -> None:
@@ -304,6 +311,7 @@ def _modules_named_in_text() -> set[str]:
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}
     named |= models()
+    named |= {f"kvmbox.devices.{grant.vmm}" for grant in (Queues, DescriptorRings)}
     return named & set(MODULES)
 
 

@@ -171,6 +171,8 @@ class Queues(Value):
     A queue has `initial_size` entries until the guest says how many.
     """
 
+    vmm = "virtio.vmm"  # the VMM's side of the chip, below `kvmbox.devices`: `remote.published.queue_kinds`
+
     count: int
     max_size: int = 256
     max_chains: int = 64
@@ -282,3 +284,5 @@ def by_type(board: Sequence[DeviceSpec], *, per_device: bool = False) -> dict[st
 
 class DescriptorRings(Queues):
     """`Queues` that are the rings of an Intel 82540EM: the first one receives, the second one sends."""
+
+    vmm = "e1000.vmm"

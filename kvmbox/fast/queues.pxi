@@ -1,6 +1,6 @@
 # --- Virtqueues ------------------------------------------------------------------------------------------
 #
-# Part of vmm.pyx. The modules `remote.published.ring` and `remote.published.queues` say what is done here, and why. All of it is
+# Part of vmm.pyx. The modules `remote.published.walker` and `remote.published.queues` say what is done here, and why. All of it is
 # with the GIL, but the wait for the device process and long reads, and under the lock of the channel.
 
 cdef uint64_t CHAINS = protocol.CHAINS
@@ -8,7 +8,7 @@ cdef uint64_t SERVE_TAG, HEAD_BYTES, WITH_EVENT_INDEX, WITH_TABLES, MAX_PART_BYT
 cdef object USED_BUFFER, Parts, RingError, ChainServe
 
 cdef enum:
-    # As remote.published.ring.
+    # As `contract.ring_shape.VIRTIO_SPLIT` and `devices.virtio.vmm`.
     HAS_NEXT = 1
     IS_WRITABLE = 2
     IS_TABLE = 4
@@ -19,7 +19,7 @@ cdef enum:
     DESCRIPTOR_BYTES = 16
     USED_BYTES = 8
     MOST_REGIONS = 8
-    TABLE_ENTRIES = 256     # MAX_TABLE, at most
+    TABLE_ENTRIES = 256     # most_in_table, at most
     WALKED = 64             # MAX_CHAINS, at most
     MOST_HEAD = 32          # CHAIN_HEAD, at most
     MOST_HEADER = 64        # media.MOST_HEADER, at most
@@ -29,16 +29,16 @@ cdef enum:
     LONG_READ = 1 << 14     # bytes whose read gives up the GIL
 
 
-def learn_queues(media, effects, ring, chains, interrupts):
+def learn_queues(media, effects, walker, shape, chains, interrupts):
     """The modules that define what is used here: a run without virtqueues does not load them."""
     global SERVE_TAG, HEAD_BYTES, WITH_EVENT_INDEX, WITH_TABLES, MAX_PART_BYTES, MOST_IN_TABLE
     global USED_BUFFER, Parts, RingError, ChainServe
-    if ring.MAX_TABLE > TABLE_ENTRIES or chains.MAX_CHAINS > WALKED or media.CHAIN_HEAD > MOST_HEAD or media.MOST_HEADER > MOST_HEADER:
+    if shape.most_in_table > TABLE_ENTRIES or chains.MAX_CHAINS > WALKED or media.CHAIN_HEAD > MOST_HEAD or media.MOST_HEADER > MOST_HEADER:
         raise ImportError("the bounds of queues.pxi are too small")
     SERVE_TAG, HEAD_BYTES = effects.BY_CLASS[media.ChainServe].tag, media.CHAIN_HEAD
     WITH_EVENT_INDEX, WITH_TABLES = media.EVENT_INDEX, media.INDIRECT
-    MAX_PART_BYTES, MOST_IN_TABLE = ring.MAX_BYTES, ring.MAX_TABLE
-    USED_BUFFER, Parts, RingError = interrupts.USED_BUFFER, ring.Parts, ring.RingError
+    MAX_PART_BYTES, MOST_IN_TABLE = shape.most_bytes, shape.most_in_table
+    USED_BUFFER, Parts, RingError = interrupts.USED_BUFFER, walker.Parts, walker.RingError
     ChainServe = media.ChainServe
 
 
@@ -184,7 +184,7 @@ cdef class RamCore:
 
 
 cdef class VirtqueueCore:
-    """The compiled half of `remote.published.ring.Ring`."""
+    """The compiled half of `devices.virtio.vmm.Virtqueue`."""
 
     cdef public uint64_t size
     cdef public uint64_t flags
@@ -653,7 +653,7 @@ cdef object WORDS_OF(const uint64_t *words):
 
 
 cdef class QueueAccessCore:
-    """The compiled half of `remote.published.queue_access.QueueAccess`."""
+    """The compiled half of `devices.virtio.vmm.VirtioRegisters`."""
 
     cdef ChannelCore core
     cdef QueuesCore rings
@@ -672,7 +672,7 @@ cdef class QueueAccessCore:
         self.first, self.end, self.step = places.start, places.stop, places.step
 
     def access(self, uint64_t word, uint64_t offset, uint64_t value, limit):
-        """See QueueAccess."""
+        """See VirtioRegisters."""
         cdef bint is_done
         cdef uint64_t index = value
         cdef bint is_notice = offset == self.register

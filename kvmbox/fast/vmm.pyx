@@ -1247,7 +1247,7 @@ cdef class LoopCore:
         one.size, one.is_read, one.guarded = size, is_read, guarded
         one.unclaimed = access is self.nobody
         core = getattr(access, "__self__", None)
-        noted = getattr(core, "noted", None)  # the writes that `queue_notes` has to see
+        noted = getattr(core, "noted", None)  # the writes that `register_watch` has to see
         if noted is not None and offset not in noted:
             core = core.channel
             access = core.access

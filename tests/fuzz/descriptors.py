@@ -28,8 +28,8 @@ from kvmbox.contract.bulk_data import (
 from kvmbox.contract.device_spec import DescriptorRings, Medium
 from kvmbox.contract.model import Effect
 from kvmbox.devices.e1000.model import CTRL, IOADDR, IODATA, RECEIVED, RESET
+from kvmbox.devices.e1000.vmm import DescriptorQueues
 from kvmbox.host.disk.transfers import BytesStore
-from kvmbox.remote.published.descriptor_rings import DescriptorQueues
 from kvmbox.remote.published.medium import MediumAccess
 from kvmbox.wire.chains import decode_chains
 from tests.fuzz.rings import HOLE, PLACES, SIZE, Fault

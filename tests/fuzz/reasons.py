@@ -46,7 +46,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "checked before, and once more where it is used": (
         *(
-            "remote/published/ring.py Ring.__init__: *",
+            "remote/published/walker.py PublishedRing.__init__: *",
             "host/disk/mapped_image.py MappedFile.connect: or answer is None",
         ),
         *(

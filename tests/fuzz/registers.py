@@ -13,11 +13,12 @@ from kvmbox.base.errors import DeviceProcessError
 from kvmbox.contract.device_spec import DescriptorRings, Medium
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.board import virtio_blk
+from kvmbox.devices.virtio.register_watch import INTERRUPT_STATUS, NOTED, SERVED
+from kvmbox.devices.virtio.vmm import VirtioRegisters
 from kvmbox.host.disk.transfers import BytesStore
-from kvmbox.remote.published.queue_access import QueueAccess
 from kvmbox.remote.published.queue_interrupts import CONFIG_CHANGE, USED_BUFFER
-from kvmbox.remote.published.queue_kinds import queue_accesses, queues_of
-from kvmbox.remote.published.queue_notes import INTERRUPT_STATUS, NOTED, SERVED
+from kvmbox.remote.published.queue_kinds import queues_of, registers_of
+from kvmbox.remote.published.registers import Registers
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
 from tests.support.dice import Dice
@@ -30,14 +31,14 @@ PLACES: Final = tuple(sorted(set().union(*NOTED.values(), *SERVED.values())))
 RINGS: Final = DescriptorRings(2, 256, 80, 64)
 
 
-def _accesses(dice: Dice, rig: VirtioRig) -> dict[int, QueueAccess]:
+def _accesses(dice: Dice, rig: VirtioRig) -> dict[int, Registers]:
     """By size: in Python, as a run has them, or those of another kind of queues."""
     way = dice.byte()
     if way < 200:
-        return {size: QueueAccess(rig.channel, 0, rig.queues, size) for size in NOTED}
+        return {size: VirtioRegisters(rig.channel, 0, rig.queues, size) for size in NOTED}
     if way < 230:
-        return dict(queue_accesses(rig.channel, 0, rig.queues))
-    return dict(queue_accesses(rig.channel, 0, queues_of(RINGS, rig.host.ram, lambda _settle: True)))
+        return dict(registers_of(rig.channel, 0, rig.queues))
+    return dict(registers_of(rig.channel, 0, queues_of(RINGS, rig.host.ram, lambda _settle: True)))
 
 
 def use_registers(dice: Dice) -> None:
@@ -61,7 +62,7 @@ def use_registers(dice: Dice) -> None:
             return
 
 
-def _access(dice: Dice, registers: QueueAccess) -> None:
+def _access(dice: Dice, registers: Registers) -> None:
     size = registers.size
     offset = dice.some((*PLACES, mmio.INTERRUPT_ACK, INTERRUPT_STATUS, dice.number(2)))
     count = dice.byte() % 4

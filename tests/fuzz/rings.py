@@ -29,10 +29,10 @@ from kvmbox.contract.bulk_data import (
 from kvmbox.contract.device_spec import Medium, Queues
 from kvmbox.contract.model import Effect
 from kvmbox.devices.virtio import mmio
+from kvmbox.devices.virtio.vmm import Virtqueues
 from kvmbox.host.disk.transfers import BytesStore
 from kvmbox.remote.published import queues
 from kvmbox.remote.published.medium import MediumAccess
-from kvmbox.remote.published.queues import DeviceQueues
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import decode_chains
 from tests.support.dice import Dice
@@ -161,7 +161,7 @@ class Wire(BytesStore):
 class Rings:
     """One case: queues, a driver, and a device process."""
 
-    def __init__(self, dice: Dice, kind: type[DeviceQueues] = DeviceQueues, *, is_real: bool = False) -> None:
+    def __init__(self, dice: Dice, kind: type[Virtqueues] = Virtqueues, *, is_real: bool = False) -> None:
         """With `is_real`, memory is that of a run, which compiled code reaches; nobody races or judges."""
         self.dice = dice
         self.memory: Any = RealMemory(SIZE) if is_real else Memory(dice)
@@ -373,7 +373,7 @@ class Rings:
                 raise Fault(f"{length} bytes were read at {address:#x}")
 
 
-def publish(queues: DeviceQueues, index: int, size: int, areas: Sequence[int]) -> None:
+def publish(queues: Virtqueues, index: int, size: int, areas: Sequence[int]) -> None:
     """The guest writes where a queue is."""
     written = [(mmio.QUEUE_SEL, index), (mmio.QUEUE_NUM, size)]
     for register, area in zip((mmio.QUEUE_DESC, mmio.QUEUE_DRIVER, mmio.QUEUE_DEVICE), areas, strict=True):

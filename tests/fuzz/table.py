@@ -135,15 +135,16 @@ TABLE: Final[dict[str, Row]] = {
         "rings",
         (
             *(
-                "remote/published/ring.py",
+                "remote/published/walker.py",
+                "devices/virtio/vmm.py:Virtqueue*",
                 "remote/published/queues.py",
                 "remote/published/queue_walks.py",
                 "remote/published/queue_packets.py",
             ),
             *(
                 "remote/published/queue_interrupts.py",
-                "remote/published/queue_notes.py:QueueNotes*",
-                "remote/published/queue_notes.py:_*",
+                "devices/virtio/register_watch.py:VirtqueueWatch*",
+                "devices/virtio/register_watch.py:_*",
             ),
             "remote/published/medium.py",
         ),
@@ -151,15 +152,14 @@ TABLE: Final[dict[str, Row]] = {
     "registers": Row(
         "registers",
         (
-            "remote/published/queue_access.py",
+            "devices/virtio/vmm.py:VirtioRegisters*",
             "remote/published/queue_kinds.py",
-            "remote/published/queue_notes.py:notified",
+            "remote/published/registers.py",
+            "devices/virtio/register_watch.py:notified",
         ),
     ),
     "rings-compiled": Row("rings", ()),
-    "descriptors": Row(
-        "descriptors", ("remote/published/descriptor_rings.py", "remote/published/descriptor_notes.py")
-    ),
+    "descriptors": Row("descriptors", ("devices/e1000/vmm.py", "devices/e1000/register_watch.py")),
     "windows": Row(
         "windows",
         (

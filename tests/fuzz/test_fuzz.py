@@ -13,11 +13,13 @@ from typing import Any, Final
 
 import pytest
 
+from kvmbox.devices.e1000 import vmm as e1000_vmm
+from kvmbox.devices.e1000.vmm import DescriptorRing
 from kvmbox.devices.uart.model import Uart16550A
-from kvmbox.remote.published import descriptor_rings, queues
-from kvmbox.remote.published.descriptor_rings import DescriptorRing
+from kvmbox.devices.virtio import vmm as virtio_vmm
+from kvmbox.devices.virtio.vmm import Virtqueue
 from kvmbox.remote.published.medium import MediumAccess
-from kvmbox.remote.published.ring import Parts, Ring
+from kvmbox.remote.published.walker import Parts
 from tests.fuzz import branches, descriptors, models, rings, run, vmm, windows
 from tests.fuzz.engine import Campaign, Found, bounded, pack, try_blindly, unpack
 from tests.fuzz.frames import Liar
@@ -138,7 +140,7 @@ def test_bug_planted_in_a_model_is_found(planted: Any, monkeypatch: pytest.Monke
         try_blindly(models.TARGETS["uart"], INPUTS, SEED)
 
 
-class Careless(Ring):
+class Careless(Virtqueue):
     """Does not ask whether a chain is RAM."""
 
     def _chain(self, head: int) -> Parts:
@@ -150,7 +152,7 @@ class Careless(Ring):
             memory.has = has
 
 
-class Confused(Ring):
+class Confused(Virtqueue):
     """Takes a readable range for a writable one."""
 
     def take(self, limit: int) -> list[Parts]:
@@ -160,8 +162,8 @@ class Confused(Ring):
 class Unchecked(DescriptorRing):
     """Does not ask whether a buffer is RAM."""
 
-    def _buffer(self, address: int, size: int) -> list[tuple[int, int]]:
-        return [(address % 0x8000, size)]
+    def is_buffer(self, address: int, length: int) -> bool:
+        return True
 
 
 class Generous(DescriptorRing):
@@ -175,14 +177,14 @@ class Generous(DescriptorRing):
 def test_bug_planted_in_the_walker_of_descriptors_is_found(
     ring: type[DescriptorRing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptor_rings, "DescriptorRing", ring)
+    monkeypatch.setattr(e1000_vmm, "DescriptorRing", ring)
     with pytest.raises(Found):
         try_blindly(descriptors.TARGETS["descriptors"], INPUTS, SEED, LONG)
 
 
 @pytest.mark.parametrize("ring", [Careless, Confused])
-def test_bug_planted_in_the_walker_is_found(ring: type[Ring], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "Ring", ring)
+def test_bug_planted_in_the_walker_is_found(ring: type[Virtqueue], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(virtio_vmm, "Virtqueue", ring)
     with pytest.raises(Found):
         try_blindly(rings.TARGETS["rings"], 3 * INPUTS, SEED)
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.remote.published import queues
+from kvmbox.devices.virtio import vmm
 from kvmbox.run.display import vga_window_switch
 from tests.fuzz.taken_over import TARGETS, fuzz, main
 from tests.fuzz.targets import Fault
@@ -31,7 +31,7 @@ def test_process_that_is_taken_over_gets_nothing_that_is_not_published(name: str
 
 @pytest.mark.parametrize("name", ["disk", "net"])
 def test_walker_that_takes_readable_for_writable_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "Ring", Confused)
+    monkeypatch.setattr(vmm, "Virtqueue", Confused)
     with pytest.raises(Fault, match="a byte was stored"):
         fuzz(name, FRAMES, SEED, Half())
 

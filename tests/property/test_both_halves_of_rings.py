@@ -22,9 +22,10 @@ from kvmbox.devices.virtio import board as virtio_board
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.blk import VirtioBlk
 from kvmbox.devices.virtio.net import F_MRG_RXBUF, SENT
+from kvmbox.devices.virtio.vmm import Virtqueue
 from kvmbox.host.disk.stores import DiskRequest, DiskStore, open_disk
 from kvmbox.jail.server import DeviceServer
-from kvmbox.remote.published.ring import Ring, RingError
+from kvmbox.remote.published.walker import RingError
 from kvmbox.remote.transport.direct import DirectLink
 from tests.support import virtio_driver
 from tests.support.halves import Half, built_halves, compiled_half
@@ -69,7 +70,7 @@ def test_walks_find_the_same_and_leave_the_same(seed: int) -> None:
         memory = RealMemory(BYTES)
         driver = Driver(cast(FlatMemory, memory), size, index=index)
         lay_out(random.Random(seed), driver)
-        ring = half.queues(Queues(1), memory, lambda _settle: False).new_ring(size, flags, *driver.areas)
+        ring = half.queues(Queues(1), memory, lambda _settle: False).new_ring(0, size, flags, *driver.areas)
         ring.next_available = ring.next_used = index
         told: list[Any] = []
         for limit in limits:
@@ -291,7 +292,7 @@ def test_compiled_half_serves_a_read_without_python(image: Path, monkeypatch: py
         raise AssertionError
 
     monkeypatch.setattr(DiskStore, "read_now", fail)
-    monkeypatch.setattr(Ring, "give_back", fail)
+    monkeypatch.setattr(Virtqueue, "give_back", fail)
     store = open_disk(DiskRequest(str(image)), overlay_bytes=1 << 20)
     memory = RealMemory(BYTES)
     rig = VirtioRig(virtio_board.virtio_blk(0, Medium("disk", len(CONTENT))), store, half=half, memory=memory)

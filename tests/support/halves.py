@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvmbox.base.compiled import why_not_built
+from kvmbox.devices.virtio.vmm import Virtqueues
 from kvmbox.host.interrupt_lines import InterruptRouter
 from kvmbox.host.time.guest_clock import GuestClock
 from kvmbox.jail.page_port import PagePort
@@ -16,7 +17,6 @@ from kvmbox.jail.stream_port import StreamPort
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.journal import Journal
 from kvmbox.remote.published.data_window import DataWindow
-from kvmbox.remote.published.queues import DeviceQueues
 from kvmbox.remote.transport.shared_page import PageTransport
 from kvmbox.remote.transport.stream import PipeTransport, SocketTransport
 from kvmbox.run.vcpu.coalesced_ring import CoalescedRing
@@ -45,7 +45,7 @@ class Half:
     stream_port: Callable[..., Any] = StreamPort
     serve: Callable[[Any, DeviceServer], int] = serve
     window: type[DataWindow] = DataWindow
-    queues: type[DeviceQueues] = DeviceQueues
+    queues: type[Virtqueues] = Virtqueues
 
     def control(self, kick: Callable[[], None], notify: Callable[[], None] = lambda: None) -> VcpuControl:
         """The control of a vCPU that such a loop runs."""

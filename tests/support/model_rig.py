@@ -77,8 +77,8 @@ from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 from kvmbox.contract.pci_grants import Intx, PciBus, Vectors
 from kvmbox.devices.e1000.model import RECEIVED, is_context
 from kvmbox.devices.rfb.model import RfbServer
+from kvmbox.devices.virtio.register_watch import notified
 from kvmbox.remote.channel import vga_window
-from kvmbox.remote.published.queue_notes import notified
 from kvmbox.wire.protocol import BEHIND_LATE_WRITES, MAX_STEADY, STEADY_SHIFT
 from tests.support.model_programs import LAST_TIME, Step
 from tests.support.model_variants import guest_memory

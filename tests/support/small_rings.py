@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvmbox.contract import bulk_data
-from kvmbox.remote.published.ring import Parts, Ring, RingError
+from kvmbox.remote.published.walker import Parts, PublishedRing, RingError
 from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory
 
 BUFFER = 0x8000
@@ -60,7 +60,10 @@ def expected(table: list[tuple[int, int, int, int]], head: int) -> Parts | None:
 
 
 def walk_all(
-    size: int, memory: FlatMemory, new_ring: Callable[..., Ring], begin: Callable[[], Any] = lambda: None
+    size: int,
+    memory: FlatMemory,
+    new_ring: Callable[..., PublishedRing],
+    begin: Callable[[], Any] = lambda: None,
 ) -> tuple[int, int]:
     """Walk all rings of so many entries: how many had a chain, and how many were none. Each has to be what it
     is by definition. `begin` is called before each walk.
@@ -74,7 +77,7 @@ def walk_all(
                 driver.describe(number, *descriptor)
             driver.set_index(0)
             driver.offer(head)
-            ring = new_ring(size, bulk_data.INDIRECT, *driver.areas)
+            ring = new_ring(0, size, bulk_data.INDIRECT, *driver.areas)
             want = expected(table, head)
             begin()
             try:

@@ -51,7 +51,10 @@ class RigHost(NotingHost):
     def queues(self, device: str, grant: device_spec.Queues) -> DeviceQueues:
         del device
         return queues_of(
-            grant, self.ram, lambda settle: self._submit(0, lambda: 0, settle), self._half.queues
+            grant,
+            self.ram,
+            lambda settle: self._submit(0, lambda: 0, settle),
+            compiled=self._half.is_compiled,
         )
 
     def output(self, stream: str) -> Callable[[bytes], None]:

@@ -6,7 +6,7 @@ Sources: PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's M
 Theory of operation
 -------------------
 The registers are here; the two rings of descriptors are walked by the VMM
-(`remote.published.descriptor_rings`), which notes where the guest has written that they are. The model says
+(`devices.e1000.vmm`), which notes where the guest has written that they are. The model says
 with `Queue` that a ring is live or gone, and with `Walk` that the guest has moved its tail. Each descriptor
 comes as a chain. Its head is what the descriptor says of itself: its second half, or all of one that has no
 buffer. No address and no byte of a frame comes here, but for the address that a received frame is for. A

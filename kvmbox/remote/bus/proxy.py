@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Final
 
-    from kvmbox.remote.published.queue_access import QueueAccess
+    from kvmbox.remote.published.registers import Registers
     from kvmbox.remote.published.window_access import WindowAccess
 
 ACCESS_SIZES = (1, 2, 4, 8)
 WINDOW_SIZES = (2, 4)
 """The sizes in bytes of accesses that a window serves."""
-_NO_QUEUES: Final[Mapping[int, QueueAccess]] = {}
+_NO_QUEUES: Final[Mapping[int, Registers]] = {}
 
 
 class DeviceProxy:
@@ -58,7 +58,7 @@ class DeviceProxy:
         *,
         at_once: bool = True,
         window: WindowAccess | None = None,
-        queues: Mapping[int, QueueAccess] = _NO_QUEUES,
+        queues: Mapping[int, Registers] = _NO_QUEUES,
     ) -> None:
         """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`.
         `window` makes accesses where there may be a window, and `queues`, by size, where queues are.
@@ -81,16 +81,16 @@ class DeviceProxy:
     def of(cls, channel: Channel, index: int, device: DeviceSpec) -> DeviceProxy:
         """The proxy of `device`."""
         window: WindowAccess | None = None
-        queues: Mapping[int, QueueAccess] = _NO_QUEUES
+        queues: Mapping[int, Registers] = _NO_QUEUES
         media = channel.media(index)
         if media is not None and media.window is not None:
             from kvmbox.remote.published.window_access import window_access
 
             window = window_access(channel, index, media.window)
         if media is not None and media.queues is not None:
-            from kvmbox.remote.published.queue_kinds import queue_accesses
+            from kvmbox.remote.published.queue_kinds import registers_of
 
-            queues = queue_accesses(channel, index, media.queues)
+            queues = registers_of(channel, index, media.queues)
         # Of a function, each byte that is written may be one that is noted.
         at_once = leaves_room(device) and device.pci is None
         sizes = device.natural_sizes

@@ -1,38 +1,34 @@
-"""The queues that the grant of a device means, virtqueues or rings of descriptors, and the accesses to it."""
+"""The queues that the grant of a device means, and the accesses to it: what the VMM's side of the chip makes.
+
+A grant names the module (`Queues.vmm`), which is loaded when the first device wants it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import cast
 
-from kvmbox.base.compiled import kind
 from kvmbox.base.memory import GuestMemory
-from kvmbox.contract.device_spec import DescriptorRings, Queues
+from kvmbox.contract.catalog import CHIPS
+from kvmbox.contract.device_spec import Queues
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
-from kvmbox.remote.published.queue_access import QueueAccess
-from kvmbox.remote.published.queue_notes import NOTED
 from kvmbox.remote.published.queues import DeviceQueues
+from kvmbox.remote.published.registers import Registers, Side
+
+
+def _side_of(grant: Queues) -> Side:
+    return cast(Side, import_module(f"{CHIPS}.{grant.vmm}"))
 
 
 def queues_of(
-    grant: Queues,
-    ram: GuestMemory,
-    come_by: Callable[[Settle], bool],
-    virtqueues: type[DeviceQueues] = DeviceQueues,
+    grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool], *, compiled: bool = False
 ) -> DeviceQueues:
-    """What a grant wants; virtqueues are of that class. `come_by` is that of `DeviceQueues`."""
-    if not isinstance(grant, DescriptorRings):
-        return virtqueues(grant, ram, come_by)
-    from kvmbox.remote.published.descriptor_rings import DescriptorQueues
-
-    return DescriptorQueues(grant, ram, come_by)
+    """What a grant wants. `come_by` is that of `DeviceQueues`; `compiled`: where there is such a half."""
+    return _side_of(grant).queues_of(grant, ram, come_by, compiled=compiled)
 
 
-def queue_accesses(channel: Channel, index: int, queues: DeviceQueues) -> Mapping[int, QueueAccess]:
+def registers_of(channel: Channel, index: int, queues: DeviceQueues) -> Mapping[int, Registers]:
     """What makes the accesses to device number `index` behind `channel`, of the chosen half, by size."""
-    if not isinstance(queues.grant, DescriptorRings):
-        chosen = kind(QueueAccess, "queues", "CompiledQueueAccess")
-        return {size: chosen(channel, index, queues, size) for size in NOTED}
-    from kvmbox.remote.published.descriptor_access import SIZES, DescriptorAccess
-
-    return {size: DescriptorAccess(channel, index, queues, size) for size in SIZES}
+    return _side_of(queues.grant).registers_of(channel, index, queues)

@@ -18,7 +18,7 @@ from kvmbox.base.memory import GuestMemory
 from kvmbox.base.value_classes import Value
 from kvmbox.contract.bulk_data import MOST_HEADER, Connect
 from kvmbox.remote.published.medium import MediumAccess
-from kvmbox.remote.published.ring import Parts, Ring
+from kvmbox.remote.published.walker import Parts, PublishedRing
 from kvmbox.wire.chains import MAX_CHAINS
 
 CONNECTION: Final = Struct("<5B")
@@ -45,7 +45,7 @@ class Connection(Value):
         one = self.asked
         return CONNECTION.pack(one.chains, one.to_guest, one.resource, one.header, one.count_at)
 
-    def send(self, ring: Ring, ram: GuestMemory, taken: Sequence[Parts]) -> bool:
+    def send(self, ring: PublishedRing, ram: GuestMemory, taken: Sequence[Parts]) -> bool:
         """Send the packets of chains, and give these back: whether the guest wants an interrupt for that."""
         header, medium = self.asked.header, self.medium
         raises = False
@@ -58,7 +58,7 @@ class Connection(Value):
             raises |= ring.wants_interrupt()
         return raises
 
-    def put(self, ring: Ring, ram: GuestMemory, packet: bytes) -> int | None:
+    def put(self, ring: PublishedRing, ram: GuestMemory, packet: bytes) -> int | None:
         """Put a packet into chains: into how many. 0: there will never be any for it; None: not now.
 
         Raises RingError.

@@ -1,8 +1,8 @@
 """The virtqueues of a device: the VMM walks them and moves the bytes, and the device gets handles.
 
 A model says with `Queue` that a queue is live or gone, and with `Walk` that it wants its chains
-(`queue_walks`). Where the queue is the VMM has from the guest's own writes (`queue_notes`): the size and the
-addresses in `Queue` count for nothing, but for size 0. The VMM walks the ring (`ring`), and sends handles,
+(`queue_walks`). Where the queue is the VMM has from the guest's own writes (`Watch`): the size and the
+addresses in `Queue` count for nothing, but for size 0. The VMM walks the ring (`walker`), and sends handles,
 lengths and first bytes: CHAINS. The model says with effects on a handle what is to be moved. So a device
 process can reach only what the guest has published for this device. With `ChainServe` it says everything at
 once, and hears of the chain no more.
@@ -38,7 +38,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.bulk_data import (
@@ -64,10 +64,9 @@ from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.published.guest_memory import answer
 from kvmbox.remote.published.medium import MediumAccess, complete
 from kvmbox.remote.published.queue_interrupts import CONFIG_CHANGE, USED_BUFFER, QueueInterrupts
-from kvmbox.remote.published.queue_notes import QueueNotes
 from kvmbox.remote.published.queue_packets import CONNECTION, Connection, connection_of
 from kvmbox.remote.published.queue_walks import QueueWalks
-from kvmbox.remote.published.ring import Parts, Ring, RingError
+from kvmbox.remote.published.walker import Parts, PublishedRing, RingError
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import MAX_CHAINS, encode_chains
 from kvmbox.wire.protocol import MAX_PAYLOAD
@@ -134,20 +133,55 @@ def _may(media: Media, resource: int, live: Live, skip: int, size: int, to_guest
     return medium if skip + size <= (live.writable if to_guest else live.readable) else None
 
 
+class Watch(Protocol):
+    """What the guest has written to registers of one device, and so where its queues are. Pure."""
+
+    def forget(self) -> None:
+        """The device is reset."""
+        ...
+
+    def published(self, index: int) -> tuple[int, int, int, int]:
+        """Where the guest has published a queue: entries, none if it has not, and the areas."""
+        ...
+
+    def resets(self, offset: int, value: int, size: int) -> bool:
+        """Whether a write resets the device."""
+        ...
+
+    def write(self, offset: int, value: int, size: int = 4) -> Sequence[int]:
+        """The guest writes a register. The queues that it has taken back by that."""
+        ...
+
+    def state(self) -> bytes:
+        """What is written, for `restore`."""
+        ...
+
+    @property
+    def state_size(self) -> int:
+        """How many bytes `state` gives."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Be as `state` says, which has `state_size` bytes."""
+        ...
+
+
 class DeviceQueues:
     """The queues of one device. Used under the lock of its channel."""
 
-    def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
+    def __init__(
+        self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool], watch: Watch
+    ) -> None:
         """`come_by` has the main thread call what it is given, as soon as the host takes output again, or
         returns False: then it will come by anyway, since too much of the device is under way.
         """
         self.grant = grant
         self._ram = ram
         self._come_by = come_by
-        self._rings: list[Ring | None] = [None] * grant.count
+        self._rings: list[PublishedRing | None] = [None] * grant.count
         self._live: dict[int, Live] = {}
         self._last = 0
-        self._notes = QueueNotes(grant.count, grant.initial_size)
+        self._watch = watch
         self._told: list[tuple[int, int, bool]] = []  # tag, status, and whether it is of a transfer
         self._reads: deque[tuple[int, int, int]] = deque()
         self.walks = QueueWalks(grant.count)
@@ -206,9 +240,9 @@ class DeviceQueues:
 
     def note(self, offset: int, value: int, size: int = 4) -> Sequence[Any]:
         """The guest is about to write a register. What is to be sent because of it: nothing."""
-        if self._notes.resets(offset, value, size):
+        if self._watch.resets(offset, value, size):
             self.interrupts.forget()
-        for index in self._notes.write(offset, value, size):
+        for index in self._watch.write(offset, value, size):
             self._stop(index)
             for live in self._live.values():
                 live.is_taken_back |= live.index == index
@@ -233,16 +267,16 @@ class DeviceQueues:
     def _publish(self, queue: Queue) -> None:
         self._withdraw(queue.index)
         if queue.size:
-            self._open(queue.index, queue.flags, *self._notes.published(queue.index))
+            self._open(queue.index, queue.flags, *self._watch.published(queue.index))
 
     def _open(self, index: int, flags: int, size: int, *areas: int) -> None:
         if 0 < size <= self.grant.max_size:
             with suppress(RingError):  # the device hears of it when it asks for chains
-                self._rings[index] = self.new_ring(size, flags, *areas)
+                self._rings[index] = self.new_ring(index, size, flags, *areas)
 
-    def new_ring(self, size: int, flags: int, *areas: int) -> Ring:
-        """A ring in this memory. Raises RingError."""
-        return Ring(self._ram, size, flags, *areas)
+    def new_ring(self, index: int, size: int, flags: int, *areas: int) -> PublishedRing:
+        """Queue `index`, in this memory. Raises RingError."""
+        raise NotImplementedError
 
     def _stop(self, index: int) -> None:
         self._rings[index] = None
@@ -256,7 +290,7 @@ class DeviceQueues:
 
     def forget(self) -> None:
         """The machine is reset: there are no queues."""
-        self._notes.forget()
+        self._watch.forget()
         self.interrupts.forget()
         self._told.clear()
         self._is_postponed = False  # what was to wake us is dropped as well
@@ -303,7 +337,7 @@ class DeviceQueues:
 
     # --- Packets ------------------------------------------------------------------------------------------
 
-    def _moves(self, index: int, ring: Ring, connection: Connection, most: int) -> bool:
+    def _moves(self, index: int, ring: PublishedRing, connection: Connection, most: int) -> bool:
         """Send packets, or say that there are chains for those that come. False: too many for one request.
 
         Raises RingError.
@@ -316,14 +350,14 @@ class DeviceQueues:
         self._moved += PACKET_MOVED * count
         return self._moved <= MOST_MOVED
 
-    def send_from(self, index: int, ring: Ring, connection: Connection, most: int) -> int:
+    def send_from(self, index: int, ring: PublishedRing, connection: Connection, most: int) -> int:
         """Send the packets of the next chains: how many there are, `most` at most. Raises RingError."""
         taken = ring.take(most)
         if taken:
             self.add_used(index, raises=connection.send(ring, self._ram, taken))
         return len(taken)
 
-    def put_into(self, index: int, ring: Ring, connection: Connection, packet: bytes) -> int | None:
+    def put_into(self, index: int, ring: PublishedRing, connection: Connection, packet: bytes) -> int | None:
         """Put a packet into the next chains: see `put`. Raises RingError."""
         count = connection.put(ring, self._ram, packet)
         if count:
@@ -556,7 +590,7 @@ class DeviceQueues:
         reads = [one for one in self._reads if one[0] in lives]
         counts = len(self._rings), len(lives), len(self._told), len(reads)
         parts = [_STATE.pack(_MAGIC, self._last, self.interrupts.status, *counts)]
-        parts += [self._notes.state(), self.walks.state()]
+        parts += [self._watch.state(), self.walks.state()]
         for ring in self._rings:
             fields = (0,) * 7 if ring is None else (ring.size, ring.flags, *_areas(ring), *_indices(ring))
             parts.append(_RING.pack(ring is not None, *fields))
@@ -590,7 +624,7 @@ class DeviceQueues:
         if magic != _MAGIC or rings != self.grant.count or interrupts > USED_BUFFER | CONFIG_CHANGE:
             raise ValueError(f"{rings} rings, interrupts {interrupts:#x}")
         self.forget()
-        self._notes.restore(reader.bytes(self._notes.state_size))
+        self._watch.restore(reader.bytes(self._watch.state_size))
         walks = reader.bytes(self.walks.state_size)
         for index in range(rings):
             present, size, flags, *areas, available, used = reader.take(_RING)
@@ -655,9 +689,9 @@ class _Reader:
             raise ValueError("there is something behind its end")
 
 
-def _areas(ring: Ring) -> tuple[int, int, int]:
+def _areas(ring: PublishedRing) -> tuple[int, int, int]:
     return ring.descriptors, ring.available, ring.used
 
 
-def _indices(ring: Ring) -> tuple[int, int]:
+def _indices(ring: PublishedRing) -> tuple[int, int]:
     return ring.next_available, ring.next_used

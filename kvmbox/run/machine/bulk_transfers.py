@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvmbox.base.compiled import kind
+from kvmbox.base.compiled import is_compiled
 from kvmbox.contract.model import DONE
 from kvmbox.remote.channel.deadlines import REPLY_SLICES
 from kvmbox.remote.published.guest_memory import settled
@@ -73,7 +73,6 @@ class Mover:
         from kvmbox.host.disk.transfers import Errand
         from kvmbox.remote.published.medium import MOST_ERRANDS
         from kvmbox.remote.published.queue_kinds import queues_of
-        from kvmbox.remote.published.queues import DeviceQueues
 
         thread = self._needed()
 
@@ -84,7 +83,7 @@ class Mover:
         def come_by(settle: Settle) -> bool:
             return thread.submit(Errand(device, 0, wait, settle), MOST_ERRANDS)
 
-        return queues_of(grant, self._ram, come_by, kind(DeviceQueues, "queues", "CompiledQueues"))
+        return queues_of(grant, self._ram, come_by, compiled=is_compiled())
 
 
 def complete_transfers(thread: TransferThread, pool: DevicePool) -> bool:

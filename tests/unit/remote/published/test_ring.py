@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from kvmbox.contract import bulk_data
 from kvmbox.contract.device_spec import Queues
-from kvmbox.remote.published.ring import MAX_TABLE, Parts, Ring, RingError
+from kvmbox.contract.ring_shape import VIRTIO_SPLIT
+from kvmbox.devices.virtio.vmm import Virtqueue
+from kvmbox.remote.published.walker import Parts, RingError
 from tests.support.halves import Half, built_halves
 from tests.support.small_rings import BUFFER, TABLE, walk_all
 from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Driver, FlatMemory, RealMemory
@@ -22,18 +24,18 @@ from tests.support.virtio_driver import DESCRIPTOR, INDIRECT, NEXT, WRITE, Drive
 BOTH = bulk_data.EVENT_INDEX | bulk_data.INDIRECT
 
 
-def ring_of(driver: Driver, flags: int = 0) -> Ring:
-    ring = Ring(driver.memory, driver.size, flags, *driver.areas)
+def ring_of(driver: Driver, flags: int = 0) -> Virtqueue:
+    ring = Virtqueue(driver.memory, driver.size, flags, *driver.areas)
     ring.next_available = ring.next_used = driver.index
     return ring
 
 
-def rig(size: int = 4, flags: int = 0, *, index: int = 0) -> tuple[Driver, Ring]:
+def rig(size: int = 4, flags: int = 0, *, index: int = 0) -> tuple[Driver, Virtqueue]:
     driver = Driver(FlatMemory(), size, index=index)
     return driver, ring_of(driver, flags)
 
 
-def offered(*parts: tuple[int, int, int], size: int = 4, flags: int = 0) -> tuple[Driver, Ring]:
+def offered(*parts: tuple[int, int, int], size: int = 4, flags: int = 0) -> tuple[Driver, Virtqueue]:
     driver, ring = rig(size, flags)
     driver.chain(*parts)
     driver.offer(0)
@@ -52,7 +54,7 @@ class AllRam(FlatMemory):
 
 def is_ring(size: int, *areas: int) -> bool:
     try:
-        Ring(AllRam(), size, 0, *areas)
+        Virtqueue(AllRam(), size, 0, *areas)
     except RingError:
         return False
     return True
@@ -90,7 +92,7 @@ def test_queue_that_is_misplaced_is_no_ring(descriptors: int, available: int, us
     memory = FlatMemory(holes=[(0x4000, 0x1000)])
 
     with pytest.raises(RingError, match=r"aligned|RAM"):
-        Ring(memory, 4, 0, descriptors, available, used)
+        Virtqueue(memory, 4, 0, descriptors, available, used)
     assert not memory.fetched
     assert not memory.stored
 
@@ -236,7 +238,7 @@ def test_indirect_table_may_stand_behind_other_descriptors() -> None:
         (INDIRECT, 0, bulk_data.INDIRECT),
         (INDIRECT, DESCRIPTOR - 1, bulk_data.INDIRECT),
         (INDIRECT, DESCRIPTOR + 8, bulk_data.INDIRECT),
-        (INDIRECT, (MAX_TABLE + 1) * DESCRIPTOR, bulk_data.INDIRECT),
+        (INDIRECT, (VIRTIO_SPLIT.most_in_table + 1) * DESCRIPTOR, bulk_data.INDIRECT),
         (INDIRECT, 0xFFFF_FFF0, bulk_data.INDIRECT),
     ],
 )
@@ -269,11 +271,13 @@ def test_indirect_table_that_is_not_ram_is_refused(address: int) -> None:
 
 
 def test_indirect_table_may_be_as_long_as_the_largest_queue_and_loops_are_bounded_by_it() -> None:
-    driver, ring = offered((TABLE, MAX_TABLE * DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT)
-    driver.chain(*[(BUFFER, 1, 0)] * MAX_TABLE, table=TABLE)
-    assert len(ring.take(1)[0].readable) == MAX_TABLE
+    driver, ring = offered(
+        (TABLE, VIRTIO_SPLIT.most_in_table * DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT
+    )
+    driver.chain(*[(BUFFER, 1, 0)] * VIRTIO_SPLIT.most_in_table, table=TABLE)
+    assert len(ring.take(1)[0].readable) == VIRTIO_SPLIT.most_in_table
 
-    driver.describe(MAX_TABLE - 1, BUFFER, 1, NEXT, 0, table=TABLE)
+    driver.describe(VIRTIO_SPLIT.most_in_table - 1, BUFFER, 1, NEXT, 0, table=TABLE)
     driver.offer(0)
     with pytest.raises(RingError, match="0 left"):
         ring.take(1)

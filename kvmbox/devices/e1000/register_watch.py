@@ -1,5 +1,5 @@
-"""Where the guest has published the rings of an Intel 82540EM, as it wrote that itself: what `queue_notes` is
-for virtqueues.
+"""Where the guest has published the rings of an Intel 82540EM, as it wrote that itself: its writes
+to the registers are noted before the device process sees them.
 
 A ring is where its registers say, as long as RCTL or TCTL enables it. It is taken back when one of these
 registers is written, when it is disabled, and when the device is reset. Its head moves with each descriptor
@@ -29,7 +29,6 @@ from kvmbox.devices.e1000.model import (
     TAIL,
     buffer_size,
 )
-from kvmbox.remote.published.queue_notes import Place, QueueNotes
 
 _FIELDS: Final = (0, BAH, LEN, HEAD, TAIL)
 _KEPT: Final = (*CONTROLS, IOADDR, *(ring + field for ring in RINGS for field in _FIELDS))
@@ -39,17 +38,17 @@ _MASKS: Final = {LEN: LEN_BITS, HEAD: 0xFFFF, TAIL: 0xFFFF}
 _STATE: Final = Struct(f"<{len(_KEPT)}I")
 
 
-class RingNotes(QueueNotes):
+class RingWatch:
     """What the guest has written of both rings. Pure."""
 
     def __init__(self) -> None:
-        super().__init__(len(RINGS))
+        self.forget()
 
     def forget(self) -> None:
-        """See QueueNotes."""
+        """See Watch."""
         self._values = dict.fromkeys(_KEPT, 0)
 
-    def published(self, index: int) -> Place:
+    def published(self, index: int) -> tuple[int, int, int, int]:
         """Entries, address and head of a ring; of 0 entries if it is not enabled."""
         ring = RINGS[index]
         if not self._values[CONTROLS[index]] & ENABLE:
@@ -71,7 +70,7 @@ class RingNotes(QueueNotes):
         self._values[RINGS[index] + HEAD] = head
 
     def resets(self, offset: int, value: int, size: int) -> bool:
-        """See QueueNotes."""
+        """See Watch."""
         return self._meant(offset) == CTRL and bool(value & RESET)
 
     def _meant(self, offset: int) -> int:
@@ -79,7 +78,7 @@ class RingNotes(QueueNotes):
         return self._values[IOADDR] if offset == IODATA else offset
 
     def write(self, offset: int, value: int, size: int = 4) -> Sequence[int]:
-        """See QueueNotes."""
+        """See Watch."""
         if self.resets(offset, value, size):
             self.forget()
             return range(len(RINGS))
@@ -93,14 +92,14 @@ class RingNotes(QueueNotes):
         return (RINGS.index(ring),) if ring in RINGS and offset - ring != TAIL else ()
 
     def state(self) -> bytes:
-        """See QueueNotes."""
+        """See Watch."""
         return _STATE.pack(*self._values.values())
 
     @property
     def state_size(self) -> int:
-        """See QueueNotes."""
+        """See Watch."""
         return _STATE.size
 
     def restore(self, state: bytes) -> None:
-        """See QueueNotes."""
+        """See Watch."""
         self._values = dict(zip(_KEPT, _STATE.unpack(state), strict=True))

@@ -89,7 +89,7 @@ def _changed(place: Place, action: int, shift: int, value: int) -> Place:
     return fields[0], fields[1], fields[2], fields[3]
 
 
-class QueueNotes:
+class VirtqueueWatch:
     """What the guest has written of the `count` queues of one device. Pure."""
 
     def __init__(self, count: int, size: int = 0) -> None:

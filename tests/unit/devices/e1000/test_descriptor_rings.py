@@ -12,9 +12,9 @@ from kvmbox.contract.bulk_data import ChainServe, ChainTransfer, ChainUsed, Chai
 from kvmbox.contract.model import DONE, Effect
 from kvmbox.devices.e1000 import model as nic
 from kvmbox.devices.e1000.model import HEAD, LEN, RDBAL, RECEIVED, SENT, TAIL, TDBAL
+from kvmbox.devices.e1000.register_watch import NOTED, RingWatch
+from kvmbox.devices.e1000.vmm import DescriptorQueues
 from kvmbox.parts.net.gathering import GatheringPort
-from kvmbox.remote.published.descriptor_notes import NOTED, RingNotes
-from kvmbox.remote.published.descriptor_rings import DescriptorQueues
 from kvmbox.remote.published.queue_packets import CONNECTION
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import decode_chains
@@ -387,7 +387,7 @@ def test_only_the_status_of_a_sent_descriptor_is_written() -> None:
 
 
 def test_notes_know_the_registers_of_the_model() -> None:
-    notes = RingNotes()
+    notes = RingWatch()
     for ring in nic.RINGS:
         assert {ring, ring + 4, ring + LEN, ring + HEAD, ring + TAIL} <= NOTED
     notes.write(nic.RCTL, 3 << 16 | 1 << 25)
