@@ -6,9 +6,11 @@ chip that publishes memory declares the shape here, and has a walker with that.
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.base.value_classes import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 
 class Area(Value):
@@ -19,6 +21,32 @@ class Area(Value):
     each: int
 
 
+class Entry(Value):
+    """What an entry of a ring says: `form` unpacks it to fields.
+
+    `address`, `length` and `flags` are fields of that, by number. Of the length the bits `length_bits` count.
+    Without the field, registers say how long a buffer is. Without flags, `fixed_flags` are those of all
+    entries. Of the flags, `writes` says that the device may write to the buffer, `goes_on` that the field
+    `following` is the number of an entry that belongs to this one, and `table` that the buffer is a table of
+    entries, of `most_in_table` at most. An entry whose field `bare[0]` has `bare[2]` in the bits `bare[1]`
+    has no buffer. The device is told the bytes of an entry from `told` on, and all of one that is bare.
+    """
+
+    form: str
+    address: int
+    length: int | None = None
+    length_bits: int = 0
+    flags: int | None = None
+    fixed_flags: int = 0
+    writes: int = 0
+    goes_on: int = 0
+    following: int = 0
+    table: int = 0
+    most_in_table: int = 0
+    bare: tuple[int, int, int] | None = None
+    told: int = 16
+
+
 class RingShape(Value):
     """What the walker has to know of a ring.
 
@@ -27,94 +55,39 @@ class RingShape(Value):
     ring. `listed` is where the number of each announced entry is, 2 bytes: in which area, and from which byte
     on. None: entries are announced in their order.
 
-    An entry is unpacked by `entry`. Its `address`, `length` and `flags` are fields of that, by number. Of the
-    length the bits `length_bits` count. Without the field, registers say how long a buffer is. Without flags,
-    `fixed_flags` are those of all entries. Of the flags, `writes` says that the device may write to the
-    buffer, `goes_on` that the field `following` is the number of an entry that belongs to this one, and
-    `table` that the buffer is a table of entries, of `most_in_table` at most. An entry whose field `bare[0]`
-    has `bare[2]` in the bits `bare[1]` has no buffer.
-
     `strict`: a buffer that is not RAM makes the whole ring none. Otherwise it counts as no buffer, as one at
-    address 0 does. A chain has at most `most_bytes` in one direction. The device is told the bytes of an
-    entry from `told` on, and all of one that is bare.
+    address 0 does. A chain has at most `most_bytes` in one direction.
     """
 
     name: str
     areas: tuple[Area, ...]
     most: int
-    by_twos: bool
-    wraps: int
-    listed: tuple[int, int] | None
-    entry: str
-    address: int
-    length: int | None
-    length_bits: int
-    flags: int | None
-    fixed_flags: int = 0
-    writes: int = 0
-    goes_on: int = 0
-    following: int = 0
-    table: int = 0
-    most_in_table: int = 0
-    bare: tuple[int, int, int] | None = None
+    entry: Entry
+    by_twos: bool = False
+    wraps: int = 0
+    listed: tuple[int, int] | None = None
     strict: bool = False
     most_bytes: int = (1 << 32) - 1
-    told: int = 16
 
 
+# VIRTIO 1.2: a descriptor, 2.7.5; descriptors, available ring and used ring, 2.7. A table is as large as the
+# largest queue at most.
+_DESCRIPTOR: Final = Entry(
+    "<QIHH", 0, 1, 0xFFFF_FFFF, 2, goes_on=1, writes=2, table=4, following=3, most_in_table=256
+)
+_OF_QUEUE: Final = (Area(16, 0, 16), Area(2, 6, 2), Area(4, 6, 8))
 VIRTIO_SPLIT: Final = RingShape(
-    "virtio-split",  # VIRTIO 1.2, section 2.7
-    areas=(Area(16, 0, 16), Area(2, 6, 2), Area(4, 6, 8)),  # descriptors, available ring, used ring: 2.7
-    most=1 << 15,
-    by_twos=True,
-    wraps=1 << 16,
-    listed=(1, 4),
-    entry="<QIHH",  # address, length, flags, next: 2.7.5
-    address=0,
-    length=1,
-    length_bits=0xFFFF_FFFF,
-    flags=2,
-    goes_on=1,
-    writes=2,
-    table=4,
-    following=3,
-    most_in_table=256,  # as many as the largest queue
-    strict=True,
+    "virtio-split", _OF_QUEUE, 1 << 15, _DESCRIPTOR, by_twos=True, wraps=1 << 16, listed=(1, 4), strict=True
 )
 
+# 317453: descriptors that receive, 3.2.3, of which RCTL says how large their buffers are; those that send,
+# 3.3.3 and 3.3.7, and contexts, 3.3.6, which are extended ones of type 0.
 _OF_E1000: Final = (Area(16, 0, 16),)
-
 E1000_RECEIVE: Final = RingShape(
-    "e1000-receive",  # 317453, 3.2.3
-    areas=_OF_E1000,
-    most=1 << 16,
-    by_twos=False,
-    wraps=0,
-    listed=None,
-    entry="<QQ",  # address; the rest is the device's to write
-    address=0,
-    length=None,  # RCTL says
-    length_bits=0,
-    flags=None,
-    fixed_flags=1,
-    writes=1,
+    "e1000-receive", _OF_E1000, 1 << 16, Entry("<QQ", 0, fixed_flags=1, writes=1)
 )
-
-E1000_SEND: Final = RingShape(
-    "e1000-send",  # 3.3.3 legacy, 3.3.6 context, 3.3.7 data
-    areas=_OF_E1000,
-    most=1 << 16,
-    by_twos=False,
-    wraps=0,
-    listed=None,
-    entry="<QQ",  # address; length, offset of a checksum or type of descriptor, command, the rest
-    address=0,
-    length=1,
-    length_bits=0xFFFF,
-    flags=None,
-    bare=(1, 1 << 29 | 15 << 20, 1 << 29),  # a context: extended, of type 0
-    told=8,
-)
+_SENDS: Final = Entry("<QQ", 0, 1, 0xFFFF, bare=(1, 1 << 29 | 15 << 20, 1 << 29), told=8)
+E1000_SEND: Final = RingShape("e1000-send", _OF_E1000, 1 << 16, _SENDS)
 
 SHAPES: Final = (VIRTIO_SPLIT, E1000_RECEIVE, E1000_SEND)
 """All of them."""

@@ -33,11 +33,11 @@ def learn_queues(media, effects, walker, shape, chains, interrupts):
     """The modules that define what is used here: a run without virtqueues does not load them."""
     global SERVE_TAG, HEAD_BYTES, WITH_EVENT_INDEX, WITH_TABLES, MAX_PART_BYTES, MOST_IN_TABLE
     global USED_BUFFER, Parts, RingError, ChainServe
-    if shape.most_in_table > TABLE_ENTRIES or chains.MAX_CHAINS > WALKED or media.CHAIN_HEAD > MOST_HEAD or media.MOST_HEADER > MOST_HEADER:
+    if shape.entry.most_in_table > TABLE_ENTRIES or chains.MAX_CHAINS > WALKED or media.CHAIN_HEAD > MOST_HEAD or media.MOST_HEADER > MOST_HEADER:
         raise ImportError("the bounds of queues.pxi are too small")
     SERVE_TAG, HEAD_BYTES = effects.BY_CLASS[media.ChainServe].tag, media.CHAIN_HEAD
     WITH_EVENT_INDEX, WITH_TABLES = media.EVENT_INDEX, media.INDIRECT
-    MAX_PART_BYTES, MOST_IN_TABLE = shape.most_bytes, shape.most_in_table
+    MAX_PART_BYTES, MOST_IN_TABLE = shape.most_bytes, shape.entry.most_in_table
     USED_BUFFER, Parts, RingError = interrupts.USED_BUFFER, walker.Parts, walker.RingError
     ChainServe = media.ChainServe
 

@@ -175,11 +175,11 @@ class E1000Registers(Registers):
 def queues_of(
     grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool], *, compiled: bool
 ) -> DescriptorQueues:
-    """See `remote.published.registers.Side`. There is one half."""
+    """See `remote.published.queue_kinds`. There is one half."""
     del compiled
     return DescriptorQueues(grant, ram, come_by)
 
 
 def registers_of(channel: Channel, index: int, queues: DeviceQueues) -> dict[int, Registers]:
-    """See `remote.published.registers.Side`."""
+    """See `remote.published.queue_kinds`."""
     return {size: E1000Registers(channel, index, queues, size) for size in SIZES}

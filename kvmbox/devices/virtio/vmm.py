@@ -60,12 +60,8 @@ class Virtqueue(PublishedRing):
         """See PublishedRing."""
         return self.memory.load16(self.available + _INDEX)
 
-    def give_back(self, head: int, written: int) -> None:
-        """Put a chain into the used ring: the device has written so many bytes."""
-        self.give_back_together([(head, written)])
-
     def give_back_together(self, chains: Sequence[tuple[int, int]]) -> None:
-        """See PublishedRing."""
+        """Put chains into the used ring: of each, the device has written so many bytes."""
         for index, chain in enumerate(chains, self.next_used):
             place = self.used + _ENTRIES + _USED.size * (index % self.size)
             self.memory.write(place, _USED.pack(*chain))
@@ -162,12 +158,12 @@ class VirtioRegisters(Registers):
 def queues_of(
     grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool], *, compiled: bool
 ) -> Virtqueues:
-    """See `remote.published.registers.Side`."""
+    """See `remote.published.queue_kinds`."""
     chosen: type[Virtqueues] = compiled_class("queues", "CompiledQueues") if compiled else Virtqueues
     return chosen(grant, ram, come_by)
 
 
 def registers_of(channel: Channel, index: int, queues: DeviceQueues) -> dict[int, Registers]:
-    """See `remote.published.registers.Side`."""
+    """See `remote.published.queue_kinds`."""
     chosen = kind(VirtioRegisters, "queues", "CompiledRegisters")
     return {size: chosen(channel, index, queues, size) for size in NOTED}

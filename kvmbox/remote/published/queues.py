@@ -138,32 +138,25 @@ class Watch(Protocol):
 
     def forget(self) -> None:
         """The device is reset."""
-        ...
 
     def published(self, index: int) -> tuple[int, int, int, int]:
         """Where the guest has published a queue: entries, none if it has not, and the areas."""
-        ...
 
     def resets(self, offset: int, value: int, size: int) -> bool:
         """Whether a write resets the device."""
-        ...
 
     def write(self, offset: int, value: int, size: int = 4) -> Sequence[int]:
         """The guest writes a register. The queues that it has taken back by that."""
-        ...
 
     def state(self) -> bytes:
         """What is written, for `restore`."""
-        ...
 
     @property
     def state_size(self) -> int:
         """How many bytes `state` gives."""
-        ...
 
     def restore(self, state: bytes) -> None:
         """Be as `state` says, which has `state_size` bytes."""
-        ...
 
 
 class DeviceQueues:

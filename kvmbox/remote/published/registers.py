@@ -8,7 +8,7 @@ process sees them. Which registers that are, and whether some are the VMM's to a
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.published.queues import DeviceQueues
@@ -55,15 +55,3 @@ class Registers:
             return ()
 
         self.channel.serve(under_lock)
-
-
-class Side(Protocol):
-    """The module of a chip that a grant names: the VMM's side of it."""
-
-    def queues_of(self, grant: Any, ram: Any, come_by: Any, *, compiled: bool) -> DeviceQueues:
-        """What holds the rings of one device; see `queue_kinds.queues_of`."""
-        ...
-
-    def registers_of(self, channel: Channel, index: int, queues: DeviceQueues) -> dict[int, Registers]:
-        """What makes the accesses to one device, by size; of the half that the run has."""
-        ...

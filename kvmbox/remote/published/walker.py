@@ -46,23 +46,18 @@ class Memory(Protocol):
 
     def has(self, ranges: Sequence[tuple[int, int]], /) -> bool:
         """Whether every (address, size) is RAM."""
-        ...
 
     def read(self, address: int, size: int, /) -> bytes:
         """A copy of bytes that are RAM."""
-        ...
 
     def write(self, address: int, data: bytes, /) -> None:
         """Store bytes where there is RAM."""
-        ...
 
     def load16(self, address: int, /) -> int:
         """Two bytes as a number, in one access."""
-        ...
 
     def store16(self, address: int, value: int, /) -> None:
         """The same to write."""
-        ...
 
 
 class Parts(NamedTuple):
@@ -97,10 +92,10 @@ class PublishedRing:
         self.next_used = 0
         """Index of the next chain to give back, modulo `wrap`."""
         self.wrap = shape.wraps or size
-        entry = Struct(shape.entry)
+        entry, form = shape.entry, Struct(shape.entry.form)
         self._how = (
-            *(entry.unpack, entry.size, shape.address, shape.length, shape.length_bits),
-            *(shape.flags, shape.writes, shape.goes_on, shape.table, shape.bare),
+            *(form.unpack, form.size, entry.address, entry.length, entry.length_bits),
+            *(entry.flags, entry.writes, entry.goes_on, entry.table, entry.bare),
         )
         self._listed = None if shape.listed is None else areas[shape.listed[0]] + shape.listed[1]
         if not 0 < size <= shape.most or (shape.by_twos and size & size - 1):
@@ -127,7 +122,7 @@ class PublishedRing:
 
     def give_back(self, head: int, written: int) -> None:
         """A chain goes back: so many bytes were written, or what the chip says instead."""
-        raise NotImplementedError
+        self.give_back_together([(head, written)])
 
     def give_back_together(self, chains: Sequence[tuple[int, int]]) -> None:
         """The same with several chains: the driver sees all of them, or none."""
@@ -172,7 +167,7 @@ class PublishedRing:
         self.next_available = (self.next_available - count) % self.wrap
 
     def _chain(self, head: int) -> Parts:
-        shape, strict, flags, length = self.shape, self.shape.strict, self.shape.fixed_flags, 0
+        shape, strict, flags = self.shape, self.shape.strict, self.shape.entry.fixed_flags
         unpack, each, address_at, length_at, length_bits, flags_at, writes, goes_on, in_table, bare = (
             self._how
         )
@@ -211,12 +206,12 @@ class PublishedRing:
                 (writable if flags & writes else readable).append(buffer)
             if not flags & goes_on:
                 break
-            index = fields[shape.following]
+            index = fields[shape.entry.following]
         if strict:
             for part in (readable, writable):
                 if not self.memory.has(part) or sum([size for _, size in part]) > shape.most_bytes:
                     raise RingError("a chain whose bytes are not RAM, or too many")
-        return Parts(head, readable, writable, copy[shape.told :])
+        return Parts(head, readable, writable, copy[shape.entry.told :])
 
     def is_buffer(self, address: int, length: int) -> bool:
         """Whether these bytes, which are some, are a buffer, where one that is none does not matter."""
@@ -224,9 +219,9 @@ class PublishedRing:
 
     def _table(self, address: int, length: int, flags: int) -> bytes:
         """A table of entries, which is read once."""
-        shape = self.shape
-        count, odd = divmod(length, shape.areas[0].each)
-        if not self.flags & INDIRECT or flags & shape.goes_on or odd or not 0 < count <= shape.most_in_table:
+        entry = self.shape.entry
+        count, odd = divmod(length, self.shape.areas[0].each)
+        if not self.flags & INDIRECT or flags & entry.goes_on or odd or not 0 < count <= entry.most_in_table:
             raise RingError(f"an indirect table of {length} bytes, with flags {flags:#x}")
         if not self.memory.has([(address, length)]):
             raise RingError(f"an indirect table at {address:#x}, which is not RAM")

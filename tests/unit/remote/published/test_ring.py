@@ -238,7 +238,7 @@ def test_indirect_table_may_stand_behind_other_descriptors() -> None:
         (INDIRECT, 0, bulk_data.INDIRECT),
         (INDIRECT, DESCRIPTOR - 1, bulk_data.INDIRECT),
         (INDIRECT, DESCRIPTOR + 8, bulk_data.INDIRECT),
-        (INDIRECT, (VIRTIO_SPLIT.most_in_table + 1) * DESCRIPTOR, bulk_data.INDIRECT),
+        (INDIRECT, (VIRTIO_SPLIT.entry.most_in_table + 1) * DESCRIPTOR, bulk_data.INDIRECT),
         (INDIRECT, 0xFFFF_FFF0, bulk_data.INDIRECT),
     ],
 )
@@ -272,12 +272,12 @@ def test_indirect_table_that_is_not_ram_is_refused(address: int) -> None:
 
 def test_indirect_table_may_be_as_long_as_the_largest_queue_and_loops_are_bounded_by_it() -> None:
     driver, ring = offered(
-        (TABLE, VIRTIO_SPLIT.most_in_table * DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT
+        (TABLE, VIRTIO_SPLIT.entry.most_in_table * DESCRIPTOR, INDIRECT), flags=bulk_data.INDIRECT
     )
-    driver.chain(*[(BUFFER, 1, 0)] * VIRTIO_SPLIT.most_in_table, table=TABLE)
-    assert len(ring.take(1)[0].readable) == VIRTIO_SPLIT.most_in_table
+    driver.chain(*[(BUFFER, 1, 0)] * VIRTIO_SPLIT.entry.most_in_table, table=TABLE)
+    assert len(ring.take(1)[0].readable) == VIRTIO_SPLIT.entry.most_in_table
 
-    driver.describe(VIRTIO_SPLIT.most_in_table - 1, BUFFER, 1, NEXT, 0, table=TABLE)
+    driver.describe(VIRTIO_SPLIT.entry.most_in_table - 1, BUFFER, 1, NEXT, 0, table=TABLE)
     driver.offer(0)
     with pytest.raises(RingError, match="0 left"):
         ring.take(1)
