@@ -21,7 +21,7 @@ from kvmbox.contract.bulk_data import CHAIN_HEAD, INDIRECT, ChainRead, ChainUsed
 from kvmbox.contract.device_spec import DescriptorRings, Queues
 from kvmbox.contract.ring_shape import E1000_RECEIVE, E1000_SEND, SHAPES, VIRTIO_SPLIT, RingShape
 from kvmbox.devices.e1000.model import CTRL, HEAD, LEN, RCTL, RDBAL, RECEIVED, RESET, SENT, TAIL, TCTL, TDBAL
-from kvmbox.devices.e1000.register_watch import RingWatch
+from kvmbox.devices.e1000.ring_watch import RingWatch
 from kvmbox.devices.e1000.vmm import DescriptorRing
 from kvmbox.devices.virtio.vmm import Virtqueue
 from kvmbox.remote.published.queue_kinds import queues_of

@@ -2,7 +2,7 @@
 
 All of `remote.published.queues` holds here: handles, who is at fault, what waits. What is else:
 
-- A ring is one area of descriptors of 16 bytes (`register_watch` has where). What is between its head and
+- A ring is one area of descriptors of 16 bytes (`ring_watch` has where). What is between its head and
   its tail is the device's. Each descriptor is a chain: one buffer, or none. A buffer that is not RAM is none.
 - A ring is walked when the device says `Walk`, which it does when it sees the guest move the tail.
 - The head of a chain is what its descriptor says besides the address: the second half, and of a descriptor
@@ -26,7 +26,7 @@ from kvmbox.contract.device_spec import Queues
 from kvmbox.contract.model import Effect
 from kvmbox.contract.ring_shape import E1000_RECEIVE, E1000_SEND
 from kvmbox.devices.e1000.model import IODATA, RECEIVED
-from kvmbox.devices.e1000.register_watch import NOTED, RingWatch
+from kvmbox.devices.e1000.ring_watch import NOTED, RingWatch
 from kvmbox.host.disk.transfers import Settle
 from kvmbox.remote.channel.connection import Channel
 from kvmbox.remote.channel.effect_calls import CAN_WAIT, Application, FollowUp

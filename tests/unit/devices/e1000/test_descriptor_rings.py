@@ -12,7 +12,7 @@ from kvmbox.contract.bulk_data import ChainServe, ChainTransfer, ChainUsed, Chai
 from kvmbox.contract.model import DONE, Effect
 from kvmbox.devices.e1000 import model as nic
 from kvmbox.devices.e1000.model import HEAD, LEN, RDBAL, RECEIVED, SENT, TAIL, TDBAL
-from kvmbox.devices.e1000.register_watch import NOTED, RingWatch
+from kvmbox.devices.e1000.ring_watch import NOTED, RingWatch
 from kvmbox.devices.e1000.vmm import DescriptorQueues
 from kvmbox.parts.net.gathering import GatheringPort
 from kvmbox.remote.published.queue_packets import CONNECTION
