@@ -17,7 +17,8 @@ from typing import Final
 import pytest
 
 from kvmbox.contract.catalog import MODELS
-from kvmbox.contract.device_spec import DescriptorRings, Queues
+from kvmbox.contract.device_spec import Queues
+from kvmbox.devices.e1000.board import DescriptorRings
 from kvmbox.remote.process.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 from kvmbox.run.parts import MONITOR, ORDER
 from tools import layers

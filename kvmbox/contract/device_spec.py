@@ -280,9 +280,3 @@ def by_type(board: Sequence[DeviceSpec], *, per_device: bool = False) -> dict[st
     for device in board:
         types.setdefault(device.name if per_device else device.device_type, []).append(device)
     return types
-
-
-class DescriptorRings(Queues):
-    """`Queues` that are the rings of an Intel 82540EM: the first one receives, the second one sends."""
-
-    vmm = "e1000.vmm"

@@ -25,8 +25,9 @@ from kvmbox.contract.bulk_data import (
     Queue,
     Walk,
 )
-from kvmbox.contract.device_spec import DescriptorRings, Medium
+from kvmbox.contract.device_spec import Medium
 from kvmbox.contract.model import Effect
+from kvmbox.devices.e1000.board import DescriptorRings
 from kvmbox.devices.e1000.model import CTRL, IOADDR, IODATA, RECEIVED, RESET
 from kvmbox.devices.e1000.vmm import DescriptorQueues
 from kvmbox.host.disk.transfers import BytesStore

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kvmbox.base.errors import DeviceProcessError
-from kvmbox.contract.device_spec import DescriptorRings, Medium
+from kvmbox.contract.device_spec import Medium
+from kvmbox.devices.e1000.board import DescriptorRings
 from kvmbox.devices.virtio import mmio
 from kvmbox.devices.virtio.board import virtio_blk
 from kvmbox.devices.virtio.register_watch import INTERRUPT_STATUS, NOTED, SERVED

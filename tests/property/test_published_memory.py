@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from kvmbox.base.memory import GuestMemory
 from kvmbox.contract.bulk_data import CHAIN_HEAD, INDIRECT, ChainRead, ChainUsed, ChainWrite, Queue, Walk
-from kvmbox.contract.device_spec import DescriptorRings, Queues
+from kvmbox.contract.device_spec import Queues
 from kvmbox.contract.ring_shape import E1000_RECEIVE, E1000_SEND, SHAPES, VIRTIO_SPLIT, RingShape
+from kvmbox.devices.e1000.board import DescriptorRings
 from kvmbox.devices.e1000.model import CTRL, HEAD, LEN, RCTL, RDBAL, RECEIVED, RESET, SENT, TAIL, TCTL, TDBAL
 from kvmbox.devices.e1000.ring_watch import RingWatch
 from kvmbox.devices.e1000.vmm import DescriptorRing

@@ -34,7 +34,6 @@ from kvmbox.contract.catalog import MODELS, model_class
 from kvmbox.contract.device_spec import (
     BiosReport,
     Content,
-    DescriptorRings,
     DeviceSpec,
     Input,
     Irq,
@@ -75,6 +74,7 @@ from kvmbox.contract.model import (
 )
 from kvmbox.contract.pci_effects import Control, Decode, Message, Route
 from kvmbox.contract.pci_grants import Intx, PciBus, Vectors
+from kvmbox.devices.e1000.board import DescriptorRings
 from kvmbox.devices.e1000.model import RECEIVED, is_context
 from kvmbox.devices.rfb.model import RfbServer
 from kvmbox.devices.virtio.register_watch import notified

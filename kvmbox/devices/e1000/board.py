@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.contract.device_spec import DescriptorRings, DeviceSpec, Input, Medium, Output
+from kvmbox.contract.device_spec import DeviceSpec, Input, Medium, Output, Queues
 from kvmbox.contract.pci_function import MSI, Bar, PciFunction, Piece
 from kvmbox.contract.pci_grants import Intx
 from kvmbox.devices.e1000.model import IOADDR, MOST_CHAINS, REGISTERS_SIZE
+
+
+class DescriptorRings(Queues):
+    """`Queues` that are the rings of an Intel 82540EM: the first one receives, the second one sends."""
+
+    vmm = "e1000.vmm"
+
 
 _IDS = (0x8086, 0x100E, 0x1AF4, 0x1100)
 _PORTS = 64
