@@ -43,9 +43,8 @@ GROUPS: Final = {
         "entry",
         ("kvmbox.host.files.descriptor_limit", "kvmbox.remote.process.prestart", "kvmbox.sandbox.scope"),
     ),
-    "reserve": ("prestart", ("kvmbox.remote.process.spare_process", "kvmbox.sandbox.listener")),
     "run": (
-        "reserve",
+        "prestart",
         (
             *(
                 "kvmbox.cli.run.execute",

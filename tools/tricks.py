@@ -43,7 +43,6 @@ def posix_spawn(path, words, *rest, **more):
     return spawn(path, [*words[:-1], code], *rest, **more)
 def changed_work():
     if late:
-        bytecode.load("reserve")
         bytecode.load("run")
         exec(late, {})
     return work()

@@ -25,8 +25,6 @@ INTERRUPTED: Final = 130
 COULD_NOT_START: Final = 4
 OTHER_SPAWNER: Final = ("-h", "--help", "--without", "--watch")
 """Options of `kvmbox run` that want no spawner, or another one."""
-OTHER_PROCESSES: Final = ("--sandbox", "--ipc", "--pin", "--require", "--seccomp")
-"""Options of which some values want other device processes."""
 SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
 """Options of which some values, these, want the spawner of a plain run."""
 
@@ -44,11 +42,6 @@ def _has_plain_device_processes(arguments: list[str]) -> bool:
         name in OTHER_SPAWNER or (name in SAME_SPAWNER and value not in SAME_SPAWNER[name])
         for name, value in _options(arguments)
     )
-
-
-def _has_plain_design(arguments: list[str]) -> bool:
-    """Whether the device processes of a plain run are surely wanted; a wrong no costs 5 ms."""
-    return not any(name in OTHER_PROCESSES for name, _ in _options(arguments))
 
 
 def _wants_scope(arguments: list[str]) -> bool:
@@ -82,9 +75,6 @@ def entry_point(parent: int | None = None) -> NoReturn:
             if descriptor_limit.enough()[0]:
                 descriptor_limit.allow_enough()
                 prestart.OWN.start()
-                if _has_plain_design(sys.argv[1:]):
-                    bytecode.load("reserve")  # while the spawner starts
-                    prestart.OWN.reserve()
         work = _work()
         early_signals.check()
     except BaseException as error:  # noqa: BLE001 - Python's own answer is status 1, as if from the guest
@@ -95,7 +85,6 @@ def entry_point(parent: int | None = None) -> NoReturn:
 def _work() -> Callable[[], NoReturn]:
     """What the command line asks for. A run that is spelled plainly does without click."""
     if sys.argv[1:2] == ["run"]:
-        bytecode.load("reserve")
         bytecode.load("run")
         from kvmbox.cli import exit_status
         from kvmbox.cli.run import execute, quick_parser

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from kvmbox.base.value_classes import Value
-from kvmbox.remote.process import prestart
+from kvmbox.host.process.cpu_placement import Placement, place
 from kvmbox.remote.process.device_pool import DevicePool
 from kvmbox.remote.transport.ipc_table import TRANSPORTS
 from kvmbox.run.machine.board_setup import board_of, refuse_conflicts
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from kvmbox.base.judge import Judge
     from kvmbox.boot.boot_files import HostFiles
     from kvmbox.firmware.fw_cfg import FwCfgItem
-    from kvmbox.host.process.cpu_placement import Placement
     from kvmbox.run.frontend import Caller
     from kvmbox.run.machine.start_state import Origin
     from kvmbox.run.options.config import RunConfig
@@ -63,7 +62,7 @@ def prepare(
 
             items = read_files(config, files, say)
         board_of(config, fw_cfg=items)  # what contradicts itself is refused before anything starts
-    placement = prestart.OWN.place(config.pin, config.cpus)
+    placement = place(config.pin, config.cpus)
     cleanup.callback(placement.close)
     design = design_here(config.design, config.require, placement, say)
     pool = DevicePool(design)

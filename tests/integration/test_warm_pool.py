@@ -66,7 +66,6 @@ template.preload(is_compiled())
 before = set(sys.modules)
 if sys.argv[1] == "process":
     prestart.OWN.start()
-    prestart.OWN.reserve()
 machine = boot._machine({"image": "hello32", "sandbox": sys.argv[1]})
 result = machine.run_here(boot.ProcessOwner(), boot.AheadTimeline())
 print(result.status, *sorted(name for name in sys.modules.keys() - before if name.startswith("kvmbox.")))

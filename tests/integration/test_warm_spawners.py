@@ -109,15 +109,17 @@ def test_boot_process_that_dies_takes_a_stopped_spawner_along(busy: Beacon) -> N
 
 
 def test_killed_spawner_fails_its_boot_and_no_other(busy: Beacon) -> None:
-    with WarmPool(workers=1) as pool:
+    with WarmPool(workers=2) as pool:
+        pool.submit({"image": "spin"})  # a template lives until its boots have ended
         future = pool.submit(busy.options)
         boot = Boot(busy)
         template = template_of(os.getpid())
         os.kill(boot.spawner, signal.SIGKILL)
         boot.wait_end()
         result = future.result()
-        assert os.getsid(template) == template  # it lives until its boots have ended
+        assert os.getsid(template) == template
         following = pool.submit({"image": "hello32"}).result()
+        pool.close(cancel=True)
 
     assert (result.status, result.lost) == (8, False)
     assert "spawner" in result.reason

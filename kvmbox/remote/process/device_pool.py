@@ -162,7 +162,6 @@ class DevicePool:
             mode = SECCOMP_MODES[design.seccomp]
             without = design.without | (layers.SECCOMP if mode == SECCOMP_MODE_DISABLED else 0)
             self.spawner = prestart.OWN.take(seccomp=mode, without=without)
-        self._reserve = prestart.OWN.take_reserve() if self.spawner is not None else None
         self.members: dict[str, PoolMember] = {}
         self._lock = threading.RLock()  # the spawner's client is not thread-safe; a rescue is on any thread
         self._order: Callable[[str, Link], DeviceProcess] | None = None
@@ -214,22 +213,10 @@ class DevicePool:
                 if self.spawner is not None:
                     starts.names.append(name)
                 self._unused[name] = NoProcess(starts, devices)
-            elif self._reserve is not None and (
-                waiting := self._reserve.take(
-                    name, ipc=self.design.ipc, bpf=bpf, cpu=cpu, require=require, spin=self.spin
-                )
-            ):
-                process, link = waiting
             elif self.spawner is not None:
                 link = self.make_link()
                 process = self.spawn(name, link)
             self.members[name] = PoolMember(name, devices, process, link)
-        self._drop_reserve()
-
-    def _drop_reserve(self) -> None:
-        if self._reserve is not None:
-            self._reserve.drop()
-            self._reserve = None
 
     def make_link(self) -> Link:
         """A link of the kind that the design wants. Raises SandboxError."""
@@ -479,7 +466,6 @@ class DevicePool:
 
     def close(self) -> None:
         """End all processes. Idempotent."""
-        self._drop_reserve()
         for member in self.members.values():
             if member.channel is not None:
                 member.channel.close()

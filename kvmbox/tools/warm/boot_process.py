@@ -68,7 +68,6 @@ def live(channel: int, parent_pid: int, name: Callable[[str], None], spawner: Se
         if spawner:
             process = LentSpawner(CHANNEL_FD + 2)
             prestart.OWN.start(SpawnerClient(process, CHANNEL_FD + 1, (device_entry(),)))
-            prestart.OWN.reserve()
         request = _next_request()
         if request is not None and request.order is not None:
             wanted = partial(_wanted, name) if request.kind == PREPARE else None

@@ -25,7 +25,6 @@ PRELOADED: Final = (
     "kvmbox.boot.multiboot2.way",
     "kvmbox.boot.pvh.way",
     "kvmbox.boot.real_mode.way",
-    "kvmbox.remote.process.spare_process",
     *("kvmbox.firmware.acpi", "kvmbox.firmware.bda", "kvmbox.firmware.mp_table", "kvmbox.firmware.smbios"),
     *("kvmbox.kvm.cpuid.backend_limits", "kvmbox.kvm.cpuid.cpu_models", "kvmbox.kvm.uapi_state"),
     "kvmbox.explain.diagnosis",
